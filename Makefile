@@ -1,0 +1,62 @@
+# One command each; `make` alone lists them. Needs Python >= 3.11, pip and make: uv is brought along when it is missing.
+
+PYTHON ?= python3
+ARGS ?=
+
+# Asked for its version rather than looked up: a version manager's stub is found and still does not run.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+NEEDS_UV := $(filter .uv/%,$(UV))
+# The lock file is taken as it is, never rewritten on the side.
+RUN := $(UV) run --frozen
+# For a database of its own in an empty directory, where no .env can lead it to one that matters.
+ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint type format bench migration hooks clean
+
+help: ## Show this list
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000" and the like
+	@$(RUN) video-gateway serve $(ARGS)
+
+test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/test_house.py -k settings" for some of them
+	@$(RUN) pytest $(ARGS)
+
+lint: | $(NEEDS_UV) ## Check style, formatting and the import arrows
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) lint-imports --no-logo
+
+type: | $(NEEDS_UV) ## Check types
+	@$(RUN) mypy
+
+format: | $(NEEDS_UV) ## Put the code into shape
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
+	@$(RUN) python -m benchmarks $(ARGS)
+
+migration: | $(NEEDS_UV) ## Write the migration for a changed app/tables.py: m="add colour to videos"
+	@test -n "$(m)" || { echo 'say what changes: make migration m="add colour to videos"' >&2; exit 2; }
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && chmod 711 "$$scratch" && cd "$$scratch" \
+		&& unset GATEWAY_DATABASE_URL && export GATEWAY_DATA_DIR="$$scratch/data" \
+		&& $(ALEMBIC) upgrade head && $(ALEMBIC) revision --autogenerate -m "$(m)"
+	@$(RUN) ruff check --quiet --fix migrations/versions
+	@$(RUN) ruff format --quiet migrations/versions
+
+hooks: | $(NEEDS_UV) ## Run lint and type before every commit
+	@$(RUN) prek install
+
+clean: ## Delete caches and build products; data/ and .venv/ stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov build dist
+	@find app migrations tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment of its own, so that no installed package is touched and a system Python that refuses
+# `pip install` (PEP 668) does not mind. Where the venv module lacks pip, as on a bare Debian, pip's --target does.
+.uv/bin/uv:
+	@echo "uv is not installed: bringing it into .uv/" >&2
+	@{ $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; } >/dev/null 2>&1 \
+		|| { rm -rf .uv && $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .uv uv; } \
+		|| { rm -rf .uv; echo "uv could not be installed; see the message above" >&2; exit 1; }

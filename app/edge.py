@@ -1,0 +1,144 @@
+"""The outermost layer: request ids, body limits, access log, HTTP metrics, and the last word on errors.
+
+Pure ASGI, since it runs for every request and must not touch a streamed body.
+"""
+
+import time
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import errors, ids, media
+from app.db import unavailable
+from app.dialects import dialect_of
+from app.telemetry import HTTP_SECONDS, log
+
+QUIET = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds by machines; logged only when something is wrong."""
+
+
+class Edge:
+    """Wraps the application; every answer carries `x-request-id`, every refusal the dialect's own shape."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = ids.new("req")
+        started = time.perf_counter()
+        status = 0
+        first_byte_s = 0.0
+
+        async def tagged_send(message: Message) -> None:
+            nonlocal status, first_byte_s
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                first_byte_s = time.perf_counter() - started
+                message.setdefault("headers", [])
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                await self._app(scope, self._limited(scope, receive), tagged_send)
+            except ClientDisconnect:
+                status = status or 499
+            except Exception as error:
+                if status:  # too late for an answer; the connection has to break off
+                    log.exception("an answer broke off", path=scope["path"])
+                    raise
+                await self._last_word(error)(scope, receive, tagged_send)
+            finally:
+                self._account(scope, status, first_byte_s, time.perf_counter() - started)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """Count the body while it is read; a declared length that is too much is refused at the first read."""
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        too_long = declared.isdigit() and int(declared[:20]) > self._max_body_bytes
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = {} if too_long else await receive()
+            received += len(message.get("body", b""))
+            if too_long or received > self._max_body_bytes:
+                limit = f"{self._max_body_bytes // 2**20} MiB"
+                raise errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
+            return message
+
+        return limited
+
+    def _last_word(self, error: Exception) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await to_response(scope["path"], error)(scope, receive, send)
+
+        return answer
+
+    def _account(self, scope: Scope, status: int, first_byte_s: float, total_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        HTTP_SECONDS.labels(scope["method"], route, str(status)).observe(first_byte_s)
+        if scope["path"] in QUIET and status < 400:
+            return
+        log.info(
+            "request", method=scope["method"], path=scope["path"][:200], status=status, ms=round(total_s * 1000, 1)
+        )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    async def handle(request: Request, error: Exception) -> Response:
+        return to_response(request.scope["path"], error)
+
+    for kind in (
+        errors.GatewayError,
+        HTTPException,
+        RequestValidationError,
+        SQLAlchemyError,
+        media.RangeNotSatisfiable,
+    ):
+        app.add_exception_handler(kind, handle)
+
+
+def to_response(path: str, error: Exception) -> Response:
+    """Whatever was raised, in the shape of the dialect that speaks on `path`."""
+    known = to_gateway_error(error)
+    return JSONResponse(
+        dialect_of(path).render_error(known), status_code=known.status_code, headers=known.headers or None
+    )
+
+
+def to_gateway_error(error: Exception) -> errors.GatewayError:
+    if isinstance(error, errors.GatewayError):
+        return error
+    if isinstance(error, HTTPException):
+        return _from_http(error)
+    if isinstance(error, RequestValidationError):
+        problem = error.errors()[0]
+        param = str(problem["loc"][-1])
+        return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
+    if unavailable(error):
+        log.warning("the database is away", error=type(error).__name__)
+        return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
+    log.error("an unexpected error", exc_info=error)
+    return errors.InternalError("the gateway failed; the request id leads to the reason in its log")
+
+
+def _from_http(error: HTTPException) -> errors.GatewayError:
+    if error.status_code == 404:
+        return errors.NotFound("there is nothing at this address; see /docs for the routes", code="unknown_url")
+    if error.status_code == 405:
+        allowed: Any = (error.headers or {}).get("Allow", "")
+        return errors.MethodNotAllowed(
+            f"this method is not for this address; allowed: {allowed}", headers={"allow": allowed}
+        )
+    return errors.InvalidRequest(str(error.detail))

@@ -1,0 +1,198 @@
+"""Every error the core raises. A dialect renders them in its own shape; nothing here knows who is listening.
+
+    GatewayError
+    ├── InvalidRequest            400   the caller's parameters
+    │   ├── UnsupportedParameter  400   valid, but no candidate provider can express it
+    │   └── UnsupportedMediaType  415
+    ├── AuthenticationFailed      401
+    ├── NotFound                  404
+    │   ├── ModelNotFound         404
+    │   └── VideoExpired          404
+    ├── MethodNotAllowed          405
+    ├── Conflict                  409
+    ├── PayloadTooLarge           413
+    ├── ServiceUnavailable        503   the gateway itself cannot work just now
+    └── UpstreamError             502   what an upstream said, or failed to say
+        ├── UpstreamRejected            the upstream refuses this request: the caller's doing
+        │   └── ContentPolicy           its moderation does
+        ├── UpstreamAccount             our key or account there is refused
+        │   └── UpstreamCredit          our account there has no money
+        ├── UpstreamRateLimited         not now; certainly not accepted
+        ├── UpstreamUnavailable         not reachable; on a submit: certainly not accepted
+        ├── UpstreamUnknown             a submit whose outcome nobody knows
+        ├── UpstreamGone                404 or 410: the task or file is not there
+        └── UpstreamFailed              the generation ended in failure
+
+`code` is a stable word for programs, the message is for people and names the next step. Messages never carry upstream
+credentials or internal addresses: `Provider.scrub` sees to that before they get here.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of all: an HTTP status, an OpenAI error type, a stable code, and whether asking again can help."""
+
+    status_code: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.headers = headers or {}
+
+
+class InternalError(GatewayError):
+    """A fault of the gateway's own; the message says nothing about the inside."""
+
+
+class InvalidRequest(GatewayError):
+    status_code = 400
+    type = "invalid_request_error"
+    default_code = "invalid_request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    default_code = "unsupported_parameter"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status_code = 415
+    default_code = "unsupported_media_type"
+
+
+class AuthenticationFailed(GatewayError):
+    status_code = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class NotFound(GatewayError):
+    status_code = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+
+class VideoExpired(NotFound):
+    default_code = "video_expired"
+
+
+class MethodNotAllowed(GatewayError):
+    status_code = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class Conflict(GatewayError):
+    """409. OpenAI's SDKs repeat a 409 unless told otherwise, and none of ours gets better by repeating."""
+
+    status_code = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param, headers={"x-should-retry": "false"})
+
+
+class PayloadTooLarge(GatewayError):
+    status_code = 413
+    type = "invalid_request_error"
+    default_code = "payload_too_large"
+
+
+class ServiceUnavailable(GatewayError):
+    """503 with `retry-after`: the database is away, or the gateway is shutting down."""
+
+    status_code = 503
+    default_code = "service_unavailable"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+        headers = {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)}
+        super().__init__(message, headers=headers)
+
+
+class UpstreamError(GatewayError):
+    """Something an upstream answered, kept with its name, its HTTP status and a trimmed piece of its body."""
+
+    status_code = 502
+    type = "upstream_error"
+    default_code = "upstream_error"
+    next_candidate: ClassVar[bool] = False
+    """True where the cause lies with the provider or our account there, so another provider may do better."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        upstream_status: int | None = None,
+        body: str | None = None,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.provider = provider
+        self.upstream_status = upstream_status
+        self.body = body
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamRejected(UpstreamError):
+    status_code = 400
+    type = "invalid_request_error"
+    default_code = "upstream_rejected"
+
+
+class ContentPolicy(UpstreamRejected):
+    default_code = "content_policy_violation"
+
+
+class UpstreamAccount(UpstreamError):
+    default_code = "upstream_account_refused"
+    next_candidate = True
+
+
+class UpstreamCredit(UpstreamAccount):
+    default_code = "upstream_insufficient_credit"
+
+
+class UpstreamRateLimited(UpstreamError):
+    status_code = 503
+    default_code = "upstream_rate_limited"
+    retryable = True
+    next_candidate = True
+
+
+class UpstreamUnavailable(UpstreamError):
+    status_code = 503
+    default_code = "upstream_unavailable"
+    retryable = True
+    next_candidate = True
+
+
+class UpstreamUnknown(UpstreamError):
+    default_code = "upstream_outcome_unknown"
+
+
+class UpstreamGone(UpstreamError):
+    default_code = "upstream_gone"
+
+
+class UpstreamFailed(UpstreamError):
+    default_code = "generation_failed"

@@ -1,0 +1,534 @@
+"""The state machine; the only writer of a video's status and an attempt's state.
+
+    pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
+       ▲                  │   │                   │  ▲               │
+       └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
+                              │                      └── file gone, ask again
+                              └─ nobody knows ─▶ lost ──its answer comes late──▶ running
+    cancelled from pending, running and storing; a submit under way is cancelled once it is accepted
+
+Every move is one guarded UPDATE that expects the state and the lease it was claimed with; a lost race changes nothing
+and says so. Each function is one transaction's work; callers commit. Time is an argument, never read here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import errors, ids
+from app.tables import LIVE, Attempt, Video
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Failure, Output, Progress, Status, Submission, VideoRequest
+
+MOVES: dict[S, frozenset[S]] = {
+    S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
+    S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
+    S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
+    S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),
+    S.lost: frozenset({S.running}),
+    S.succeeded: frozenset(),
+    S.failed: frozenset(),
+    S.cancelled: frozenset(),
+}
+"""From each state, where an attempt may go; what is not here never happens."""
+
+MAX_STRIKES = 3
+"""Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
+
+
+class Slots(NamedTuple):
+    """How many attempts of each sort a worker can take on."""
+
+    submits: int
+    polls: int
+    stores: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt in this worker's hands until the lease ends, with its video as it was when claimed."""
+
+    attempt: Attempt
+    video: Video
+    was: S
+    """The state it was claimed from; `submitting` means that another worker died in the middle of the call."""
+
+    @property
+    def request(self) -> VideoRequest:
+        return VideoRequest.model_validate(self.video.request)
+
+    @property
+    def on_last_route(self) -> bool:
+        return self.attempt.route_index == len(self.video.routes) - 1
+
+
+@dataclass(frozen=True)
+class Created:
+    video: Video
+    replayed: bool
+    """True when the idempotency key was seen before; nothing was created."""
+
+
+# What clients do
+
+
+async def create(
+    session: AsyncSession,
+    request: VideoRequest,
+    *,
+    video_id: str,
+    owner: str,
+    dialect: str,
+    shown_model: str,
+    routes: Sequence[str],
+    warnings: Sequence[str] = (),
+    idempotency_key: str | None = None,
+    idempotency_hash: str | None = None,
+    deadline_s: float,
+    now: datetime,
+) -> Created:
+    """Write the job: one row in `videos` and one pending attempt for each of its `n` outputs.
+
+    Raises `Conflict` when the owner used the idempotency key for another request.
+    """
+    values: dict[str, Any] = {
+        "id": video_id,
+        "owner": owner,
+        "dialect": dialect,
+        "status": Status.queued,
+        "progress": 0,
+        "model": shown_model,
+        "request": request.model_dump(mode="json", exclude_none=True),
+        "routes": list(routes),
+        "outputs": [],
+        "warnings": list(warnings),
+        "source_video_id": request.source.video_id if request.source else None,
+        "idempotency_key": idempotency_key,
+        "idempotency_hash": idempotency_hash,
+        "created_at": now,
+        "updated_at": now,
+        "deadline_at": now + timedelta(seconds=deadline_s),
+    }
+    statement = insert(Video).values(values)
+    if idempotency_key is not None:
+        inserted = await session.scalar(
+            statement.on_conflict_do_nothing(
+                index_elements=["owner", "idempotency_key"], index_where=sa.text("idempotency_key is not null")
+            ).returning(Video.id)
+        )
+        if inserted is None:
+            return await _replay(session, owner, idempotency_key, idempotency_hash)
+    else:
+        await session.execute(statement)
+    attempts = [_attempt(values, index, 0, now) for index in range(request.n)]
+    await session.execute(insert(Attempt).values(attempts))
+    return Created(Video(**values), replayed=False)
+
+
+async def _replay(session: AsyncSession, owner: str, key: str, hashed: str | None) -> Created:
+    video = await session.scalar(sa.select(Video).where(Video.owner == owner, Video.idempotency_key == key))
+    if video is None:  # deleted in between
+        raise errors.ServiceUnavailable("the video of this idempotency key was just deleted; send the request again")
+    if video.idempotency_hash != hashed:
+        raise errors.Conflict(
+            "this idempotency key was used for another request; use a new key for a new request",
+            code="idempotency_key_reused",
+            param="idempotency_key",
+        )
+    return Created(video, replayed=True)
+
+
+def _attempt(video: dict[str, Any], output_index: int, route_index: int, due_at: datetime) -> dict[str, Any]:
+    provider, _, upstream_model = video["routes"][route_index].partition("/")
+    return {
+        "id": ids.new("att"),
+        "video_id": video["id"],
+        "owner": video["owner"],
+        "output_index": output_index,
+        "route_index": route_index,
+        "state": S.pending,
+        "provider": provider,
+        "upstream_model": upstream_model,
+        "progress": 0,
+        "due_at": due_at,
+        "submits": 0,
+        "polls": 0,
+        "strikes": 0,
+        "cancel_tried": False,
+        "created_at": due_at,
+    }
+
+
+async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datetime) -> Video:
+    """Cancel a running video, or delete one that has ended. Raises `NotFound`.
+
+    A cancelled video stays visible as failed; a deleted one is gone at once, its files and row follow.
+    """
+    video = None
+    if ids.is_id(video_id, "video"):
+        video = await session.scalar(
+            sa.select(Video)
+            .where(Video.id == video_id, Video.owner == owner, Video.deleted_at.is_(None))
+            .with_for_update()
+        )
+    if video is None:
+        raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
+    if video.status.ended:
+        video.deleted_at = video.updated_at = now
+        video.idempotency_key = None
+    else:
+        await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
+    return video
+
+
+# What workers do
+
+_CLAIM = sa.text("""
+with submits as (
+  select id, state from attempts where state = 'pending' and due_at <= :now
+  order by due_at limit :submits for update skip locked
+), rescues as (
+  select id, state from attempts where state = 'submitting' and due_at <= :now
+  order by due_at limit :submits for update skip locked
+), polls as (
+  select id, state from attempts where state = 'running' and due_at <= :now
+  order by due_at limit :polls for update skip locked
+), stores as (
+  select id, state from attempts where state = 'storing' and due_at <= :now
+  order by due_at limit :stores for update skip locked
+), due as (
+  select * from submits union all select * from rescues union all select * from polls union all select * from stores
+)
+update attempts set
+  lease = :lease,
+  due_at = :lease_until,
+  state = case when due.state = 'pending' then 'submitting' else due.state end,
+  submits = attempts.submits + case when due.state = 'pending' then 1 else 0 end,
+  submitted_at = case when due.state = 'pending' then :now else attempts.submitted_at end,
+  base_url = case when due.state = 'pending' then (:pins)::jsonb #>> array[attempts.provider, 'base_url']
+             else attempts.base_url end,
+  credential = case when due.state = 'pending' then (:pins)::jsonb #>> array[attempts.provider, 'credential']
+             else attempts.credential end
+from due where attempts.id = due.id
+returning attempts.*, due.state as was
+""").bindparams(sa.bindparam("pins", type_=sa.JSON))
+
+
+async def claim(
+    connection: AsyncConnection, slots: Slots, *, pins: dict[str, dict[str, str]], lease_s: float, now: datetime
+) -> list[Claim]:
+    """Take what is due, oldest first, as much as there are slots for: one statement however many rows.
+
+    A pending attempt becomes `submitting`, pinned to the provider's address and credential, before anything is sent.
+    """
+    lease_until = now + timedelta(seconds=lease_s)
+    parameters = {**slots._asdict(), "now": now, "lease": ids.new("lease"), "lease_until": lease_until, "pins": pins}
+    rows = (await connection.execute(_CLAIM, parameters)).mappings().all()
+    if not rows:
+        return []
+    wanted = {row["video_id"] for row in rows}
+    found = await connection.execute(sa.select(*Video.__table__.columns).where(Video.id.in_(wanted)))
+    videos = {row.id: Video(**row._mapping) for row in found}
+    claims = []
+    for row in rows:
+        values = dict(row)
+        was = S(values.pop("was"))
+        claims.append(Claim(Attempt(**{**values, "state": S(values["state"])}), videos[row["video_id"]], was))
+    return claims
+
+
+async def renew(connection: AsyncConnection, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
+    """Keep the attempts in hand for another lease."""
+    held = [(c.attempt.id, c.attempt.lease) for c in claims]
+    await connection.execute(
+        sa.update(Attempt)
+        .where(sa.tuple_(Attempt.id, Attempt.lease).in_(held))
+        .values(due_at=now + timedelta(seconds=lease_s))
+    )
+
+
+async def release(connection: AsyncConnection, claim: Claim, *, now: datetime) -> None:
+    """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
+    to = S.pending if claim.was is S.pending else claim.was
+    submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
+    await _move(connection, claim, to, due_at=now, submits=submits)
+
+
+async def accepted(
+    session: AsyncSession, claim: Claim, submission: Submission, *, due_at: datetime, now: datetime
+) -> bool:
+    """The upstream has the task. An answer that comes after the attempt was given up as lost still finds it."""
+    values = {
+        "upstream_ref": submission.ref,
+        "upstream_status": submission.raw_status,
+        "progress": submission.progress or 0,
+        "accepted_at": now,
+        "due_at": _capped(due_at, claim, now),
+        "error_code": None,
+        "error_message": None,
+        "error_body": None,
+    }
+    if not await _move(session, claim, S.running, **values):
+        found = await session.execute(
+            sa.update(Attempt)
+            .where(Attempt.id == claim.attempt.id, Attempt.state == S.lost, Attempt.upstream_ref.is_(None))
+            .values(**values, state=S.running, lease=None, ended_at=None)
+        )
+        if _count(found) == 0:
+            log.error("an accepted task has no attempt to go to", upstream_ref=submission.ref, attempt=claim.attempt.id)
+            return False
+        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+    await session.execute(
+        sa.update(Video)
+        .where(Video.id == claim.video.id, Video.status == Status.queued)
+        .values(
+            provider=claim.attempt.provider,
+            upstream_model=claim.attempt.upstream_model,
+            status=Status.in_progress if submission.status is Status.in_progress else Status.queued,
+            updated_at=now,
+        )
+    )
+    return True
+
+
+async def refused(
+    session: AsyncSession, claim: Claim, error: errors.UpstreamError, *, due_at: datetime, now: datetime
+) -> Video | None:
+    """The upstream certainly did not take the task. Where the cause is not the request, the next candidate is asked;
+    after the last one, what can pass is waited for and all else fails the attempt."""
+    routes = len(claim.video.routes)
+    if error.retryable and routes == 1:
+        values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
+        await _move(session, claim, S.pending, **values)
+        return None
+    if not await _move(session, claim, S.failed, **_error_values(error), ended_at=now):
+        return None
+    if not claim.on_last_route and error.next_candidate:
+        await _add_attempt(session, claim, claim.attempt.route_index + 1, now)
+    elif error.retryable:
+        await _add_attempt(session, claim, 0, _capped(due_at, claim, now))
+    return await _settle(session, claim.video.id, now)
+
+
+async def lost(
+    session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, resubmit: bool, now: datetime
+) -> Video | None:
+    """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice."""
+    if not await _move(session, claim, S.lost, **_error_values(error), ended_at=now):
+        return None
+    if resubmit:
+        await _add_attempt(session, claim, claim.attempt.route_index, now)
+    return await _settle(session, claim.video.id, now)
+
+
+async def snooze(connection: AsyncConnection | AsyncSession, claim: Claim, *, due_at: datetime, **values: Any) -> bool:
+    """Nothing new, or nothing certain: come back later. Spends no attempt."""
+    return await _move(connection, claim, claim.attempt.state, due_at=due_at, **values)
+
+
+async def progressed(
+    session: AsyncSession, claim: Claim, progress: Progress, *, due_at: datetime, now: datetime
+) -> None:
+    """The upstream is at work on it."""
+    values = {
+        "due_at": _capped(due_at, claim, now),
+        "polls": claim.attempt.polls + 1,
+        "strikes": 0,
+        "upstream_status": progress.raw_status,
+        "progress": max(claim.attempt.progress, min(progress.progress or 0, 99)),
+    }
+    if await _move(session, claim, S.running, **values) and progress.status is not Status.queued:
+        mean = sa.text(
+            "(select least(99, avg(best)::int) from (select max(progress) as best from attempts"
+            " where video_id = videos.id group by output_index) as each_output)"
+        )
+        await session.execute(
+            sa.update(Video)
+            .where(Video.id == claim.video.id, Video.status.in_((Status.queued, Status.in_progress)))
+            .values(status=Status.in_progress, progress=sa.func.greatest(Video.progress, mean), updated_at=now)
+        )
+
+
+async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
+    """The upstream has finished; the file is not ours yet."""
+    moved = await _move(
+        session,
+        claim,
+        S.storing,
+        due_at=now,
+        polls=claim.attempt.polls + 1,
+        upstream_status=progress.raw_status,
+        progress=99,
+        output=output.model_dump(mode="json"),
+    )
+    if moved:
+        await session.execute(
+            sa.update(Video)
+            .where(Video.id == claim.video.id, Video.status == Status.queued)
+            .values(status=Status.in_progress, updated_at=now)
+        )
+    return moved
+
+
+async def ask_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
+    """The finished file is not where it was said to be: poll once more, the address may be a fresh one."""
+    strikes = claim.attempt.strikes + 1
+    return await _move(session, claim, S.running, due_at=due_at, strikes=strikes, output=None)
+
+
+async def stored(
+    session: AsyncSession, claim: Claim, output: dict[str, Any], *, expires_at: datetime | None, now: datetime
+) -> Video | None:
+    """The file is in our store. Returns the video once all its outputs have ended; None also when the video ended
+    without this file, which is then nobody's."""
+    video = await session.get(Video, claim.video.id, with_for_update=True)
+    if not await _move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
+        return None
+    if video is None or video.status.ended:
+        return None
+    video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
+    video.expires_at = expires_at
+    video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
+    await session.flush()
+    return await _settle(session, claim.video.id, now) or video
+
+
+async def failed(
+    session: AsyncSession,
+    claim: Claim,
+    failure: Failure,
+    *,
+    retry: bool = False,
+    body: str | None = None,
+    now: datetime,
+) -> Video | None:
+    """The attempt has failed for good; with `retry` the next route is tried."""
+    values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
+    if not await _move(session, claim, S.failed, **values):
+        return None
+    if retry and not claim.on_last_route:
+        await _add_attempt(session, claim, claim.attempt.route_index + 1, now)
+    return await _settle(session, claim.video.id, now)
+
+
+async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
+    """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
+    video = await session.get(Video, claim.video.id, with_for_update=True)
+    await _move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
+    if video is None or video.status.ended:
+        return None
+    waited = round((now - video.created_at).total_seconds())
+    reason = f" Last from the provider: {claim.attempt.error_message}" if claim.attempt.error_message else ""
+    await _end(
+        session, video, Failure(code="deadline_exceeded", message=f"Not finished after {waited} s.{reason}"), now
+    )
+    return video
+
+
+async def settled_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
+    """The upstream's end of an attempt whose job had already ended without it."""
+    await _move(session, claim, to, ended_at=now, error_code=None if to is S.succeeded else "abandoned")
+    log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
+
+
+# Inside one transaction
+
+
+async def _move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
+    """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
+    if to is not claim.attempt.state and to not in MOVES[claim.attempt.state]:
+        raise AssertionError(f"an attempt cannot go from {claim.attempt.state} to {to}")
+    result = await session.execute(
+        sa.update(Attempt)
+        .where(
+            Attempt.id == claim.attempt.id, Attempt.lease == claim.attempt.lease, Attempt.state == claim.attempt.state
+        )
+        .values(state=to, lease=None, **values)
+        .execution_options(synchronize_session=False)
+    )
+    moved = _count(result) == 1
+    if not moved:
+        log.warning("another worker has the attempt", attempt=claim.attempt.id, wanted=str(to))
+    return moved
+
+
+async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video | None:
+    """End the video when all its attempts have ended: completed with at least one file, failed with none.
+
+    Returns it when it ended here.
+    """
+    video = await session.get(Video, video_id, with_for_update=True, populate_existing=True)
+    if video is None or video.status.ended:
+        return None
+    attempts = (
+        await session.scalars(
+            sa.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.output_index, Attempt.id)
+        )
+    ).all()
+    if any(attempt.state in LIVE for attempt in attempts):
+        return None
+    if video.outputs:
+        missing = video.request.get("n", 1) - len(video.outputs)
+        if missing:
+            last = {a.output_index: a for a in attempts if a.state is not S.succeeded}
+            told = [f"output {i} failed: {a.error_message}" for i, a in last.items()]
+            video.warnings = [*video.warnings, *told]
+        video.status, video.progress = Status.completed, 100
+        video.completed_at = video.ended_at = video.updated_at = now
+        return video
+    failure = attempts[-1]
+    await _end(
+        session,
+        video,
+        Failure(
+            code=failure.error_code or "generation_failed", message=failure.error_message or "The generation failed."
+        ),
+        now,
+    )
+    return video
+
+
+async def _end(session: AsyncSession, video: Video, failure: Failure, now: datetime) -> None:
+    """Fail a video: nothing of it is submitted any more, and what an upstream has of it comes due to be cancelled."""
+    video.status = Status.failed
+    video.error_code, video.error_message = failure.code, failure.message
+    video.ended_at = video.updated_at = now
+    await session.execute(
+        sa.update(Attempt)
+        .where(Attempt.video_id == video.id, Attempt.state == S.pending)
+        .values(state=S.cancelled, ended_at=now, lease=None)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(
+        sa.update(Attempt)
+        .where(Attempt.video_id == video.id, Attempt.state.in_((S.running, S.storing)), Attempt.lease.is_(None))
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    await session.flush()
+
+
+async def _add_attempt(session: AsyncSession, claim: Claim, route_index: int, due_at: datetime) -> None:
+    status = await session.scalar(sa.select(Video.status).where(Video.id == claim.video.id).with_for_update())
+    if status is not None and not Status(status).ended:
+        video = {"id": claim.video.id, "owner": claim.video.owner, "routes": claim.video.routes}
+        await session.execute(insert(Attempt).values(_attempt(video, claim.attempt.output_index, route_index, due_at)))
+
+
+def _error_values(error: errors.UpstreamError) -> dict[str, Any]:
+    return {"error_code": error.code, "error_message": error.message, "error_body": error.body}
+
+
+def _capped(due_at: datetime, claim: Claim, now: datetime) -> datetime:
+    """Never later than the deadline: that has to be noticed in time."""
+    return min(due_at, max(claim.video.deadline_at, now))
+
+
+def _count(result: sa.Result[Any]) -> int:
+    return result.rowcount if isinstance(result, sa.CursorResult) else 0

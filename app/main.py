@@ -1,0 +1,101 @@
+"""The only place where everything is wired: the gateway's parts, and the application that serves them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from app import db, dialects, edge, keys, links, media, ops, providers, settings, telemetry
+from app.db import Database
+from app.dialects.base import Gateway
+from app.routing import Router
+from app.settings import Settings
+from app.worker import Worker
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Parts:
+    gateway: Gateway
+    worker: Worker
+
+
+@asynccontextmanager
+async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterator[Parts]:
+    """Connect everything and close it again. Raises `ConfigurationError` with the next step.
+
+    An embedded database is migrated; behind the schema of any other it refuses to start.
+    """
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(db.url_of(config))
+        if config.database_url is None:
+            await db.migrate(url)
+        else:
+            await db.require_current_schema(url)
+        database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
+        stack.push_async_callback(database.close)
+        upstreams = providers.build(config)
+        for provider in upstreams.values():
+            stack.push_async_callback(provider.aclose)
+        store = media.Store.from_settings(config)
+        worker = Worker(db=database, settings=config, providers=upstreams, store=store, clock=clock)
+        gateway = Gateway(
+            settings=config,
+            db=database,
+            providers=upstreams,
+            router=Router(config, upstreams),
+            store=store,
+            signer=media.Signer(keys.own_secret(config, "media-links")),
+            authenticator=keys.Authenticator(database, config),
+            clock=clock,
+            wake=worker.wake,
+        )
+        yield Parts(gateway, worker)
+
+
+def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
+    """The ASGI application; everything with a state starts and stops with its lifespan."""
+    chosen = config or settings.load()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_parts(chosen, clock=clock) as parts:
+            app.state.gateway, app.state.worker = parts.gateway, parts.worker
+            running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
+            try:
+                yield
+            finally:
+                if running is not None:
+                    parts.worker.stop()
+                    await running
+
+    app = FastAPI(
+        title="video-gateway",
+        version=version("video-gateway"),
+        summary="The OpenAI Videos API in front of any video vendor.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    for dialect in dialects.DIALECTS:
+        app.include_router(dialect.routes)
+    app.include_router(links.routes)
+    app.include_router(ops.routes)
+    edge.install_error_handlers(app)
+    app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20)
+    return app
+
+
+def serving_app() -> FastAPI:
+    """What each server process runs: `uvicorn --factory app.main:serving_app`."""
+    config = settings.load()
+    telemetry.configure_logging(config)
+    return create_app(config)

@@ -1,0 +1,424 @@
+"""Files: kept in a directory or a bucket, streamed, measured, signed for, and turned into pictures.
+
+Nothing here holds a whole film in memory. Keys are made by the gateway, never by a caller. What a file is (content
+type, checksum, owner) is known to the database; the store knows bytes only.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import tempfile
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from shutil import rmtree
+from typing import BinaryIO, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
+
+from app import errors, ffmpeg, mp4
+from app.providers.base import CHUNK_BYTES, Upload
+from app.settings import ConfigurationError, Settings
+from app.telemetry import log
+from app.video import Media
+
+PART_BYTES = 8 * 2**20
+PARTS_AT_ONCE = 2
+PIECE_BYTES = 4 * 2**20
+"""Films are read in ranges of this size: a slow client never holds a connection to the bucket open."""
+HAND_OVER_BYTES = 2**20
+HEAD_BYTES = 512
+ABORT_S = 10
+"""How long a broken upload may take to clean up after itself."""
+MAX_PRESIGNED_S = 7 * 86_400
+
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
+RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
+
+Variant = Literal["thumbnail", "spritesheet"]
+VARIANTS: dict[Variant, tuple[str, str]] = {
+    "thumbnail": ("thumbnail.webp", "image/webp"),
+    "spritesheet": ("spritesheet.jpg", "image/jpeg"),
+}
+
+
+class StorageUnavailable(errors.ServiceUnavailable):
+    """The directory or bucket cannot be written or read just now: full, read-only, unreachable."""
+
+    default_code = "storage_unavailable"
+
+
+class IncompleteFile(errors.GatewayError):
+    """A file that is empty or not as long as it was said to be; nothing of it was kept."""
+
+    status_code = 502
+    default_code = "incomplete_file"
+    retryable = True
+
+
+class RangeNotSatisfiable(errors.GatewayError):
+    """416: the file is shorter than the range begins."""
+
+    status_code = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
+        self.size = size
+
+
+class MissingFile(errors.NotFound):
+    """There is no file of that key, which is for the log and not for the caller."""
+
+    default_code = "file_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__("the file is not there any more")
+        self.key = key
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that is completely in the store."""
+
+    key: str
+    size: int
+    sha256: str
+    """Hexadecimal."""
+    head: bytes
+    """The first bytes, for `mp4.sniff`."""
+
+
+class Store:
+    """A directory, a bucket or memory, by key."""
+
+    def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
+        self.making: dict[str, asyncio.Task[None]] = {}
+        """Variants under way, see `variant`."""
+        self._objects = objects
+        self._root = root
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Open the configured store. Raises `ConfigurationError`."""
+        url = settings.storage_url or ""
+        try:
+            if not url or url.startswith("file://"):
+                root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
+                return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
+            return cls(from_url(url))
+        except (BaseError, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(f"GATEWAY_STORAGE_URL: the store cannot be opened: {reason}") from error
+
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        max_bytes: int,
+        content_type: str | None = None,
+        expected_size: int | None = None,
+    ) -> StoredFile:
+        """Store a stream; after any error nothing of it is left, and an older file of that key is as it was.
+
+        Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
+        """
+        feed = _Feed()
+        told = {"Content-Type": content_type} if content_type and self._root is None else None
+        writing = asyncio.ensure_future(
+            obstore.put_async(
+                self._objects,
+                _checked(key),
+                feed,
+                attributes=told,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+        )
+        writing.add_done_callback(feed.deaf)
+        digest, size, head = hashlib.sha256(), 0, b""
+        try:
+            async for chunk in _coalesced(chunks):
+                digest.update(chunk)
+                size += len(chunk)
+                head = head or bytes(chunk[:HEAD_BYTES])
+                if size > max_bytes:
+                    raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
+                with _translated(key):
+                    await feed.send(chunk)
+            if size == 0 or expected_size not in (None, size):
+                raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
+            with _translated(key):
+                await feed.send(None)
+                await asyncio.shield(writing)
+        except BaseException as error:
+            await feed.break_off(error, writing)
+            raise
+        return StoredFile(key, size, digest.hexdigest(), head)
+
+    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` up to, not including, `end`. Raises `MissingFile`, `StorageUnavailable`."""
+        if end is None:
+            end = await self.stat(key)
+            if end is None:
+                raise MissingFile(key)
+        while start < end:
+            piece = await self.read(key, start, min(PIECE_BYTES, end - start))
+            if not piece:
+                raise StorageUnavailable("the file ends too early")
+            yield piece
+            start += len(piece)
+
+    async def read(self, key: str, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start`, which must be inside the file."""
+        if length <= 0:
+            return b""
+        with _translated(key):
+            return bytes(await obstore.get_range_async(self._objects, _checked(key), start=start, length=length))
+
+    async def stat(self, key: str) -> int | None:
+        """Return the size in bytes, None when there is no such file."""
+        try:
+            with _translated(key):
+                return (await obstore.head_async(self._objects, _checked(key)))["size"]
+        except MissingFile:
+            return None
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Delete files; those that are not there are fine."""
+        for key in keys:
+            with suppress(MissingFile), _translated(key):
+                await obstore.delete_async(self._objects, _checked(key))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete all files of the folder `prefix`, the remains of interrupted uploads too."""
+        folder = _checked(prefix.rstrip("/"))
+        if self._root is not None:
+            with suppress(MissingFile), _translated(prefix):
+                await asyncio.to_thread(rmtree, self._root / folder)
+            return
+        with _translated(prefix):
+            async for page in obstore.list(self._objects, folder):
+                await obstore.delete_async(self._objects, [found["path"] for found in page])
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the file is, or would be, on this machine; None for a bucket."""
+        return self._root / _checked(key) if self._root is not None else None
+
+    @asynccontextmanager
+    async def as_file(self, key: str) -> AsyncIterator[Path]:
+        """The file as one on this machine, for programs that need one; not to be written to. Raises `MissingFile`."""
+        local = self.local_path(key)
+        if local is not None:
+            if not await asyncio.to_thread(local.is_file):
+                raise MissingFile(key)
+            yield local
+            return
+        with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+            copy = Path(folder) / "film"
+            with copy.open("wb") as file:
+                async for piece in self.open(key):
+                    await asyncio.to_thread(file.write, piece)
+            yield copy
+
+    async def presigned(self, key: str, ttl_s: int) -> str | None:
+        """An address at the bucket that works for `ttl_s` seconds; None where the gateway has to serve the file."""
+        if not isinstance(self._objects, S3Store | GCSStore | AzureStore):
+            return None
+        ttl = timedelta(seconds=min(ttl_s, MAX_PRESIGNED_S))
+        try:
+            return await obstore.sign_async(self._objects, "GET", _checked(key), ttl)
+        except BaseError as error:  # credentials that can read and write, but not sign
+            log.warning("the bucket cannot sign", reason=str(error).partition("\n")[0])
+            return None
+
+
+class _Feed:
+    """Hands chunks to a running upload one at a time, so that a source is only ever read by the task it belongs to."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
+        self._ended: asyncio.Future[obstore.PutResult] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        item = await self._queue.get()
+        if item is None:
+            raise StopAsyncIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def deaf(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
+        """The upload has ended: wake a sender that waits for room."""
+        self._ended = writing
+        _ = writing.cancelled() or writing.exception()
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+
+    async def send(self, item: bytes | None) -> None:
+        """Wait until the upload has room. Raises what it ended with."""
+        if self._ended is None:
+            await self._queue.put(item)
+        if self._ended is not None:
+            self._ended.result()
+
+    async def break_off(self, error: BaseException, writing: "asyncio.Future[obstore.PutResult]") -> None:
+        """Make the upload abort and give it a little time to clean up."""
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+        self._queue.put_nowait(RuntimeError(f"the source broke off ({type(error).__name__})"))
+        try:
+            await asyncio.wait({writing}, timeout=ABORT_S)
+        finally:
+            writing.cancel()
+
+
+async def probe(store: Store, key: str, size: int) -> mp4.Film | None:
+    """Read the header of a stored film; None where it is not an MP4."""
+    return await mp4.read(lambda start, length: store.read(key, start, length), size)
+
+
+async def variant(store: Store, key: str, kind: Variant, duration_s: float | None, timeout_s: float) -> tuple[str, str]:
+    """Return key and content type of a picture of the film, made on first demand and kept beside it.
+
+    Raises `MissingFile`, `StorageUnavailable`, `FfmpegFailed`.
+    """
+    suffix, content_type = VARIANTS[kind]
+    target = f"{key}.{suffix}"
+    if await store.stat(target) is None:
+        task = store.making.get(target)
+        if task is None:
+            task = store.making[target] = asyncio.create_task(_make(store, key, kind, target, duration_s, timeout_s))
+            task.add_done_callback(lambda done: (store.making.pop(target, None), done.cancelled() or done.exception()))
+        await asyncio.shield(task)
+    return target, content_type
+
+
+async def _make(store: Store, key: str, kind: Variant, target: str, duration_s: float | None, timeout_s: float) -> None:
+    make = ffmpeg.thumbnail if kind == "thumbnail" else ffmpeg.spritesheet
+    with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+        picture = Path(folder) / "picture"
+        async with store.as_file(key) as film:
+            await make(film, picture, duration_s=duration_s, timeout_s=timeout_s)
+        await store.put(target, _file(picture), max_bytes=64 * 2**20, content_type=VARIANTS[kind][1])
+
+
+class Signer:
+    """Makes and checks links that open one path until a moment."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def sign(self, path: str, expires: int) -> str:
+        """Return the query string that opens `path` until `expires`, seconds since 1970."""
+        return f"exp={expires}&sig={self._signature(path, str(expires))}"
+
+    def verify(self, path: str, exp: str, sig: str, now: float) -> bool:
+        """Say whether the two parameters open `path` at `now`."""
+        if not re.fullmatch(r"[1-9][0-9]{0,11}", exp):
+            return False
+        genuine = hmac.compare_digest(self._signature(path, exp).encode(), sig.encode("utf-8", "replace"))
+        return genuine and now < int(exp)
+
+    def _signature(self, path: str, exp: str) -> str:
+        digest = hmac.digest(self._secret, f"media\n{exp}\n{path}".encode("utf-8", "replace"), "sha256")
+        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return (start, end), end not included, of a Range header; None where the whole file is to be sent.
+
+    That is: no header, several ranges, another unit, nonsense. Raises `RangeNotSatisfiable`.
+    """
+    match = RANGE.fullmatch(header.strip()) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size:
+        raise RangeNotSatisfiable(size)
+    return start, end
+
+
+def etag(sha256: str) -> str:
+    """The strong entity tag of a file."""
+    return f'"{sha256[:32]}"'
+
+
+def _checked(key: str) -> str:
+    if not KEY.fullmatch(key) or ".." in key or len(key) > 512:
+        raise ValueError(f"not a key of the store: {key!r:.80}")
+    return key
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """Turn the errors of the store into ours; the details are for the log."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingFile(key) from error
+    except (BaseError, OSError) as error:
+        log.error("storage failed", key=key, error=type(error).__name__, reason=str(error).partition("\n")[0])
+        raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
+
+
+async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces that are worth handing over."""
+    waiting = bytearray()
+    async for chunk in chunks:
+        if not waiting and len(chunk) >= HAND_OVER_BYTES:
+            yield chunk
+            continue
+        waiting += chunk
+        if len(waiting) >= HAND_OVER_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+async def _file(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, HAND_OVER_BYTES):
+            yield piece
+
+
+@asynccontextmanager
+async def reading(store: Store, upload: Media) -> AsyncIterator[Upload]:
+    """Open a stored upload for an upstream. Raises `MissingFile`, `StorageUnavailable`."""
+    if upload.key is None:
+        raise MissingFile("no upload")
+    size = await store.stat(upload.key)
+    if size is None:
+        raise MissingFile(upload.key)
+    content_type = upload.content_type or "application/octet-stream"
+    suffix = content_type.rpartition("/")[2]
+    yield Upload(
+        filename=upload.filename or f"upload.{suffix}",
+        content_type=content_type,
+        size=size,
+        chunks=store.open(upload.key),
+    )
+
+
+async def chunks_of(file: BinaryIO) -> AsyncIterator[bytes]:
+    """The pieces of a file that the client sent, read without blocking."""
+    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield piece

@@ -1,0 +1,84 @@
+"""Outbound HTTP; the only module that builds clients.
+
+`upstream` talks to addresses the operator configured. `guarded` talks to addresses somebody else gave, and only when
+every address the name resolves to is public or in a network the operator allowed; it connects to the address it
+checked, follows no redirect and uses no proxy.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import httpx
+
+USER_AGENT = f"video-gateway/{version('video-gateway')}"
+
+# `is_global` says yes to these: NAT64 and 6to4 reach any IPv4 address, multicast is nobody's server.
+_NEVER_PUBLIC = [ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "224.0.0.0/4", "ff00::/8")]
+
+Network = IPv4Network | IPv6Network
+
+
+class ForbiddenAddress(httpx.ConnectError):
+    """The name leads to an address that must not be reached from here."""
+
+
+def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
+    """A client for one configured provider: no redirects, since the key must not leave the configured origin."""
+    return httpx.AsyncClient(
+        headers={"user-agent": USER_AGENT},
+        timeout=httpx.Timeout(timeout_s, connect=10),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60),
+        follow_redirects=False,
+    )
+
+
+def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.AsyncClient:
+    """A client for addresses that users or upstreams gave. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
+    return httpx.AsyncClient(
+        transport=GuardedTransport(allow),
+        headers={"user-agent": USER_AGENT},
+        timeout=httpx.Timeout(timeout_s, connect=10),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class GuardedTransport(httpx.AsyncHTTPTransport):
+    """Resolves once, checks all addresses, connects to the checked one under the name's own certificate."""
+
+    def __init__(self, allow: Iterable[Network] = ()) -> None:
+        # Kept-alive connections are pooled by address, and two names on one address must not share a TLS session.
+        super().__init__(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self._allow = tuple(allow)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        address = await checked_address(host, request.url.port, self._allow)
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        request.url = request.url.copy_with(host=address)
+        return await super().handle_async_request(request)
+
+
+async def checked_address(host: str, port: int | None, allow: Iterable[Network]) -> str:
+    """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise httpx.ConnectError(f"the name {host} does not resolve") from None
+    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    if not addresses or not all(may_reach(address, allow) for address in addresses):
+        raise ForbiddenAddress(f"{host} is not a public address")
+    return addresses[0]
+
+
+def may_reach(address: str, allow: Iterable[Network] = ()) -> bool:
+    """Say whether `address` is public or in one of the networks of `allow`."""
+    ip: IPv4Address | IPv6Address = ip_address(address)
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if any(ip.version == network.version and ip in network for network in allow):
+        return True
+    return ip.is_global and not any(ip.version == network.version and ip in network for network in _NEVER_PUBLIC)

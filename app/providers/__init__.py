@@ -1,0 +1,40 @@
+"""The explicit list of provider kinds, and the instances that the settings ask for."""
+
+from pydantic import ValidationError
+
+from app.providers.base import Provider
+from app.providers.openai import OpenAI
+from app.providers.sandbox import Sandbox
+from app.settings import ConfigurationError, Settings, explain
+from app.telemetry import log
+
+KINDS: tuple[type[Provider], ...] = (
+    OpenAI,
+    Sandbox,
+)
+
+
+def build(settings: Settings) -> dict[str, Provider]:
+    """Make every configured provider, the sandbox always last. Raises `ConfigurationError` naming the variable.
+
+    A provider exists once its required fields are set: one without them is left out with a warning.
+    """
+    kinds = {kind.kind: kind for kind in KINDS}
+    providers: dict[str, Provider] = {}
+    for name, values in {**settings.providers, "sandbox": settings.providers.get("sandbox", {})}.items():
+        prefix = f"GATEWAY_PROVIDERS__{name.upper()}__"
+        kind = kinds.get(values.get("kind", name))
+        if kind is None:
+            raise ConfigurationError(f"{prefix}KIND: expected one of {', '.join(kinds)}")
+        try:
+            config = kind.Config.model_validate({**values, "kind": kind.kind})
+        except ValidationError as error:
+            missing = [p for p in error.errors() if p["type"] == "missing"]
+            if len(missing) == error.error_count():
+                fields = ", ".join(prefix + "__".join(str(part).upper() for part in p["loc"]) for p in missing)
+                log.warning("provider left out", provider=name, missing=fields)
+                continue
+            raise ConfigurationError(explain(error, prefix)) from None
+        if config.enabled:
+            providers[name] = kind(name, config, tuple(settings.allow_networks))
+    return providers

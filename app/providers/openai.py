@@ -1,0 +1,396 @@
+"""Servers that speak the OpenAI Videos API: other gateways, resellers, vLLM-Omni, SGLang.
+
+Wire: https://github.com/openai/openai-openapi (2026-08-21), https://github.com/vllm-project/vllm-omni (0.30.0),
+https://github.com/sgl-project/sglang (0.5.23), https://docs.lumenfall.ai; read 2026-11-21, none tried live.
+Quirks. OpenAI: `seconds` is a string; its own service ended 2026-09-24. vLLM-Omni: create takes a form only, nested
+values as JSON texts; a failed job is answered with its 4xx or 5xx status and the job as body; DELETE answers 409 while
+the work drains. SGLang: `seconds` is an int, pictures by address are `reference_url`; DELETE answers a job with status
+`deleted` and does not stop the work; content answers 400 when the file went to cloud storage. Some resellers have no
+content call, only an address in the job. `variant` is never sent: SGLang takes it for an index.
+Inferred: the names `last_frame` and `reference_video`, `video_url` beside `image_url`, `short_edge` for a resolution.
+"""
+
+import json
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from secrets import token_hex
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import Field
+
+from app import errors
+from app.providers.base import (
+    CONTENT_POLICY_WORDS,
+    Download,
+    Provider,
+    ProviderConfig,
+    ReadMedia,
+    Task,
+    Upload,
+)
+from app.telemetry import log
+from app.video import (
+    OPTIONAL_PARAMETERS,
+    Capabilities,
+    Failure,
+    Media,
+    Operation,
+    Output,
+    Progress,
+    Status,
+    Submission,
+)
+
+MAX_REF_CHARACTERS = 512
+MAX_POLL_AFTER_S = 300
+NO_CONTENT_CALL = (400, 404, 405, 501)
+NOT_STOPPED = (400, 405, 409, 422, 501)
+
+ANYTHING = Capabilities(parameters=frozenset(OPTIONAL_PARAMETERS), operations=frozenset(Operation), passes_extra=True)
+
+PATHS = {Operation.generate: "/videos", Operation.edit: "/videos/edits", Operation.extend: "/videos/extensions"}
+
+PLAIN = ("negative_prompt", "seed", "generate_audio", "loop", "expand_prompt", "user")
+RENAMED = {
+    "openai": {},
+    "vllm-omni": {"generate_audio": "generate_sound"},
+    "sglang": {"expand_prompt": "enhance_prompt"},
+}
+
+CANCELLED = ("cancelled", "canceled", "aborted", "deleted")
+STATUS = {
+    **dict.fromkeys(("queued", "pending", "created", "submitted", "waiting", "preprocessing"), Status.queued),
+    **dict.fromkeys(("in_progress", "processing", "running", "generating"), Status.in_progress),
+    **dict.fromkeys(("completed", "complete", "succeeded", "success", "done"), Status.completed),
+    **dict.fromkeys(("failed", "failure", "error", "rejected", "incomplete", "timeout"), Status.failed),
+    **dict.fromkeys((*CANCELLED, "expired"), Status.failed),
+}
+
+
+class OpenAI(Provider):
+    """Any model name goes: what it can do is for the server to judge."""
+
+    kind = "openai"
+    title = "OpenAI-shaped servers"
+    any_model = ANYTHING
+    characters = True
+
+    class Config(ProviderConfig):
+        base_url: str = Field(min_length=1)
+        """Up to and with the version, e.g. http://localhost:8000/v1."""
+        flavor: Literal["openai", "vllm-omni", "sglang"] = "openai"
+        """How requests are written: `vllm-omni` creates by form, `sglang` sends whole seconds as a number, and both
+        have names of their own for pictures by address. Answers of all three are understood in any case."""
+        idempotency: Literal["none", "header", "body"] = "none"
+        """Where the server takes a key that makes a repeated create harmless: `Idempotency-Key` or `idempotency_key`.
+        Only set it for a server that documents it: a create with unknown outcome is then sent again."""
+
+    config: Config
+
+    async def submit(self, task: Task) -> Submission:
+        by_header = self.config.idempotency == "header"
+        response = await self._post(
+            "submit",
+            self._submit_path(task),
+            self._body(task),
+            task.read,
+            form=self.config.flavor == "vllm-omni" and task.request.operation is Operation.generate,
+            headers={"idempotency-key": task.id} if by_header else {},
+        )
+        job = self.json("submit", response)
+        status, raw = self._status(job)
+        return Submission(
+            ref=self._ref("submit", job, response),
+            status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
+            progress=_percent(job.get("progress")),
+            raw_status=raw,
+            poll_after_s=_poll_after_s(response.headers),
+        )
+
+    async def poll(self, task: Task) -> Progress:
+        try:
+            response = await self.call("poll", "GET", _path(task.ref))
+        except _FailedJob as failed:
+            if failed.job.get("id") != task.ref:
+                raise failed.error from None
+            return self._progress(failed.job)
+        return self._progress(self.json("poll", response), poll_after_s=_poll_after_s(response.headers))
+
+    async def cancel(self, task: Task) -> bool:
+        try:
+            response = await self.call("cancel", "DELETE", _path(task.ref))
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError as error:
+            if error.upstream_status in NOT_STOPPED:
+                return False
+            raise
+        return _object(response).get("deleted") is True
+
+    @asynccontextmanager
+    async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
+        async with AsyncExitStack() as stack:
+            content = self.config.base_url + _path(task.ref, "/content")
+            try:
+                download = await stack.enter_async_context(self.download(content, authenticated=True))
+            except errors.UpstreamError as error:
+                if error.upstream_status not in NO_CONTENT_CALL:
+                    raise
+                if output.url is None:
+                    raise errors.UpstreamGone(
+                        error.message, provider=self.name, upstream_status=error.upstream_status, body=error.body
+                    ) from error
+                there = self.download(output.url, authenticated=output.authenticated)
+                download = await stack.enter_async_context(there)
+            yield download
+
+    async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
+        body = {"name": name, "video": _reference(video, "video_url")}
+        response = await self._post("character", "/videos/characters", body, read)
+        return self._ref("character", self.json("character", response), response)
+
+    @property
+    def can_resubmit(self) -> bool:
+        return self.config.idempotency != "none"
+
+    # Writing requests
+
+    def _submit_path(self, task: Task) -> str:
+        if task.request.operation is not Operation.remix:
+            return PATHS[task.request.operation]
+        if task.source_ref is None:
+            raise errors.UpstreamRejected(f"{self.name} can only remix a video it has made", provider=self.name)
+        return _path(task.source_ref, "/remix")
+
+    def _body(self, task: Task) -> dict[str, Any]:
+        """The request in the server's words; a `Media` in it stands for a file that is still to be read."""
+        request = task.request
+        body: dict[str, Any] = {"prompt": request.prompt}
+        if request.operation is Operation.generate or task.source_ref is None:
+            body["model"] = task.model
+        if request.operation in (Operation.edit, Operation.extend):
+            body["video"] = {"id": task.source_ref} if task.source_ref else _reference(request.source, "video_url")
+        if request.seconds is not None:
+            body["seconds"] = self._seconds(request.seconds)
+        if request.size is not None:
+            body["size"] = request.size
+        else:
+            body |= {"aspect_ratio": request.aspect_ratio, **self._resolution(request.resolution)}
+        body |= self._references(task)
+        renamed = RENAMED[self.config.flavor]
+        body |= {renamed.get(name, name): getattr(request, name) for name in PLAIN}
+        if task.character_refs:
+            body["characters"] = [{"id": ref} for ref in task.character_refs]
+        if self.config.idempotency == "body":
+            body["idempotency_key"] = task.id
+        given = {name: value for name, value in body.items() if value is not None}
+        return given | {k: v for k, v in request.extra.items() if k not in given and k != "n"}
+
+    def _seconds(self, seconds: float) -> str | int | float:
+        number = int(seconds) if seconds == int(seconds) else seconds
+        return number if self.config.flavor == "sglang" else str(number)
+
+    def _resolution(self, resolution: str | None) -> dict[str, Any]:
+        if resolution is not None and self.config.flavor == "vllm-omni":
+            return {"short_edge": int(resolution.removesuffix("p"))}
+        return {"resolution": resolution}
+
+    def _references(self, task: Task) -> dict[str, Any]:
+        request, flavor = task.request, self.config.flavor
+        images = [image for image in (request.first_frame, *request.reference_images) if image is not None]
+        last, video = request.last_frame, request.reference_video
+        found: dict[str, Any] = {"last_frame": _reference(last, "image_url")}
+        if flavor == "openai":
+            found["input_reference"] = _one_or_all([_reference(image, "image_url") for image in images])
+            found["reference_video"] = _reference(video, "video_url")
+            return found
+        by_url = [image.url for image in images if image.url is not None]
+        files = [image for image in images if image.url is None]
+        if flavor == "sglang":
+            found |= {"reference_url": _one_or_all(by_url), "input_reference": _one_or_all(files)}
+            name = "video_reference" if video is not None and video.url is None else "video_url"
+            return found | {name: (video.url or video) if video is not None else None}
+        if video is not None and video.url is None:
+            files.append(video)  # it tells a film from a picture by the bytes
+        found["input_references" if len(files) > 1 else "input_reference"] = _one_or_all(files)
+        found["image_reference"] = _one_or_all([{"image_url": url} for url in by_url])
+        if video is not None and video.url is not None:
+            found["video_reference"] = {"video_url": video.url}
+        return found
+
+    async def _post(
+        self,
+        verb: Literal["submit", "character"],
+        path: str,
+        body: dict[str, Any],
+        read: ReadMedia,
+        *,
+        form: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send `body` as JSON, or as a streamed form where it has files or `form` says so."""
+        parts = list(_parts(body, brackets=self.config.flavor == "openai"))
+        if not form and not any(isinstance(value, Media) for _, value in parts):
+            return await self.call(verb, "POST", path, json=body, headers=headers or {})
+        parts.sort(key=lambda part: isinstance(part[1], Media))
+        async with AsyncExitStack() as stack:
+            content = _Form(
+                [
+                    (name, await stack.enter_async_context(read(value)) if isinstance(value, Media) else value)
+                    for name, value in parts
+                ]
+            )
+            return await self.call(verb, "POST", path, content=content, headers=(headers or {}) | content.headers)
+
+    # Reading answers
+
+    def _ref(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
+        ref = document.get("id")
+        if not isinstance(ref, str) or not _is_sane(ref):
+            raise self.unreadable(verb, "the answer carries no usable id", response)
+        return ref
+
+    def _status(self, job: dict[str, Any]) -> tuple[Status, str]:
+        raw = str(job.get("status"))[:100]
+        status = STATUS.get(raw.lower().replace("-", "_"))
+        if status is None:
+            log.warning("unknown upstream status, taken as still running", provider=self.name, status=raw)
+        return status or Status.in_progress, self.scrub(raw)
+
+    def _progress(self, job: dict[str, Any], *, poll_after_s: float | None = None) -> Progress:
+        status, raw = self._status(job)
+        return Progress(
+            status=status,
+            progress=_percent(job.get("progress")),
+            raw_status=raw,
+            poll_after_s=None if status.ended else poll_after_s,
+            output=Output(url=_file_url(job)) if status is Status.completed else None,
+            failure=self._failure(job, raw) if status is Status.failed else None,
+        )
+
+    def _failure(self, job: dict[str, Any], raw: str) -> Failure:
+        error = job.get("error")
+        said = error if isinstance(error, dict) else {"message": error}
+        message = said.get("message") or said.get("detail") or ""
+        code = said.get("code") or said.get("type")
+        if not isinstance(code, str) or code.isdigit():
+            word = raw.lower()
+            code = "cancelled" if word in CANCELLED else "expired" if word == "expired" else "generation_failed"
+        message = self.scrub(message if isinstance(message, str) else json.dumps(message))
+        if any(word in f"{code} {message}".lower() for word in CONTENT_POLICY_WORDS):
+            code = errors.ContentPolicy.default_code
+        return Failure(code=self.scrub(code)[:100], message=message or f"{self.name} reports the video as {raw}")
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        error = super().error_from(verb, response)
+        job = _object(response)
+        if verb == "poll" and STATUS.get(str(job.get("status"))) is Status.failed:
+            return _FailedJob(job, error)
+        return error
+
+
+class _FailedJob(errors.UpstreamFailed):
+    """A poll was answered with an error status and a failed job: the verdict of vLLM-Omni, if the id is right."""
+
+    def __init__(self, job: dict[str, Any], error: errors.UpstreamError) -> None:
+        super().__init__(error.message, provider=error.provider, upstream_status=error.upstream_status)
+        self.job = job
+        self.error = error
+
+
+class _Form:
+    """A multipart body of known length; files pass through piece by piece."""
+
+    def __init__(self, parts: list[tuple[str, str | Upload]]) -> None:
+        boundary = token_hex(16)
+        self._parts = [(_part_head(boundary, name, value), value) for name, value in parts]
+        self._end = f"--{boundary}--\r\n".encode()
+        length = len(self._end)
+        for head, value in self._parts:
+            length += len(head) + (value.size if isinstance(value, Upload) else len(value.encode())) + 2
+        self.headers = {"content-type": f"multipart/form-data; boundary={boundary}", "content-length": str(length)}
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for head, value in self._parts:
+            yield head
+            if isinstance(value, Upload):
+                async for chunk in value.chunks:
+                    yield chunk
+            else:
+                yield value.encode()
+            yield b"\r\n"
+        yield self._end
+
+
+def _part_head(boundary: str, name: str, value: str | Upload) -> bytes:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
+    if isinstance(value, Upload):
+        head += f'; filename="{_quoted(value.filename)}"\r\nContent-Type: {value.content_type}'
+    return f"{head}\r\n\r\n".encode()
+
+
+def _quoted(text: str) -> str:
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _parts(value: Any, name: str = "", *, brackets: bool) -> Iterator[tuple[str, str | Media]]:
+    """Flatten to form parts: `f[k]` and `f[]` as OpenAI's SDKs write them, or without `brackets` repeated names for
+    files and JSON texts for all else that is nested."""
+    if isinstance(value, Media | str):
+        yield name, value
+    elif isinstance(value, dict) and (brackets or not name):
+        for key, inner in value.items():
+            yield from _parts(inner, f"{name}[{key}]" if name else str(key), brackets=brackets)
+    elif isinstance(value, list) and (brackets or any(isinstance(inner, Media) for inner in value)):
+        for inner in value:
+            yield from _parts(inner, f"{name}[]" if brackets else name, brackets=brackets)
+    elif value is not None:
+        yield name, str(value) if type(value) in (int, float) else json.dumps(value)
+
+
+def _reference(media: Media | None, url_name: str) -> Media | dict[str, str] | None:
+    return {url_name: media.url} if media is not None and media.url is not None else media
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values if len(values) > 1 else next(iter(values), None)
+
+
+def _path(ref: str | None, tail: str = "") -> str:
+    """An upstream's id is its own invention: it must not leave its place in the path."""
+    return f"/videos/{quote(ref or '', safe='')}{tail}"
+
+
+def _is_sane(ref: str) -> bool:
+    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
+    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
+
+
+def _percent(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return max(0, min(100, int(value)))
+
+
+def _poll_after_s(headers: httpx.Headers) -> float | None:
+    value = headers.get("openai-poll-after-ms", "")
+    return min(int(value) / 1000, MAX_POLL_AFTER_S) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _file_url(job: dict[str, Any]) -> str | None:
+    output = job.get("output")
+    for url in (job.get("url"), output.get("url") if isinstance(output, dict) else output, job.get("video_url")):
+        if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
+            return url
+    return None
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

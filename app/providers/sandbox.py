@@ -1,0 +1,198 @@
+"""Sandbox: films of our own making, so that everything can be tried without a vendor's account.
+
+No upstream and no memory: how far a task is follows from the time since its submit, and the film is rendered when it is
+fetched. Quirks: a fetch takes as long as the rendering does, and rendering the same task again gives the same film.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import Field
+
+from app import errors, ffmpeg
+from app.providers.base import CHUNK_BYTES, Download, Provider, ProviderConfig, Task
+from app.video import (
+    OPTIONAL_PARAMETERS,
+    SIZE,
+    Capabilities,
+    Failure,
+    Media,
+    Operation,
+    Output,
+    Progress,
+    Status,
+    Submission,
+    VideoRequest,
+    complete_size,
+)
+
+DEFAULT_SECONDS = 4.0
+DEFAULT_RATIO, DEFAULT_RESOLUTION = "16:9", "720p"
+MIN_SIDE, MAX_SIDE = 16, 3_840
+"""What renders in reasonable time on a small machine."""
+QUEUED_S = 0.4
+
+ABLE = Capabilities(
+    seconds=(1, 60),
+    seconds_range=True,
+    parameters=frozenset(OPTIONAL_PARAMETERS),
+    operations=frozenset(Operation),
+    passes_extra=True,
+)
+MODELS = {"testcard": ABLE, "slow": ABLE, "fail": ABLE, "reject": ABLE}
+
+
+class Sandbox(Provider):
+    kind = "sandbox"
+    title = "Sandbox"
+    models = MODELS
+    poll_interval_s = 0.5
+    poll_interval_max_s = 2
+
+    class Config(ProviderConfig):
+        testcard_s: float = Field(2, ge=0)
+        """How long `testcard` and `fail` take."""
+        slow_s: float = Field(60, ge=0)
+        """How long `slow` takes."""
+
+    config: Config
+
+    @property
+    def can_resubmit(self) -> bool:
+        return True
+
+    async def submit(self, task: Task) -> Submission:
+        if task.model == "reject":
+            raise errors.UpstreamRejected(
+                f"{self.name}/reject refuses every request: that is what it is for", provider=self.name
+            )
+        request = task.request
+        for picture in filter(None, (request.first_frame, request.last_frame, *request.reference_images)):
+            self._check_picture(picture)
+        self._check_size(request)
+        return Submission(ref=f"card_{task.id}", raw_status="waiting", poll_after_s=self._gap_s(task.model, 0))
+
+    async def poll(self, task: Task) -> Progress:
+        age = (task.now - (task.submitted_at or task.now)).total_seconds()
+        total = self._total_s(task.model)
+        if age >= total:
+            return await self._verdict(task)
+        queued = min(QUEUED_S, total / 4)
+        gap = self._gap_s(task.model, age)
+        if age < queued:
+            return Progress(status=Status.queued, progress=0, raw_status="waiting", poll_after_s=gap)
+        percent = int(99 * (age - queued) / (total - queued))
+        return Progress(status=Status.in_progress, progress=percent, raw_status="rendering", poll_after_s=gap)
+
+    async def cancel(self, task: Task) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
+        """Render the film. Raises `UpstreamFailed` when that is not possible; trying again would not help."""
+        request = task.request
+        width, height = _size(request)
+        seconds = request.seconds or DEFAULT_SECONDS
+        with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
+            film = Path(folder) / "film.mp4"
+            try:
+                await ffmpeg.card(
+                    film,
+                    seconds=seconds,
+                    width=width,
+                    height=height,
+                    prompt=request.prompt,
+                    title=f"{self._title(task)} · {width}x{height} · {seconds:g} s",
+                    notes=_notes(request),
+                    timeout_s=self.config.timeout_s,
+                )
+            except ffmpeg.FfmpegFailed as error:
+                raise errors.UpstreamFailed(error.message, provider=self.name, code=error.code) from error
+            with film.open("rb") as file:
+                size = film.stat().st_size
+                yield Download(chunks=_chunks(file), content_type="video/mp4", size=size)
+
+    async def _verdict(self, task: Task) -> Progress:
+        if task.model == "fail":
+            failure = Failure(code="sandbox_failure", message=f"{self.name}/fail always fails: that is what it is for")
+            return Progress(status=Status.failed, raw_status="failed", failure=failure)
+        try:
+            await asyncio.to_thread(ffmpeg.program)
+        except ffmpeg.FfmpegMissing as error:
+            failure = Failure(code=error.code, message=error.message)
+            return Progress(status=Status.failed, raw_status="failed", failure=failure)
+        return Progress(status=Status.completed, progress=100, raw_status="done", output=Output())
+
+    def _total_s(self, model: str) -> float:
+        return self.config.slow_s if model == "slow" else self.config.testcard_s
+
+    def _gap_s(self, model: str, age: float) -> float:
+        """Seconds to the next poll, which comes right when the task is due rather than a little later."""
+        total = self._total_s(model)
+        return max(0.05, min(total - age, self.config.poll_interval_s or max(self.poll_interval_s, total / 40)))
+
+    def _title(self, task: Task) -> str:
+        request = task.request
+        if request.operation is Operation.generate or request.source is None:
+            return f"{self.name}/{task.model}"
+        return f"{request.operation} of {_name(request.source)}"
+
+    def _check_size(self, request: VideoRequest) -> None:
+        try:
+            width, height = _size(request)
+            if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+                raise ValueError(f"size: it renders {MIN_SIDE} to {MAX_SIDE} pixels a side, got {width}x{height}")
+        except ValueError as error:
+            message = f"{self.name}: {error}"
+            raise errors.UpstreamRejected(message, provider=self.name, code="invalid_size") from error
+
+    def _check_picture(self, picture: Media) -> None:
+        if picture.key is not None and not (picture.content_type or "").startswith("image/"):
+            raise errors.UpstreamRejected(
+                f"{picture.filename or 'the uploaded file'} is not a readable image; "
+                "send a PNG, JPEG, WebP or GIF file",
+                provider=self.name,
+                code="invalid_image",
+            )
+
+
+def _size(request: VideoRequest) -> tuple[int, int]:
+    """Width and height of the card: as asked, with the defaults for what is open."""
+    size = request.size
+    if size is None or not SIZE.fullmatch(size):
+        ratio = None if size else request.aspect_ratio or DEFAULT_RATIO
+        size = complete_size(size, ratio, request.resolution or DEFAULT_RESOLUTION)["size"]
+    match = SIZE.fullmatch(size)
+    assert match is not None  # noqa: S101  complete_size gives no other
+    return int(match[1]), int(match[2])
+
+
+def _notes(request: VideoRequest) -> str:
+    """What else was asked for; none of it changes the card."""
+    notes = []
+    for name in OPTIONAL_PARAMETERS:
+        value = getattr(request, name)
+        label = name.replace("_", " ")
+        if isinstance(value, Media):
+            notes.append(f"{label}: {_name(value)}")
+        elif isinstance(value, bool):
+            notes.append(label if value else f"no {label}")
+        elif isinstance(value, tuple):
+            notes += [f"{len(value)} {label}"] if value else []
+        elif value is not None:
+            notes.append(f"{label}: {value}")
+    return " · ".join([*notes, *request.extra])
+
+
+def _name(media: Media) -> str:
+    """What to call a picture or film on the card; an address may hold a secret and is not shown."""
+    return media.video_id or media.filename or "an upload"
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield piece

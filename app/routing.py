@@ -1,0 +1,133 @@
+"""From a model name to the candidates that can serve a request.
+
+A name is an alias of the configuration, `provider/upstream-model` (that provider only), or the bare upstream name
+(every provider that lists it, in order).
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app import errors
+from app.providers.base import Provider
+from app.settings import Settings
+from app.video import Capabilities, VideoRequest, problems
+
+SANDBOX_MODEL = "sandbox/testcard"
+
+
+@dataclass(frozen=True)
+class Route:
+    provider: Provider
+    model: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider.name}/{self.model}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a request may go, in order, and what of it has to be left out there."""
+
+    routes: tuple[Route, ...]
+    request: VideoRequest
+    warnings: tuple[str, ...] = ()
+
+
+class Router:
+    """The configured providers and aliases; knows nothing about any job."""
+
+    def __init__(self, settings: Settings, providers: Mapping[str, Provider]) -> None:
+        self.providers = providers
+        self.aliases = settings.models
+        vendors = [provider for provider in providers.values() if provider.kind != "sandbox"]
+        sandbox = SANDBOX_MODEL if "sandbox" in providers and not vendors else None
+        self.default_model = settings.default_model or sandbox
+
+    def models(self) -> dict[str, Sequence[Route]]:
+        """Every name a client can ask for, as the model list shows it: aliases first."""
+        names: dict[str, Sequence[Route]] = {name: self._alias_routes(name) for name in self.aliases}
+        for provider in self.providers.values():
+            for model in provider.listed:
+                route = Route(provider, model)
+                names.setdefault(route.name, (route,))
+        return {name: routes for name, routes in names.items() if routes}
+
+    def routes(self, name: str) -> Sequence[Route]:
+        """The candidates for a name. Raises `ModelNotFound`, with the nearest name there is."""
+        if name in self.aliases:
+            found = self._alias_routes(name)
+            if found:
+                return found
+        head, slash, tail = name.partition("/")
+        if slash and tail and head in self.providers and self.providers[head].capabilities(tail) is not None:
+            return (Route(self.providers[head], tail),)
+        bare = [Route(provider, name) for provider in self.providers.values() if name in provider.listed]
+        if bare:
+            return bare
+        known = list(self.models())
+        near = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5) or difflib.get_close_matches(
+            name[:200], [known_name.rpartition("/")[2] for known_name in known], n=1
+        )
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise errors.ModelNotFound(
+            f"the model {name!r:.120} does not exist{hint} GET /v1/models lists all models.", param="model"
+        )
+
+    def _alias_routes(self, name: str) -> Sequence[Route]:
+        routes = []
+        for entry in self.aliases[name].routes:
+            head, _, tail = entry.partition("/")
+            provider = self.providers.get(head)
+            if provider is not None and tail and provider.capabilities(tail) is not None:
+                routes.append(Route(provider, tail))
+        return routes
+
+    def plan(self, request: VideoRequest, *, only_provider: str | None = None) -> Plan:
+        """Choose the candidates that can express the request, in order.
+
+        `only_provider` is where the work has to be done because what it starts from is there. Raises `ModelNotFound`,
+        and `UnsupportedParameter` naming the parameter, the provider and what it can do.
+        """
+        routes = self.routes(request.model)
+        if only_provider is not None:
+            routes = [route for route in routes if route.provider.name == only_provider]
+            if not routes:
+                raise errors.InvalidRequest(
+                    f"the source was made by the provider {only_provider}, which the model {request.model} does not "
+                    "use; leave out the model or name one of that provider",
+                    param="model",
+                )
+        found = [(route, problems(request, self._able(route))) for route in routes]
+        able = tuple(route for route, missing in found if not missing)
+        if able:
+            return Plan(able, request)
+        route, missing = min(found, key=lambda entry: len(entry[1]))
+        alias = self.aliases.get(request.model)
+        droppable = {name for name in missing if name != "operation"}
+        if alias is not None and alias.unsupported == "drop" and droppable == set(missing):
+            warnings = tuple(f"{name} was left out: {route.name}: {why}" for name, why in missing.items())
+            return Plan((route,), _without(request, droppable), warnings)
+        name, why = next(iter(missing.items()))
+        raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {why}", param=name)
+
+    def character_provider(self, model: str | None) -> Provider:
+        """The provider that a character is made at. Raises `ModelNotFound`, `UnsupportedParameter`."""
+        name = model or self.default_model
+        candidates = [route.provider for route in self.routes(name)] if name else list(self.providers.values())
+        for provider in candidates:
+            if provider.characters:
+                return provider
+        refusing = ", ".join(provider.name for provider in candidates)
+        raise errors.UnsupportedParameter(f"the provider {refusing} cannot make characters", param="model")
+
+    def _able(self, route: Route) -> Capabilities:
+        able = route.provider.capabilities(route.model)
+        return able if able is not None else Capabilities()  # `routes` only names models that the provider serves
+
+
+def _without(request: VideoRequest, names: set[str]) -> VideoRequest:
+    extra = {name: value for name, value in request.extra.items() if name not in names}
+    empty = {name: VideoRequest.model_fields[name].get_default() for name in names if name in VideoRequest.model_fields}
+    return request.model_copy(update={**empty, "extra": extra})

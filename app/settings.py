@@ -1,0 +1,220 @@
+"""Settings; the only reader of the environment.
+
+Prefix `GATEWAY_`, nesting by `__`, lists as JSON or comma separated. Later sources yield to earlier ones: environment,
+`.env`, the TOML file named by `GATEWAY_CONFIG` (default `gateway.toml` if present), the defaults below.
+"""
+
+import json
+import os
+import re
+import sys
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used; the message names the variable and what it should be."""
+
+
+class ModelSettings(BaseModel):
+    """One alias, `[models."name"]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    routes: Annotated[list[str], Field(min_length=1)]
+    """`provider/upstream-model`, tried in this order."""
+    unsupported: Literal["error", "drop"] = "error"
+    """What happens to a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
+    on_unknown: Literal["fail", "resubmit"] = "fail"
+    """What happens when nobody knows whether an upstream took the job: `resubmit` may pay twice."""
+    retry_failed: bool = False
+    """Whether a verified failure upstream, not of the client's doing, goes on to the next route."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, one field a variable: `database_url` is `GATEWAY_DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", env_nested_delimiter="__", env_file=".env", extra="ignore", env_ignore_empty=True
+    )
+
+    database_url: SecretStr | None = None
+    """PostgreSQL 14 or newer, as pasted from a provider's page; unset: an own PostgreSQL under `data_dir`."""
+    database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
+    """Connections each process may hold."""
+    database_prepare: bool = True
+    """Prepared statements; false behind PgBouncer in transaction mode."""
+    data_dir: Path = Path("./data")
+    """Where the embedded database, the files and the secrets live."""
+    storage_url: str | None = None
+    """`file:///path` (unset: `media` under `data_dir`) or `s3://bucket/prefix`, with the usual AWS_ variables."""
+    public_url: str | None = None
+    """The address clients and upstreams reach this gateway at; unset: taken from each request."""
+    host: str = "127.0.0.1"
+    """The address `serve` listens on."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """The port `serve` listens on; 0 takes a free one."""
+    api_keys: Annotated[list[SecretStr], NoDecode] = []
+    """Static API keys, comma separated or a JSON list, for the simple case; each is an owner of its own."""
+    admin_key: SecretStr | None = None
+    """Reserved for the administration API."""
+    pepper: SecretStr | None = None
+    """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
+    Machines that share a database must share it."""
+    default_model: str | None = None
+    """For requests that name no model; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
+    allow_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = []
+    """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
+    providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
+    """`PROVIDERS__<NAME>__KIND|API_KEY|BASE_URL|...`; KIND defaults to the name."""
+    models: dict[str, ModelSettings] = {}
+    """Aliases; easier to write as `[models."name"]` in the TOML file."""
+
+    poll_interval_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
+    """First gap between two polls of one upstream task; unset: what suits the provider."""
+    lease_s: Annotated[float, Field(ge=5, le=3_600)] = 60
+    """After how long another worker takes over from one that died."""
+    job_deadline_s: Annotated[float, Field(ge=1)] = 3_600
+    """A job that has not ended by then fails."""
+    late_watch_s: Annotated[float, Field(ge=0)] = 86_400
+    """How long an upstream task is still watched after its job was cancelled or failed, for a late success."""
+    run_worker: bool = True
+    """Whether `serve` also works on jobs; false where separate `worker` processes do."""
+    worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
+    """How often an idle worker looks for work."""
+    worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Upstream calls one worker process has under way at once."""
+    worker_stores: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Files one worker process fetches at once."""
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 20
+    """How long a stopping worker lets running calls finish before it hands them back."""
+
+    max_body_mb: Annotated[int, Field(ge=1)] = 64
+    """Largest request body; more is refused with 413."""
+    max_file_mb: Annotated[int, Field(ge=1)] = 4_096
+    """Largest file taken from an upstream."""
+    retention_s: Annotated[int, Field(ge=0)] = 30 * 86_400
+    """How long finished files are kept; 0 keeps them for ever."""
+    media_url_ttl_s: Annotated[int, Field(ge=60)] = 3_600
+    """How long a signed media link works."""
+    purge_interval_s: Annotated[float, Field(gt=0)] = 60
+    """How often expired files are looked for."""
+    ffmpeg_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """Longest run of ffmpeg for one picture or test card."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe message that is logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is coloured lines on a terminal and JSON elsewhere."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get("GATEWAY_CONFIG")
+        if file is None and isinstance(dotenv_settings, DotEnvSettingsSource):
+            file = dotenv_settings.env_vars.get("gateway_config")
+        if file is not None and not Path(file).is_file():
+            raise ConfigurationError(f"GATEWAY_CONFIG names {file}, and there is no such file")
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=Path(file or "gateway.toml"))
+        return init_settings, env_settings, dotenv_settings, toml
+
+    @field_validator("api_keys", "allow_networks", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_fit_a_header(cls, value: list[SecretStr]) -> list[SecretStr]:
+        if any(not key.get_secret_value().isprintable() or not key.get_secret_value() for key in value):
+            raise ValueError("a key must be one line of printable characters")
+        return value
+
+    @field_validator("allow_networks", mode="after")
+    @classmethod
+    def _plain_networks(cls, value: list[Any]) -> list[Any]:
+        return [ip_network(network) for network in value]
+
+    @field_validator("database_url")
+    @classmethod
+    def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        """SQLAlchemy wants `postgresql+psycopg://`; people paste `postgres://`."""
+        if value is None:
+            return None
+        url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", value.get_secret_value().strip())
+        if not found:
+            raise ValueError("expected postgresql://user:password@host:5432/database")
+        return SecretStr(url)
+
+    @field_validator("public_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("expected an address such as https://video.example.com")
+        return value.rstrip("/") if value else None
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(file|s3|gs|az|memory)://", value):
+            raise ValueError("expected file:///path or s3://bucket/prefix")
+        return value
+
+    @model_validator(mode="after")
+    def _absolute_data_dir(self) -> Self:
+        self.data_dir = self.data_dir.expanduser().absolute()
+        return self
+
+    @cached_property
+    def secrets_dir(self) -> Path:
+        return self.data_dir / "secrets"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read all sources. Raises `ConfigurationError` with one line for each variable that cannot be used."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, "GATEWAY_")) from None
+    except ValueError as error:  # broken JSON, broken TOML, wrong types of nested variables
+        raise ConfigurationError(f"the configuration cannot be read: {error}") from None
+
+
+def export(**values: object) -> None:
+    """Hand settings to the server processes that this one starts."""
+    os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
+
+
+def explain(error: ValidationError, prefix: str) -> str:
+    """Say what is wrong, a line for each variable, without the values: they may be secret."""
+    lines = []
+    for problem in error.errors(include_input=False, include_context=False, include_url=False):
+        name = prefix + "__".join(str(part).upper() for part in problem["loc"])
+        lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def is_terminal() -> bool:
+    return sys.stderr.isatty()

@@ -1,0 +1,114 @@
+"""Reading videos, and removing what has expired or was deleted. Never: a status; that is the business of `jobs.py`."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import errors, ids
+from app.tables import LIVE, Attempt, Character, Video
+from app.video import AttemptState
+
+_VIDEO_COLUMNS = tuple(Video.__table__.columns)
+_GET = sa.select(*_VIDEO_COLUMNS).where(Video.id == sa.bindparam("id"), Video.deleted_at.is_(None))
+
+
+async def get(connection: AsyncConnection, video_id: str, *, owner: str | None) -> Video:
+    """Read one video. Raises `NotFound` for an id that is not the owner's, whoever else's it may be.
+
+    `owner` is None only where something else proved the right to see it, such as a signed link.
+    """
+    row = None
+    if ids.is_id(video_id, "video"):
+        row = (await connection.execute(_GET, {"id": video_id})).first()
+    if row is None or owner not in (None, row.owner):
+        raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
+    return Video(**row._mapping)
+
+
+async def list_page(
+    connection: AsyncConnection, *, owner: str, after: str | None, limit: int, ascending: bool
+) -> tuple[list[Video], bool]:
+    """Read a page in order of creation, and whether there are more. A cursor nobody knows is simply a place."""
+    query = sa.select(*_VIDEO_COLUMNS).where(Video.owner == owner, Video.deleted_at.is_(None))
+    if after is not None and ids.is_id(after, "video"):
+        query = query.where(Video.id > after if ascending else Video.id < after)
+    query = query.order_by(Video.id.asc() if ascending else Video.id.desc()).limit(limit + 1)
+    rows = (await connection.execute(query)).all()
+    return [Video(**row._mapping) for row in rows[:limit]], len(rows) > limit
+
+
+async def source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
+    """The attempt that made the first output of a video: the task that a remix or an extension starts from."""
+    row = (
+        await connection.execute(
+            sa.select(*Attempt.__table__.columns)
+            .where(Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)
+            .order_by(Attempt.output_index)
+            .limit(1)
+        )
+    ).first()
+    return Attempt(**row._mapping) if row else None
+
+
+async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> list[tuple[str, list[str]]]:
+    """Take the files of up to `limit` expired videos out of their rows; returns video id and keys to delete.
+
+    The caller deletes the files inside this transaction's block, so that a crash leaves the row as it was.
+    """
+    rows = await session.scalars(
+        sa.select(Video)
+        .where(Video.expires_at <= now, Video.outputs != [])
+        .order_by(Video.expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    purged = []
+    for video in rows:
+        purged.append((video.id, [output["key"] for output in video.outputs]))
+        video.outputs, video.updated_at = [], now
+    return purged
+
+
+async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
+    """Remove up to `limit` deleted videos that no upstream task holds on to; returns their ids, whose files must go."""
+    live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
+    rows = await session.scalars(
+        sa.select(Video.id).where(Video.deleted_at.is_not(None), ~live).limit(limit).with_for_update(skip_locked=True)
+    )
+    gone = list(rows)
+    if gone:
+        await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
+    return gone
+
+
+async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
+    """Unfinished attempts by (provider, state), and how long the oldest due one has been waiting, in seconds."""
+    rows = await connection.execute(
+        sa.select(Attempt.provider, Attempt.state, sa.func.count(), sa.func.min(Attempt.due_at))
+        .where(Attempt.state.in_(LIVE))
+        .group_by(Attempt.provider, Attempt.state)
+    )
+    found = list(rows)
+    oldest = min((row[3] for row in found), default=now)
+    return {(row[0], row[1]): row[2] for row in found}, max(0.0, (now - oldest).total_seconds())
+
+
+async def get_character(connection: AsyncConnection, character_id: str, *, owner: str) -> Character:
+    """Read one character. Raises `NotFound` for an id that is not the owner's."""
+    query = sa.select(*Character.__table__.columns).where(Character.id == character_id, Character.owner == owner)
+    row = (await connection.execute(query)).first() if ids.is_id(character_id, "char") else None
+    if row is None:
+        raise errors.NotFound(f"no character has the id {character_id!r:.80}", param="character_id")
+    return Character(**row._mapping)
+
+
+async def add_character(
+    session: AsyncSession, character_id: str, *, owner: str, name: str, provider: str, upstream_ref: str, now: datetime
+) -> Character:
+    character = Character(
+        id=character_id, owner=owner, name=name, provider=provider, upstream_ref=upstream_ref, created_at=now
+    )
+    session.add(character)
+    await session.flush()
+    return character

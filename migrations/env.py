@@ -1,0 +1,33 @@
+"""How alembic reaches the database: the address it was handed, or the one the settings name."""
+
+import asyncio
+
+import sqlalchemy as sa
+from alembic import context
+
+from app import db, settings
+from app.tables import Base
+
+LOCK = 0x76696465  # "vide": one migration at a time, however many processes start
+
+
+def run(url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.commit()
+        context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+async def run_with_settings() -> None:
+    async with db.url_of(settings.load()) as url:
+        await asyncio.to_thread(run, url)
+
+
+if "url" in context.config.attributes:
+    run(context.config.attributes["url"])
+else:
+    asyncio.run(run_with_settings())

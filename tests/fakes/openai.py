@@ -1,0 +1,100 @@
+"""The OpenAI Videos API as its specification and SDKs have it, with the extensions that resellers add to it."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from fakes.server import Answer, Call, Fake, Job, as_json, segments
+
+CREATED_AT = 1_795_255_200
+
+
+class FakeOpenAI(Fake):
+    """`content_call=False` plays a reseller that only puts an address into the job."""
+
+    def __init__(self, *, content_call: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.content_call = content_call
+        self.characters: dict[str, Call] = {}
+        self.keys: dict[str, str] = {}
+
+    def route(self, method: str, path: str) -> tuple[str, str]:
+        match method, segments(path)[1:]:
+            case "POST", ["videos", "characters"]:
+                return "character", ""
+            case "POST", ["videos"] | ["videos", "edits" | "extensions"] | ["videos", _, "remix"]:
+                return "submit", ""
+            case "GET", ["videos", ref]:
+                return "poll", ref
+            case "DELETE", ["videos", ref]:
+                return "cancel", ref
+            case "GET", ["videos", ref, "content"]:
+                return "content", ref
+        return "other", path
+
+    def answer(self, verb: str, subject: str, call: Call) -> Response:
+        if verb == "submit":
+            return self.create(call)
+        if verb == "character":
+            ref = f"char_{len(self.characters) + 1}"
+            self.characters[ref] = call
+            return as_json({"id": ref, "name": call.fields["name"], "created_at": CREATED_AT})
+        if verb == "other":
+            models = {"object": "list", "data": [{"id": "sora-2", "object": "model", "owned_by": "openai"}]}
+            return as_json(models) if subject == "/v1/models" else self.refuse(404, "Unknown path")
+        job = self.jobs.get(subject)
+        if job is None:
+            return self.refuse(404, f"Video {subject[:80]} not found", "not_found")
+        return {"poll": self.poll, "cancel": self.cancel, "content": self.content}[verb](job, call)
+
+    def create(self, call: Call) -> Response:
+        asked = call.fields
+        if not asked.get("prompt"):
+            return self.refuse(400, "Missing required parameter: 'prompt'.", "missing_required_parameter")
+        key = call.headers.get("idempotency-key") or asked.get("idempotency_key")
+        ref = self.keys.get(key or "")
+        if ref is None:
+            ref = f"video_{len(self.jobs) + 1}"
+            self.job(ref, asked)
+            if key:
+                self.keys[key] = ref
+        return as_json(self.document(self.jobs[ref]))
+
+    def poll(self, job: Job, call: Call) -> Response:
+        return as_json(self.document(self.polled(job)), headers={"openai-poll-after-ms": "2500"})
+
+    def cancel(self, job: Job, call: Call) -> Response:
+        del self.jobs[job.ref]
+        return as_json({"id": job.ref, "object": "video.deleted", "deleted": True})
+
+    def content(self, job: Job, call: Call) -> Response:
+        if not self.content_call or job.status != self.done:
+            return self.refuse(404, "The video is not ready", "not_ready")
+        return Response(self.file, media_type="video/mp4")
+
+    def elsewhere(self, ref: str, url: str) -> None:
+        self.finish(ref)
+        self.script("content", Answer(302, headers={"location": url}))
+
+    def refuse(self, status: int, message: str, code: str | None = None) -> Response:
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+        return as_json({"error": error}, status)
+
+    def document(self, job: Job) -> dict[str, object]:
+        error = {"code": job.code, "message": job.message} if job.status == self.failed else None
+        return {
+            "id": job.ref,
+            "object": "video",
+            "model": job.asked.get("model", "sora-2"),
+            "status": job.status,
+            "progress": {self.waiting: 0, self.working: 33, self.done: 100}.get(job.status, 0),
+            "created_at": CREATED_AT,
+            "completed_at": CREATED_AT + 60 if job.status == self.done else None,
+            "expires_at": None,
+            "prompt": job.asked["prompt"],
+            "size": job.asked.get("size", "720x1280"),
+            "seconds": str(job.asked.get("seconds", "4")),
+            "remixed_from_video_id": None,
+            "error": error,
+            **job.raw,
+        }
