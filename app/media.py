@@ -10,8 +10,8 @@ import hmac
 import re
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -147,14 +147,15 @@ class Store:
         writing.add_done_callback(feed.deaf)
         digest, size, head = hashlib.sha256(), 0, b""
         try:
-            async for chunk in _coalesced(chunks):
-                digest.update(chunk)
-                size += len(chunk)
-                head = head or bytes(chunk[:HEAD_BYTES])
-                if size > max_bytes:
-                    raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
-                with _translated(key):
-                    await feed.send(chunk)
+            async with aclosing(_coalesced(chunks)) as pieces:
+                async for piece in pieces:
+                    digest.update(piece)
+                    size += len(piece)
+                    head = head or bytes(piece[:HEAD_BYTES])
+                    if size > max_bytes:
+                        raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
+                    with _translated(key):
+                        await feed.send(piece)
             if size == 0 or expected_size not in (None, size):
                 raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
             with _translated(key):
@@ -379,7 +380,7 @@ def _translated(key: str) -> Iterator[None]:
         raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
 
 
-async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """The same bytes in pieces that are worth handing over."""
     waiting = bytearray()
     async for chunk in chunks:

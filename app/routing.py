@@ -7,11 +7,12 @@ A name is an alias of the configuration, `provider/upstream-model` (that provide
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app import errors
 from app.providers.base import Provider
 from app.settings import Settings
-from app.video import Capabilities, VideoRequest, problems
+from app.video import Capabilities, VideoRequest, complete_size, problems
 
 SANDBOX_MODEL = "sandbox/testcard"
 
@@ -102,7 +103,7 @@ class Router:
         found = [(route, problems(request, self._able(route))) for route in routes]
         able = tuple(route for route, missing in found if not missing)
         if able:
-            return Plan(able, request)
+            return Plan(able, _with_defaults(request, self._able(able[0])))
         route, missing = min(found, key=lambda entry: len(entry[1]))
         alias = self.aliases.get(request.model)
         droppable = {name for name in missing if name != "operation"}
@@ -125,6 +126,16 @@ class Router:
     def _able(self, route: Route) -> Capabilities:
         able = route.provider.capabilities(route.model)
         return able if able is not None else Capabilities()  # `routes` only names models that the provider serves
+
+
+def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
+    """Say what the first candidate would choose by itself, so that the client sees it from the start."""
+    values: dict[str, Any] = {}
+    if request.seconds is None:
+        values["seconds"] = able.default_seconds
+    if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
+        values |= complete_size(able.default_size, None, None)
+    return request.model_copy(update=values)
 
 
 def _without(request: VideoRequest, names: set[str]) -> VideoRequest:

@@ -161,6 +161,9 @@ class Capabilities(BaseModel):
     """The lengths it makes; with `seconds_range` True, the two ends of a range."""
     seconds_range: bool = False
     sizes: tuple[str, ...] | None = None
+    default_seconds: float | None = None
+    """What it makes where the request says nothing, if that is known; shown to the client from the start."""
+    default_size: str | None = None
     parameters: frozenset[str] = frozenset()
     """Names of the optional `VideoRequest` fields that it can express, beside prompt, seconds and the size triple."""
     operations: frozenset[Operation] = frozenset({Operation.generate})

@@ -210,7 +210,9 @@ def test_large_files_do_not_stay_in_memory(tmp_path: Path) -> None:
         from app.media import Store
         from app.settings import Settings
 
-        def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
+        def peak():
+            unit = 1024**2 if sys.platform == "darwin" else 1024
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
         async def film():
             for _ in range(300): yield bytes(2**20)

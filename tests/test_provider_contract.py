@@ -31,6 +31,7 @@ from fakes.server import (
 )
 from fakes.sglang import FakeSGLang
 from fakes.vllm_omni import FakeVllmOmni
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app import errors
@@ -302,6 +303,19 @@ async def read(media: Media) -> AsyncIterator[Upload]:
 
 
 @dataclass
+class Door:
+    """One server and one provider for all tests of an upstream, since TLS contexts are slow to make; each test brings
+    its own fake."""
+
+    fake: Fake
+    origin: str = ""
+    provider: Provider | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.fake(scope, receive, send)
+
+
+@dataclass
 class Stage:
     """A provider in front of its fake."""
 
@@ -332,16 +346,30 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
     return found
 
 
-@pytest.fixture
-async def stage(upstream: Upstream) -> AsyncIterator[Stage]:
-    fake = upstream.fake()
-    async with serve(fake) as origin, AsyncExitStack() as stack:
-        yield Stage(upstream, fake, origin, stack)
+@pytest.fixture(scope="module")
+async def doors() -> AsyncIterator[dict[str, Door]]:
+    doors = {upstream.name: Door(upstream.fake()) for upstream in UPSTREAMS}
+    async with AsyncExitStack() as stack:
+        for upstream in UPSTREAMS:
+            door = doors[upstream.name]
+            door.origin = await stack.enter_async_context(serve(door))
+            door.provider = Stage(upstream, door.fake, door.origin, stack).provider()
+        yield doors
 
 
 @pytest.fixture
-def provider(stage: Stage) -> Provider:
-    return stage.provider()
+async def stage(upstream: Upstream, doors: dict[str, Door]) -> AsyncIterator[Stage]:
+    door = doors[upstream.name]
+    door.fake = upstream.fake()
+    async with AsyncExitStack() as stack:
+        yield Stage(upstream, door.fake, door.origin, stack)
+
+
+@pytest.fixture
+def provider(upstream: Upstream, stage: Stage, doors: dict[str, Door]) -> Provider:
+    provider = doors[upstream.name].provider
+    assert provider is not None
+    return provider
 
 
 async def content(provider: Provider, task: Task, output: Output | None) -> bytes:

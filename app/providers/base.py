@@ -390,6 +390,7 @@ def _bounded(seconds: float) -> float:
     return max(0.0, min(seconds, 86_400.0))
 
 
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Headers without those that describe an encoding which is already undone."""
-    return {name: value for name, value in headers.items() if name not in ("content-encoding", "content-length")}
+def _plain(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
+    """Headers without those that describe an encoding which is already undone, as bytes: they need not be ASCII."""
+    undone = (b"content-encoding", b"content-length")
+    return [(name, value) for name, value in headers.raw if name.lower() not in undone]

@@ -7,7 +7,8 @@ values as JSON texts; a failed job is answered with its 4xx or 5xx status and th
 the work drains. SGLang: `seconds` is an int, pictures by address are `reference_url`; DELETE answers a job with status
 `deleted` and does not stop the work; content answers 400 when the file went to cloud storage. Some resellers have no
 content call, only an address in the job. `variant` is never sent: SGLang takes it for an index.
-Inferred: the names `last_frame` and `reference_video`, `video_url` beside `image_url`, `short_edge` for a resolution.
+Inferred: OpenAI-shaped names for what OpenAI lacks (`last_frame`, `reference_video`, a film as `video_url`), and that
+`short_edge` is vLLM-Omni's word for a resolution.
 """
 
 import json

@@ -31,7 +31,7 @@ from app.video import (
 )
 
 DEFAULT_SECONDS = 4.0
-DEFAULT_RATIO, DEFAULT_RESOLUTION = "16:9", "720p"
+DEFAULT_RATIO, DEFAULT_RESOLUTION, DEFAULT_SIZE = "16:9", "720p", "1280x720"
 MIN_SIDE, MAX_SIDE = 16, 3_840
 """What renders in reasonable time on a small machine."""
 QUEUED_S = 0.4
@@ -39,6 +39,8 @@ QUEUED_S = 0.4
 ABLE = Capabilities(
     seconds=(1, 60),
     seconds_range=True,
+    default_seconds=DEFAULT_SECONDS,
+    default_size=DEFAULT_SIZE,
     parameters=frozenset(OPTIONAL_PARAMETERS),
     operations=frozenset(Operation),
     passes_extra=True,

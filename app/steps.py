@@ -1,0 +1,383 @@
+"""One attempt's next step: submit, poll, fetch, or see to what was abandoned.
+
+A step is: call the upstream (outside any transaction), record what it said (one transaction). What it means is decided
+in `jobs.py`; what was claimed and when is `worker.py`'s business.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from app import errors, jobs, media, mp4, videos
+from app.claims import Claim
+from app.db import Database, unavailable
+from app.providers.base import Provider, Task, Upload
+from app.settings import Settings
+from app.tables import Video
+from app.telemetry import JOBS, log
+from app.video import AttemptState as S
+from app.video import Failure, Media, Operation, Output, Status
+
+RECORD_PATIENCE_S = 600
+"""How long a result that the database would not take is offered again."""
+ABANDONED_GAP_S = 60
+STORE_TRIES = 8
+TEXT_TYPES = ("text/", "application/json", "application/xml")
+
+T = TypeVar("T")
+
+
+class Steps:
+    """What a worker does with a claim; holds connections, nothing about any job."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        store: media.Store,
+        clock: Callable[[], datetime],
+        wake: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._providers = providers
+        self._store = store
+        self._clock = clock
+        self._wake = wake
+        """Called when another step is due at once."""
+
+    async def run(self, claim: Claim) -> None:
+        """Do the next thing for an attempt in hand. Never raises: what fails comes due again with the lease."""
+        with structlog.contextvars.bound_contextvars(
+            video=claim.video.id, attempt=claim.attempt.id, provider=claim.attempt.provider
+        ):
+            try:
+                await self._step(claim)
+            except Exception:
+                # Nothing was recorded: the attempt keeps its state and comes due again when the lease ends.
+                log.exception("a step failed", state=str(claim.attempt.state))
+
+    async def _step(self, claim: Claim) -> None:
+        ended = claim.video.status.ended
+        overdue = self._clock() >= claim.video.deadline_at
+        match claim.was:
+            case S.submitting:
+                await self._rescue(claim)
+            case S.pending if overdue or ended:
+                await self._expire(claim)
+            case S.pending:
+                await self._submit(claim)
+            case S.running if ended:
+                await self._abandon(claim)
+            case S.running if overdue:
+                await self._expire(claim)
+            case S.running:
+                await self._poll(claim)
+            case _ if ended:
+                await self._record(
+                    lambda s: jobs.settled_late(s, claim, S.succeeded, note="finished upstream", now=self._clock())
+                )
+            case _:
+                await self._fetch(claim)
+
+    async def _rescue(self, claim: Claim) -> None:
+        """Another worker died in the middle of this submit."""
+        provider = self._provider_of(claim)
+        if provider is not None and provider.can_resubmit and not claim.video.status.ended:
+            await self._submit(claim)
+            return
+        error = errors.UpstreamUnknown(
+            f"nobody knows whether {claim.attempt.provider} took the job: the gateway stopped in the middle of "
+            "submitting it. It was not sent again, so that it is not paid twice.",
+            provider=claim.attempt.provider,
+        )
+        await self._lost(claim, error)
+
+    async def _submit(self, claim: Claim) -> None:
+        provider = self._provider_of(claim)
+        if provider is None:
+            await self._refused(claim, self._not_configured(claim))
+            return
+        try:
+            task = await self._task(claim)
+            submission = await provider.submit(task)
+        except errors.UpstreamUnknown as error:
+            log.warning("submit outcome unknown", error=error.message, body=error.body)
+            if provider.can_resubmit:
+                # The same id again, so no second task: the attempt stays `submitting` and is rescued.
+                due_at = self._after(self._backoff_s(claim.attempt.submits, error))
+                await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+                return
+            await self._lost(claim, error)
+        except errors.UpstreamError as error:
+            log.warning("submit refused", code=error.code, error=error.message, body=error.body)
+            await self._refused(claim, error)
+        except errors.GatewayError as error:
+            failure = Failure(code=error.code, message=error.message)
+            await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
+        else:
+            gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
+            log.info("submitted", upstream_ref=submission.ref)
+            now = self._clock()
+            await self._record(
+                lambda s: jobs.accepted(s, claim, submission, due_at=now + timedelta(seconds=gap), now=now)
+            )
+
+    async def _refused(self, claim: Claim, error: errors.UpstreamError) -> None:
+        due_at = self._after(self._backoff_s(claim.attempt.submits, error))
+        await self._end(lambda s: jobs.refused(s, claim, error, due_at=due_at, now=self._clock()))
+
+    async def _lost(self, claim: Claim, error: errors.UpstreamUnknown) -> None:
+        alias = self._settings.models.get(claim.video.model)
+        resubmit = alias is not None and alias.on_unknown == "resubmit"
+        await self._end(lambda s: jobs.lost(s, claim, error, resubmit=resubmit, now=self._clock()))
+
+    async def _poll(self, claim: Claim) -> None:
+        provider = self._provider_of(claim)
+        if provider is None:
+            await self._poll_later(claim, self._not_configured(claim))
+            return
+        try:
+            progress = await provider.poll(await self._task(claim))
+        except errors.UpstreamGone as error:
+            await self._strike(claim, error)
+            return
+        except errors.UpstreamError as error:
+            await self._poll_later(claim, error)
+            return
+        now = self._clock()
+        if progress.status is Status.completed:
+            output = progress.output or Output()
+            await self._record(lambda s: jobs.done(s, claim, progress, output, now=now))
+            self._wake()
+        elif progress.status is Status.failed:
+            failure = progress.failure or Failure(code="generation_failed", message="The generation failed.")
+            log.warning("generation failed upstream", code=failure.code, error=failure.message)
+            await self._end(lambda s: jobs.failed(s, claim, failure, retry=self._may_retry(claim, failure), now=now))
+        else:
+            due_at = self._after(self._poll_gap_s(claim, provider, progress.poll_after_s))
+            await self._record(lambda s: jobs.progressed(s, claim, progress, due_at=due_at, now=now))
+
+    def _may_retry(self, claim: Claim, failure: Failure) -> bool:
+        alias = self._settings.models.get(claim.video.model)
+        clients_doing = failure.code in (errors.ContentPolicy.default_code, errors.UpstreamRejected.default_code)
+        return alias is not None and alias.retry_failed and not clients_doing
+
+    async def _poll_later(self, claim: Claim, error: errors.UpstreamError) -> None:
+        """A poll that errs is no verdict on the job."""
+        log.warning("poll failed; asked again later", code=error.code, error=error.message, body=error.body)
+        due_at = min(self._after(self._backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
+        await self._record(
+            lambda s: jobs.snooze(s, claim, due_at=due_at, error_code=error.code, error_message=error.message)
+        )
+
+    async def _strike(self, claim: Claim, error: errors.UpstreamError) -> None:
+        strikes = claim.attempt.strikes + 1
+        if strikes >= jobs.MAX_STRIKES:
+            message = f"{claim.attempt.provider} no longer knows the task: {error.message}"
+            failure = Failure(code="upstream_task_gone", message=message)
+            await self._end(lambda s: jobs.failed(s, claim, failure, body=error.body, now=self._clock()))
+            return
+        due_at = self._after(self._backoff_s(strikes, error))
+        await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, strikes=strikes))
+
+    async def _expire(self, claim: Claim) -> None:
+        await self._end(lambda s: jobs.expired(s, claim, now=self._clock()))
+
+    async def _abandon(self, claim: Claim) -> None:
+        """The job has ended, the upstream's task has not: ask it to stop, else watch for its end."""
+        provider = self._provider_of(claim)
+        now = self._clock()
+        given_up = claim.video.ended_at is not None and now >= claim.video.ended_at + timedelta(
+            seconds=self._settings.late_watch_s
+        )
+        due_at = self._after(ABANDONED_GAP_S)
+        try:
+            if provider is None:
+                raise self._not_configured(claim)
+            task = await self._task(claim)
+            if not claim.attempt.cancel_tried:
+                if await provider.cancel(task):
+                    await self._record(lambda s: jobs.settled_late(s, claim, S.cancelled, note="stopped", now=now))
+                else:
+                    await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, cancel_tried=True))
+                return
+            progress = await provider.poll(task)
+        except errors.UpstreamError as error:
+            if given_up or isinstance(error, errors.UpstreamGone):
+                note = error.message
+                await self._record(lambda s: jobs.settled_late(s, claim, S.failed, note=note, now=now))
+            else:
+                await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+            return
+        if progress.status is Status.completed:
+            await self._record(lambda s: jobs.settled_late(s, claim, S.succeeded, note="late success", now=now))
+        elif progress.status is Status.failed or given_up:
+            await self._record(lambda s: jobs.settled_late(s, claim, S.failed, note="no late success", now=now))
+        else:
+            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+
+    async def _fetch(self, claim: Claim) -> None:
+        """Bring the finished file into our store."""
+        provider = self._provider_of(claim)
+        key = f"videos/{claim.video.id}/{claim.attempt.id}.mp4"
+        try:
+            if provider is None:
+                raise self._not_configured(claim)
+            output = await self._transfer(claim, provider, key)
+        except errors.UpstreamGone as error:
+            if claim.attempt.strikes + 1 >= jobs.MAX_STRIKES:
+                await self._no_file(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)
+            else:
+                due_at = self._after(self._backoff_s(claim.attempt.strikes + 1, error))
+                await self._record(lambda s: jobs.ask_again(s, claim, due_at=due_at))
+            return
+        except errors.UpstreamError as error:
+            await self._fetch_later(claim, error)
+            return
+        except errors.PayloadTooLarge as error:
+            await self._no_file(claim, "output_too_large", error.message, None)
+            return
+        except media.StorageUnavailable as error:  # our own trouble: never the job's fault
+            log.error("the store does not take the file; it is fetched again later", error=error.message)
+            due_at = self._after(30)
+            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+            return
+        video = await self._store_output(claim, output)
+        if video is None:
+            log.warning("the video ended without this file", key=key)
+            await self._store.delete([key])
+
+    async def _store_output(self, claim: Claim, output: dict[str, object]) -> Video | None:
+        now = self._clock()
+        retention_s = claim.request.retention_s or self._settings.retention_s
+        expires_at = now + timedelta(seconds=retention_s) if retention_s else None
+        return await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+
+    async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
+        strikes = claim.attempt.strikes + 1
+        log.warning("the finished file could not be fetched", strikes=strikes, error=error.message, body=error.body)
+        if strikes >= STORE_TRIES:
+            message = f"the finished file could not be fetched: {error.message}"
+            await self._no_file(claim, "output_unavailable", message, error.body)
+            return
+        due_at = self._after(self._backoff_s(strikes, error))
+        await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, strikes=strikes))
+
+    async def _no_file(self, claim: Claim, code: str, message: str, body: str | None) -> None:
+        failure = Failure(code=code, message=message)
+        await self._end(lambda s: jobs.failed(s, claim, failure, body=body, now=self._clock()))
+
+    async def _transfer(self, claim: Claim, provider: Provider, key: str) -> dict[str, object]:
+        source = Output.model_validate(claim.attempt.output)
+        async with provider.fetch(await self._task(claim), source) as download:
+            limit = self._settings.max_file_mb * 2**20
+            try:
+                stored = await self._store.put(key, download.chunks, max_bytes=limit, expected_size=download.size)
+            except media.IncompleteFile as error:
+                raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
+        declared = (download.content_type or "").partition(";")[0].strip().lower()
+        content_type = mp4.sniff(stored.head)
+        if content_type is None and declared.startswith(TEXT_TYPES):
+            await self._store.delete([key])
+            raise errors.UpstreamUnavailable(f"{provider.name} sent {declared} for a film", provider=provider.name)
+        film = await media.probe(self._store, key, stored.size)
+        return {
+            "index": claim.attempt.output_index,
+            "key": key,
+            "size": stored.size,
+            "sha256": stored.sha256,
+            "content_type": content_type or (declared if declared.startswith("video/") else "video/mp4"),
+            "width": film.width if film else None,
+            "height": film.height if film else None,
+            "duration_s": film.duration_s if film else None,
+        }
+
+    # What the steps use
+
+    def _provider_of(self, claim: Claim) -> Provider | None:
+        """The provider as it was when the attempt was sent; none when it was taken out or points elsewhere now."""
+        provider = self._providers.get(claim.attempt.provider)
+        if provider is None:
+            return None
+        pinned = claim.attempt.base_url
+        return provider if pinned in (None, provider.config.base_url) else None
+
+    def _not_configured(self, claim: Claim) -> errors.UpstreamUnavailable:
+        return errors.UpstreamUnavailable(
+            f"the provider {claim.attempt.provider} is not configured as it was when the job was sent",
+            provider=claim.attempt.provider,
+        )
+
+    async def _task(self, claim: Claim) -> Task:
+        """What the adapter may know, with the references of what the request starts from looked up."""
+        request, attempt = claim.request, claim.attempt
+        source_ref = None
+        character_refs = []
+        if claim.was in (S.pending, S.submitting):
+            async with self._db.reading() as connection:
+                if request.operation is not Operation.generate and request.source and request.source.video_id:
+                    source = await videos.source_attempt(connection, request.source.video_id)
+                    source_ref = source.upstream_ref if source and source.provider == attempt.provider else None
+                for character in request.characters:
+                    found = await videos.get_character(connection, character, owner=claim.video.owner)
+                    character_refs.append(found.upstream_ref)
+        return Task(
+            id=attempt.id,
+            model=attempt.upstream_model,
+            request=request,
+            read=self._read,
+            now=self._clock(),
+            ref=attempt.upstream_ref,
+            submitted_at=attempt.submitted_at,
+            source_ref=source_ref,
+            character_refs=tuple(character_refs),
+        )
+
+    def _read(self, upload: Media) -> AbstractAsyncContextManager[Upload]:
+        return media.reading(self._store, upload)
+
+    async def _record(self, write: Callable[..., Awaitable[T]]) -> T:
+        """One transaction, offered again while the database is away: what an upstream said must not be forgotten."""
+        waited = 0.0
+        while True:
+            try:
+                async with self._db.transaction() as session:
+                    return await write(session)
+            except Exception as error:
+                if not unavailable(error) or waited >= RECORD_PATIENCE_S:
+                    raise
+                log.warning("the database is away; the result is kept", error=type(error).__name__)
+                await asyncio.sleep(0.5)
+                waited += 0.5
+
+    async def _end(self, write: Callable[..., Awaitable[Video | None]]) -> Video | None:
+        """Record something that may end the video; count it when it did."""
+        video = await self._record(write)
+        self._wake()
+        if video is not None and video.status.ended:
+            provider, model = (video.provider or ""), video.upstream_model or ""
+            known = provider in self._providers and model in self._providers[provider].listed
+            JOBS.labels(provider, model if known else "other", str(video.status)).inc()
+            log.info("video ended", status=str(video.status), code=video.error_code)
+        return video
+
+    def _after(self, seconds: float) -> datetime:
+        """That much later, give or take a tenth: many jobs must not come due in one moment."""
+        return self._clock() + timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+    def _backoff_s(self, tries: int, error: errors.UpstreamError) -> float:
+        if error.retry_after_s is not None:
+            return max(0.1, error.retry_after_s)
+        return float(min(60, 2 ** min(tries, 6)))
+
+    def _poll_gap_s(self, claim: Claim, provider: Provider, asked_s: float | None) -> float:
+        own = provider.poll_gap_s(claim.attempt.polls, self._settings.poll_interval_s)
+        return max(own, asked_s) if asked_s is not None else own
