@@ -3,7 +3,10 @@
 Pure ASGI, since it runs for every request and must not touch a streamed body.
 """
 
+import asyncio
 import time
+from contextlib import suppress
+from math import ceil
 from typing import Any
 
 import structlog
@@ -22,6 +25,8 @@ from app.telemetry import HTTP_SECONDS, log
 
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines; logged only when something is wrong."""
+LINGER_S = 30
+"""How long a refused upload is read on, where closing at once would take the answer away from its sender."""
 
 
 class Edge:
@@ -39,6 +44,7 @@ class Edge:
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
+        upload = _Upload(scope, receive, self._max_body_bytes)
 
         async def tagged_send(message: Message) -> None:
             nonlocal status, first_byte_s
@@ -47,11 +53,15 @@ class Edge:
                 first_byte_s = time.perf_counter() - started
                 message.setdefault("headers", [])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            elif _is_last(message) and upload.has_to_be_read:
+                await send({**message, "more_body": True})
+                await upload.linger()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
-                await self._app(scope, self._limited(scope, receive), tagged_send)
+                await self._app(scope, upload.receive, tagged_send)
             except ClientDisconnect:
                 status = status or 499
             except Exception as error:
@@ -61,23 +71,6 @@ class Edge:
                 await self._last_word(error)(scope, receive, tagged_send)
             finally:
                 self._account(scope, status, first_byte_s, time.perf_counter() - started)
-
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """Count the body while it is read; a declared length that is too much is refused at the first read."""
-        declared = dict(scope["headers"]).get(b"content-length", b"")
-        too_long = declared.isdigit() and int(declared[:20]) > self._max_body_bytes
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = {} if too_long else await receive()
-            received += len(message.get("body", b""))
-            if too_long or received > self._max_body_bytes:
-                limit = f"{self._max_body_bytes // 2**20} MiB"
-                raise errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
-            return message
-
-        return limited
 
     def _last_word(self, error: Exception) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,6 +86,52 @@ class Edge:
         log.info(
             "request", method=scope["method"], path=scope["path"][:200], status=status, ms=round(total_s * 1000, 1)
         )
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body")
+
+
+class _Upload:
+    """A request body that is counted while it is read; a declared length that is too much is refused at the first
+    read."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"")
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._too_long = declared.isdigit() and int(declared[:20]) > max_bytes
+        self._received = 0
+        self._ended = declared in (b"", b"0") and b"transfer-encoding" not in headers
+        self._closes = scope["http_version"] == "1.0" or b"close" in headers.get(b"connection", b"").lower()
+        self._asks_first = b"expect" in headers
+
+    async def receive(self) -> Message:
+        if not self._too_long:
+            message = await self._read()
+        if self._too_long or self._received > self._max_bytes:
+            limit = f"{self._max_bytes // 2**20} MiB"
+            raise errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
+        return message
+
+    async def _read(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    @property
+    def has_to_be_read(self) -> bool:
+        """The server closes after this answer; bytes unread by then make TCP throw the answer away. On a connection
+        that is kept, it reads on by itself."""
+        return self._closes and not self._ended and not self._asks_first
+
+    async def linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self._ended:
+                    await self._read()
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -112,9 +151,12 @@ def install_error_handlers(app: FastAPI) -> None:
 def to_response(path: str, error: Exception) -> Response:
     """Whatever was raised, in the shape of the dialect that speaks on `path`."""
     known = to_gateway_error(error)
-    return JSONResponse(
-        dialect_of(path).render_error(known), status_code=known.status_code, headers=known.headers or None
-    )
+    headers = known.headers
+    if isinstance(known, errors.UpstreamError):  # an upstream call that a client waited for, such as a character
+        headers = {**headers, "x-should-retry": str(known.retryable).lower()}
+        if known.retry_after_s is not None:
+            headers["retry-after"] = str(ceil(known.retry_after_s))
+    return JSONResponse(dialect_of(path).render_error(known), status_code=known.status_code, headers=headers or None)
 
 
 def to_gateway_error(error: Exception) -> errors.GatewayError:

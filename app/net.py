@@ -7,7 +7,9 @@ checked, follows no redirect and uses no proxy.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -20,6 +22,17 @@ _NEVER_PUBLIC = [ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002
 
 Network = IPv4Network | IPv6Network
 
+KEEPALIVE_S = 4
+"""Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
+closed is a submit whose outcome nobody knows."""
+RESOLVE_S = 10
+
+
+@lru_cache
+def _tls() -> ssl.SSLContext:
+    """One context for all clients: reading the certificates takes longer than a request."""
+    return httpx.create_ssl_context()
+
 
 class ForbiddenAddress(httpx.ConnectError):
     """The name leads to an address that must not be reached from here."""
@@ -30,7 +43,10 @@ def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         headers={"user-agent": USER_AGENT},
         timeout=httpx.Timeout(timeout_s, connect=10),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60),
+        limits=httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
+        ),
+        verify=_tls(),
         follow_redirects=False,
     )
 
@@ -51,7 +67,7 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, allow: Iterable[Network] = ()) -> None:
         # Kept-alive connections are pooled by address, and two names on one address must not share a TLS session.
-        super().__init__(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        super().__init__(verify=_tls(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self._allow = tuple(allow)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -65,8 +81,9 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
 async def checked_address(host: str, port: int | None, allow: Iterable[Network]) -> str:
     """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        async with asyncio.timeout(RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # TimeoutError is an OSError
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
     if not addresses or not all(may_reach(address, allow) for address in addresses):

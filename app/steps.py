@@ -232,6 +232,9 @@ class Steps:
             if provider is None:
                 raise self._not_configured(claim)
             output = await self._transfer(claim, provider, key)
+        except errors.UpstreamFailed as error:
+            await self._no_file(claim, error.code, error.message, error.body)
+            return
         except errors.UpstreamGone as error:
             if claim.attempt.strikes + 1 >= jobs.MAX_STRIKES:
                 await self._no_file(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)

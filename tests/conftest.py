@@ -200,3 +200,12 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
     """A gateway with nothing configured but the sandbox."""
     async with start_gateway() as running:
         yield running
+
+
+@asynccontextmanager
+async def another_worker(gateway: Running) -> AsyncIterator[Worker]:
+    """A second worker on the same database, as another process would be."""
+    parts = gateway.gateway
+    yield Worker(
+        db=parts.db, settings=parts.settings, providers=parts.providers, store=parts.store, clock=gateway.clock
+    )

@@ -3,8 +3,6 @@
 Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. All 13 keys of the video object are always there.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -16,10 +14,11 @@ from starlette.datastructures import UploadFile
 
 from app import errors, ids, jobs, media, videos
 from app.dialects import base
-from app.dialects.base import Body, CallerDep, Gateway, GatewayDep, Uploads
+from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
+from app.dialects.bodies import Body, body_of, body_schema, extra_of, validated
 from app.keys import Caller
 from app.tables import Character, Video
-from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, Status, VideoRequest, complete_size
+from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, VideoRequest, complete_size
 
 PREFIXES = ("/v1/", "/openai/v1/")
 POLL_AFTER_MS = 1_000
@@ -33,12 +32,20 @@ routes = APIRouter(tags=["videos"])
 
 
 def _text(value: Any) -> Any:
-    """JSON callers send numbers where multipart callers send text."""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """JSON callers send numbers and booleans where multipart callers send text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
 
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=3_600, allow_inf_nan=False)]
 
 
 class _Prompted(BaseModel):
@@ -68,7 +75,7 @@ class CreateVideo(_Prompted):
     input_reference: Any = None
     """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
-    n: Annotated[int, Field(ge=1, le=4)] = 1
+    n: Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=4)] = 1
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None
@@ -88,6 +95,8 @@ class CreateVideo(_Prompted):
 
 class RemixVideo(_Prompted):
     """POST /v1/videos/{video_id}/remix."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class EditVideo(_Prompted):
@@ -121,7 +130,7 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
     """Read the body of a create. Raises `InvalidRequest` naming the parameter."""
     if "webhook_url" in body:
         raise errors.UnsupportedParameter("webhook_url is not supported", param="webhook_url")
-    wire = base.validated(CreateVideo, body)
+    wire = validated(CreateVideo, body)
     model = wire.model or default_model
     if model is None:
         raise errors.InvalidRequest("model is required; GET /v1/models lists all models", param="model")
@@ -144,7 +153,7 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
         metadata=wire.metadata,
         user=wire.user,
         retention_s=wire.media_retention,
-        extra=_extra(wire),
+        extra=extra_of(wire),
         **_size(wire),
     )
 
@@ -170,69 +179,30 @@ def _size(wire: CreateVideo) -> dict[str, Any]:
         raise errors.InvalidRequest(str(error), param=param, code="invalid_value") from None
 
 
-def _extra(wire: BaseModel) -> dict[str, Any]:
-    extra = dict(wire.model_extra or {})
-    for name, value in extra.items():
-        if isinstance(value, UploadFile) or (
-            isinstance(value, list) and any(isinstance(entry, UploadFile) for entry in value)
-        ):
-            raise errors.InvalidRequest(f"{name}: no file is expected here", param=name[:80])
-    return extra
-
-
 async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
-) -> tuple[VideoRequest, str | None]:
-    """The request of an edit or an extension, and the provider it has to go to when it starts from one of our own."""
+) -> tuple[VideoRequest, Video | None]:
+    """The request of an edit or an extension, and the video of our own that it starts from, if it does."""
     seconds = getattr(wire, "seconds", None)
     if isinstance(wire.video, dict) and "id" in wire.video:
-        source = await _finished(gateway, caller, str(wire.video["id"]))
-        model = wire.model or _model_of(source)
-        request = _based_on(source, wire.prompt, model, operation, _extra(wire))
-        return request.model_copy(update={"seconds": seconds or request.seconds}), source.provider
+        source = await base.finished(gateway, caller, str(wire.video["id"]))
+        model = wire.model or base.model_of(source)
+        request = base.based_on(source, wire.prompt, model, operation, extra_of(wire))
+        return request.model_copy(update={"seconds": seconds or request.seconds}), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
     if found is None:
         raise errors.InvalidRequest("model is required with an uploaded video", param="model")
-    return (
-        VideoRequest(
-            prompt=wire.prompt,
-            model=found,
-            operation=operation,
-            source=uploads.media(wire.video, "video"),
-            seconds=seconds,
-            extra=_extra(wire),
-        ),
-        None,
-    )
-
-
-async def _finished(gateway: Gateway, caller: Caller, video_id: str) -> Video:
-    source = await base.get(gateway, caller, video_id)
-    if source.status is not Status.completed:
-        raise errors.InvalidRequest(f"the source video is {source.status}; it must be completed", param="video")
-    return source
-
-
-def _model_of(source: Video) -> str:
-    """The model that really made it: an alias may lead elsewhere by now."""
-    return f"{source.provider}/{source.upstream_model}"
-
-
-def _based_on(source: Video, prompt: str, model: str, operation: Operation, extra: dict[str, Any]) -> VideoRequest:
-    original = VideoRequest.model_validate(source.request)
-    return VideoRequest(
-        prompt=prompt,
-        model=model,
+    request = VideoRequest(
+        prompt=wire.prompt,
+        model=found,
         operation=operation,
-        source=Media(video_id=source.id),
-        seconds=original.seconds,
-        size=original.size,
-        aspect_ratio=original.aspect_ratio,
-        resolution=original.resolution,
-        extra=extra,
+        source=uploads.media(wire.video, "video"),
+        seconds=seconds,
+        extra=extra_of(wire),
     )
+    return request, None
 
 
 # Rendering
@@ -282,7 +252,7 @@ def _seconds(asked: Mapping[str, Any], output: Mapping[str, Any]) -> str:
 def _output(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
     files = [
         {
-            "url": media_url(video, output["index"], gateway, request),
+            "url": base.media_url(video, output["index"], gateway, request),
             "content_type": output["content_type"],
             "size_bytes": output["size"],
             "duration_seconds": output["duration_s"],
@@ -292,16 +262,6 @@ def _output(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         for output in video.outputs
     ]
     return files[0] if len(files) == 1 else {**files[0], "files": files}
-
-
-def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
-    """A link that plays without a key until it expires, at the latest when the file goes."""
-    expires = int(gateway.clock().timestamp()) + gateway.settings.media_url_ttl_s
-    if video.expires_at is not None:
-        expires = min(expires, int(video.expires_at.timestamp()))
-    path = f"/media/{video.id}/{index}.mp4"
-    origin = gateway.settings.public_url or str(request.base_url).rstrip("/")
-    return f"{origin}{path}?{gateway.signer.sign(path, expires)}"
 
 
 def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
@@ -319,47 +279,58 @@ def render_error(error: errors.GatewayError) -> dict[str, Any]:
 # Routes: literal segments before {video_id}
 
 
-@routes.post("/v1/videos", status_code=202, openapi_extra=base.body_schema(CreateVideo))
+@routes.post("/v1/videos", status_code=202, openapi_extra=body_schema(CreateVideo))
 @routes.post("/openai/v1/videos", status_code=202, include_in_schema=False)
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
-    async with base.body_of(request) as body:
-        key = base.idempotency_of(request, body)
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body)
         uploads = Uploads(base.new_video_id())
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
-        only_provider = await _characters_provider(gateway, caller, parsed)
-        idempotency = (key, _fingerprint(body)) if key else None
-        created = await base.create(
-            gateway, caller, parsed, uploads, dialect="openai", only_provider=only_provider, idempotency=idempotency
-        )
+        provider = await _characters_provider(gateway, caller, parsed)
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, only_provider=provider)
+
+
+async def _create(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    parsed: VideoRequest,
+    uploads: Uploads,
+    idempotency: tuple[str, str] | None,
+    *,
+    only_provider: str | None = None,
+    shown_model: str | None = None,
+) -> Response:
+    if request.query_params.get("dryRun", "false").lower() not in ("false", "0"):
+        raise errors.UnsupportedParameter("dryRun is not supported; nothing was created", param="dryRun")
+    created = await base.create(
+        gateway,
+        caller,
+        parsed,
+        uploads,
+        dialect="openai",
+        only_provider=only_provider,
+        shown_model=shown_model,
+        idempotency=idempotency,
+    )
     response = answer(created.video, gateway, request, status=200 if created.replayed else 202)
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
 
 
-def _fingerprint(body: Body) -> str:
-    """A hash of what was asked, the same for JSON and multipart; files count by their bytes."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, UploadFile):
-            digest = hashlib.file_digest(value.file, "sha256").hexdigest()  # type: ignore[arg-type]  # a spooled file
-            value.file.seek(0)
-            return digest
-        if isinstance(value, bool):
-            return str(value).lower()
-        return str(value)
-
-    return hashlib.sha256(json.dumps(body, sort_keys=True, default=plain).encode()).hexdigest()
-
-
 async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
     """Characters live at the provider that made them, so the video has to be made there."""
-    provider = None
+    providers = set()
     for character_id in request.characters:
         async with gateway.db.reading() as connection:
-            provider = (await videos.get_character(connection, character_id, owner=caller.owner)).provider
-    return provider
+            providers.add((await videos.get_character(connection, character_id, owner=caller.owner)).provider)
+    if len(providers) > 1:
+        raise errors.InvalidRequest(
+            f"the characters live at different providers: {', '.join(sorted(providers))}", param="characters"
+        )
+    return next(iter(providers), None)
 
 
 @routes.get("/v1/videos")
@@ -379,17 +350,18 @@ async def list_videos(
         )
     data = [render(video, gateway, request) for video in page]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return JSONResponse({"object": "list", "data": data, **ends, "has_more": has_more})
+    page_of = {"object": "list", "data": data, **ends, "has_more": has_more}
+    return JSONResponse(page_of, headers={"cache-control": "no-store"})
 
 
-@routes.post("/v1/videos/edits", status_code=202, openapi_extra=base.body_schema(EditVideo))
+@routes.post("/v1/videos/edits", status_code=202, openapi_extra=body_schema(EditVideo))
 @routes.post("/openai/v1/videos/edits", status_code=202, include_in_schema=False)
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from one of yours or an uploaded one, changed as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
 
 
-@routes.post("/v1/videos/extensions", status_code=202, openapi_extra=base.body_schema(ExtendVideo))
+@routes.post("/v1/videos/extensions", status_code=202, openapi_extra=body_schema(ExtendVideo))
 @routes.post("/openai/v1/videos/extensions", status_code=202, include_in_schema=False)
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a longer video from one of yours or an uploaded one."""
@@ -399,16 +371,20 @@ async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep)
 async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
-    async with base.body_of(request) as body:
-        key = base.idempotency_of(request, body)
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, str(operation))
         uploads = Uploads(base.new_video_id())
-        wire = base.validated(wire_model, body)
-        parsed, provider = await _from_source(gateway, caller, wire, uploads, operation)
-        idempotency = (key, _fingerprint({**body, "operation": str(operation)})) if key else None
-        created = await base.create(
-            gateway, caller, parsed, uploads, dialect="openai", only_provider=provider, idempotency=idempotency
-        )
-    return answer(created.video, gateway, request, status=200 if created.replayed else 202)
+        wire = validated(wire_model, body)
+        parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
+        where = _at(source) if source else {}
+        if source and wire.model:
+            where["shown_model"] = wire.model
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, **where)
+
+
+def _at(source: Video) -> dict[str, str | None]:
+    """What is made from a video is made where that was, and goes by the name the client knows."""
+    return {"only_provider": source.provider, "shown_model": source.model}
 
 
 # Characters: kept by the upstream that made them
@@ -418,12 +394,12 @@ def render_character(character: Character) -> dict[str, Any]:
     return {"id": character.id, "name": character.name, "created_at": int(character.created_at.timestamp())}
 
 
-@routes.post("/v1/videos/characters", openapi_extra=base.body_schema(CreateCharacter))
+@routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
 @routes.post("/openai/v1/videos/characters", include_in_schema=False)
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a reusable character from a film. The provider is that of `model`, else the first one that can."""
-    async with base.body_of(request) as body:
-        wire = base.validated(CreateCharacter, body)
+    async with body_of(request) as body:
+        wire = validated(CreateCharacter, body)
         uploads = Uploads(ids.new("char"))
         video = uploads.media(wire.video, "video")
         provider = gateway.router.character_provider(wire.model)
@@ -472,19 +448,17 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
-@routes.post("/v1/videos/{video_id}/remix", status_code=202, openapi_extra=base.body_schema(RemixVideo))
+@routes.post("/v1/videos/{video_id}/remix", status_code=202, openapi_extra=body_schema(RemixVideo))
 @routes.post("/openai/v1/videos/{video_id}/remix", status_code=202, include_in_schema=False)
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from a finished one, changed as the prompt says."""
-    async with base.body_of(request) as body:
-        wire = base.validated(RemixVideo, body)
-    source = await _finished(gateway, caller, video_id)
-    parsed = _based_on(source, wire.prompt, _model_of(source), Operation.remix, {})
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, f"remix {video_id}")
+        wire = validated(RemixVideo, body)
+    source = await base.finished(gateway, caller, video_id)
+    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra_of(wire))
     uploads = Uploads(base.new_video_id())
-    created = await base.create(
-        gateway, caller, parsed, uploads, dialect="openai", only_provider=source.provider, shown_model=source.model
-    )
-    return answer(created.video, gateway, request, status=202)
+    return await _create(request, gateway, caller, parsed, uploads, idempotency, **_at(source))
 
 
 @routes.api_route("/v1/videos/{video_id}/content", methods=["GET", "HEAD"])

@@ -47,7 +47,8 @@ class Upload:
 
 @dataclass(frozen=True)
 class Download:
-    """A finished file on its way from an upstream. `chunks` raises `UpstreamUnavailable` when it breaks off."""
+    """A finished file on its way from an upstream. When `chunks` breaks off, the block of `fetch` that it is read in
+    raises `UpstreamUnavailable`."""
 
     chunks: AsyncIterator[bytes]
     content_type: str | None = None
@@ -152,7 +153,7 @@ class Provider(ABC):
     @abstractmethod
     async def poll(self, task: Task) -> Progress:
         """Ask how far `task.ref` is. Raises `UpstreamGone`, `UpstreamUnavailable`, `UpstreamRateLimited`,
-        `UpstreamAccount`; none of these is a verdict on the job."""
+        `UpstreamAccount`, `UpstreamRejected`; none of these is a verdict on the job."""
 
     async def cancel(self, task: Task) -> bool:
         """Ask the upstream to stop. True when it has stopped for certain and will not charge for more."""
@@ -161,7 +162,7 @@ class Provider(ABC):
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
         """Open the finished file. Raises `UpstreamGone` when it is not there, `UpstreamUnavailable` when it may be
-        there later."""
+        there later, `UpstreamFailed` when there will never be one."""
         if output.url is None:
             raise errors.UpstreamGone("the upstream named no file", provider=self.name)
         async with self.download(output.url, authenticated=output.authenticated) as download:
@@ -298,14 +299,18 @@ class Provider(ABC):
             return self.unreadable(verb, f"answered with a redirect ({status}); check its base URL", response)
         if status in (307, 308, 405, 407, 421):
             return errors.UpstreamAccount(f"{self.name} answers {status}; check its base URL", **details)
-        if status == 503 or (status in (408, 409, 425) and verb != "submit"):
-            return errors.UpstreamUnavailable(f"{self.name} is unavailable ({status})", **details)
         if status >= 500 or status in (408, 409, 425):
-            kind = errors.UpstreamUnknown if verb == "submit" else errors.UpstreamUnavailable
-            return kind(f"{self.name} answered {status}: {text}", **details)
+            certain = verb != "submit" or (status == 503 and self._spoke_itself(response))
+            kind = errors.UpstreamUnavailable if certain else errors.UpstreamUnknown
+            return kind(f"{self.name} answered {status}" + (f": {text}" if message else ""), **details)
         if any(word in words for word in CONTENT_POLICY_WORDS):
             return errors.ContentPolicy(text, **details)
         return errors.UpstreamRejected(text, **details)
+
+    def _spoke_itself(self, response: httpx.Response) -> bool:
+        """Whether a 503 is the upstream's own refusal. A proxy also says 503 when the connection behind it broke in
+        the middle of a request that was taken; it neither speaks JSON nor says when to come back."""
+        return "retry-after" in response.headers or "json" in response.headers.get("content-type", "")
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
         """Return (code, message) of an error answer, whichever of the usual envelopes it has."""
@@ -322,17 +327,17 @@ class Provider(ABC):
 
     def scrub(self, text: str) -> str:
         """Cut to a readable length and take out our key and the configured address."""
-        text = " ".join(text.replace("\0", "").encode(errors="replace").decode().split())
-        for secret, instead in ((self._secret, "[key]"), (self.config.base_url, f"[{self.name}]")):
+        host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
+        for secret, instead in ((self._secret, "[key]"), (self.config.base_url, self.name), (host, self.name)):
             if secret:
                 text = text.replace(secret, instead)
-        host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
-        return (text.replace(host, f"[{self.name}]") if host else text)[:500]
+        return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
 
     @asynccontextmanager
     async def download(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
         """Open a file at `url` and follow redirects. Our key goes with requests to the configured origin only;
-        hosts other than the configured one are reached through the guarded client."""
+        hosts other than the configured one are reached through the guarded client. Raises `UpstreamGone` where the
+        file is not there, or a link without a key is refused: it has expired."""
         home = httpx.URL(self.config.base_url) if self.config.base_url else None
         try:
             target = httpx.URL(url) if home is None else home.join(url)
@@ -343,7 +348,8 @@ class Provider(ABC):
             same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
             client = self.http if same_host else self.guarded
             headers = {"accept": "video/*, */*;q=0.5", "accept-encoding": "identity"}
-            if authenticated and same_origin:
+            with_key = authenticated and same_origin
+            if with_key:
                 headers |= self.auth
             try:
                 async with client.stream("GET", target, headers=headers) as response:
@@ -352,12 +358,16 @@ class Provider(ABC):
                         target = target.join(location)
                         continue
                     if not response.is_success:
-                        raise self.error_from("fetch", await self._read("fetch", response))
+                        error = self.error_from("fetch", await self._read("fetch", response))
+                        if isinstance(error, errors.UpstreamAccount) and not with_key:
+                            raise errors.UpstreamGone(error.message, provider=self.name, body=error.body)
+                        raise error
                     length = response.headers.get("content-length", "")
+                    measured = length.isdigit() and "content-encoding" not in response.headers
                     yield Download(
                         chunks=response.aiter_bytes(CHUNK_BYTES),
                         content_type=response.headers.get("content-type"),
-                        size=int(length) if length.isdigit() else None,
+                        size=int(length) if measured else None,
                     )
                     return
             except (httpx.RequestError, httpx.InvalidURL) as error:

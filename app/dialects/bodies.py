@@ -1,0 +1,280 @@
+"""Reading a body: JSON, multipart and forms become one nested document, which a wire model then judges.
+
+Bodies are decoded here rather than by FastAPI, because every POST takes JSON and multipart alike, with bracket names
+as the SDKs write them, and because every refusal has to come in the dialect's own shape.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app import errors
+
+MAX_TEXT_PART_BYTES = 24 * 2**20
+"""A data URL may have 20,971,520 characters."""
+MAX_FIELDS = 1_000
+MAX_FILES = 20
+MAX_DEPTH = 32
+MAX_NAME_CHARACTERS = 80
+
+Body = dict[str, Any]
+Items = list[tuple[str, Any]]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@asynccontextmanager
+async def body_of(request: Request) -> AsyncIterator[Body]:
+    """Decode JSON, multipart or a URL-encoded form into one nested document; file parts are `UploadFile`s, open for as
+    long as the block lasts.
+
+    Raises `InvalidRequest` for what cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`.
+    """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise errors.UnsupportedMediaType(f"a body in the coding {coding!r:.80} is not understood; send it plain")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    items: Items = []
+    try:
+        if media_type == "multipart/form-data":
+            items = await _multipart(request)
+            document = _nest(items)
+        elif media_type == "application/x-www-form-urlencoded":
+            document = _form(await request.body())
+        elif media_type in ("", "application/json") or media_type.endswith("+json"):
+            document = _json(await request.body())
+        else:
+            raise errors.UnsupportedMediaType(
+                f"a body of type {media_type!r:.80} is not understood; send application/json or multipart/form-data"
+            )
+        yield _checked(document)
+    finally:
+        _close(items)
+
+
+def _json(raw: bytes) -> Body:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        document = json.loads(raw, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:  # ValueError is also what broken UTF-8 raises
+        raise errors.InvalidRequest(f"the body is not valid JSON{_where(raw, error)}", code="invalid_json") from None
+    if not isinstance(document, dict):
+        raise errors.InvalidRequest("the body must be a JSON object", code="invalid_json")
+    return document
+
+
+def _where(raw: bytes, error: Exception) -> str:
+    if not raw:
+        return ": it is empty"
+    if raw.lstrip().startswith(b"--"):
+        return ": it looks like multipart, whose content-type is multipart/form-data with a boundary"
+    return f" at line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+
+
+class _WholeMultiPartParser(MultiPartParser):
+    """Starlette's parser, which takes a body that stops half-way for a whole one unless somebody looks."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+
+
+async def _multipart(request: Request) -> Items:
+    parser = _WholeMultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_TEXT_PART_BYTES,
+    )
+    try:
+        items = (await parser.parse()).multi_items()
+    except MultiPartException as error:
+        hint = " If that was a Buffer in Node: wrap it with toFile()." if "Too many fields" in error.message else ""
+        raise errors.InvalidRequest(f"the multipart body cannot be read: {error.message}{hint}") from None
+    except UnicodeError:
+        raise errors.InvalidRequest("the multipart body is not text in the charset it names") from None
+    if not parser.complete:
+        _close(items)
+        raise errors.InvalidRequest("the multipart body stops before its closing boundary; was the upload cut off?")
+    return items
+
+
+def _close(items: Items) -> None:
+    for _, value in items:
+        if isinstance(value, UploadFile):
+            value.file.close()
+
+
+def _form(raw: bytes) -> Body:
+    """curl labels any `-d` as a form, so a body that is plainly JSON is read as that."""
+    if raw.lstrip().startswith(b"{"):
+        return _json(raw)
+    try:
+        items = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError:  # broken UTF-8 is one, too
+        raise errors.InvalidRequest(
+            f"the form cannot be read: it has to be UTF-8, with at most {MAX_FIELDS} fields"
+        ) from None
+    return _nest(list(items))
+
+
+_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+
+
+def _nest(items: Items) -> Body:
+    """Build the document that `f`, `f[]`, `f[N]`, `f[key]`, `f[][key]` and `f[N][key]` describe."""
+    root: Body = {}
+    for name, value in items:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise errors.InvalidRequest(
+                f"the field name {name!r:.80} is not understood", param=name[:MAX_NAME_CHARACTERS]
+            )
+        path = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])]
+        if len(path) > MAX_DEPTH:
+            raise errors.InvalidRequest(
+                f"the field {match[1]!r:.80} is nested too deeply", param=match[1][:MAX_NAME_CHARACTERS]
+            )
+        _put(root, path, value)
+    return root
+
+
+def _put(root: Body, path: list[str], value: Any) -> None:
+    node: Any = root
+    for key, following in zip(path, [*path[1:], None], strict=True):
+        fresh: Any = value if following is None else [] if following == "" or following.isdecimal() else {}
+        if isinstance(node, dict):
+            if key in node and following is None:  # a repeated plain name is a list, as in any form
+                node[key] = [*node[key], value] if isinstance(node[key], list) else [node[key], value]
+                return
+            node = node.setdefault(key, fresh)
+        else:
+            node = _put_in_list(node, key, following, fresh, path)
+        if following is not None and not isinstance(node, dict if isinstance(fresh, dict) else list):
+            raise errors.InvalidRequest(
+                f"the field {path[0]!r:.80} is given in two shapes", param=path[0][:MAX_NAME_CHARACTERS]
+            )
+
+
+def _put_in_list(node: list[Any], key: str, following: str | None, fresh: Any, path: list[str]) -> Any:
+    if key == "":
+        if following and node and isinstance(node[-1], dict) and following not in node[-1]:
+            return node[-1]
+        node.append(fresh)
+        return node[-1]
+    if not key.isdecimal() or len(key) > 4 or int(key) > MAX_FIELDS:
+        raise errors.InvalidRequest(
+            f"the field {path[0]!r:.80} is given in two shapes", param=path[0][:MAX_NAME_CHARACTERS]
+        )
+    index = int(key)
+    if index < len(node):
+        return node[index]
+    node.append(fresh)  # parts come in order; a gap closes
+    return node[-1]
+
+
+def _checked(document: Body) -> Body:
+    """Refuse what JSON or Postgres cannot hold: NUL, lone surrogates, infinite numbers, bottomless nesting."""
+
+    def check(value: Any, name: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise errors.InvalidRequest(f"{name} is nested too deeply", param=name)
+        if isinstance(value, str):
+            if not _is_text(value):
+                raise errors.InvalidRequest(f"{name} contains a character that is not text", param=name)
+        elif isinstance(value, float) and value - value != 0:
+            raise errors.InvalidRequest(f"{name} is not a finite number", param=name)
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise errors.InvalidRequest(f"{name} is too large a number", param=name)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                check(key, name, depth + 1)
+                check(item, name, depth + 1)
+        elif isinstance(value, list):
+            for item in value:
+                check(item, name, depth + 1)
+
+    for key, value in document.items():
+        check(key, "a field name", 0)
+        check(value, key[:MAX_NAME_CHARACTERS], 0)
+    return document
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\x00" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
+    """Read a document by its wire model; text is coerced by schema. Raises `InvalidRequest` naming the field."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        named = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "tagged-"))]
+        param = ".".join(named)[:MAX_NAME_CHARACTERS] or None
+        if problem["type"] == "missing":
+            raise errors.InvalidRequest(f"{param} is required", param=param, code="missing_parameter") from None
+        message = problem["msg"].removeprefix("Value error, ")
+        said = f"{param}: {message}" if param else message
+        raise errors.InvalidRequest(said, param=param, code="invalid_value") from None
+
+
+def extra_of(wire: BaseModel) -> dict[str, Any]:
+    """The fields that only the vendor knows. Raises `InvalidRequest` for a file among them."""
+    extra = dict(wire.model_extra or {})
+    for name, value in extra.items():
+        if _has_file(value):
+            raise errors.InvalidRequest(f"{name}: no file is expected here", param=name[:MAX_NAME_CHARACTERS])
+    return extra
+
+
+def _has_file(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_file(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, UploadFile)
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """What a route that decodes its own body adds to the OpenAPI description."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    kinds = {kind: {"schema": schema} for kind in ("application/json", "multipart/form-data")}
+    return {"requestBody": {"required": True, "content": kinds}}
+
+
+def fingerprint(body: Body, *, operation: str = "create") -> str:
+    """A hash of what was asked, the same for JSON and multipart; files count by their bytes."""
+    plain = json.dumps([operation, _as_text(body)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _as_text(value: Any) -> Any:
+    """The value as a form would carry it: no types but text, no nulls."""
+    match value:
+        case dict():
+            return {key: _as_text(item) for key, item in value.items() if item is not None}
+        case list():
+            return [_as_text(item) for item in value]
+        case UploadFile():
+            digest = hashlib.file_digest(value.file, "sha256").hexdigest()  # type: ignore[arg-type]  # a spooled file
+            value.file.seek(0)
+            return f"file {digest}"
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return str(int(value))
+    return str(value)

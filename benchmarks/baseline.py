@@ -1,0 +1,123 @@
+"""What the gateway is compared with: bare FastAPI routes on the same uvicorn, alone and with the gateway's own
+statements sent raw through psycopg; and Starlette's FileResponse.
+
+    python -m benchmarks.baseline PORT DATABASE_URL FILE
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from app import ids
+from app.tables import Video
+
+CONNECTIONS = 10
+"""As many as the gateway's pool holds by default."""
+GET = f"select {', '.join(Video.__table__.columns.keys())} from videos where id = %s and deleted_at is null"
+INSERT_VIDEO = (
+    "insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings,"
+    " source_video_id, idempotency_key, idempotency_hash, created_at, updated_at, deadline_at)"
+    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+INSERT_ATTEMPT = (
+    "insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress,"
+    " due_at, submits, polls, strikes, cancel_tried, created_at)"
+    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+DOCUMENT = {
+    "id": "video_01jd3c8m2v9x4y6z8a0b2c4d6e",
+    "object": "video",
+    "model": "sandbox/testcard",
+    "status": "queued",
+    "progress": 0,
+    "created_at": 1_795_255_200,
+    "completed_at": None,
+    "expires_at": None,
+    "prompt": "a paper boat on a pond",
+    "size": "720x1280",
+    "seconds": "4",
+    "remixed_from_video_id": None,
+    "error": None,
+    "output": None,
+    "metadata": {},
+}
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+
+def create_app(database_url: str, file: str) -> FastAPI:
+    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for _ in range(CONNECTIONS):
+            free.put_nowait(
+                await psycopg.AsyncConnection.connect(database_url, autocommit=True, row_factory=dict_row)
+            )
+        yield
+        while not free.empty():
+            await free.get_nowait().close()
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Connection]:
+        connection = await free.get()
+        try:
+            yield connection
+        finally:
+            free.put_nowait(connection)
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/bare/{video_id}")
+    async def bare_get(video_id: str) -> Response:
+        return JSONResponse(DOCUMENT)
+
+    @app.post("/bare")
+    async def bare_create(request: Request) -> Response:
+        await request.json()
+        return JSONResponse(DOCUMENT)
+
+    @app.get("/raw/{video_id}")
+    async def raw_get(video_id: str) -> Response:
+        async with connected() as connection:
+            row = await (await connection.execute(GET, [video_id], prepare=True)).fetchone()
+        return Response(json.dumps(row, default=str), media_type="application/json")
+
+    @app.post("/raw")
+    async def raw_create(request: Request) -> Response:
+        body = await request.json()
+        video_id, now = ids.new("video"), datetime.now(UTC)
+        deadline, routes = now + timedelta(hours=1), Jsonb(["sandbox/testcard"])
+        video = [video_id, "bench", "openai", "queued", 0, body["model"], Jsonb(body), routes, Jsonb([]), Jsonb([])]
+        attempt = [ids.new("att"), video_id, "bench", 0, 0, "pending", "sandbox", "testcard", 0, now, 0, 0, 0, False]
+        async with connected() as connection, connection.transaction():
+            await connection.execute(INSERT_VIDEO, [*video, None, None, None, now, now, deadline], prepare=True)
+            await connection.execute(INSERT_ATTEMPT, [*attempt, now], prepare=True)
+        return JSONResponse({**DOCUMENT, "id": video_id})
+
+    @app.get("/file")
+    async def content() -> Response:
+        return FileResponse(file, media_type="video/mp4")
+
+    return app
+
+
+def main(port: str, database_url: str, file: str) -> None:
+    app = create_app(database_url, file)
+    # As in app/cli.py.
+    uvicorn.run(app, port=int(port), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,225 @@
+"""The measurements. They say how fast it was; what is good enough is for `__main__` to say."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.request import urlopen
+
+from app import db
+from benchmarks.load import Load, Result
+from benchmarks.processes import Child, free_port, load
+from benchmarks.seed import REQUEST, Seed
+
+KEY = "sk-bench-0123456789"
+FILE_BYTES = 16 * 2**20
+VIDEOS = 1_000
+IN_FLIGHT = 1_000
+DOWNLOADS = 64
+POLLS_PER_S = 200
+"""1,000 attempts, each polled every 5 s."""
+FIRST_POLL_S = 4.4
+"""The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s that are looked at."""
+SETTLE_S = 2
+
+Say = Callable[[str], None]
+Unit = Literal["requests/s", "MB/s"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure."""
+
+    rounds: int
+    run_s: float
+    idle_s: float
+    poll_s: float
+    connections: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The gateway, and what it is compared with: asked in turns, so that a noisy neighbour is nobody's advantage."""
+
+    unit: Unit
+    gateway: list[Result]
+    raw: list[Result]
+    """The same work done by hand in a bare route."""
+    bare: list[Result]
+    """A bare route that does nothing; none for files."""
+
+    def speed(self, runs: list[Result]) -> float:
+        return statistics.median(self._speed(run) for run in runs)
+
+    def _speed(self, run: Result) -> float:
+        return run.per_s if self.unit == "requests/s" else run.mb_per_s
+
+    @property
+    def ratio(self) -> float:
+        """The gateway's speed with `raw` as 1."""
+        pairs = zip(self.gateway, self.raw, strict=True)
+        return statistics.median(self._speed(ours) / self._speed(theirs) for ours, theirs in pairs)
+
+
+@dataclass(frozen=True)
+class Start:
+    first_s: float
+    """With an empty data directory."""
+    later_s: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    rss_mb: float
+    """After the load of the other measurements."""
+    peak_mb: float
+    """During `DOWNLOADS` at once."""
+
+
+@dataclass(frozen=True)
+class Polling:
+    per_s: float
+    cores: float
+    """Brought to `POLLS_PER_S`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    create: Compared
+    get: Compared
+    content: Compared
+    memory: Memory
+    idle_cores: float
+    polling: Polling
+    start: Start
+
+
+class Bench:
+    """One data directory, and the servers that are started on it."""
+
+    def __init__(self, folder: Path, effort: Effort, say: Say) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        self._effort = effort
+        self._say = say
+
+    def run(self) -> Report:
+        start = self._start()
+        server = db.start_embedded(self._data)  # kept running between one gateway and the next
+        try:
+            url = server.get_uri()
+            with self._gateway("--no-worker") as (child, port):
+                create, get, content, memory = self._load(child, port, url)
+            return Report(create, get, content, memory, self._idle(), self._polling(Seed(url)), start)
+        finally:
+            server.cleanup()
+
+    # Processes
+
+    @contextmanager
+    def _child(self, name: str, address: str, arguments: list[str], **settings: str) -> Iterator[Child]:
+        child = Child(name, self._folder, arguments, settings)
+        try:
+            yield child.wait_for(f"http://127.0.0.1:{address}")
+        finally:
+            child.stop()
+
+    @contextmanager
+    def _gateway(self, *options: str) -> Iterator[tuple[Child, int]]:
+        port = free_port()
+        settings = {"GATEWAY_DATA_DIR": str(self._data), "GATEWAY_API_KEYS": KEY, "GATEWAY_PORT": str(port)}
+        with self._child("gateway", f"{port}/readyz", ["app.cli", "serve", *options], **settings) as child:
+            yield child, port
+
+    # Measurements
+
+    def _start(self) -> Start:
+        took = []
+        for which in ("first", "later"):
+            self._say(f"start-up: {which}")
+            with self._gateway() as (child, _):
+                took.append(time.perf_counter() - child.started)
+        return Start(*took)
+
+    def _load(self, gateway: Child, port: int, url: str) -> tuple[Compared, Compared, Compared, Memory]:
+        seed = Seed(url)
+        videos = seed.running(VIDEOS, provider="bench", base_url="", due_s=3_600)
+        finished, file = seed.completed(self._data / "media", b"\0" * FILE_BYTES)
+        download = Load(port, [f"/v1/videos/{finished}/content"], key=KEY)
+        other = free_port()
+        with self._child("baseline", f"{other}/bare/1", ["benchmarks.baseline", str(other), url, str(file)]):
+            get = self._turns(
+                "GET",
+                "requests/s",
+                gateway=Load(port, [f"/v1/videos/{video}" for video in videos], key=KEY),
+                raw=Load(other, [f"/raw/{video}" for video in videos]),
+                bare=Load(other, [f"/bare/{video}" for video in videos]),
+            )
+            content = self._turns("content", "MB/s", gateway=download, raw=Load(other, ["/file"]))
+            memory = self._memory(gateway, download)
+            create = self._turns(
+                "create",
+                "requests/s",
+                gateway=Load(port, ["/v1/videos"], json.dumps(REQUEST), KEY),
+                raw=Load(other, ["/raw"], json.dumps(REQUEST)),
+                bare=Load(other, ["/bare"], json.dumps(REQUEST)),
+            )
+        seed.clear()
+        return create, get, content, memory
+
+    def _turns(self, name: str, unit: Unit, **loads: Load) -> Compared:
+        effort = self._effort
+        runs: dict[str, list[Result]] = {"gateway": [], "raw": [], "bare": []}
+        for number in range(effort.rounds):
+            for target, wanted in loads.items():
+                self._say(f"{name}: {target}, round {number + 1} of {effort.rounds}")
+                runs[target].append(load(replace(wanted, connections=effort.connections, duration_s=effort.run_s)))
+        return Compared(unit, **runs)
+
+    def _memory(self, gateway: Child, download: Load) -> Memory:
+        self._say(f"memory: {DOWNLOADS} downloads at once")
+        before_mb = gateway.rss_mb()
+        with gateway.peak_rss_mb() as peak_mb:
+            load(replace(download, connections=DOWNLOADS))
+            return Memory(before_mb, peak_mb())
+
+    def _idle(self) -> float:
+        with self._gateway("--worker") as (child, _):
+            self._say(f"idle worker: {self._effort.idle_s:g} s")
+            time.sleep(SETTLE_S)
+            return self._cores(child, self._effort.idle_s)
+
+    def _polling(self, seed: Seed) -> Polling:
+        port = free_port()
+        base_url, count_url = f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{port}/polls"
+        settings = {
+            "GATEWAY_DATA_DIR": str(self._data),
+            "GATEWAY_PROVIDERS__BENCH__KIND": "openai",
+            "GATEWAY_PROVIDERS__BENCH__BASE_URL": base_url,
+            "GATEWAY_PROVIDERS__BENCH__POLL_INTERVAL_S": str(FIRST_POLL_S),
+        }
+        with self._child("upstream", f"{port}/polls", ["benchmarks.upstream", str(port)]):
+            seed.running(IN_FLIGHT, provider="bench", base_url=base_url, due_s=FIRST_POLL_S)
+            with self._child("worker", f"{port}/polls", ["app.cli", "worker"], **settings) as worker:
+                self._say(f"polling: {IN_FLIGHT} in flight, {self._effort.poll_s:g} s")
+                while _count(count_url) < POLLS_PER_S:
+                    time.sleep(0.05)
+                before, started = _count(count_url), time.perf_counter()
+                cores = self._cores(worker, self._effort.poll_s)
+                per_s = (_count(count_url) - before) / (time.perf_counter() - started)
+        seed.clear()
+        return Polling(per_s, cores * POLLS_PER_S / per_s)
+
+    def _cores(self, child: Child, seconds: float) -> float:
+        before, started = child.cpu_s(), time.perf_counter()
+        time.sleep(seconds)
+        return (child.cpu_s() - before) / (time.perf_counter() - started)
+
+
+def _count(url: str) -> int:
+    with urlopen(url, timeout=5) as answer:
+        return int(json.load(answer)["polls"])
