@@ -1,0 +1,1 @@
+"""video-gateway: one OpenAI-shaped API in front of every video vendor."""

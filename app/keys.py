@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.db import Database
-from app.settings import Settings
+from app.settings import ConfigurationError, Settings
 from app.tables import Key
 
 PREFIX = "vgw_"
@@ -66,22 +66,38 @@ def first_key(settings: Settings) -> tuple[str, Path]:
     return _kept(path, mint), path
 
 
+def existing_key(settings: Settings) -> str | None:
+    """Return the key made on first start, if a server ever started here."""
+    path = settings.secrets_dir / "api-key"
+    return _kept(path, mint) if path.exists() else None
+
+
 def _kept(path: Path, make: Callable[[], str]) -> str:
     """Read a secret from a file only we can read, which is made first where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        if not path.exists():
+            _keep(path, make())
+        kept = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"the secret in {path} cannot be kept: {(error.strerror or '').lower()}") from None
+    if not kept:
+        raise ConfigurationError(f"{path} is empty; restore it, or delete it to have a new secret made")
+    return kept
+
+
+def _keep(path: Path, secret: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}")
-    if not path.exists():
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make())
-        try:
-            os.link(temporary, path)  # the first of several processes wins, with a whole file
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-    return path.read_text().strip()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret)
+    try:
+        os.link(temporary, path)  # the first of several processes wins, with a whole file
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
 
 
 class Authenticator:
@@ -140,9 +156,8 @@ async def create(
     session: AsyncSession, name: str, *, owner: str | None, settings: Settings, now: datetime
 ) -> tuple[Key, str]:
     """Make a key; the second value is the key itself, never to be had again. Raises `InvalidRequest`."""
-    name = name.strip()
-    if not name or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
-        raise errors.InvalidRequest(f"a key's name is 1 to {MAX_NAME_CHARACTERS} printable characters", param="name")
+    name = _checked("name", name)
+    owner = None if owner is None else _checked("owner", owner)
     key = mint()
     key_id = ids.new("key")
     hashed = hmac.digest(own_secret(settings, "api-keys"), key.encode(), "sha256").hex()
@@ -150,6 +165,15 @@ async def create(
     session.add(row)
     await session.flush()
     return row, key
+
+
+def _checked(param: str, value: str) -> str:
+    value = value.strip()
+    if not value or len(value) > MAX_NAME_CHARACTERS or not value.isprintable():
+        raise errors.InvalidRequest(
+            f"a key's {param} is 1 to {MAX_NAME_CHARACTERS} printable characters", param=param, code="invalid_value"
+        )
+    return value
 
 
 async def listed(connection: AsyncConnection) -> list[Key]:

@@ -12,7 +12,8 @@ from typing import Any
 from app import errors
 from app.providers.base import Provider
 from app.settings import Settings
-from app.video import Capabilities, VideoRequest, complete_size, problems
+from app.conversion import complete_size, fit
+from app.video import Capabilities, VideoRequest
 
 SANDBOX_MODEL = "sandbox/testcard"
 
@@ -42,6 +43,7 @@ class Router:
     def __init__(self, settings: Settings, providers: Mapping[str, Provider]) -> None:
         self.providers = providers
         self.aliases = settings.models
+        self.can_link = settings.public_url is not None
         vendors = [provider for provider in providers.values() if provider.kind != "sandbox"]
         sandbox = SANDBOX_MODEL if "sandbox" in providers and not vendors else None
         self.default_model = settings.default_model or sandbox
@@ -100,18 +102,17 @@ class Router:
                     "use; leave out the model or name one of that provider",
                     param="model",
                 )
-        found = [(route, problems(request, self._able(route))) for route in routes]
-        able = tuple(route for route, missing in found if not missing)
+        found = [(route, fit(request, self._able(route), can_link=self.can_link)) for route in routes]
+        able = tuple(route for route, fitted in found if not fitted.problems)
         if able:
             return Plan(able, _with_defaults(request, self._able(able[0])))
-        route, missing = min(found, key=lambda entry: len(entry[1]))
+        route, fitted = min(found, key=lambda entry: len(entry[1].problems))
         alias = self.aliases.get(request.model)
-        droppable = {name for name in missing if name != "operation"}
-        if alias is not None and alias.unsupported == "drop" and droppable == set(missing):
-            warnings = tuple(f"{name} was left out: {route.name}: {why}" for name, why in missing.items())
-            return Plan((route,), _without(request, droppable), warnings)
-        name, why = next(iter(missing.items()))
-        raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {why}", param=name)
+        if alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems:
+            warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
+            return Plan((route,), fitted.without_problems, warnings)
+        name, problem = next(iter(fitted.problems.items()))
+        raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {problem.why}", param=name)
 
     def character_provider(self, model: str | None) -> Provider:
         """The provider that a character is made at. Raises `ModelNotFound`, `UnsupportedParameter`."""
@@ -136,9 +137,3 @@ def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
     if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
         values |= complete_size(able.default_size, None, None)
     return request.model_copy(update=values)
-
-
-def _without(request: VideoRequest, names: set[str]) -> VideoRequest:
-    extra = {name: value for name, value in request.extra.items() if name not in names}
-    empty = {name: VideoRequest.model_fields[name].get_default() for name in names if name in VideoRequest.model_fields}
-    return request.model_copy(update={**empty, "extra": extra})

@@ -5,9 +5,7 @@ data: nothing here does I/O or knows a framework.
 """
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
-from math import gcd
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +14,7 @@ MAX_PROMPT_CHARACTERS = 32_000
 MAX_SECONDS = 3_600
 MAX_SIDE = 8_192
 
-ASPECT_RATIO = re.compile(r"([1-9]\d{0,2}):([1-9]\d{0,2})")
+ASPECT_RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
 RESOLUTION = re.compile(r"([1-9]\d{2,3})[pP]|([1248])[kK]")
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
@@ -85,7 +83,7 @@ class VideoRequest(BaseModel):
     """The film that a remix, an edit or an extension starts from."""
     seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
     size: str | None = None
-    """`WIDTHxHEIGHT` in pixels; with `aspect_ratio` and `resolution` one triple, see `complete_size`."""
+    """`WIDTHxHEIGHT` in pixels; with `aspect_ratio` and `resolution` one triple, see `conversion.py`."""
     aspect_ratio: str | None = None
     """`16:9`, in lowest terms."""
     resolution: str | None = None
@@ -153,19 +151,30 @@ class Progress(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What one model can express. None means not known: passed on for the upstream to judge."""
+    """What one model can express. None means not known: passed on for the upstream to judge; empty means that it has
+    no such parameter."""
 
     model_config = ConfigDict(frozen=True)
 
     seconds: tuple[float, ...] | None = None
     """The lengths it makes; with `seconds_range` True, the two ends of a range."""
     seconds_range: bool = False
-    sizes: tuple[str, ...] | None = None
+    whole_seconds: bool = True
+    """Whether a range has whole seconds only."""
     default_seconds: float | None = None
     """What it makes where the request says nothing, if that is known; shown to the client from the start."""
+    sizes: tuple[str, ...] | None = None
+    """Sizes it takes as `WIDTHxHEIGHT`; set this or the next two."""
+    aspect_ratios: tuple[str, ...] | None = None
+    """Ratios it takes; a size reaches it as ratio and resolution."""
+    resolutions: tuple[str, ...] | None = None
+    """Resolutions it takes, `720p`."""
     default_size: str | None = None
     parameters: frozenset[str] = frozenset()
     """Names of the optional `VideoRequest` fields that it can express, beside prompt, seconds and the size triple."""
+    media: frozenset[str] = frozenset({"upload", "url"})
+    """How it takes pictures and films: `upload` (the bytes, in whatever form), `url`."""
+    max_reference_images: int | None = None
     operations: frozenset[Operation] = frozenset({Operation.generate})
     passes_extra: bool = False
     """Whether fields nobody knows are handed on."""
@@ -183,86 +192,3 @@ OPTIONAL_PARAMETERS = (
     "loop",
     "expand_prompt",
 )
-
-
-def complete_size(size: str | None, aspect_ratio: str | None, resolution: str | None) -> dict[str, str]:
-    """Return the triple size, aspect_ratio, resolution as far as it is implied by what was given.
-
-    `size` may be `1280x720` or a ratio such as `16:9`. Any two imply the third, and a size implies both others.
-    Raises `ValueError("<field>: <why>")` for what is none of these or contradicts itself.
-    """
-    triple: dict[str, str] = {}
-    if size is not None and ASPECT_RATIO.fullmatch(size):
-        if aspect_ratio is not None and _ratio(aspect_ratio, "aspect_ratio") != _ratio(size, "size"):
-            raise ValueError(f"size: {size} contradicts the aspect_ratio {aspect_ratio}")
-        size, aspect_ratio = None, size
-    if aspect_ratio is not None:
-        triple["aspect_ratio"] = "{}:{}".format(*_ratio(aspect_ratio, "aspect_ratio"))
-    if resolution is not None:
-        triple["resolution"] = f"{_shorter_side(resolution)}p"
-    if size is not None:
-        match = SIZE.fullmatch(size)
-        if match is None:
-            raise ValueError(f"size: expected WIDTHxHEIGHT such as 1280x720, or a ratio such as 16:9, got {size!r:.60}")
-        width, height = int(match[1]), int(match[2])
-        if max(width, height) > MAX_SIDE or min(width, height) < 16:
-            raise ValueError(f"size: each side must be between 16 and {MAX_SIDE} pixels, got {width}x{height}")
-        divisor = gcd(width, height)
-        implied = {"aspect_ratio": f"{width // divisor}:{height // divisor}", "resolution": f"{min(width, height)}p"}
-        for name, value in implied.items():
-            if triple.setdefault(name, value) != value and not _close(triple, width, height, name):
-                raise ValueError(f"size: {width}x{height} contradicts the {name} {triple[name]}")
-        triple["size"] = f"{width}x{height}"
-    elif len(triple) == 2:
-        across, down = _ratio(triple["aspect_ratio"], "aspect_ratio")
-        short = _shorter_side(triple["resolution"])
-        long = round(short * max(across, down) / min(across, down) / 2) * 2
-        triple["size"] = f"{long}x{short}" if across >= down else f"{short}x{long}"
-    return triple
-
-
-def problems(request: VideoRequest, able: Capabilities) -> Mapping[str, str]:
-    """Return what `able` cannot express of the request: parameter name to what would be allowed."""
-    found: dict[str, str] = {}
-    if request.operation not in able.operations:
-        found["operation"] = f"it cannot {request.operation}; it can {', '.join(sorted(able.operations))}"
-    if request.seconds is not None and able.seconds is not None:
-        if able.seconds_range:
-            low, high = able.seconds
-            if not low <= request.seconds <= high:
-                found["seconds"] = f"it makes {low:g} to {high:g} seconds"
-        elif request.seconds not in able.seconds:
-            found["seconds"] = f"it makes {', '.join(f'{s:g}' for s in able.seconds)} seconds"
-    if request.size is not None and able.sizes is not None and request.size not in able.sizes:
-        found["size"] = f"it makes {', '.join(able.sizes)}"
-    for name in OPTIONAL_PARAMETERS:
-        if getattr(request, name) not in (None, ()) and name not in able.parameters:
-            found[name] = "it has no such parameter"
-    if request.extra and not able.passes_extra:
-        for name in request.extra:
-            found[name] = "it has no such parameter"
-    return found
-
-
-def _ratio(text: str, field: str) -> tuple[int, int]:
-    match = ASPECT_RATIO.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{field}: expected a ratio such as 16:9, got {text!r:.60}")
-    across, down = int(match[1]), int(match[2])
-    divisor = gcd(across, down)
-    return across // divisor, down // divisor
-
-
-def _shorter_side(text: str) -> int:
-    match = RESOLUTION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"resolution: expected 480p, 720p, 1080p, 4k or the like, got {text!r:.60}")
-    return int(match[1]) if match[1] else {"1": 1080, "2": 1440, "4": 2160, "8": 4320}[match[2]]
-
-
-def _close(triple: Mapping[str, str], width: int, height: int, name: str) -> bool:
-    """Sizes of the trade are rarely exact: 1360x752 is sold as 16:9."""
-    if name != "aspect_ratio":
-        return False
-    across, down = _ratio(triple[name], name)
-    return abs(width / height - across / down) <= 0.02 * across / down

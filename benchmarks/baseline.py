@@ -62,9 +62,7 @@ def create_app(database_url: str, file: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for _ in range(CONNECTIONS):
-            free.put_nowait(
-                await psycopg.AsyncConnection.connect(database_url, autocommit=True, row_factory=dict_row)
-            )
+            free.put_nowait(await psycopg.AsyncConnection.connect(database_url, autocommit=True, row_factory=dict_row))
         yield
         while not free.empty():
             await free.get_nowait().close()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import uvloop
 
@@ -85,8 +86,7 @@ class _Client(asyncio.Protocol):
         self._status = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one only by its methods
         self._ask()
 
     def _ask(self) -> None:

@@ -27,7 +27,7 @@ FIRST_POLL_S = 4.4
 SETTLE_S = 2
 
 Say = Callable[[str], None]
-Unit = Literal["requests/s", "MB/s"]
+Unit = Literal["1/s", "MB/s"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Compared:
         return statistics.median(self._speed(run) for run in runs)
 
     def _speed(self, run: Result) -> float:
-        return run.per_s if self.unit == "requests/s" else run.mb_per_s
+        return run.per_s if self.unit == "1/s" else run.mb_per_s
+
+    def percentile_ms(self, percent: int) -> float:
+        """Of the gateway's answers."""
+        return statistics.quantiles([ms for run in self.gateway for ms in run.latencies_ms], n=100)[percent - 1]
 
     @property
     def ratio(self) -> float:
@@ -113,8 +117,11 @@ class Bench:
         try:
             url = server.get_uri()
             with self._gateway("--no-worker") as (child, port):
-                create, get, content, memory = self._load(child, port, url)
-            return Report(create, get, content, memory, self._idle(), self._polling(Seed(url)), start)
+                load(replace(_create(port), connections=1, duration_s=0.1))
+                seed = Seed(url)
+                create, get, content, memory = self._load(child, port, url, seed)
+            seed.clear()
+            return Report(create, get, content, memory, self._idle(), self._polling(seed), start)
         finally:
             server.cleanup()
 
@@ -145,8 +152,7 @@ class Bench:
                 took.append(time.perf_counter() - child.started)
         return Start(*took)
 
-    def _load(self, gateway: Child, port: int, url: str) -> tuple[Compared, Compared, Compared, Memory]:
-        seed = Seed(url)
+    def _load(self, gateway: Child, port: int, url: str, seed: Seed) -> tuple[Compared, Compared, Compared, Memory]:
         videos = seed.running(VIDEOS, provider="bench", base_url="", due_s=3_600)
         finished, file = seed.completed(self._data / "media", b"\0" * FILE_BYTES)
         download = Load(port, [f"/v1/videos/{finished}/content"], key=KEY)
@@ -154,7 +160,7 @@ class Bench:
         with self._child("baseline", f"{other}/bare/1", ["benchmarks.baseline", str(other), url, str(file)]):
             get = self._turns(
                 "GET",
-                "requests/s",
+                "1/s",
                 gateway=Load(port, [f"/v1/videos/{video}" for video in videos], key=KEY),
                 raw=Load(other, [f"/raw/{video}" for video in videos]),
                 bare=Load(other, [f"/bare/{video}" for video in videos]),
@@ -163,12 +169,11 @@ class Bench:
             memory = self._memory(gateway, download)
             create = self._turns(
                 "create",
-                "requests/s",
-                gateway=Load(port, ["/v1/videos"], json.dumps(REQUEST), KEY),
+                "1/s",
+                gateway=_create(port),
                 raw=Load(other, ["/raw"], json.dumps(REQUEST)),
                 bare=Load(other, ["/bare"], json.dumps(REQUEST)),
             )
-        seed.clear()
         return create, get, content, memory
 
     def _turns(self, name: str, unit: Unit, **loads: Load) -> Compared:
@@ -223,3 +228,7 @@ class Bench:
 def _count(url: str) -> int:
     with urlopen(url, timeout=5) as answer:
         return int(json.load(answer)["polls"])
+
+
+def _create(port: int) -> Load:
+    return Load(port, ["/v1/videos"], json.dumps(REQUEST), KEY)

@@ -11,15 +11,17 @@ from app import ids
 from app.tables import Attempt, Video
 from app.video import AttemptState, Status
 
-KEY = "sk-bench-0123456789"
-OWNER = owner_of(KEY)
 REQUEST = {"prompt": "a paper boat on a pond", "model": "sandbox/testcard", "seconds": 4, "size": "1280x720", "n": 1}
 
 
 class Seed:
+    """Everything belongs to whoever created a video through the front door before."""
+
     def __init__(self, database_url: str) -> None:
         url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with self._engine.connect() as connection:
+            self._owner = connection.execute(sa.select(Video.owner).limit(1)).scalar_one()
 
     def clear(self) -> None:
         with self._engine.begin() as connection:
@@ -33,7 +35,7 @@ class Seed:
             {
                 "id": ids.new("att"),
                 "video_id": video["id"],
-                "owner": OWNER,
+                "owner": self._owner,
                 "output_index": 0,
                 "route_index": 0,
                 "state": AttemptState.running,
@@ -52,8 +54,7 @@ class Seed:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(Video), videos)
             connection.execute(sa.insert(Attempt), attempts)
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.text("analyze"))
+            connection.execute(sa.text("analyze videos, attempts"))
         return [video["id"] for video in videos]
 
     def completed(self, store: Path, content: bytes) -> tuple[str, Path]:
@@ -74,7 +75,7 @@ class Seed:
     def _video(self, now: datetime, *, status: Status, routes: list[str]) -> dict[str, Any]:
         return {
             "id": ids.new("video"),
-            "owner": OWNER,
+            "owner": self._owner,
             "dialect": "openai",
             "status": status,
             "progress": 0,

@@ -1,11 +1,12 @@
 """An upstream that is always at work: it answers every GET of a video with `in_progress`, and `/polls` with how many.
 
-    python -m benchmarks.upstream PORT
+python -m benchmarks.upstream PORT
 """
 
 import asyncio
 import json
 import sys
+from typing import cast
 
 import uvloop
 
@@ -18,8 +19,7 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one only by its methods
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

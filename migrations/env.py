@@ -12,10 +12,10 @@ LOCK = 0x76696465  # "vide": one migration at a time, however many processes sta
 
 
 def run(url: str) -> None:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.execute(sa.text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
-        connection.commit()
+    # No prepared statements and no lock that outlives the transaction: PgBouncer may stand in between.
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"prepare_threshold": None})
+    with engine.begin() as connection:
+        connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
         with context.begin_transaction():
             context.run_migrations()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app import errors, mp4
+from app.conversion import fit
 from app.mp4 import Film
 from app.providers.base import Task, Upload
 from app.providers.sandbox import Sandbox
@@ -24,7 +25,6 @@ from app.video import (
     Status,
     Submission,
     VideoRequest,
-    problems,
 )
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -181,7 +181,7 @@ async def test_everything_can_be_asked_for(sandbox: Sandbox) -> None:
     )
     able = sandbox.capabilities("testcard")
     assert able is not None
-    assert problems(task.request, able) == {}
+    assert fit(task.request, able, can_link=False).problems == {}
     assert all(getattr(task.request, name) not in (None, ()) for name in OPTIONAL_PARAMETERS)
     assert (await fetched(sandbox, task))[0] == Film(1, 320, 180, "h264")
 
@@ -212,7 +212,7 @@ async def test_a_size_it_cannot_render_is_refused(sandbox: Sandbox, fields: dict
 async def test_seconds_have_a_range(sandbox: Sandbox) -> None:
     able = sandbox.capabilities("testcard")
     assert able is not None
-    assert set(problems(make_task(seconds=61).request, able)) == {"seconds"}
+    assert set(fit(make_task(seconds=61).request, able, can_link=False).problems) == {"seconds"}
     assert sandbox.capabilities("nosuch") is None
 
 

@@ -13,12 +13,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from starlette.datastructures import UploadFile
 
 from app import errors, ids, jobs, media, videos
+from app.conversion import complete_size
 from app.dialects import base
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
 from app.dialects.bodies import Body, body_of, body_schema, extra_of, validated
 from app.keys import Caller
 from app.tables import Character, Video
-from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, VideoRequest, complete_size
+from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, VideoRequest
 
 PREFIXES = ("/v1/", "/openai/v1/")
 POLL_AFTER_MS = 1_000

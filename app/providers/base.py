@@ -6,11 +6,12 @@ counts is between "certainly not accepted" (`UpstreamUnavailable`, `UpstreamRate
 `UpstreamAccount`) and "nobody knows" (`UpstreamUnknown`): only the first may ever be sent again.
 """
 
+import base64
 import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,6 +75,20 @@ class Task:
     """The same upstream's name for the task that made `request.source`."""
     character_refs: tuple[str, ...] = ()
     """The same upstream's names for `request.characters`."""
+    link: Callable[[Media], str | None] = lambda media: media.url
+    """An address at which the upstream finds a medium: the caller's own, or a signed one of ours for an upload; None
+    where this gateway has no public address."""
+    callback_url: str | None = None
+    """An unguessable address of ours for this attempt; a call there only means "poll now". None without a public
+    address, and the upstream is not asked for calls then."""
+    callback_secret: str = ""
+    """For upstreams that insist on signing their calls."""
+
+    async def data_url(self, media: Media) -> str:
+        """An upload as a `data:` URL, for upstreams that take pictures within JSON."""
+        async with self.read(media) as upload:
+            content = b"".join([chunk async for chunk in upload.chunks])
+        return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 
 
 class ProviderConfig(BaseModel):
@@ -96,6 +111,8 @@ class ProviderConfig(BaseModel):
     """Connections one process opens to this provider."""
     poll_interval_s: float | None = Field(None, gt=0)
     """First gap between two polls; unset: what suits the kind."""
+    concurrency: int | None = Field(None, gt=0)
+    """Tasks this account may have at the upstream at once, over all processes; more wait in our queue."""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -124,6 +141,8 @@ class Provider(ABC):
     """Set where the kind serves models it has never heard of."""
     poll_interval_s: ClassVar[float] = 2
     poll_interval_max_s: ClassVar[float] = 15
+    polls_at_once: ClassVar[int] = 1
+    """How many tasks one `poll_many` can ask for; 1 where the wire knows no such call."""
     characters: ClassVar[bool] = False
     """Whether `create_character` works."""
 
@@ -154,6 +173,11 @@ class Provider(ABC):
     async def poll(self, task: Task) -> Progress:
         """Ask how far `task.ref` is. Raises `UpstreamGone`, `UpstreamUnavailable`, `UpstreamRateLimited`,
         `UpstreamAccount`, `UpstreamRejected`; none of these is a verdict on the job."""
+
+    async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
+        """Ask for up to `polls_at_once` tasks in one request; answers by `Task.id`, and one that is missing counts as
+        `UpstreamGone`. Raises like `poll` when the request as a whole fails."""
+        raise NotImplementedError
 
     async def cancel(self, task: Task) -> bool:
         """Ask the upstream to stop. True when it has stopped for certain and will not charge for more."""

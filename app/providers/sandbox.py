@@ -14,6 +14,7 @@ from typing import BinaryIO
 from pydantic import Field
 
 from app import errors, ffmpeg
+from app.conversion import complete_size
 from app.providers.base import CHUNK_BYTES, Download, Provider, ProviderConfig, Task
 from app.video import (
     OPTIONAL_PARAMETERS,
@@ -27,7 +28,6 @@ from app.video import (
     Status,
     Submission,
     VideoRequest,
-    complete_size,
 )
 
 DEFAULT_SECONDS = 4.0
