@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import uvicorn
+from click.core import ParameterSource
 from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
@@ -352,6 +353,7 @@ async def _with_database(config: Settings, run: Callable[[Database], Awaitable[T
 
 @cli.command()
 def generate(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What the video should show.")],
     model: Annotated[str | None, typer.Option(help="As listed by `models` (default: the server's).")] = None,
     seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
@@ -364,11 +366,14 @@ def generate(
         typer.Option(envvar="OPENAI_BASE_URL", help="Gateway to ask, up to /v1 (default: the one configured here)."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key (default: the one configured here).")
+        str | None,
+        typer.Option(envvar="OPENAI_API_KEY", help="API key for --url (default: the one configured here)."),
     ] = None,
 ) -> None:
     """Make a video on a running gateway, show how far it is, save it, and print the path."""
     config = _settings()
+    if url is None and context.get_parameter_source("key") is ParameterSource.ENVIRONMENT:
+        key = None  # a key for another server: many who come here have one lying around
     base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
     wanted = {name: value for name, value in fields.items() if value is not None}

@@ -1,6 +1,7 @@
 """A small client of the gateway for the command line: create, watch, download."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app import net
-
 
 POLL_S = 0.5
 PATIENCE = 60
@@ -22,10 +22,9 @@ class ClientError(Exception):
 
 async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
     """Create a video, show its progress on `console`, save the file; returns its path. Raises `ClientError`."""
-    if out is not None and not out.is_dir() and not out.absolute().parent.is_dir():
-        raise ClientError(f"{out} cannot be written: there is no directory {out.absolute().parent}")
+    name_of = _naming(out)
     async with net.upstream(timeout_s=60, connections=2) as http:
-        http.headers["authorization"] = f"Bearer {key}".encode()
+        http.headers["authorization"] = f"Bearer {key}"
         video = await _create(http, base_url, fields)
         where = f"{base_url}/videos/{video['id']}"
         with Progress(
@@ -43,10 +42,18 @@ async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | 
                 video = await _look(http, where)
         if video["status"] != "completed":
             raise ClientError(f"{video['id']} failed: {video['error']['message']} ({video['error']['code']})")
-        name = f"{video['id']}.mp4"
-        target = Path(name) if out is None else out / name if out.is_dir() else out
+        target = name_of(video["id"])
         await _download(http, f"{where}/content", target, console)
         return target
+
+
+def _naming(out: Path | None) -> Callable[[str], Path]:
+    """Return how the file is called, or refuse before anything is paid for."""
+    if out is None or out.is_dir():
+        return lambda video_id: (out or Path()) / f"{video_id}.mp4"
+    if not out.absolute().parent.is_dir():
+        raise ClientError(f"{out} cannot be written: there is no directory {out.absolute().parent}")
+    return lambda _: out
 
 
 async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _check_media(request: VideoRequest, able: Capabilities, can_link: bool, foun
         if name in found:
             continue
         if "upload" not in able.media and not can_link and any(medium.key for medium in given):
-            why = "it takes addresses only, and this gateway has no public address (GATEWAY_PUBLIC_URL) to offer the file at"
+            why = "it takes addresses only, and this gateway has none (GATEWAY_PUBLIC_URL) to offer the file at"
             found[name] = Problem(why, (name,))
         elif "url" not in able.media and any(medium.url for medium in given):
             found[name] = Problem("it takes the file itself only, not an address", (name,))
@@ -143,9 +143,14 @@ def _check_media(request: VideoRequest, able: Capabilities, can_link: bool, foun
 
 def media_of(request: VideoRequest) -> dict[str, tuple[Media, ...]]:
     """All media of a request, by the field they stand in."""
-    single = ("source", "first_frame", "last_frame", "reference_video")
-    found = {name: (medium,) for name in single if (medium := getattr(request, name)) is not None}
-    return {**found, "reference_images": request.reference_images} if request.reference_images else found
+    found: dict[str, tuple[Media, ...]] = {}
+    for name in ("source", "first_frame", "last_frame", "reference_video"):
+        medium = getattr(request, name)
+        if medium is not None:
+            found[name] = (medium,)
+    if request.reference_images:
+        found["reference_images"] = request.reference_images
+    return found
 
 
 def nearest_ratio(ratio: str, allowed: tuple[str, ...]) -> str | None:

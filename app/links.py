@@ -12,7 +12,8 @@ from app.dialects.base import GatewayDep
 routes = APIRouter(tags=["media"])
 
 
-@routes.api_route("/media/{video_id}/{index}.mp4", methods=["GET", "HEAD"])
+@routes.get("/media/{video_id}/{index}.mp4")
+@routes.head("/media/{video_id}/{index}.mp4", include_in_schema=False)
 async def play(
     video_id: str,
     index: int,

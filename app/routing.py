@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import errors
+from app.conversion import complete_size, fit
 from app.providers.base import Provider
 from app.settings import Settings
-from app.conversion import complete_size, fit
 from app.video import Capabilities, VideoRequest
 
 SANDBOX_MODEL = "sandbox/testcard"

@@ -148,8 +148,9 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _keys_fit_a_header(cls, value: list[SecretStr]) -> list[SecretStr]:
-        if any(not key.get_secret_value().isprintable() or not key.get_secret_value() for key in value):
-            raise ValueError("a key must be one line of printable characters")
+        keys = [key.get_secret_value() for key in value]
+        if any(not key or not key.isprintable() or not key.isascii() for key in keys):
+            raise ValueError("a key must be one line of printable ASCII characters")
         return value
 
     @field_validator("allow_networks", mode="after")

@@ -307,7 +307,7 @@ async def content(
         key, content_type = await media.variant(
             gateway.store, key, variant, output["duration_s"], gateway.settings.ffmpeg_timeout_s
         )
-        tag, suffix = media.etag(f"{output['sha256']}-{variant}"), "webp" if variant == "thumbnail" else "jpg"
+        tag, suffix = f'{tag[:-1]}-{variant}"', "webp" if variant == "thumbnail" else "jpg"
         size = await gateway.store.stat(key) or 0
     return await file_response(
         request, gateway, key, size=size, tag=tag, content_type=content_type, filename=f"{name}.{suffix}"

@@ -462,7 +462,8 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     return await _create(request, gateway, caller, parsed, uploads, idempotency, **_at(source))
 
 
-@routes.api_route("/v1/videos/{video_id}/content", methods=["GET", "HEAD"])
+@routes.get("/v1/videos/{video_id}/content")
+@routes.head("/v1/videos/{video_id}/content", include_in_schema=False)
 @routes.api_route("/openai/v1/videos/{video_id}/content", methods=["GET", "HEAD"], include_in_schema=False)
 async def download_content(
     video_id: str,

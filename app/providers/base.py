@@ -382,10 +382,10 @@ class Provider(ABC):
                         target = target.join(location)
                         continue
                     if not response.is_success:
-                        error = self.error_from("fetch", await self._read("fetch", response))
-                        if isinstance(error, errors.UpstreamAccount) and not with_key:
-                            raise errors.UpstreamGone(error.message, provider=self.name, body=error.body)
-                        raise error
+                        refusal = self.error_from("fetch", await self._read("fetch", response))
+                        if isinstance(refusal, errors.UpstreamAccount) and not with_key:
+                            raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
+                        raise refusal
                     length = response.headers.get("content-length", "")
                     measured = length.isdigit() and "content-encoding" not in response.headers
                     yield Download(
