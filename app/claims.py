@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import ids
 from app.tables import Attempt, Video
@@ -45,9 +45,36 @@ class Claim:
 
 
 _CLAIM = sa.text("""
-with submits as (
-  select id, state from attempts where state = 'pending' and due_at <= :now
-  order by due_at limit :submits for update skip locked
+with recursive turns as (  -- each provider and owner with something pending, found by skipping along the index
+  (select provider, owner from attempts where state = 'pending' order by provider, owner limit 1)
+  union all
+  select next.provider, next.owner from turns cross join lateral (
+    select provider, owner from attempts
+    where state = 'pending' and (provider, owner) > (turns.provider, turns.owner)
+    order by provider, owner limit 1
+  ) as next
+), busy as (  -- only where there is a limit, so never more rows than the limits allow
+  select provider, owner, count(*) as tasks from attempts
+  where state in ('submitting', 'running') and provider in (select jsonb_object_keys((:limits)::jsonb))
+  group by provider, owner
+), waiting as (  -- an owner's turn comes after all who have fewer tasks at the provider
+  select first.id, first.due_at, turns.provider, coalesce(busy.tasks, 0)
+    + row_number() over (partition by turns.provider, turns.owner order by first.due_at, first.id) as turn
+  from turns left join busy using (provider, owner) cross join lateral (
+    select id, due_at from attempts
+    where state = 'pending' and provider = turns.provider and owner = turns.owner and due_at <= :now
+    order by due_at, id limit :submits
+  ) as first
+), placed as (
+  select *, row_number() over (partition by provider order by turn, due_at, id) as place from waiting
+), chosen as (
+  select id from placed
+  where (:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
+    - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider)
+  order by turn, due_at, id limit :submits
+), submits as (
+  select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
+  for update skip locked
 ), rescues as (
   select id, state from attempts where state = 'submitting' and due_at <= :now
   order by due_at limit :submits for update skip locked
@@ -72,18 +99,36 @@ update attempts set
              else attempts.credential end
 from due where attempts.id = due.id
 returning attempts.*, due.state as was
-""").bindparams(sa.bindparam("pins", type_=sa.JSON))
+""").bindparams(sa.bindparam("pins", type_=sa.JSON), sa.bindparam("limits", type_=sa.JSON))
+
+_LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
 
 async def claim(
-    connection: AsyncConnection, slots: Slots, *, pins: dict[str, dict[str, str]], lease_s: float, now: datetime
+    connection: AsyncConnection | AsyncSession,
+    slots: Slots,
+    *,
+    pins: dict[str, dict[str, str]],
+    limits: dict[str, int],
+    lease_s: float,
+    now: datetime,
 ) -> list[Claim]:
-    """Take what is due, oldest first, as much as there are slots for: one statement however many rows.
+    """Take what is due, as much as there are slots for: one statement however many rows.
 
-    A pending attempt becomes `submitting`, pinned to the provider's address and credential, before anything is sent.
+    Pending attempts are taken in turns between owners, within each provider's limit of `limits`; the rest oldest first.
+    A pending attempt becomes `submitting`, pinned to the provider's address and credential (`pins`), before anything is
+    sent. With limits it has to be given a transaction: only one claim at a time may count what is under way.
     """
-    lease_until = now + timedelta(seconds=lease_s)
-    parameters = {**slots._asdict(), "now": now, "lease": ids.new("lease"), "lease_until": lease_until, "pins": pins}
+    if limits:
+        await connection.execute(_LOCK)
+    parameters = {
+        **slots._asdict(),
+        "now": now,
+        "lease": ids.new("lease"),
+        "lease_until": now + timedelta(seconds=lease_s),
+        "pins": pins,
+        "limits": limits,
+    }
     rows = (await connection.execute(_CLAIM, parameters)).mappings().all()
     if not rows:
         return []

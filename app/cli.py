@@ -16,7 +16,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import uvicorn
-from click.core import ParameterSource
 from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
@@ -372,7 +371,8 @@ def generate(
 ) -> None:
     """Make a video on a running gateway, show how far it is, save it, and print the path."""
     config = _settings()
-    if url is None and context.get_parameter_source("key") is ParameterSource.ENVIRONMENT:
+    source = context.get_parameter_source("key")
+    if url is None and source is not None and source.name == "ENVIRONMENT":
         key = None  # a key for another server: many who come here have one lying around
     base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}

@@ -174,4 +174,4 @@ def _shown(url: str) -> str:
 
 def _reason(error: sa.exc.DBAPIError) -> str:
     lines = str(error.orig).strip().splitlines() if error.orig else []
-    return lines[-1].strip() if lines else "no reason given"
+    return lines[0].strip() if lines else "no reason given"

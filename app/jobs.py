@@ -63,6 +63,7 @@ async def create(
     shown_model: str,
     routes: Sequence[str],
     warnings: Sequence[str] = (),
+    cost_estimate_micros: int | None = None,
     idempotency_key: str | None = None,
     idempotency_hash: str | None = None,
     deadline_s: float,
@@ -83,6 +84,7 @@ async def create(
         "routes": list(routes),
         "outputs": [],
         "warnings": list(warnings),
+        "cost_estimate_micros": cost_estimate_micros,
         "source_video_id": request.source.video_id if request.source else None,
         "idempotency_key": idempotency_key,
         "idempotency_hash": idempotency_hash,
@@ -160,6 +162,16 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
     else:
         await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
     return video
+
+
+async def nudge(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
+    """An upstream says that there is news: poll now. False when there is nothing to poll, or it is being polled."""
+    moved = await connection.execute(
+        sa.update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.state == S.running, Attempt.lease.is_(None), Attempt.due_at > now)
+        .values(due_at=now)
+    )
+    return _count(moved) == 1
 
 
 # What workers do
@@ -295,17 +307,25 @@ async def ask_again(session: AsyncSession, claim: Claim, *, due_at: datetime) ->
 
 
 async def stored(
-    session: AsyncSession, claim: Claim, output: dict[str, Any], *, expires_at: datetime | None, now: datetime
+    session: AsyncSession,
+    claim: Claim,
+    output: dict[str, Any],
+    *,
+    cost_micros: int | None,
+    expires_at: datetime | None,
+    now: datetime,
 ) -> Video | None:
     """The file is in our store. Returns the video once all its outputs have ended; None also when the video ended
     without this file, which is then nobody's."""
     video = await session.get(Video, claim.video.id, with_for_update=True)
-    if not await _move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
+    if not await _move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0, cost_micros=cost_micros):
         return None
     if video is None or video.status.ended:
         return None
     video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
     video.expires_at = expires_at
+    if cost_micros is not None:
+        video.cost_micros = (video.cost_micros or 0) + cost_micros
     video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     await session.flush()
     return await _settle(session, claim.video.id, now) or video

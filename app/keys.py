@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -100,6 +101,13 @@ def _keep(path: Path, secret: str) -> None:
         temporary.unlink()
 
 
+@cache
+def _static_caller(key: str) -> Caller:
+    # Without the pepper: the owner must be the same on machines that share only the key. Slow, since it is stored.
+    name = "static_" + hashlib.pbkdf2_hmac("sha256", key.encode(), b"video-gateway owner", 100_000)[:8].hex()
+    return Caller(owner=name, key_id=name)
+
+
 class Authenticator:
     """Turns a presented key into its `Caller`."""
 
@@ -107,16 +115,11 @@ class Authenticator:
         self._db = db
         self._secret = own_secret(settings, "api-keys")
         static = [key.get_secret_value() for key in settings.api_keys] or [first_key(settings)[0]]
-        self._static = {self.hash(key): self._static_caller(key) for key in static}
+        self._static = {self.hash(key): _static_caller(key) for key in static}
         self._cache: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
 
     def hash(self, key: str) -> str:
         return hmac.digest(self._secret, key.encode(errors="surrogatepass"), "sha256").hex()
-
-    def _static_caller(self, key: str) -> Caller:
-        # Without the pepper: the owner must be the same on machines that share only the key. Slow, since it is stored.
-        name = "static_" + hashlib.pbkdf2_hmac("sha256", key.encode(), b"video-gateway owner", 100_000)[:8].hex()
-        return Caller(owner=name, key_id=name)
 
     async def authenticate(self, key: str | None) -> Caller:
         """Raises `AuthenticationFailed` for a missing, unknown or revoked key, always in the same words."""

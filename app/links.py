@@ -1,11 +1,12 @@
-"""Signed links: a film plays in a browser without a key, until the link expires."""
+"""Addresses that carry their own permission: films for browsers, uploads for upstreams, callbacks of upstreams."""
 
+import hmac
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
-from app import errors, videos
+from app import errors, jobs, media, mp4, videos
 from app.dialects import base
 from app.dialects.base import GatewayDep
 
@@ -23,8 +24,48 @@ async def play(
     sig: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
     """Stream a film by its signed link, as found in `output.url`."""
-    if not gateway.signer.verify(request.scope["path"], exp, sig, gateway.clock().timestamp()):
+    if not gateway.links.verify(request.scope["path"], exp, sig):
         raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
     async with gateway.db.reading() as connection:
         video = await videos.get(connection, video_id, owner=None)
     return await base.content(request, gateway, video, index)
+
+
+@routes.api_route("/media/uploads/{video_id}/{number}", methods=["GET", "HEAD"], include_in_schema=False)
+async def fetch_upload(
+    video_id: str,
+    number: int,
+    request: Request,
+    gateway: GatewayDep,
+    exp: Annotated[str, Query(max_length=20)] = "",
+    sig: Annotated[str, Query(max_length=100)] = "",
+) -> Response:
+    """Hand an upload to the upstream that was given its link."""
+    if not gateway.links.verify(request.scope["path"], exp, sig):
+        raise errors.NotFound("this link is not valid or has expired")
+    key = f"uploads/{video_id}/{number}"
+    size = await gateway.store.stat(key)
+    if size is None:
+        raise errors.NotFound("the upload is gone")
+    content_type = mp4.sniff(await gateway.store.read(key, 0, 64)) or "application/octet-stream"
+    suffix = content_type.rpartition("/")[2]
+    return await base.file_response(
+        request,
+        gateway,
+        key,
+        size=size,
+        tag=media.etag(f"{video_id}-{number}"),
+        content_type=content_type,
+        filename=f"upload.{suffix}",
+    )
+
+
+@routes.api_route("/callbacks/{attempt_id}/{token}", methods=["GET", "POST"], include_in_schema=False)
+async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response:
+    """An upstream has news of a task. Its content is not read: it only means that the task is polled now."""
+    if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
+        raise errors.NotFound("there is nothing at this address")
+    async with gateway.db.reading() as connection:
+        if await jobs.nudge(connection, attempt_id, now=gateway.clock()):
+            gateway.wake()
+    return JSONResponse({"received": True})

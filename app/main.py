@@ -14,6 +14,7 @@ from app.db import Database
 from app.dialects.base import Gateway
 from app.routing import Router
 from app.settings import Settings
+from app.signing import Links
 from app.worker import Worker
 
 Clock = Callable[[], datetime]
@@ -47,14 +48,15 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
-        worker = Worker(db=database, settings=config, providers=upstreams, store=store, clock=clock)
+        signed = Links(keys.own_secret(config, "links"), config, clock)
+        worker = Worker(db=database, settings=config, providers=upstreams, store=store, links=signed, clock=clock)
         gateway = Gateway(
             settings=config,
             db=database,
             providers=upstreams,
             router=Router(config, upstreams),
             store=store,
-            signer=media.Signer(keys.own_secret(config, "media-links")),
+            links=signed,
             authenticator=keys.Authenticator(database, config),
             clock=clock,
             wake=worker.wake,

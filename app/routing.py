@@ -5,6 +5,7 @@ A name is an alias of the configuration, `provider/upstream-model` (that provide
 """
 
 import difflib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from app import errors
 from app.conversion import complete_size, fit
 from app.providers.base import Provider
-from app.settings import Settings
+from app.settings import Settings, WeightedRoute
 from app.video import Capabilities, VideoRequest
 
 SANDBOX_MODEL = "sandbox/testcard"
@@ -80,7 +81,7 @@ class Router:
 
     def _alias_routes(self, name: str) -> Sequence[Route]:
         routes = []
-        for entry in self.aliases[name].routes:
+        for entry in _in_order(self.aliases[name].routes):
             head, _, tail = entry.partition("/")
             provider = self.providers.get(head)
             if provider is not None and tail and provider.capabilities(tail) is not None:
@@ -127,6 +128,16 @@ class Router:
     def _able(self, route: Route) -> Capabilities:
         able = route.provider.capabilities(route.model)
         return able if able is not None else Capabilities()  # `routes` only names models that the provider serves
+
+
+def _in_order(routes: Sequence[str | WeightedRoute]) -> list[str]:
+    """As written; where one has a weight, drawn without putting back, and those without weigh 1."""
+    names = [entry if isinstance(entry, str) else entry.to for entry in routes]
+    if all(isinstance(entry, str) for entry in routes):
+        return names
+    weights = [1.0 if isinstance(entry, str) else entry.weight for entry in routes]
+    drawn = {name: random.random() ** (1 / weight) for name, weight in zip(names, weights, strict=True)}  # noqa: S311
+    return sorted(names, key=lambda name: drawn[name], reverse=True)
 
 
 def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:

@@ -28,13 +28,22 @@ class ConfigurationError(Exception):
     """The settings cannot be used; the message names the variable and what it should be."""
 
 
+class WeightedRoute(BaseModel):
+    """A route that is drawn first as often as its weight says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: str
+    weight: Annotated[float, Field(gt=0)]
+
+
 class ModelSettings(BaseModel):
     """One alias, `[models."name"]` in the TOML file."""
 
     model_config = ConfigDict(extra="forbid")
 
-    routes: Annotated[list[str], Field(min_length=1)]
-    """`provider/upstream-model`, tried in this order."""
+    routes: Annotated[list[str | WeightedRoute], Field(min_length=1)]
+    """`provider/upstream-model`, tried in this order; with a weight, `{ to = "...", weight = 3 }`, drawn."""
     unsupported: Literal["error", "drop"] = "error"
     """What happens to a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
@@ -79,6 +88,8 @@ class Settings(BaseSettings):
     """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
     providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
     """`PROVIDERS__<NAME>__KIND|API_KEY|BASE_URL|...`; KIND defaults to the name."""
+    prices: dict[str, Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """US dollars per second, by `provider/upstream-model`: one number, or a table by resolution (`""`: any other)."""
     models: dict[str, ModelSettings] = {}
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
 

@@ -6,22 +6,27 @@ in `jobs.py`; what was claimed and when is `worker.py`'s business.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4, videos
+from app import errors, jobs, media, mp4, usage, videos
+from app.breaker import Breaker
 from app.claims import Claim
+from app.conversion import fit
 from app.db import Database, unavailable
 from app.providers.base import Provider, Task, Upload
+from app.routing import Route
 from app.settings import Settings
+from app.signing import Links
 from app.tables import Video
 from app.telemetry import JOBS, log
 from app.video import AttemptState as S
-from app.video import Failure, Media, Operation, Output, Status
+from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status
 
 RECORD_PATIENCE_S = 600
 """How long a result that the database would not take is offered again."""
@@ -42,6 +47,7 @@ class Steps:
         settings: Settings,
         providers: Mapping[str, Provider],
         store: media.Store,
+        links: Links,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
     ) -> None:
@@ -49,12 +55,40 @@ class Steps:
         self._settings = settings
         self._providers = providers
         self._store = store
+        self._links = links
+        self._breaker = Breaker(db, clock)
         self._clock = clock
         self._wake = wake
         """Called when another step is due at once."""
 
-    async def run(self, claim: Claim) -> None:
-        """Do the next thing for an attempt in hand. Never raises: what fails comes due again with the lease."""
+    def batches(self, claimed: Sequence[Claim]) -> list[list[Claim]]:
+        """What is done together: polls of a provider that answers for many tasks at once, all else one by one."""
+        alone: list[list[Claim]] = []
+        together: dict[str, list[Claim]] = defaultdict(list)
+        for claim in claimed:
+            provider = self._provider_of(claim)
+            if provider is None or provider.polls_at_once == 1 or not self._is_plain_poll(claim):
+                alone.append([claim])
+            else:
+                together[provider.name].append(claim)
+        for name, polls in together.items():
+            size = self._providers[name].polls_at_once
+            alone += [polls[start : start + size] for start in range(0, len(polls), size)]
+        return alone
+
+    def _is_plain_poll(self, claim: Claim) -> bool:
+        return claim.was is S.running and not claim.video.status.ended and self._clock() < claim.video.deadline_at
+
+    async def run(self, batch: list[Claim]) -> None:
+        """Do the next thing for attempts in hand. Never raises: what fails comes due again with the lease."""
+        if len(batch) > 1:
+            with structlog.contextvars.bound_contextvars(provider=batch[0].attempt.provider):
+                try:
+                    await self._poll_many(batch)
+                except Exception:
+                    log.exception("a poll of many failed", attempts=len(batch))
+            return
+        claim = batch[0]
         with structlog.contextvars.bound_contextvars(
             video=claim.video.id, attempt=claim.attempt.id, provider=claim.attempt.provider
         ):
@@ -105,11 +139,16 @@ class Steps:
         if provider is None:
             await self._refused(claim, self._not_configured(claim))
             return
+        closed_for_s = await self._breaker.closed_for(provider.name)
+        if closed_for_s:
+            await self._refused(claim, self._resting(provider, closed_for_s, claim.attempt.error_message))
+            return
         try:
             task = await self._task(claim)
             submission = await provider.submit(task)
         except errors.UpstreamUnknown as error:
             log.warning("submit outcome unknown", error=error.message, body=error.body)
+            await self._breaker.failed(provider.name)
             if provider.can_resubmit:
                 # The same id again, so no second task: the attempt stays `submitting` and is rescued.
                 due_at = self._after(self._backoff_s(claim.attempt.submits, error))
@@ -118,6 +157,7 @@ class Steps:
             await self._lost(claim, error)
         except errors.UpstreamError as error:
             log.warning("submit refused", code=error.code, error=error.message, body=error.body)
+            await self._heard(provider, error)
             await self._refused(claim, error)
         except errors.GatewayError as error:
             failure = Failure(code=error.code, message=error.message)
@@ -125,6 +165,7 @@ class Steps:
         else:
             gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
             log.info("submitted", upstream_ref=submission.ref)
+            await self._heard(provider)
             now = self._clock()
             await self._record(
                 lambda s: jobs.accepted(s, claim, submission, due_at=now + timedelta(seconds=gap), now=now)
@@ -145,12 +186,33 @@ class Steps:
             await self._poll_later(claim, self._not_configured(claim))
             return
         try:
-            progress = await provider.poll(await self._task(claim))
-        except errors.UpstreamGone as error:
-            await self._strike(claim, error)
-            return
+            answer: Progress | errors.UpstreamError = await provider.poll(await self._task(claim))
         except errors.UpstreamError as error:
-            await self._poll_later(claim, error)
+            answer = error
+        await self._heard(provider, answer)
+        await self._polled(claim, provider, answer)
+
+    async def _poll_many(self, claims: list[Claim]) -> None:
+        provider = self._providers[claims[0].attempt.provider]
+        tasks = [await self._task(claim) for claim in claims]
+        answers: dict[str, Progress | errors.UpstreamError]
+        try:
+            answers = await provider.poll_many(tasks)
+            await self._heard(provider)
+        except errors.UpstreamError as error:
+            answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
+            await self._heard(provider, error)
+        missing = errors.UpstreamGone("the answer leaves the task out", provider=provider.name)
+        for claim in claims:
+            with structlog.contextvars.bound_contextvars(video=claim.video.id, attempt=claim.attempt.id):
+                await self._polled(claim, provider, answers.get(claim.attempt.id, missing))
+
+    async def _polled(self, claim: Claim, provider: Provider, progress: Progress | errors.UpstreamError) -> None:
+        if isinstance(progress, errors.UpstreamGone):
+            await self._strike(claim, progress)
+            return
+        if isinstance(progress, errors.UpstreamError):
+            await self._poll_later(claim, progress)
             return
         now = self._clock()
         if progress.status is Status.completed:
@@ -164,6 +226,17 @@ class Steps:
         else:
             due_at = self._after(self._poll_gap_s(claim, provider, progress.poll_after_s))
             await self._record(lambda s: jobs.progressed(s, claim, progress, due_at=due_at, now=now))
+
+    async def _heard(self, provider: Provider, answer: object = None) -> None:
+        """Let the breaker know: it counts only what says that the provider is down, not what it says about a task."""
+        if isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown):
+            await self._breaker.failed(provider.name)
+        else:
+            await self._breaker.succeeded(provider.name)
+
+    def _resting(self, provider: Provider, seconds: float, last: str | None) -> errors.UpstreamUnavailable:
+        message = last or f"{provider.name} failed several times in a row and is left alone for a while"
+        return errors.UpstreamUnavailable(message, provider=provider.name, retry_after_s=seconds)
 
     def _may_retry(self, claim: Claim, failure: Failure) -> bool:
         alias = self._settings.models.get(claim.video.model)
@@ -227,7 +300,8 @@ class Steps:
     async def _fetch(self, claim: Claim) -> None:
         """Bring the finished file into our store."""
         provider = self._provider_of(claim)
-        key = f"videos/{claim.video.id}/{claim.attempt.id}.mp4"
+        # The lease is part of the key: whoever lost it may delete what it stored, and never another worker's file.
+        key = f"videos/{claim.video.id}/{claim.attempt.id}-{(claim.attempt.lease or '')[-10:]}.mp4"
         try:
             if provider is None:
                 raise self._not_configured(claim)
@@ -253,16 +327,20 @@ class Steps:
             due_at = self._after(30)
             await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
             return
-        video = await self._store_output(claim, output)
+        video = await self._store_output(claim, provider, output)
         if video is None:
             log.warning("the video ended without this file", key=key)
             await self._store.delete([key])
 
-    async def _store_output(self, claim: Claim, output: dict[str, object]) -> Video | None:
+    async def _store_output(self, claim: Claim, provider: Provider, output: dict[str, Any]) -> Video | None:
         now = self._clock()
+        route = Route(provider, claim.attempt.upstream_model)
+        cost = usage.cost(self._settings, route, claim.request, output["duration_s"])
         retention_s = claim.request.retention_s or self._settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        return await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        return await self._end(
+            lambda s: jobs.stored(s, claim, output, cost_micros=cost, expires_at=expires_at, now=now)
+        )
 
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1
@@ -278,9 +356,9 @@ class Steps:
         failure = Failure(code=code, message=message)
         await self._end(lambda s: jobs.failed(s, claim, failure, body=body, now=self._clock()))
 
-    async def _transfer(self, claim: Claim, provider: Provider, key: str) -> dict[str, object]:
-        source = Output.model_validate(claim.attempt.output)
-        async with provider.fetch(await self._task(claim), source) as download:
+    async def _transfer(self, claim: Claim, provider: Provider, key: str) -> dict[str, Any]:
+        output = Output.model_validate(claim.attempt.output)
+        async with provider.fetch(await self._task(claim), output) as download:
             limit = self._settings.max_file_mb * 2**20
             try:
                 stored = await self._store.put(key, download.chunks, max_bytes=limit, expected_size=download.size)
@@ -322,6 +400,8 @@ class Steps:
     async def _task(self, claim: Claim) -> Task:
         """What the adapter may know, with the references of what the request starts from looked up."""
         request, attempt = claim.request, claim.attempt
+        provider = self._providers[attempt.provider]
+        able = provider.capabilities(attempt.upstream_model) or Capabilities()
         source_ref = None
         character_refs = []
         if claim.was in (S.pending, S.submitting):
@@ -335,8 +415,11 @@ class Steps:
         return Task(
             id=attempt.id,
             model=attempt.upstream_model,
-            request=request,
+            request=fit(request, able, can_link=True).request,
             read=self._read,
+            link=self._links.for_upstream,
+            callback_url=self._links.callback(attempt.id),
+            callback_secret=self._links.callback_token(attempt.id),
             now=self._clock(),
             ref=attempt.upstream_ref,
             submitted_at=attempt.submitted_at,

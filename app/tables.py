@@ -7,7 +7,7 @@ of the database, not habits of the code.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, DateTime, Enum, ForeignKey, Index, MetaData, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Enum, ForeignKey, Index, MetaData, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -68,6 +68,10 @@ class Video(Base):
     """What was dropped from the request, in words for the client."""
     source_video_id: Mapped[str | None]
     """The video that a remix, an edit or an extension started from; it may be deleted by now."""
+    cost_estimate_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What it was expected to cost, in millionths of a US dollar; None: no price is known, which is not zero."""
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What the stored outputs cost by their real length; None: nothing stored yet, or no price known."""
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     idempotency_key: Mapped[str | None]
@@ -152,6 +156,8 @@ class Attempt(Base):
     """Times in a row the upstream said it does not know the task, or the file could not be fetched."""
     cancel_tried: Mapped[bool] = mapped_column(default=False)
     """Whether the upstream was asked to stop after the job had ended without it."""
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What this output cost, in millionths of a US dollar; None: not finished, or no price known."""
     output: Mapped[dict[str, Any] | None]
     """Where the finished file is to be had, an `Output`."""
     error_code: Mapped[str | None]
@@ -169,8 +175,28 @@ class Attempt(Base):
         CheckConstraint("state <> 'storing' or output is not null", "output"),
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),
         Index("ix_attempts_due_at", "state", "due_at", postgresql_where=text(_LIVE_SQL)),
+        # For the claim: whose turn it is, and how many each provider has under way.
+        Index("ix_attempts_pending", "provider", "owner", "due_at", "id", postgresql_where=text("state = 'pending'")),
+        Index(
+            "ix_attempts_under_way",
+            "provider",
+            "owner",
+            postgresql_where=text("state in ('submitting', 'running')"),
+        ),
         Index("uq_attempts_live", "video_id", "output_index", unique=True, postgresql_where=text(_LIVE_SQL)),
     )
+
+
+class ProviderHealth(Base):
+    """The circuit breaker of a provider, shared by all processes; see `breaker.py`."""
+
+    __tablename__ = "provider_health"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    """Times in a row that it could not be reached or failed by itself."""
+    open_until: Mapped[datetime | None]
+    """Nothing is submitted before then; afterwards one call tries whether it is back."""
 
 
 class Key(Base):

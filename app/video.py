@@ -176,6 +176,8 @@ class Capabilities(BaseModel):
     """How it takes pictures and films: `upload` (the bytes, in whatever form), `url`."""
     max_reference_images: int | None = None
     operations: frozenset[Operation] = frozenset({Operation.generate})
+    prices: dict[str, int] = {}
+    """The vendor's list price in micro-dollars per second, by resolution; `""` for any other. Empty: not known."""
     passes_extra: bool = False
     """Whether fields nobody knows are handed on."""
 

@@ -14,6 +14,7 @@ from app.claims import Claim, Slots
 from app.db import Database, unavailable
 from app.providers.base import Provider
 from app.settings import Settings
+from app.signing import Links
 from app.steps import Steps
 from app.telemetry import log
 from app.video import AttemptState as S
@@ -31,6 +32,7 @@ class Worker:
         settings: Settings,
         providers: Mapping[str, Provider],
         store: media.Store,
+        links: Links,
         clock: Callable[[], datetime],
     ) -> None:
         self._db = db
@@ -39,15 +41,20 @@ class Worker:
         self._clock = clock
         self._wake = asyncio.Event()
         self._steps = Steps(
-            db=db, settings=settings, providers=providers, store=store, clock=clock, wake=self._wake.set
+            db=db, settings=settings, providers=providers, store=store, links=links, clock=clock, wake=self._wake.set
         )
         self._stopping = asyncio.Event()
-        self._tasks: dict[asyncio.Task[None], Claim] = {}
+        self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
         self._last_purge: datetime | None = None
         self._pins = {
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
             for name, provider in providers.items()
+        }
+        self._limits = {
+            name: provider.config.concurrency
+            for name, provider in providers.items()
+            if provider.config.concurrency is not None
         }
 
     # Loops
@@ -98,7 +105,7 @@ class Worker:
     async def _claim_and_start(self) -> bool:
         """Claim up to the free slots and start on it; True when there may be more."""
         limit = self._settings.worker_concurrency
-        held = [claim.was for claim in self._tasks.values()]
+        held = [claim.was for claim in self._in_hand()]
         stores = sum(was is S.storing for was in held)
         polls = sum(was is S.running for was in held)
         slots = Slots(
@@ -106,20 +113,28 @@ class Worker:
             polls=max(0, limit - polls),
             stores=max(0, self._settings.worker_stores - stores),
         )
-        async with self._db.reading() as connection:
+        async with self._db.transaction() if self._limits else self._db.reading() as connection:
             claimed = await claims.claim(
-                connection, slots, pins=self._pins, lease_s=self._settings.lease_s, now=self._clock()
+                connection,
+                slots,
+                pins=self._pins,
+                limits=self._limits,
+                lease_s=self._settings.lease_s,
+                now=self._clock(),
             )
         taken = [claim.was for claim in claimed]
         self._saturated = any(
             taken.count(state) == slot
             for state, slot in ((S.pending, slots.submits), (S.running, slots.polls), (S.storing, slots.stores))
         )
-        for claim in claimed:
-            task = asyncio.create_task(self._steps.run(claim))
-            self._tasks[task] = claim
+        for batch in self._steps.batches(claimed):
+            task = asyncio.create_task(self._steps.run(batch))
+            self._tasks[task] = batch
             task.add_done_callback(self._ended)
         return bool(claimed)
+
+    def _in_hand(self) -> list[Claim]:
+        return [claim for batch in self._tasks.values() for claim in batch]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
@@ -134,7 +149,7 @@ class Worker:
                 with suppress(Exception):  # the next beat tries again; a lease that runs out is safe, only slower
                     async with self._db.reading() as connection:
                         await claims.renew(
-                            connection, list(self._tasks.values()), lease_s=self._settings.lease_s, now=self._clock()
+                            connection, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock()
                         )
 
     async def _drain(self) -> None:
@@ -148,7 +163,7 @@ class Worker:
             task.cancel()
         if left:
             await asyncio.wait(left)
-        for claim in left.values():
+        for claim in [claim for batch in left.values() for claim in batch]:
             if claim.attempt.state is not S.submitting:
                 with suppress(Exception):
                     async with self._db.reading() as connection:

@@ -207,5 +207,10 @@ async def another_worker(gateway: Running) -> AsyncIterator[Worker]:
     """A second worker on the same database, as another process would be."""
     parts = gateway.gateway
     yield Worker(
-        db=parts.db, settings=parts.settings, providers=parts.providers, store=parts.store, clock=gateway.clock
+        db=parts.db,
+        settings=parts.settings,
+        providers=parts.providers,
+        store=parts.store,
+        links=parts.links,
+        clock=gateway.clock,
     )

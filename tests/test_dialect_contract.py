@@ -1,4 +1,4 @@
-"""Every dialect through the same tests: create, read, refuse, each in its own shape. A new dialect is one entry here."""
+"""Every dialect through the same tests: create, read, refuse, in its own shape. A new dialect is one entry here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ async def test_what_one_door_made_all_doors_show(gateway: Running, door: Door) -
 
 @pytest.mark.parametrize("key", ["sk-nobody", "", " ", "x" * 10_000, f"{ALICE}x", "é"])
 async def test_wrong_key(gateway: Running, door: Door, key: str) -> None:
-    headers = {name: value.encode() for name, value in door.key_headers(key).items()}
+    headers = {name.encode(): value.encode() for name, value in door.key_headers(key).items()}
     async with stranger(gateway) as client:
         for method, path in (("POST", door.create), ("GET", door.get.format(id=NOBODYS))):
             body = dict(door.body) if method == "POST" else None

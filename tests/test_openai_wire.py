@@ -515,7 +515,8 @@ async def test_edits_and_extensions_want_a_video(gateway: Running, path: str) ->
     body = {"prompt": "p", "seconds": "4"}
     error = error_of(await gateway.client.post(f"/v1/videos/{path}", json=body), 400)
     assert (error["param"], error["code"]) == ("video", "missing_parameter")
-    for video in ("x", {}, [], 5):
+    wrong: list[Any] = ["x", {}, [], 5]
+    for video in wrong:
         error = error_of(await gateway.client.post(f"/v1/videos/{path}", json={**body, "video": video}), 400)
         assert error["param"] == "video"
     error_of(await gateway.client.post(f"/v1/videos/{path}", json={**body, "video": {"id": "video_x"}}), 404)

@@ -20,6 +20,7 @@ from app.keys import Authenticator, Caller
 from app.providers.base import Provider
 from app.routing import Router
 from app.settings import Settings
+from app.signing import Links
 from app.tables import Video
 from app.video import Media, Operation, Status, VideoRequest
 
@@ -35,7 +36,7 @@ class Gateway:
     providers: Mapping[str, Provider]
     router: Router
     store: media.Store
-    signer: media.Signer
+    links: Links
     authenticator: Authenticator
     clock: Callable[[], datetime]
     wake: Callable[[], None]
@@ -246,12 +247,8 @@ def based_on(source: Video, prompt: str, model: str, operation: Operation, extra
 
 def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
     """A link that plays without a key until it expires, at the latest when the file goes."""
-    expires = int(gateway.clock().timestamp()) + gateway.settings.media_url_ttl_s
-    if video.expires_at is not None:
-        expires = min(expires, int(video.expires_at.timestamp()))
-    path = f"/media/{video.id}/{index}.mp4"
-    origin = gateway.settings.public_url or str(request.base_url).rstrip("/")
-    return f"{origin}{path}?{gateway.signer.sign(path, expires)}"
+    origin = str(request.base_url).rstrip("/")
+    return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin)
 
 
 async def file_response(

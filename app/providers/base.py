@@ -17,21 +17,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app import errors, net
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
-from app.video import Capabilities, Media, Output, Progress, Submission, VideoRequest
+from app.video import Capabilities, Failure, Media, Output, Progress, Status, Submission, VideoRequest
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """An answer that is not a file is never longer than this."""
 MAX_REDIRECTS = 5
+MAX_REF_CHARACTERS = 512
 CHUNK_BYTES = 2**20
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
 CREDIT_WORDS = ("insufficient_quota", "insufficient_balance", "insufficient balance", "insufficient credit", "billing")
+CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 ReadMedia = Callable[[Media], AbstractAsyncContextManager["Upload"]]
 
@@ -289,6 +292,51 @@ class Provider(ABC):
             raise self.unreadable(verb, "the answer is not a JSON object", response)
         return document
 
+    def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
+        """The id in an answer; one that cannot be used is what `unreadable` makes of it."""
+        ref = document.get("id")
+        if not isinstance(ref, str) or not _is_sane(ref):
+            raise self.unreadable(verb, "the answer carries no usable id", response)
+        return ref
+
+    def status_of(self, words: Mapping[str, Status], said: Any, *, erred: bool = False) -> tuple[Status, str]:
+        """Look an upstream's word up; returns it as it may be shown, too. A word never seen is still running, unless
+        an error stands beside it (`erred`)."""
+        raw = str(said)[:100]
+        status = words.get(raw.lower().replace("-", "_"))
+        if status is None:
+            status = Status.failed if erred and said and isinstance(said, str) else Status.in_progress
+            log.warning(f"unknown upstream status, taken as {status}", provider=self.name, status=raw)
+        return status, self.scrub(raw)
+
+    def accepted(self, words: Mapping[str, Status], response: httpx.Response, *, key: str = "status") -> Submission:
+        """The answer to a submit; how a task ended that is over at once is for the first poll to say."""
+        task = self.json("submit", response)
+        status, raw = self.status_of(words, task.get(key))
+        status = Status.in_progress if status.ended else status
+        return Submission(ref=self.ref_of("submit", task, response), status=status, raw_status=raw)
+
+    def learned(
+        self, status: Status, raw: str, *, url: str | None, error: Any = None, code: str | None = None
+    ) -> Progress:
+        """The answer to a poll, where the file's address is part of it: done without one is failed."""
+        failure = self.failure(raw, error, code=code) if status is Status.failed else None
+        if status is Status.completed and url is None:
+            status = Status.failed
+            failure = Failure(code="no_output", message=f"{self.name} reports the video as {raw}, but names no file")
+        output = Output(url=url) if status is Status.completed else None
+        return Progress(status=status, raw_status=raw, output=output, failure=failure)
+
+    def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
+        """Why a task failed, in the upstream's words as far as there are any."""
+        if code is None:
+            word = raw.lower()
+            code = "cancelled" if word in CANCELLED_WORDS else "expired" if word == "expired" else "generation_failed"
+        text = self.scrub(message if isinstance(message, str) else json.dumps(message) if message else "")
+        if any(word in f"{code} {text}".lower() for word in CONTENT_POLICY_WORDS):
+            code = errors.ContentPolicy.default_code
+        return Failure(code=self.scrub(code)[:100], message=text or f"{self.name} reports the video as {raw}")
+
     def unreadable(self, verb: str, why: str, response: httpx.Response | None = None) -> errors.UpstreamError:
         """The error for an answer that says nothing: unknown after a submit, try again after all else."""
         kind = errors.UpstreamUnknown if verb == "submit" else errors.UpstreamUnavailable
@@ -401,6 +449,28 @@ class Provider(ABC):
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file in circles", provider=self.name)
+
+
+def segment(ref: str | None, *, safe: str = "") -> str:
+    """An upstream's id as part of a path: it is their invention, and must not leave its place."""
+    return quote(ref or "", safe=safe)
+
+
+def file_url(*said: Any) -> str | None:
+    """The first of these that can be the address of a file."""
+    for url in said:
+        if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
+            try:
+                httpx.URL(url)
+            except (httpx.InvalidURL, ValueError):
+                continue
+            return url
+    return None
+
+
+def _is_sane(ref: str) -> bool:
+    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
+    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:

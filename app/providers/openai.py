@@ -17,22 +17,22 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from secrets import token_hex
 from typing import Any, Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field
 
 from app import errors
 from app.providers.base import (
-    CONTENT_POLICY_WORDS,
+    CANCELLED_WORDS,
     Download,
     Provider,
     ProviderConfig,
     ReadMedia,
     Task,
     Upload,
+    file_url,
+    segment,
 )
-from app.telemetry import log
 from app.video import (
     OPTIONAL_PARAMETERS,
     Capabilities,
@@ -45,7 +45,6 @@ from app.video import (
     Submission,
 )
 
-MAX_REF_CHARACTERS = 512
 MAX_POLL_AFTER_S = 300
 NO_CONTENT_CALL = (400, 404, 405, 501)
 NOT_STOPPED = (400, 405, 409, 422, 501)
@@ -61,13 +60,12 @@ RENAMED = {
     "sglang": {"expand_prompt": "enhance_prompt"},
 }
 
-CANCELLED = ("cancelled", "canceled", "aborted", "deleted")
 STATUS = {
     **dict.fromkeys(("queued", "pending", "created", "submitted", "waiting", "preprocessing"), Status.queued),
     **dict.fromkeys(("in_progress", "processing", "running", "generating"), Status.in_progress),
     **dict.fromkeys(("completed", "complete", "succeeded", "success", "done"), Status.completed),
     **dict.fromkeys(("failed", "failure", "error", "rejected", "incomplete", "timeout"), Status.failed),
-    **dict.fromkeys((*CANCELLED, "expired"), Status.failed),
+    **dict.fromkeys((*CANCELLED_WORDS, "expired"), Status.failed),
 }
 
 
@@ -102,9 +100,9 @@ class OpenAI(Provider):
             headers={"idempotency-key": task.id} if by_header else {},
         )
         job = self.json("submit", response)
-        status, raw = self._status(job)
+        status, raw = self.status_of(STATUS, job.get("status"))
         return Submission(
-            ref=self._ref("submit", job, response),
+            ref=self.ref_of("submit", job, response),
             status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
             progress=_percent(job.get("progress")),
             raw_status=raw,
@@ -151,7 +149,7 @@ class OpenAI(Provider):
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         body = {"name": name, "video": _reference(video, "video_url")}
         response = await self._post("character", "/videos/characters", body, read)
-        return self._ref("character", self.json("character", response), response)
+        return self.ref_of("character", self.json("character", response), response)
 
     @property
     def can_resubmit(self) -> bool:
@@ -248,21 +246,8 @@ class OpenAI(Provider):
 
     # Reading answers
 
-    def _ref(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
-        ref = document.get("id")
-        if not isinstance(ref, str) or not _is_sane(ref):
-            raise self.unreadable(verb, "the answer carries no usable id", response)
-        return ref
-
-    def _status(self, job: dict[str, Any]) -> tuple[Status, str]:
-        raw = str(job.get("status"))[:100]
-        status = STATUS.get(raw.lower().replace("-", "_"))
-        if status is None:
-            log.warning("unknown upstream status, taken as still running", provider=self.name, status=raw)
-        return status or Status.in_progress, self.scrub(raw)
-
     def _progress(self, job: dict[str, Any], *, poll_after_s: float | None = None) -> Progress:
-        status, raw = self._status(job)
+        status, raw = self.status_of(STATUS, job.get("status"))
         return Progress(
             status=status,
             progress=_percent(job.get("progress")),
@@ -277,13 +262,8 @@ class OpenAI(Provider):
         said = error if isinstance(error, dict) else {"message": error}
         message = said.get("message") or said.get("detail") or ""
         code = said.get("code") or said.get("type")
-        if not isinstance(code, str) or code.isdigit():
-            word = raw.lower()
-            code = "cancelled" if word in CANCELLED else "expired" if word == "expired" else "generation_failed"
-        message = self.scrub(message if isinstance(message, str) else json.dumps(message))
-        if any(word in f"{code} {message}".lower() for word in CONTENT_POLICY_WORDS):
-            code = errors.ContentPolicy.default_code
-        return Failure(code=self.scrub(code)[:100], message=message or f"{self.name} reports the video as {raw}")
+        usable = isinstance(code, str) and not code.isdigit()
+        return self.failure(raw, message, code=code if usable else None)
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)
@@ -361,13 +341,7 @@ def _one_or_all(values: list[Any]) -> Any:
 
 
 def _path(ref: str | None, tail: str = "") -> str:
-    """An upstream's id is its own invention: it must not leave its place in the path."""
-    return f"/videos/{quote(ref or '', safe='')}{tail}"
-
-
-def _is_sane(ref: str) -> bool:
-    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
-    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
+    return f"/videos/{segment(ref)}{tail}"
 
 
 def _percent(value: Any) -> int | None:
@@ -383,10 +357,8 @@ def _poll_after_s(headers: httpx.Headers) -> float | None:
 
 def _file_url(job: dict[str, Any]) -> str | None:
     output = job.get("output")
-    for url in (job.get("url"), output.get("url") if isinstance(output, dict) else output, job.get("video_url")):
-        if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
-            return url
-    return None
+    inner = output.get("url") if isinstance(output, dict) else output
+    return file_url(job.get("url"), inner, job.get("video_url"))
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

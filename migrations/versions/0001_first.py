@@ -35,6 +35,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("hash", name=op.f("uq_keys_hash")),
     )
     op.create_table(
+        "provider_health",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_provider_health")),
+    )
+    op.create_table(
         "videos",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
@@ -53,6 +60,8 @@ def upgrade() -> None:
         sa.Column("upstream_model", sa.String(), nullable=True),
         sa.Column("warnings", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("source_video_id", sa.String(), nullable=True),
+        sa.Column("cost_estimate_micros", sa.BigInteger(), nullable=True),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=True),
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_message", sa.String(), nullable=True),
         sa.Column("idempotency_key", sa.String(), nullable=True),
@@ -130,6 +139,7 @@ def upgrade() -> None:
         sa.Column("polls", sa.Integer(), nullable=False),
         sa.Column("strikes", sa.Integer(), nullable=False),
         sa.Column("cancel_tried", sa.Boolean(), nullable=False),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=True),
         sa.Column("output", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_message", sa.String(), nullable=True),
@@ -160,6 +170,20 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state in ('pending', 'submitting', 'running', 'storing')"),
     )
+    op.create_index(
+        "ix_attempts_pending",
+        "attempts",
+        ["provider", "owner", "due_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_attempts_under_way",
+        "attempts",
+        ["provider", "owner"],
+        unique=False,
+        postgresql_where=sa.text("state in ('submitting', 'running')"),
+    )
     op.create_index(op.f("ix_attempts_video_id"), "attempts", ["video_id"], unique=False)
     op.create_index(
         "uq_attempts_live",
@@ -180,6 +204,10 @@ def downgrade() -> None:
     )
     op.drop_index(op.f("ix_attempts_video_id"), table_name="attempts")
     op.drop_index(
+        "ix_attempts_under_way", table_name="attempts", postgresql_where=sa.text("state in ('submitting', 'running')")
+    )
+    op.drop_index("ix_attempts_pending", table_name="attempts", postgresql_where=sa.text("state = 'pending'"))
+    op.drop_index(
         "ix_attempts_due_at",
         table_name="attempts",
         postgresql_where=sa.text("state in ('pending', 'submitting', 'running', 'storing')"),
@@ -190,6 +218,7 @@ def downgrade() -> None:
     op.drop_index("ix_videos_expires_at", table_name="videos", postgresql_where=sa.text("outputs <> '[]'"))
     op.drop_index("ix_videos_deleted_at", table_name="videos", postgresql_where=sa.text("deleted_at is not null"))
     op.drop_table("videos")
+    op.drop_table("provider_health")
     op.drop_table("keys")
     op.drop_table("characters")
     # ### end Alembic commands ###

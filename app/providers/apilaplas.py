@@ -1,0 +1,218 @@
+"""Luma's Dream Machine as the reseller Apilaplas sells it, second version. None of it tried live.
+
+Wire: docs.apilaplas.com/api-references/video-models/luma-ai/luma-ai-v2 and /errors-and-messages/general-info, read
+2026-11-21. The OpenAPI file behind the first was not to be had; `aspect_ratio` being required, `model`, `resolution`,
+`duration`, `callback_url` and the 201 are from AI/ML API (aimlapi.com), whose documentation Apilaplas repeats word for
+word. Quirks: an extension is a create with the older generation as key frame 0; pictures go by address only; the HTTP
+status stands in error bodies as a string. No cancel is documented, and no remix: an extension is not one.
+Inferred: the form of `duration` (`5s`) and `resolution` (`720p`, `4k`), which are Luma's own; the whole answer, of
+which nothing is published: `id`, `state`, `failure_reason`, `assets.video` as at Luma, `video.url` as one client reads
+it, and that many generations come as an array, bare or under `data` or `generations`.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from app import errors
+from app.providers.base import CONTENT_POLICY_WORDS, Provider, ProviderConfig, Task
+from app.telemetry import log
+from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status, Submission
+
+GENERATION = "/v2/generate/video/luma-ai/generation"
+GENERATIONS = "/v2/generate/video/luma-ai/generations"
+
+MAX_REF_CHARACTERS = 512
+DEFAULT_RATIO = "16:9"
+"""Sent where a request says nothing: this vendor insists on a ratio, and this is the default of Luma itself."""
+MODERATION_WORDS = (*CONTENT_POLICY_WORDS, "blacklist")
+"""Luma's `failure_reason` speaks of blacklisted words."""
+
+LUMA = Capabilities(
+    aspect_ratios=("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21"),
+    default_size=DEFAULT_RATIO,
+    parameters=frozenset({"first_frame", "last_frame", "loop"}),
+    media=frozenset({"url"}),
+    operations=frozenset({Operation.generate, Operation.extend}),
+)
+MODELS = {"ray-1-6": LUMA, "ray-2": LUMA, "ray-flash-2": LUMA}
+
+STATUS = {
+    "queued": Status.queued,
+    "pending": Status.queued,
+    "dreaming": Status.in_progress,
+    "processing": Status.in_progress,
+    "completed": Status.completed,
+    "failed": Status.failed,
+}
+"""The vendor's four words, and `pending` and `processing` of other doors to Luma."""
+
+
+class Apilaplas(Provider):
+    """Polls without `state`: with it the vendor holds a request for up to 30 s, which would keep a worker's slot and a
+    connection for one task, where a plain poll answers at once for fifty."""
+
+    kind = "apilaplas"
+    title = "Luma via Apilaplas"
+    models = MODELS
+    poll_interval_s = 3
+    polls_at_once = 50
+
+    class Config(ProviderConfig):
+        api_key: SecretStr
+        """From the Apilaplas account page, Key Management."""
+        base_url: str = "https://api.apilaplas.com"
+
+    config: Config
+
+    async def submit(self, task: Task) -> Submission:
+        response = await self.call("submit", "POST", GENERATION, json=self._body(task))
+        job = self.json("submit", response)
+        ref = job.get("id")
+        if not isinstance(ref, str) or not _is_sane(ref):
+            raise self.unreadable("submit", "the answer carries no usable id", response)
+        raw = job.get("state")
+        status = self._status(raw) if isinstance(raw, str) else Status.queued
+        return Submission(
+            ref=ref,
+            status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
+            raw_status=self.scrub(raw[:100]) if isinstance(raw, str) else None,
+        )
+
+    async def poll(self, task: Task) -> Progress:
+        response = await self.call("poll", "GET", GENERATION, params={"generation_id": task.ref or ""})
+        progress = self._progress(self.json("poll", response), response)
+        if isinstance(progress, errors.UpstreamError):
+            raise progress
+        return progress
+
+    async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
+        """See the base class. What an unknown id does to the whole request is not documented: where that is refused,
+        what is raised is no word on any one of the tasks."""
+        ids = [("generation_ids[]", task.ref or "") for task in tasks]
+        response = await self.call("poll", "GET", GENERATIONS, params=httpx.QueryParams(ids))
+        found = {job.get("id"): job for job in self._jobs(response) if isinstance(job.get("id"), str)}
+        return {
+            task.id: self._progress(found[task.ref], response) if task.ref in found else self._missing(response)
+            for task in tasks
+        }
+
+    def _body(self, task: Task) -> dict[str, Any]:
+        request = task.request
+        resolution = "4k" if request.resolution == "2160p" else request.resolution
+        body: dict[str, Any] = {
+            "model": task.model,
+            "prompt": request.prompt,
+            "aspect_ratio": request.aspect_ratio or DEFAULT_RATIO,
+            "loop": request.loop,
+            "keyframes": self._keyframes(task),
+            "duration": f"{request.seconds:g}s" if request.seconds is not None else None,
+            "resolution": resolution,
+            "callback_url": task.callback_url,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _keyframes(self, task: Task) -> dict[str, Any] | None:
+        """A generation as frame 0 is continued; it stands where a first frame would."""
+        request = task.request
+        first, last = self._picture(task, request.first_frame), self._picture(task, request.last_frame)
+        if request.operation is Operation.extend:
+            if task.source_ref is None:
+                raise errors.UpstreamRejected(f"{self.name} can only extend a video it has made", provider=self.name)
+            if first is not None:
+                message = f"first_frame: {self.name} has no such parameter where it extends a video"
+                raise errors.UpstreamRejected(message, provider=self.name)
+            first = {"type": "generation", "id": task.source_ref}
+        frames = {"frame0": first, "frame1": last}
+        return {name: frame for name, frame in frames.items() if frame is not None} or None
+
+    def _picture(self, task: Task, picture: Media | None) -> dict[str, str] | None:
+        if picture is None:
+            return None
+        url = task.link(picture)
+        if url is None:
+            message = f"{self.name} takes pictures by address only, and this gateway has no public address to offer"
+            raise errors.UpstreamRejected(message, provider=self.name)
+        return {"type": "image", "url": url}
+
+    # Reading answers
+
+    def _jobs(self, response: httpx.Response) -> list[dict[str, Any]]:
+        """The generations of an answer about many."""
+        try:
+            found = response.json()
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            found = next((found[name] for name in ("data", "generations") if isinstance(found.get(name), list)), None)
+        if not isinstance(found, list):
+            raise self.unreadable("poll", "the answer is no list of generations", response)
+        return [job for job in found if isinstance(job, dict)]
+
+    def _missing(self, response: httpx.Response) -> errors.UpstreamGone:
+        message = f"{self.name} left the generation out of its answer"
+        return errors.UpstreamGone(message, provider=self.name, upstream_status=response.status_code)
+
+    def _progress(self, job: dict[str, Any], response: httpx.Response) -> Progress | errors.UpstreamError:
+        """How far one generation is, or what is wrong with what was said of it."""
+        raw = job.get("state")
+        if not isinstance(raw, str):
+            return self.unreadable("poll", "the answer carries no state", response)
+        status = self._status(raw)
+        url = _file_url(job) if status is Status.completed else None
+        failure = None
+        if status is Status.completed and url is None:
+            status = Status.failed
+            message = f"{self.name} reports the video as {self.scrub(raw[:100])} but names no file"
+            failure = Failure(code="no_output", message=message)
+        elif status is Status.failed:
+            failure = self._failure(job, raw)
+        return Progress(
+            status=status,
+            raw_status=self.scrub(raw[:100]),
+            output=Output(url=url) if url else None,
+            failure=failure,
+        )
+
+    def _status(self, raw: str) -> Status:
+        status = STATUS.get(raw[:100].lower())
+        if status is None:
+            log.warning("unknown upstream status, taken as still running", provider=self.name, status=raw[:100])
+        return status or Status.in_progress
+
+    def _failure(self, job: dict[str, Any], raw: str) -> Failure:
+        said = job.get("failure_reason") or ""
+        message = self.scrub(said if isinstance(said, str) else json.dumps(said))
+        moderated = any(word in message.lower() for word in MODERATION_WORDS)
+        return Failure(
+            code=errors.ContentPolicy.default_code if moderated else errors.UpstreamFailed.default_code,
+            message=message or f"{self.name} reports the video as {self.scrub(raw[:100])}",
+        )
+
+    def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
+        """The vendor's flat envelope, whose `message` may be a list of complaints; else any of the usual ones."""
+        try:
+            document = response.json()
+        except (ValueError, RecursionError):
+            return None, ""
+        said = document.get("message") if isinstance(document, dict) else None
+        if isinstance(said, list):
+            return None, "; ".join(str(complaint) for complaint in said)
+        return (None, said) if isinstance(said, str) else super().read_error(response)
+
+
+def _is_sane(ref: str) -> bool:
+    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
+    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
+
+
+def _file_url(job: dict[str, Any]) -> str | None:
+    for name, inner in (("assets", "video"), ("video", "url")):
+        place = job.get(name)
+        url = place.get(inner) if isinstance(place, dict) else None
+        if isinstance(url, str) and url.startswith(("http://", "https://")):
+            return url
+    return None
