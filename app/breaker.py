@@ -67,7 +67,10 @@ class Breaker:
             row = (await connection.execute(_FAILED, {"name": name, "now": self._clock()})).one()
         if row.open_until is not None:
             log.warning(
-                "circuit open: nothing is submitted", provider=name, failures=row.failures, until=row.open_until
+                "circuit open: nothing is submitted",
+                provider=name,
+                failures=row.failures,
+                until=row.open_until.isoformat(),
             )
         self._forget()
 

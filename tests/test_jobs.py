@@ -9,6 +9,8 @@ from conftest import Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, closed_port, serve
 
+from app import videos
+
 pytestmark = pytest.mark.anyio
 
 
@@ -465,8 +467,7 @@ async def test_cancelling_during_the_submit_stops_it_once_accepted(
 async def test_a_deleted_video_takes_its_files_and_rows_along(gateway: Running, fake: FakeOpenAI) -> None:
     video = await gateway.create(model="up/sora-2")
     await gateway.finish(video["id"])
-    (attempt,) = await gateway.attempts(video["id"])
-    key = f"videos/{video['id']}/{attempt.id}.mp4"
+    (key,) = await stored_keys(gateway, video["id"])
     assert await gateway.gateway.store.stat(key) == len(fake.file)
     await gateway.client.delete(f"/v1/videos/{video['id']}")
     assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 404
@@ -593,10 +594,16 @@ async def test_expired_files_go_and_the_video_stays(gateway: Running, fake: Fake
     video = await gateway.create(model="up/sora-2", media_retention=3600)
     done = await gateway.finish(video["id"])
     assert done["expires_at"] == int(gateway.clock.now.timestamp()) + 3600
-    (attempt,) = await gateway.attempts(video["id"])
+    (key,) = await stored_keys(gateway, video["id"])
     gateway.clock.advance(3601)
     assert (await gateway.client.get(f"/v1/videos/{video['id']}/content")).status_code == 404
     await gateway.worker.run_once()
-    assert await gateway.gateway.store.stat(f"videos/{video['id']}/{attempt.id}.mp4") is None
+    assert await gateway.gateway.store.stat(key) is None
     shown = await gateway.get(video["id"])
     assert (shown["status"], shown["output"], shown["expires_at"]) == ("completed", None, done["expires_at"])
+
+
+async def stored_keys(gateway: Running, video_id: str) -> list[str]:
+    async with gateway.gateway.db.reading() as connection:
+        video = await videos.get(connection, video_id, owner=None)
+    return [output["key"] for output in video.outputs]

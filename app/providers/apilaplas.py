@@ -27,7 +27,7 @@ GENERATIONS = "/v2/generate/video/luma-ai/generations"
 
 MAX_REF_CHARACTERS = 512
 DEFAULT_RATIO = "16:9"
-"""Sent where a request says nothing: this vendor insists on a ratio, and this is the default of Luma itself."""
+"""Sent where a request says nothing: this vendor insists on a ratio."""
 MODERATION_WORDS = (*CONTENT_POLICY_WORDS, "blacklist")
 """Luma's `failure_reason` speaks of blacklisted words."""
 
@@ -63,7 +63,7 @@ class Apilaplas(Provider):
 
     class Config(ProviderConfig):
         api_key: SecretStr
-        """From the Apilaplas account page, Key Management."""
+        """The vendor's pages write it as LAPLASAPI_KEY."""
         base_url: str = "https://api.apilaplas.com"
 
     config: Config
@@ -92,8 +92,8 @@ class Apilaplas(Provider):
     async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
         """See the base class. What an unknown id does to the whole request is not documented: where that is refused,
         what is raised is no word on any one of the tasks."""
-        ids = [("generation_ids[]", task.ref or "") for task in tasks]
-        response = await self.call("poll", "GET", GENERATIONS, params=httpx.QueryParams(ids))
+        params = {"generation_ids[]": [task.ref or "" for task in tasks]}
+        response = await self.call("poll", "GET", GENERATIONS, params=params)
         found = {job.get("id"): job for job in self._jobs(response) if isinstance(job.get("id"), str)}
         return {
             task.id: self._progress(found[task.ref], response) if task.ref in found else self._missing(response)

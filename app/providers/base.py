@@ -33,7 +33,14 @@ MAX_REF_CHARACTERS = 512
 CHUNK_BYTES = 2**20
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
-CREDIT_WORDS = ("insufficient_quota", "insufficient_balance", "insufficient balance", "insufficient credit", "billing")
+CREDIT_WORDS = (
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "insufficient_balance",
+    "insufficient balance",
+    "insufficient credit",
+    "billing",
+)
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 ReadMedia = Callable[[Media], AbstractAsyncContextManager["Upload"]]

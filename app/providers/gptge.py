@@ -134,7 +134,9 @@ class GptGe(Provider):
 
     async def _picture(self, task: Task, picture: Media | None) -> str | None:
         """The caller's own address, or an upload as the whole `data:` URL that a client in the wild sends as well."""
-        return picture and (picture.url or await task.data_url(picture))
+        if picture is None:
+            return None
+        return picture.url or await task.data_url(picture)
 
     # Reading answers
 
@@ -159,8 +161,9 @@ class GptGe(Provider):
         is handed on, and are trusted only for a verdict that ends the job: never for one that sends it again."""
         code, message = self.read_error(response)
         if code not in REFUSED:
-            said = f": {self.scrub(f'{code or ""} {message}')}" if message else ""
-            return self.unreadable("submit", f"the answer carries no usable id{said}", response)
+            said = self.scrub(" ".join(filter(None, (code, message))))
+            why = f"the answer carries no usable id: {said}" if said else "the answer carries no usable id"
+            return self.unreadable("submit", why, response)
         kind = errors.ContentPolicy if code == "sensitive_words_detected" else errors.UpstreamRejected
         return kind(
             self.scrub(message) or f"{self.name} answered {code}",

@@ -1,0 +1,122 @@
+"""Lumen. Docs: https://lumen-ai.uk/api-docs/video, read 2026-11-21, not tried live.
+
+Quirks: pictures and films go as addresses only. What a model cannot use is ignored without a word, by the vendor. There
+is no call to cancel, and failed tasks are refunded. A `webhook_url` needs a `webhook_secret`; both are sent only where
+this gateway can be reached, and a call there means no more than "poll now". Of each pair of names for a medium
+(`image_url` or `first_frame_url`, ...) the first is sent. 404 on a create is a model or length that the account's group
+does not have.
+Inferred: the default address is the site's own (its page shows samples with the host lumen.mengfanlab.top); the upper
+end of the length, which only the page's "at least 4" bounds below; the ratios; the envelope of HTTP errors (OpenAI's);
+the words for blocked content; the status words beside the five documented ones.
+"""
+
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr, field_validator
+
+from app import errors
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.video import MAX_SECONDS, Capabilities, Media, Progress, Status, Submission
+
+PATH = "/v1/videos/generations"
+
+ANYTHING = Capabilities(
+    seconds=(4, MAX_SECONDS),
+    seconds_range=True,
+    default_seconds=5,
+    default_size="1280x720",
+    resolutions=("480p", "720p", "1080p"),
+    parameters=frozenset({"first_frame", "last_frame", "reference_images", "reference_video", "generate_audio"}),
+    media=frozenset({"url"}),
+)
+MODELS = {"seedance-2": ANYTHING, "seedance-2-fast": ANYTHING, "veo-3-1": ANYTHING}
+
+STATUS = {
+    **dict.fromkeys(("queued", "pending", "submitted"), Status.queued),
+    **dict.fromkeys(("processing", "running", "in_progress"), Status.in_progress),
+    **dict.fromkeys(("succeeded", "success", "completed"), Status.completed),
+    **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
+}
+
+BLOCKED_WORDS = ("content blocked", "content is blocked", "blocked content", "content policy", "prohibited content")
+
+
+class Lumen(Provider):
+    """Any model name goes: which ones there are depends on the account's group."""
+
+    kind = "lumen"
+    title = "Lumen"
+    models = MODELS
+    any_model = ANYTHING
+    poll_interval_s = 5
+    poll_interval_max_s = 20
+
+    class Config(ProviderConfig):
+        api_key: SecretStr = Field(min_length=1)
+        """From the Lumen console, `sk-lumen-...`."""
+        base_url: str = "https://lumen-ai.uk"
+        """The bare origin; a trailing /v1 is taken off. Where the console names another host, set that one."""
+
+        @field_validator("base_url")
+        @classmethod
+        def _origin(cls, value: str) -> str:
+            return value.removesuffix("/v1").rstrip("/")
+
+    config: Config
+
+    async def submit(self, task: Task) -> Submission:
+        return self.accepted(STATUS, await self.call("submit", "POST", PATH, json=self._body(task)))
+
+    async def poll(self, task: Task) -> Progress:
+        job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}"))
+        error = job.get("error")
+        status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
+        said = error.get("message") or error if isinstance(error, dict) else error
+        code = errors.ContentPolicy.default_code if _is_blocked(said) else None
+        data = job.get("data")
+        files = [entry.get("url") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        return self.learned(status, raw, url=file_url(*files), error=said, code=code)
+
+    # Writing requests
+
+    def _body(self, task: Task) -> dict[str, Any]:
+        request = task.request
+        body = {
+            "model": task.model,
+            "prompt": request.prompt,
+            "duration": int(request.seconds) if request.seconds is not None else None,
+            "resolution": request.resolution,
+            "aspect_ratio": request.aspect_ratio,
+            "generate_audio": request.generate_audio,
+            "image_url": self._link(task, request.first_frame),
+            "last_image_url": self._link(task, request.last_frame),
+            "reference_image_urls": [self._link(task, image) for image in request.reference_images] or None,
+            "reference_video_url": self._link(task, request.reference_video),
+        }
+        if task.callback_url and task.callback_secret:
+            body |= {"webhook_url": task.callback_url, "webhook_secret": task.callback_secret}
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _link(self, task: Task, media: Media | None) -> str | None:
+        if media is None:
+            return None
+        address = task.link(media)
+        if address is None:
+            raise errors.UpstreamRejected(
+                f"{self.name} takes addresses only, and this gateway has none (GATEWAY_PUBLIC_URL) to offer a file at",
+                provider=self.name,
+            )
+        return address
+
+    # Reading errors
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        error = super().error_from(verb, response)
+        if response.status_code == 400 and _is_blocked(error.message):
+            return errors.ContentPolicy(error.message, provider=self.name, upstream_status=400, body=error.body)
+        return error
+
+
+def _is_blocked(said: Any) -> bool:
+    return isinstance(said, str) and any(words in said.lower() for words in BLOCKED_WORDS)

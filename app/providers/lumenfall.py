@@ -1,0 +1,156 @@
+"""Lumenfall. Docs: https://docs.lumenfall.ai/api-reference (videos, errors, webhooks, openai-compatibility) and the
+vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21, not tried live.
+
+Quirks: the wire is OpenAI's with additions. `idempotency_key` in the body: the same key gives the existing video (200
+instead of 202), so a create whose outcome is unknown is sent again. DELETE cancels what is in flight, by a third-party
+client with 204, or 404 when it is over. Files lie on media.lumenfall.ai for about an hour and need no key. Answers
+carry `metadata` of their own (provider, cost), which is not read. Fields nobody documents are handed to the model's
+vendor, which is how a last frame or a reference film goes under that vendor's name. `webhook_url` has to be https on port
+443 or 8443 and no bare address, else the create is refused, so any other is not sent.
+Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that nothing is
+being made; that UPSTREAM_ERROR with a 5xx leaves it open; `seed`, `generate_audio`, `loop` and `expand_prompt` under these
+names (documented: whatever is not listed is passed on); the status words beside the four documented ones; that a DELETE
+answered with a job which is not failed has stopped nothing.
+"""
+
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr
+
+from app import errors
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.video import Capabilities, Media, Progress, Status, Submission
+
+WEBHOOK_PORTS = (None, 443, 8443)
+INNER_NAMES = (".localhost", ".local", ".internal")
+NOT_STOPPED = (400, 405, 409, 422, 501)
+PLAIN = ("negative_prompt", "seed", "generate_audio", "loop", "expand_prompt", "user")
+
+ANYTHING = Capabilities(
+    parameters=frozenset({"first_frame", "reference_images", *PLAIN} - {"user"}),
+    passes_extra=True,
+)
+
+STATUS = {
+    **dict.fromkeys(("queued", "pending"), Status.queued),
+    **dict.fromkeys(("in_progress", "processing", "running"), Status.in_progress),
+    **dict.fromkeys(("completed", "succeeded"), Status.completed),
+    **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
+}
+
+FAILED_CODES = {
+    "CONTENT_POLICY_VIOLATION": errors.ContentPolicy.default_code,
+    "ALL_PROVIDERS_EXHAUSTED": None,
+    "UPSTREAM_ERROR": None,
+}
+"""What a failed job's code is called here; None: nothing better than that it failed."""
+
+
+class Lumenfall(Provider):
+    """Any model name goes: `models` in the configuration only says which are listed."""
+
+    kind = "lumenfall"
+    title = "Lumenfall"
+    any_model = ANYTHING
+    poll_interval_s = 3
+    poll_interval_max_s = 30
+
+    class Config(ProviderConfig):
+        api_key: SecretStr = Field(min_length=1)
+        """From the Lumenfall dashboard, `lmnfl_...`."""
+        base_url: str = "https://api.lumenfall.ai/openai/v1"
+
+    config: Config
+
+    async def submit(self, task: Task) -> Submission:
+        return self.accepted(STATUS, await self.call("submit", "POST", "/videos", json=await self._body(task)))
+
+    async def poll(self, task: Task) -> Progress:
+        job = self.json("poll", await self.call("poll", "GET", f"/videos/{segment(task.ref)}"))
+        error = job.get("error")
+        status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
+        said = error if isinstance(error, dict) else {"message": error}
+        code = said.get("code")
+        code = FAILED_CODES.get(code, code.lower()) if code and isinstance(code, str) else None
+        return self.learned(status, raw, url=_file(job), error=said.get("message"), code=code)
+
+    async def cancel(self, task: Task) -> bool:
+        try:
+            response = await self.call("cancel", "DELETE", f"/videos/{segment(task.ref)}")
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError as error:
+            if error.upstream_status in NOT_STOPPED:
+                return False
+            raise
+        try:
+            shown = response.json()
+        except (ValueError, RecursionError):
+            return True
+        word = shown.get("status") if isinstance(shown, dict) else None
+        return word is None or STATUS.get(str(word)) is Status.failed
+
+    @property
+    def can_resubmit(self) -> bool:
+        return True
+
+    # Writing requests
+
+    async def _body(self, task: Task) -> dict[str, Any]:
+        request = task.request
+        body: dict[str, Any] = {"model": task.model, "prompt": request.prompt}
+        if request.seconds is not None:
+            body["seconds"] = f"{request.seconds:g}"
+        if request.size is not None:
+            body["size"] = request.size
+        else:
+            body |= {"aspect_ratio": request.aspect_ratio, "resolution": request.resolution}
+        images = [image for image in (request.first_frame, *request.reference_images) if image is not None]
+        references = [{"image_url": await _address(task, image)} for image in images]
+        body["input_reference"] = references if len(references) > 1 else next(iter(references), None)
+        body |= {name: getattr(request, name) for name in PLAIN}
+        body["metadata"] = request.metadata or None
+        body["idempotency_key"] = task.id
+        body["webhook_url"] = task.callback_url if _may_call(task.callback_url) else None
+        given = {name: value for name, value in body.items() if value is not None}
+        return given | {name: value for name, value in request.extra.items() if name not in (*given, "n")}
+
+    # Reading errors
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        error = super().error_from(verb, response)
+        if isinstance(error, errors.UpstreamUnknown) and self.read_error(response)[0] == "ALL_PROVIDERS_EXHAUSTED":
+            return errors.UpstreamUnavailable(
+                error.message,
+                provider=self.name,
+                upstream_status=error.upstream_status,
+                body=error.body,
+                retry_after_s=error.retry_after_s,
+            )
+        return error
+
+
+async def _address(task: Task, media: Media) -> str:
+    return media.url if media.url is not None else await task.data_url(media)
+
+
+def _may_call(url: str | None) -> bool:
+    """Whether the vendor's rules for `webhook_url` let this address pass."""
+    if url is None:
+        return False
+    address = httpx.URL(url)
+    try:
+        ip_address(address.host)
+    except ValueError:
+        named = "." in address.host and not address.host.endswith(INNER_NAMES)
+        return address.scheme == "https" and address.port in WEBHOOK_PORTS and named
+    return False
+
+
+def _file(job: dict[str, Any]) -> str | None:
+    """`output.url`; for the shapes that clients in the wild look for besides, any address where a file could be."""
+    found = [job.get("output"), job.get("data")]
+    entries = [entry for value in found for entry in (value if isinstance(value, list) else [value])]
+    return file_url(*(entry.get("url") if isinstance(entry, dict) else entry for entry in entries))

@@ -1,0 +1,112 @@
+"""Lunos. Docs: https://lunos.tech/docs/generative/video and `@lunos/client` 1.5.0 (npm); read 2026-11-21, not tried live.
+
+Quirks: text only, one model, and no parameter for length or resolution. Ids carry colons (`video-op:user:1703123456789`)
+and stand in the path as they are. Errors are `{"error": "text"}`. There is no call to list, cancel or download: the file
+is wherever `video_url` says. `processing`, `failed` and the `error` of a failed job are known from the client only.
+Documented: a create answered with 500 "could not be started", so a 500 in that envelope is a refusal (decision 0004).
+Inferred: that a bare "Internal Server Error" there is no such statement but a crash at any point; that success is any
+2xx; the words beside the four of the client.
+"""
+
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr, field_validator
+
+from app import errors
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.video import Capabilities, Progress, Status, Submission
+
+PATH = "/v1/video/generations"
+
+MODELS = {
+    "google/veo-3.0-generate-preview": Capabilities(
+        seconds=(),
+        aspect_ratios=("16:9",),
+        resolutions=(),
+        parameters=frozenset({"negative_prompt"}),
+        media=frozenset(),
+    )
+}
+
+STATUS = {
+    **dict.fromkeys(("pending", "queued"), Status.queued),
+    **dict.fromkeys(("processing", "running", "in_progress"), Status.in_progress),
+    **dict.fromkeys(("completed", "complete", "succeeded", "success"), Status.completed),
+    **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
+}
+
+CRASHED = ("internal server error", "internal error", "unknown error", "")
+"""What frameworks say when a handler broke down; not that nothing was started."""
+
+
+class Lunos(Provider):
+    kind = "lunos"
+    title = "Lunos"
+    models = MODELS
+    poll_interval_s = 10
+    poll_interval_max_s = 30
+
+    class Config(ProviderConfig):
+        api_key: SecretStr = Field(min_length=1)
+        """From the Lunos dashboard."""
+        base_url: str = "https://api.lunos.tech"
+        """The bare origin; a trailing /v1 is taken off."""
+        app_id: str | None = None
+        """Sent as `X-App-ID`, by which Lunos tells apart the usage of several applications."""
+
+        @field_validator("base_url")
+        @classmethod
+        def _origin(cls, value: str) -> str:
+            return value.removesuffix("/v1").rstrip("/")
+
+    config: Config
+
+    async def submit(self, task: Task) -> Submission:
+        headers = {"x-app-id": self.config.app_id} if self.config.app_id else {}
+        return self.accepted(STATUS, await self.call("submit", "POST", PATH, json=_body(task), headers=headers))
+
+    async def poll(self, task: Task) -> Progress:
+        job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref, safe=':')}"))
+        error = job.get("error")
+        status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
+        said = error.get("message") or error if isinstance(error, dict) else error
+        return self.learned(status, raw, url=file_url(job.get("video_url")), error=said)
+
+    # Reading errors
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        error = super().error_from(verb, response)
+        if verb == "submit" and response.status_code == 500 and _says_why(response):
+            return errors.UpstreamUnavailable(
+                error.message,
+                provider=self.name,
+                upstream_status=500,
+                body=error.body,
+                retry_after_s=error.retry_after_s,
+            )
+        return error
+
+
+def _body(task: Task) -> dict[str, Any]:
+    request = task.request
+    parameters = {"aspectRatio": request.aspect_ratio, "negativePrompt": request.negative_prompt}
+    body: dict[str, Any] = {
+        "model": task.model,
+        "prompt": request.prompt,
+        # The vendor's own client sends an empty object, too.
+        "parameters": {name: value for name, value in parameters.items() if value is not None},
+        "response_format": "mp4",
+    }
+    return body | {"user": request.user} if request.user is not None else body
+
+
+def _says_why(response: httpx.Response) -> bool:
+    """Whether this is the documented `{"error": "text"}`, with a text that says something."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(document, dict) or set(document) != {"error"} or not isinstance(document["error"], str):
+        return False
+    return document["error"].strip(" .!").lower() not in CRASHED
