@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from app import db, dialects, edge, keys, links, media, ops, providers, settings, telemetry
+from app.admin import api as admin
 from app.db import Database
 from app.dialects.base import Gateway
 from app.routing import Router
@@ -91,6 +92,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         app.include_router(dialect.routes)
     app.include_router(links.routes)
     app.include_router(ops.routes)
+    app.include_router(admin.routes)
     edge.install_error_handlers(app)
     app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20)
     return app

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[SecretStr], NoDecode] = []
     """Static API keys, comma separated or a JSON list, for the simple case; each is an owner of its own."""
     admin_key: SecretStr | None = None
-    """Reserved for the administration API."""
+    """The key of the administration API under /admin/v1; unset: there is none."""
     pepper: SecretStr | None = None
     """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
     Machines that share a database must share it."""

@@ -51,6 +51,12 @@ async def source_attempt(connection: AsyncConnection, video_id: str) -> Attempt 
     return Attempt(**row._mapping) if row else None
 
 
+async def attempts_of(connection: AsyncConnection, video_id: str) -> list[Attempt]:
+    """All attempts of a video, oldest first."""
+    query = sa.select(*Attempt.__table__.columns).where(Attempt.video_id == video_id).order_by(Attempt.id)
+    return [Attempt(**row._mapping) for row in await connection.execute(query)]
+
+
 async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> list[tuple[str, list[str]]]:
     """Take the files of up to `limit` expired videos out of their rows; returns video id and keys to delete.
 

@@ -4,6 +4,7 @@ A new provider is one more `Upstream` in the table: its fake, its words, and its
 What is at stake is money: a submit that may have been taken must never look like one that was not.
 """
 
+import base64
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,8 +13,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from fakes.apilaplas import FakeApilaplas
+from fakes.gptge import FakeGptGe
 from fakes.openai import FakeOpenAI
 from fakes.server import (
     KEY,
@@ -35,7 +39,9 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app import errors
+from app.providers.apilaplas import Apilaplas
 from app.providers.base import MAX_ANSWER_BYTES, Provider, Task, Upload
+from app.providers.gptge import GptGe
 from app.providers.openai import OpenAI
 from app.video import Media, Operation, Output, Progress, Status, VideoRequest
 
@@ -87,6 +93,8 @@ class Upstream:
     """Whether there is a call for it."""
     stops: bool = True
     """Whether that call certainly stops the work."""
+    streams: bool = True
+    """Whether uploads go out as they are read."""
     idempotent: tuple[dict[str, Any], ...] = ()
     """Settings under which the same submit twice makes one task."""
 
@@ -261,8 +269,112 @@ SGLANG_WIRES = {
 }
 
 
+CAT_URL = f"data:image/png;base64,{base64.b64encode(CAT).decode()}"
+HOOK = "https://gateway.example/hooks/x1"
+FRAMES = ask(
+    aspect_ratio="9:16",
+    loop=False,
+    expand_prompt=True,
+    first_frame=Media(key="cat"),
+    last_frame=Media(url="https://x.example/z.png"),
+    n=2,
+    metadata={"a": "b"},
+    user="u1",
+)
+
+LUMA_WORDS = {
+    "pending": Status.queued,
+    "queued": Status.queued,
+    "processing": Status.in_progress,
+    "dreaming": Status.in_progress,
+    "completed": Status.completed,
+    "Completed": Status.completed,
+    "failed": Status.failed,
+}
+
+GPTGE_WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {"user_prompt": "żółw 🐢"}, path="/luma/generations"),
+    "everything": Wire(
+        FRAMES,
+        {
+            "user_prompt": "a paper boat",
+            "expand_prompt": True,
+            "image_url": CAT_URL,
+            "image_end_url": "https://x.example/z.png",
+            "notify_hook": HOOK,
+            "loop": False,
+            "aspect_ratio": "9:16",
+        },
+        path="/luma/generations",
+        task={"callback_url": HOOK},
+    ),
+    "extend": Wire(
+        ask(operation=Operation.extend, expand_prompt=False, last_frame=Media(key="cat")),
+        {"user_prompt": "a paper boat", "expand_prompt": False, "image_end_url": CAT_URL, "notify_hook": HOOK},
+        path="/luma/generations/video_9%2F%3F/extend",
+        task={**MADE, "callback_url": HOOK},
+    ),
+}
+
+APILAPLAS_PATH = "/v2/generate/video/luma-ai/generation"
+APILAPLAS_BASIC = {"model": "ray-2", "prompt": "a paper boat", "aspect_ratio": "16:9"}
+LINK = {"link": lambda media: media.url or f"https://gateway.example/{media.key}"}
+APILAPLAS_WIRES = {
+    "prompt only": Wire(ask(), APILAPLAS_BASIC, path=APILAPLAS_PATH),
+    "size": Wire(TEXT, {**APILAPLAS_BASIC, "duration": "8s", "resolution": "720p"}, path=APILAPLAS_PATH),
+    "everything": Wire(
+        FRAMES.model_copy(update={"seconds": 4.5, "resolution": "2160p"}),
+        {
+            **APILAPLAS_BASIC,
+            "aspect_ratio": "9:16",
+            "loop": False,
+            "keyframes": {
+                "frame0": {"type": "image", "url": "https://gateway.example/cat"},
+                "frame1": {"type": "image", "url": "https://x.example/z.png"},
+            },
+            "duration": "4.5s",
+            "resolution": "4k",
+            "callback_url": HOOK,
+        },
+        path=APILAPLAS_PATH,
+        task={"callback_url": HOOK, **LINK},
+    ),
+    "last frame": Wire(
+        ask(last_frame=Media(url="https://x.example/z.png")),
+        {**APILAPLAS_BASIC, "keyframes": {"frame1": {"type": "image", "url": "https://x.example/z.png"}}},
+        path=APILAPLAS_PATH,
+    ),
+    "extend": Wire(
+        ask(operation=Operation.extend, aspect_ratio="21:9"),
+        {
+            **APILAPLAS_BASIC,
+            "aspect_ratio": "21:9",
+            "keyframes": {"frame0": {"type": "generation", "id": "video_9/?"}},
+        },
+        path=APILAPLAS_PATH,
+        task=MADE,
+    ),
+    "extend towards a picture": Wire(
+        ask(operation=Operation.extend, last_frame=Media(key="cat")),
+        {
+            **APILAPLAS_BASIC,
+            "keyframes": {
+                "frame0": {"type": "generation", "id": "video_9/?"},
+                "frame1": {"type": "image", "url": "https://gateway.example/cat"},
+            },
+        },
+        path=APILAPLAS_PATH,
+        task={**MADE, **LINK},
+    ),
+}
+
+
 def openai_accepted(ref: Any) -> Any:
     return {"id": ref, "object": "video", "status": "queued", "progress": 0}
+
+
+def luma_accepted(ref: Any) -> Any:
+    return {"id": ref, "state": "queued"}
 
 
 UPSTREAMS = (
@@ -287,6 +399,31 @@ UPSTREAMS = (
         openai_accepted,
         config={"flavor": "sglang"},
         stops=False,
+    ),
+    Upstream(
+        "gptge",
+        GptGe,
+        FakeGptGe,
+        GPTGE_WIRES,
+        {**LUMA_WORDS, "SUCCESS": Status.completed, "FAILURE": Status.failed},
+        luma_accepted,
+        prefix="",
+        model="luma",
+        credit=(403, "user quota is not enough", "insufficient_user_quota"),
+        cancels=False,
+        streams=False,
+    ),
+    Upstream(
+        "apilaplas",
+        Apilaplas,
+        FakeApilaplas,
+        APILAPLAS_WIRES,
+        LUMA_WORDS,
+        luma_accepted,
+        prefix="",
+        model="ray-2",
+        cancels=False,
+        streams=False,
     ),
 )
 
@@ -415,6 +552,7 @@ async def test_submit_on_the_wire(stage: Stage, upstream: Upstream, wire: str) -
     assert call.headers["user-agent"].startswith("video-gateway/")
 
 
+@pytest.mark.parametrize("upstream", [one for one in UPSTREAMS if one.streams], ids=lambda upstream: upstream.name)
 async def test_upload_is_never_in_memory_as_a_whole(stage: Stage, upstream: Upstream) -> None:
     size = 48 * 2**20
 
@@ -564,7 +702,8 @@ async def test_hostile_id_stays_in_its_place(stage: Stage, provider: Provider, r
         await provider.poll(stage.task(ref=ref))
     await provider.cancel(stage.task(ref=ref))
     assert stage.fake.calls["other"] == []
-    assert ref in segments(stage.fake.polls[0].path)
+    call = stage.fake.polls[0]
+    assert ref in [*segments(call.path), *(value for _, value in parse_qsl(call.query))]
 
 
 @pytest.mark.parametrize("ref", ["", ".", "..", "x" * 513, "x" * 10_000, 7, None, ["x"], {}, "a\0b", "\ud800"])

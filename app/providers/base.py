@@ -366,10 +366,10 @@ class Provider(ABC):
             "retry_after_s": retry_after_s(response.headers),
         }
         text = self.scrub(message) if message else f"{self.name} answered {status}"
-        if status in (401, 403) and not any(word in words for word in CONTENT_POLICY_WORDS):
-            return errors.UpstreamAccount(f"{self.name} refuses the gateway's credentials ({status})", **details)
         if status == 402 or (status in (403, 429) and any(word in words for word in CREDIT_WORDS)):
             return errors.UpstreamCredit(f"the gateway's account at {self.name} has no credit left", **details)
+        if status in (401, 403) and not any(word in words for word in CONTENT_POLICY_WORDS):
+            return errors.UpstreamAccount(f"{self.name} refuses the gateway's credentials ({status})", **details)
         if status == 429:
             return errors.UpstreamRateLimited(f"{self.name} is busy ({status})", **details)
         if status in (404, 410) and verb != "submit":

@@ -5,9 +5,9 @@ is no call to cancel, and failed tasks are refunded. A `webhook_url` needs a `we
 this gateway can be reached, and a call there means no more than "poll now". Of each pair of names for a medium
 (`image_url` or `first_frame_url`, ...) the first is sent. 404 on a create is a model or length that the account's group
 does not have.
-Inferred: the default address is the site's own (its page shows samples with the host lumen.mengfanlab.top); the upper
-end of the length, which only the page's "at least 4" bounds below; the ratios; the envelope of HTTP errors (OpenAI's);
-the words for blocked content; the status words beside the five documented ones.
+Inferred: that the API answers at the site's own address (the samples on that page name the host lumen.mengfanlab.top);
+an upper end of the length, of which only "at least 4" is said; ratios; the envelope of HTTP errors (OpenAI's) and how
+they word blocked content; the status words beside the five documented.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ STATUS = {
     **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
 }
 
-BLOCKED_WORDS = ("content blocked", "content is blocked", "blocked content", "content policy", "prohibited content")
+BLOCKED_WORDS = ("content blocked", "content is blocked", "content was blocked", "blocked content")
 
 
 class Lumen(Provider):

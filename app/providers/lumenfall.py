@@ -1,16 +1,16 @@
 """Lumenfall. Docs: https://docs.lumenfall.ai/api-reference (videos, errors, webhooks, openai-compatibility) and the
 vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21, not tried live.
 
-Quirks: the wire is OpenAI's with additions. `idempotency_key` in the body: the same key gives the existing video (200
-instead of 202), so a create whose outcome is unknown is sent again. DELETE cancels what is in flight, by a third-party
-client with 204, or 404 when it is over. Files lie on media.lumenfall.ai for about an hour and need no key. Answers
-carry `metadata` of their own (provider, cost), which is not read. Fields nobody documents are handed to the model's
-vendor, which is how a last frame or a reference film goes under that vendor's name. `webhook_url` has to be https on port
-443 or 8443 and no bare address, else the create is refused, so any other is not sent.
+Quirks: OpenAI's wire with additions. `idempotency_key` is a field of the body: the same key gives the existing video,
+with 200 instead of 202, so a create whose outcome is unknown is sent again. DELETE cancels what is in flight; a client
+in the wild takes 204, and 404 as "over". Files lie on media.lumenfall.ai for about an hour and need no key. The
+`metadata` of answers is the vendor's own (provider, cost) and not read. Unlisted fields go to the vendor of the model,
+which is the way for a last frame or a reference film, under that vendor's name for it. `webhook_url` must be https on
+port 443 or 8443 and no bare address, else the create is refused: any other is not sent.
 Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that nothing is
-being made; that UPSTREAM_ERROR with a 5xx leaves it open; `seed`, `generate_audio`, `loop` and `expand_prompt` under these
-names (documented: whatever is not listed is passed on); the status words beside the four documented ones; that a DELETE
-answered with a job which is not failed has stopped nothing.
+being made, while UPSTREAM_ERROR with a 5xx leaves that open; `seed`, `generate_audio`, `loop` and `expand_prompt` under
+these names, as fields that are passed on; codes on failed jobs; the status words beside the four documented; that a
+DELETE answered with a job that has not failed has stopped nothing.
 """
 
 from ipaddress import ip_address

@@ -1,11 +1,12 @@
-"""Lunos. Docs: https://lunos.tech/docs/generative/video and `@lunos/client` 1.5.0 (npm); read 2026-11-21, not tried live.
+"""Lunos. Docs: https://lunos.tech/docs/generative/video and `@lunos/client` 1.5.0 on npm; read 2026-11-21, not tried.
 
-Quirks: text only, one model, and no parameter for length or resolution. Ids carry colons (`video-op:user:1703123456789`)
-and stand in the path as they are. Errors are `{"error": "text"}`. There is no call to list, cancel or download: the file
-is wherever `video_url` says. `processing`, `failed` and the `error` of a failed job are known from the client only.
-Documented: a create answered with 500 "could not be started", so a 500 in that envelope is a refusal (decision 0004).
-Inferred: that a bare "Internal Server Error" there is no such statement but a crash at any point; that success is any
-2xx; the words beside the four of the client.
+Quirks: text only, one model, and no parameter for length or resolution. Ids have colons in them, which stand in the
+path as they are (`video-op:user:1703123456789`). Errors are `{"error": "text"}`. There is no call to list, cancel or
+download: the file is where `video_url` says. `user`, `processing`, `failed` and the `error` of a failed job are known
+from the client only.
+Documented: 500 on a create is "could not start", so a 500 in that envelope is a refusal (docs/decisions/0004).
+Inferred: that a bare "Internal Server Error" there says no such thing, but that a handler broke down at any point; that
+success is any 2xx; the status words beside the client's four.
 """
 
 from typing import Any
@@ -52,7 +53,7 @@ class Lunos(Provider):
         """From the Lunos dashboard."""
         base_url: str = "https://api.lunos.tech"
         """The bare origin; a trailing /v1 is taken off."""
-        app_id: str | None = None
+        app_id: str | None = Field(None, pattern=r"^[!-~]+$")
         """Sent as `X-App-ID`, by which Lunos tells apart the usage of several applications."""
 
         @field_validator("base_url")

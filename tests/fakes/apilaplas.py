@@ -13,9 +13,17 @@ from fakes.server import Call, Fake, Job, as_json, segments
 CREATED_AT = "2025-03-11T07:13:27.813Z"
 REQUEST_ID = "0c5c2a4e-2d0b-4f3c-9d2e-6b1f0a9d7c11"
 FIELDS = {
-    "prompt", "aspect_ratio", "loop", "keyframes", "generation_type", "callback_url", "model", "resolution", "duration",
+    "prompt",
+    "aspect_ratio",
+    "loop",
+    "keyframes",
+    "generation_type",
+    "callback_url",
+    "model",
+    "resolution",
+    "duration",
     "concepts",
-}  # fmt: skip
+}
 ORDER = ("queued", "dreaming", "completed", "failed")
 
 
@@ -23,12 +31,12 @@ class FakeApilaplas(Fake):
     """`wrapped` puts the answer about many into an object under that name. A long poll is over at once: the job moves
     on to the state it waits for, or its 30 s pass in no time."""
 
-    verbs = (*Fake.verbs, "poll_many")
     working = "dreaming"
 
     def __init__(self, *, wrapped: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wrapped = wrapped
+        self.calls["poll_many"] = []
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         match method, segments(path):

@@ -60,7 +60,7 @@ class FakeGptGe(Fake):
 
     def document(self, job: Job, call: Call) -> dict[str, Any]:
         url = f"http://{call.headers['host']}/files/{job.ref}.mp4"
-        done = job.status.lower() == self.done
+        done = job.status.lower() in (self.done, "success")
         size = {"width": 1360, "height": 752}
         return {
             "id": job.ref,

@@ -1,0 +1,1 @@
+"""For operators, with the admin key."""
