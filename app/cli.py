@@ -48,6 +48,8 @@ cli = typer.Typer(
 keys_cli = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys_cli, name="keys")
 
+STOPPED = 128 + signal.SIGTERM
+
 console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
 
@@ -109,8 +111,11 @@ async def _serve_one(config: Settings, listener: socket.socket) -> None:
     server = _Server(_uvicorn_config(config, app), config)
     try:
         await server.serve(sockets=[listener])
-    except SystemExit:
-        raise app.trouble or typer.Exit(1) from None
+    except SystemExit as end:
+        if not server.started:
+            raise app.trouble or typer.Exit(1) from None
+        if end.code != STOPPED:
+            raise
 
 
 def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
@@ -392,7 +397,7 @@ def _own_key(config: Settings) -> str:
 
 def main() -> None:
     """Entry point of the `video-gateway` command: known trouble is one message and exit code 1, not a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was opened is closed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that what was opened is closed
     try:
         cli()
     except (ConfigurationError, errors.GatewayError, client.ClientError) as error:

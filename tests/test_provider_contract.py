@@ -18,6 +18,9 @@ from urllib.parse import parse_qsl
 import pytest
 from fakes.apilaplas import FakeApilaplas
 from fakes.gptge import FakeGptGe
+from fakes.lumen import FakeLumen
+from fakes.lumenfall import FakeLumenfall
+from fakes.lunos import FakeLunos
 from fakes.openai import FakeOpenAI
 from fakes.server import (
     KEY,
@@ -42,6 +45,9 @@ from app import errors
 from app.providers.apilaplas import Apilaplas
 from app.providers.base import MAX_ANSWER_BYTES, Provider, Task, Upload
 from app.providers.gptge import GptGe
+from app.providers.lumen import Lumen
+from app.providers.lumenfall import Lumenfall
+from app.providers.lunos import Lunos
 from app.providers.openai import OpenAI
 from app.video import Media, Operation, Output, Progress, Status, VideoRequest
 
@@ -95,6 +101,10 @@ class Upstream:
     """Whether that call certainly stops the work."""
     streams: bool = True
     """Whether uploads go out as they are read."""
+    stopped_by: tuple[int, ...] = ()
+    """Statuses by which an answer without a body to that call says the same."""
+    resubmits: bool = False
+    """Whether the same submit twice makes one task without being told so by the settings."""
     idempotent: tuple[dict[str, Any], ...] = ()
     """Settings under which the same submit twice makes one task."""
 
@@ -377,6 +387,107 @@ def luma_accepted(ref: Any) -> Any:
     return {"id": ref, "state": "queued"}
 
 
+LUNOS_PATH = "/v1/video/generations"
+LUNOS_MODEL = "google/veo-3.0-generate-preview"
+LUNOS_BASIC = {"model": LUNOS_MODEL, "prompt": "a paper boat", "parameters": {}, "response_format": "mp4"}
+LUNOS_WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**LUNOS_BASIC, "prompt": "żółw 🐢"}, path=LUNOS_PATH),
+    "everything": Wire(
+        FULL,
+        {**LUNOS_BASIC, "parameters": {"aspectRatio": "16:9", "negativePrompt": "blur"}, "user": "u1"},
+        path=LUNOS_PATH,
+        headers={"x-app-id": "my-app"},
+        config={"app_id": "my-app"},
+        task={"callback_url": HOOK, "callback_secret": "s3cret"},
+    ),
+}
+LUNOS_WORDS = {
+    "pending": Status.queued,
+    "processing": Status.in_progress,
+    "completed": Status.completed,
+    "succeeded": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+LUMEN_PATH = "/v1/videos/generations"
+LUMEN_BASIC = {"model": "seedance-2", "prompt": "a paper boat"}
+LUMEN_WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**LUMEN_BASIC, "prompt": "żółw 🐢"}, path=LUMEN_PATH),
+    "size": Wire(TEXT, {**LUMEN_BASIC, "duration": 8, "resolution": "720p", "aspect_ratio": "16:9"}, path=LUMEN_PATH),
+    "everything": Wire(
+        MIXED.model_copy(update={"seconds": 4.0, "generate_audio": False, "seed": 1, "user": "u1"}),
+        {
+            **LUMEN_BASIC,
+            "duration": 4,
+            "generate_audio": False,
+            "image_url": "https://gateway.example/cat",
+            "last_image_url": "https://x.example/z.png",
+            "reference_image_urls": ["https://x.example/b.png"],
+            "reference_video_url": "https://gateway.example/film",
+            "webhook_url": HOOK,
+            "webhook_secret": "s3cret",
+        },
+        path=LUMEN_PATH,
+        task={"callback_url": HOOK, "callback_secret": "s3cret", **LINK},
+    ),
+    "no secret, no webhook": Wire(ask(), LUMEN_BASIC, path=LUMEN_PATH, task={"callback_url": HOOK}),
+}
+LUMEN_WORDS = {
+    "queued": Status.queued,
+    "processing": Status.in_progress,
+    "succeeded": Status.completed,
+    "completed": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+LUMENFALL_PATH = "/openai/v1/videos"
+LUMENFALL_BASIC = {**BASIC, "idempotency_key": "attempt_1"}
+LUMENFALL_WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**LUMENFALL_BASIC, "prompt": "żółw 🐢"}, path=LUMENFALL_PATH),
+    "text": Wire(TEXT, {**LUMENFALL_BASIC, "seconds": "8", "size": "1280x720"}, path=LUMENFALL_PATH),
+    "everything": Wire(
+        FULL,
+        {
+            **LUMENFALL_BASIC,
+            "seconds": "4.5",
+            "aspect_ratio": "16:9",
+            "resolution": "720p",
+            "negative_prompt": "blur",
+            "seed": 0,
+            "generate_audio": False,
+            "loop": True,
+            "expand_prompt": True,
+            "metadata": {"a": "b"},
+            "user": "u1",
+            "webhook_url": HOOK,
+            **{name: value for name, value in EXTRA.items() if name not in ("prompt", "n", "seconds")},
+        },
+        path=LUMENFALL_PATH,
+        task={"callback_url": HOOK},
+    ),
+    "upload": Wire(
+        UPLOADED,
+        {**LUMENFALL_BASIC, "seconds": "8", "input_reference": {"image_url": CAT_URL}},
+        path=LUMENFALL_PATH,
+    ),
+    "pictures": Wire(
+        ask(first_frame=Media(key="cat"), reference_images=(Media(url="https://x.example/b.png"),)),
+        {**LUMENFALL_BASIC, "input_reference": [{"image_url": CAT_URL}, {"image_url": "https://x.example/b.png"}]},
+        path=LUMENFALL_PATH,
+    ),
+}
+LUMENFALL_WORDS = {
+    "queued": Status.queued,
+    "in_progress": Status.in_progress,
+    "in-progress": Status.in_progress,
+    "completed": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+
 UPSTREAMS = (
     Upstream(
         "openai",
@@ -423,6 +534,45 @@ UPSTREAMS = (
         prefix="",
         model="ray-2",
         cancels=False,
+        streams=False,
+    ),
+    Upstream(
+        "lunos",
+        Lunos,
+        FakeLunos,
+        LUNOS_WIRES,
+        LUNOS_WORDS,
+        lambda ref: {"id": ref, "operation_name": "operations/1", "status": "pending"},
+        prefix="/v1",
+        model=LUNOS_MODEL,
+        cancels=False,
+    ),
+    Upstream(
+        "lumen",
+        Lumen,
+        FakeLumen,
+        LUMEN_WIRES,
+        LUMEN_WORDS,
+        lambda ref: {"id": ref, "status": "processing", "created": 1_700_000_000},
+        prefix="/v1",
+        model="seedance-2",
+        moderation=(400, "content blocked", "invalid_request"),
+        cancels=False,
+        streams=False,
+    ),
+    Upstream(
+        "lumenfall",
+        Lumenfall,
+        FakeLumenfall,
+        LUMENFALL_WIRES,
+        LUMENFALL_WORDS,
+        openai_accepted,
+        prefix="/openai/v1",
+        moderation=(400, "The prompt is not allowed", "CONTENT_POLICY_VIOLATION"),
+        credit=(402, "Insufficient balance: $0.05 required, $0.02 available", "INSUFFICIENT_BALANCE"),
+        stopped_by=(204,),
+        resubmits=True,
+        idempotent=({},),
         streams=False,
     ),
 )
@@ -529,7 +679,7 @@ async def finished(stage: Stage, provider: Provider) -> tuple[Task, Output]:
 async def test_submit_accepted(stage: Stage, provider: Provider) -> None:
     submission = await provider.submit(stage.task())
     assert submission.ref in stage.fake.jobs
-    assert submission.status is Status.queued
+    assert submission.status is stage.upstream.words[stage.fake.waiting]
     assert submission.raw_status == stage.fake.waiting
 
 
@@ -590,8 +740,8 @@ async def test_same_submit_twice_makes_one_task(stage: Stage, upstream: Upstream
     assert list(stage.fake.jobs) == [submission.ref]
 
 
-async def test_resubmit_is_refused_unless_configured(provider: Provider) -> None:
-    assert not provider.can_resubmit
+async def test_resubmit_is_refused_unless_configured(upstream: Upstream, provider: Provider) -> None:
+    assert provider.can_resubmit is upstream.resubmits
 
 
 async def test_submit_rejected(stage: Stage, provider: Provider) -> None:
@@ -719,7 +869,9 @@ async def test_useless_id_is_an_unknown_outcome(stage: Stage, provider: Provider
 async def test_poll_until_completed(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     seen = [(await provider.poll(task)).status for _ in range(3)]
-    assert seen == [Status.queued, Status.in_progress, Status.completed]
+    fake = stage.fake
+    assert seen == [stage.upstream.words[word] for word in (fake.waiting, fake.working, fake.done)]
+    assert seen[-1] is Status.completed
     assert len(stage.fake.submits) == 1
 
 
@@ -870,6 +1022,9 @@ async def test_file_at_no_address_at_all(stage: Stage, provider: Provider, url: 
     task = await stage.submitted(provider)
     stage.fake.elsewhere(task.ref or "", url)
     progress = await provider.poll(task)
+    if progress.failure is not None:
+        assert (progress.status, progress.output, progress.failure.code) == (Status.failed, None, "no_output")
+        return
     with pytest.raises((errors.UpstreamUnavailable, errors.UpstreamGone)):
         await content(provider, task, progress.output)
 
@@ -926,7 +1081,7 @@ async def test_cancel_of_what_is_gone(stage: Stage, provider: Provider) -> None:
 async def test_cancel_that_is_not_certain(stage: Stage, provider: Provider, status: int) -> None:
     task = await stage.submitted(provider)
     stage.fake.script("cancel", Answer(status))
-    assert await provider.cancel(task) is False
+    assert await provider.cancel(task) is (status in stage.upstream.stopped_by)
 
 
 async def test_character(stage: Stage, provider: Provider) -> None:

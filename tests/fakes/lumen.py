@@ -54,7 +54,9 @@ class FakeLumen(Fake):
             "model and prompt are required": bool(asked.get("model") and asked.get("prompt")),
             "duration must be an integer of at least 4": type(duration) is int and duration >= 4,
             "resolution must be 480p, 720p or 1080p": asked.get("resolution", "720p") in ("480p", "720p", "1080p"),
-            "media must be http(s) addresses": all(address.startswith(("http://", "https://")) for address in addresses),
+            "media must be http(s) addresses": all(
+                address.startswith(("http://", "https://")) for address in addresses
+            ),
             "webhook_secret is required with webhook_url": ("webhook_url" in asked) <= ("webhook_secret" in asked),
         }
         for problem, fine in problems.items():

@@ -1,0 +1,171 @@
+"""The schema: migrations up, down and together, what the address may look like, and the plan of the claim."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from conftest import scratch_database, sqlalchemy_url
+from processes import ran
+from sqlalchemy.dialects import postgresql
+
+from app import claims, db, settings
+from app.settings import ConfigurationError
+from app.tables import Base
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[str]:
+    async with scratch_database(postgres) as url:
+        yield sqlalchemy_url(url)
+
+
+def tables(url: str) -> set[str]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return set(sa.inspect(connection).get_table_names())
+
+
+def differences(url: str) -> list[Any]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, Base.metadata))
+
+
+async def test_migrations_make_what_the_tables_say_and_can_be_taken_back(empty: str) -> None:
+    head = await db.migrate(empty)
+    assert await db.schema_revision(empty) == head
+    assert differences(empty) == []
+    assert await db.migrate(empty) is None
+    await asyncio.to_thread(command.downgrade, db.alembic_config(empty), "base")
+    assert tables(empty) == {"alembic_version"}
+    assert await db.migrate(empty) == head
+    assert differences(empty) == []
+    await db.require_current_schema(empty)
+
+
+async def test_many_may_migrate_at_once(empty: str, tmp_path: Path) -> None:
+    await asyncio.gather(*(ran("migrate", cwd=tmp_path, database_url=empty) for _ in range(3)))
+    assert differences(empty) == []
+
+
+async def test_schema_that_is_not_ours_is_refused_with_the_next_step(empty: str) -> None:
+    with pytest.raises(db.SchemaBehind, match=r"is empty, this release needs \w+\. Run\n  video-gateway migrate"):
+        await db.require_current_schema(empty)
+    await db.migrate(empty)
+    engine = sa.create_engine(empty, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update alembic_version set version_num = 'tomorrow'"))
+    for look in (db.require_current_schema, db.migrate):
+        with pytest.raises(db.SchemaBehind, match="tomorrow, which is newer than this release; update video-gateway"):
+            await look(empty)
+
+
+async def test_user_who_may_not_create_tables_is_told_so(empty: str, postgres: str) -> None:
+    role = sa.make_url(empty).database
+    async with await psycopg.AsyncConnection.connect(empty.replace("+psycopg", ""), autocommit=True) as connection:
+        await connection.execute(f"create role {role} login password 'sekret'".encode())
+        try:
+            url = sa.make_url(empty).set(username=role, password="sekret").render_as_string(hide_password=False)
+            with pytest.raises(ConfigurationError, match="cannot be migrated: permission denied") as caught:
+                await db.migrate(url)
+            assert "sekret" not in str(caught.value)
+        finally:
+            await connection.execute(f"drop role {role}".encode())
+
+
+async def test_address_as_people_paste_it(empty: str) -> None:
+    parts = sa.make_url(empty)
+    query = {**parts.query, "sslmode": "disable"}
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+psycopg2"):
+        pasted = parts.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        loaded = settings.load(database_url=" " + pasted.replace("postgresql", scheme, 1) + "\n")
+        assert loaded.database_url is not None
+        assert await db.schema_revision(loaded.database_url.get_secret_value()) is None
+
+
+ROWS = """
+insert into videos ({columns}) select {values} from generate_series(1, 200000) as n;
+insert into attempts ({attempt_columns}) select {attempt_values} from generate_series(1, 200000) as n;
+analyze videos; analyze attempts;
+"""
+DIALECT: Any = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def filled(table: str, **values: str) -> tuple[str, str]:
+    """Column names and SQL values for a row: what is not given is whatever the column takes."""
+    zero = {"VARCHAR": "'x'", "INTEGER": "0", "BOOLEAN": "false", "JSONB": "'[]'::jsonb", "BIGINT": "0"}
+    for column in Base.metadata.tables[table].columns:
+        if not column.nullable and column.name not in values and column.server_default is None:
+            kind = str(column.type.compile(dialect=DIALECT)).partition("(")[0]
+            values[column.name] = zero.get(kind, ":now")
+    return ", ".join(values), ", ".join(values.values())
+
+
+async def test_claim_costs_what_is_due_not_what_exists(empty: str) -> None:
+    """100,000 attempts have ended, 100,000 run and are not due yet, 40 are due."""
+    await db.migrate(empty)
+    columns, values = filled("videos", id="'v' || n", status="'queued'")
+    due = "case when mod(n, 5000) = 0 then :now - interval '1 s' else :now + interval '1 h' end"
+    attempt_columns, attempt_values = filled(
+        "attempts",
+        id="'a' || n",
+        video_id="'v' || n",
+        owner="'owner' || mod(n, 100)",
+        state="case when mod(n, 2) = 0 then 'running' else 'failed' end",
+        upstream_ref="'r'",
+        due_at=due,
+        ended_at="case when mod(n, 2) = 0 then null else :now end",
+    )
+    statements = ROWS.format(
+        columns=columns, values=values, attempt_columns=attempt_columns, attempt_values=attempt_values
+    ).replace(":now", f"'{NOW.isoformat()}'::timestamptz")
+    engine = sa.create_engine(empty, poolclass=sa.NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in statements.split(";"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+    with engine.connect() as connection:
+        connection.execute(sa.text("set local jit = off"))
+        plan = explained(connection)
+    nodes = list(walk(plan["Plan"]))
+    on_attempts = [node for node in nodes if node.get("Relation Name") == "attempts"]
+    assert {node["Node Type"] for node in on_attempts} <= {"Index Scan", "Index Only Scan", "ModifyTable"}, nodes
+    assert "ix_attempts_due_at" in {node.get("Index Name") for node in on_attempts}
+    assert plan["Plan"]["Actual Rows"] == 40
+    assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) <= 200
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 2_000
+    assert plan["Execution Time"] < 100
+
+
+def explained(connection: sa.Connection) -> dict[str, Any]:
+    parameters = {
+        "now": NOW,
+        "lease": "l",
+        "lease_until": NOW,
+        "pins": {},
+        **claims.Slots(submits=100, polls=100, stores=8)._asdict(),
+    }
+    explain = sa.text(f"explain (analyze, buffers, format json) {claims._CLAIM.text}").bindparams(
+        sa.bindparam("pins", type_=sa.JSON)
+    )
+    found = connection.execute(explain, parameters).scalar_one()
+    document = json.loads(found) if isinstance(found, str) else found
+    first: dict[str, Any] = document[0]
+    return first
+
+
+def walk(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node, *(inner for child in node.get("Plans", []) for inner in walk(child))]
