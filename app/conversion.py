@@ -21,6 +21,8 @@ from app.video import (
 
 RATIO_TOLERANCE = 0.02
 """Sizes of the trade are rarely exact: 1360x752 is sold as 16:9."""
+COMMON_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
+"""What a size is called for a model that takes ratios, where it is not known which."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
             found[asked_as] = Problem(why, ("size", "aspect_ratio"))
         else:
             request = request.model_copy(update={"aspect_ratio": near})
+    elif request.aspect_ratio:
+        near = nearest_ratio(request.aspect_ratio, COMMON_RATIOS)
+        request = request.model_copy(update={"aspect_ratio": near or request.aspect_ratio})
     if request.resolution and able.resolutions is not None and request.resolution not in able.resolutions:
         allowed = ", ".join(able.resolutions)
         why = f"it makes {allowed}" if allowed else "its resolution cannot be chosen, only the aspect_ratio"

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pwd
 import shlex
+import signal
 import subprocess
 import tempfile
 import time
@@ -77,11 +78,19 @@ class Embedded:
             except BlockingIOError:
                 return
             else:
-                if self._runs():
-                    self._call("pg_ctl", "stop", "-w", f"-t{PATIENCE_S}", "-m", "fast")
+                self._stop()
             finally:
                 os.close(self._hold)
                 self._hold = None
+
+    def _stop(self) -> None:
+        if not self._runs():
+            return
+        try:
+            self._call("pg_ctl", "stop", "-w", f"-t{PATIENCE_S}", "-m", "fast")
+        except (RuntimeError, subprocess.SubprocessError):  # a directory that was closed or removed under it
+            with suppress(OSError, ValueError):
+                os.kill(int((self._pgdata / "postmaster.pid").read_text().split("\n", 1)[0]), signal.SIGINT)
 
     @contextmanager
     def _gate(self) -> Iterator[None]:

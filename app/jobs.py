@@ -355,6 +355,8 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
     await _move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
     if video is None or video.status.ended:
         return None
+    if video.provider is None:
+        video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     waited = round((now - video.created_at).total_seconds())
     reason = f" Last from the provider: {claim.attempt.error_message}" if claim.attempt.error_message else ""
     await _end(
@@ -415,6 +417,8 @@ async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video 
         video.completed_at = video.ended_at = video.updated_at = now
         return video
     failure = attempts[-1]
+    if video.provider is None:  # nobody accepted it; so it is whom we asked last
+        video.provider, video.upstream_model = failure.provider, failure.upstream_model
     await _end(
         session,
         video,

@@ -37,6 +37,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
 
     An embedded database is migrated; behind the schema of any other it refuses to start.
     """
+    upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(db.url_of(config))
         if config.database_url is None:
@@ -45,7 +46,6 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             await db.require_current_schema(url)
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
         stack.push_async_callback(database.close)
-        upstreams = providers.build(config)
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)

@@ -11,6 +11,7 @@ import sys
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -210,8 +211,12 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigurationError(explain(error, "GATEWAY_")) from None
-    except ValueError as error:  # broken JSON, broken TOML, wrong types of nested variables
-        raise ConfigurationError(f"the configuration cannot be read: {error}") from None
+    except TOMLDecodeError as error:
+        raise ConfigurationError(f"{os.environ.get('GATEWAY_CONFIG', 'gateway.toml')} is not TOML: {error}") from None
+    except ValueError as error:  # broken JSON, wrong types of nested variables
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"GATEWAY_{field[1].upper()}" if field else "the configuration"
+        raise ConfigurationError(f"{name}: expected a JSON document; one variable for each part is easier") from None
 
 
 def export(**values: object) -> None:

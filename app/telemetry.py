@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from structlog.tracebacks import ExceptionDictTransformer
 
 from app.settings import Settings, is_terminal
 
@@ -38,6 +39,9 @@ QUEUE_AGE = Gauge(
     "gateway_queue_age_seconds", "How long the oldest due task has been waiting for a worker.", registry=REGISTRY
 )
 
+_WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
+"""The variables of a traceback's frames are where keys and addresses are."""
+
 log = structlog.stdlib.get_logger("gateway")
 
 
@@ -51,9 +55,9 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_WITHOUT_LOCALS), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

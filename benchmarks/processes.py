@@ -15,7 +15,7 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psutil  # type: ignore[import-untyped]  # the types are a package of their own, for three calls
+import psutil
 
 from benchmarks.load import Load, Result
 

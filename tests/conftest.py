@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,13 +49,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    directory = tmp_path_factory.mktemp("data")
-    for parent in (directory, *directory.parents):  # the embedded server may run as another user
-        if parent.owner() == Path.home().owner() and parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            parent.chmod(parent.stat().st_mode | 0o711)
-    server = db.start_embedded(directory)
-    yield server.get_uri()
-    server.cleanup()
+    # Not under pytest's own directory, which every other run of this user locks again, even while we are running.
+    with tempfile.TemporaryDirectory(prefix="gateway-tests-") as directory:
+        Path(directory).chmod(0o711)  # the embedded server may run as another user
+        server = db.start_embedded(Path(directory))
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")

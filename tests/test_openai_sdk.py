@@ -17,6 +17,8 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, sample_mp4, serve
 from openai import AsyncOpenAI, OpenAI
 
+from app.video import OPTIONAL_PARAMETERS
+
 pytestmark = pytest.mark.anyio
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
@@ -148,7 +150,9 @@ async def test_a_json_body_by_its_header(sdk: Sdk) -> None:
     video = await sdk.client.videos.create(
         prompt="x", model="sandbox/slow", seconds="8", extra_headers=headers, extra_body={"metadata": {"k": "v"}}
     )
-    assert (video.seconds, video.model_extra) == ("8", {"output": None, "metadata": {"k": "v"}})
+    assert video.seconds == "8"
+    assert video.model_extra is not None
+    assert (video.model_extra["output"], video.model_extra["metadata"]) == (None, {"k": "v"})
 
 
 async def test_create_and_poll_ends_with_a_failed_video(sdk: Sdk) -> None:
@@ -260,7 +264,26 @@ async def test_models(sdk: Sdk) -> None:
     models = [model.id async for model in sdk.client.models.list()]
     assert {"sandbox/testcard", "sandbox/slow"} <= set(models)
     model = await sdk.client.models.retrieve("sandbox/testcard")
-    assert model.to_dict() == {"id": "sandbox/testcard", "object": "model", "created": 0, "owned_by": "sandbox"}
+    assert model.to_dict() == {
+        "id": "sandbox/testcard",
+        "object": "model",
+        "created": 0,
+        "owned_by": "sandbox",
+        "routes": ["sandbox/testcard"],
+        "capabilities": {
+            "seconds": {"minimum": 1.0, "maximum": 60.0, "whole": True},
+            "default_seconds": 4.0,
+            "sizes": None,
+            "aspect_ratios": None,
+            "resolutions": None,
+            "parameters": sorted(OPTIONAL_PARAMETERS),
+            "media": ["upload", "url"],
+            "operations": ["edit", "extend", "generate", "remix"],
+            "n": {"minimum": 1, "maximum": 4},
+            "passes_unknown_fields": True,
+        },
+        "pricing": {"currency": "USD", "per_second": {"any": 0.0}},
+    }
     with pytest.raises(openai.NotFoundError, match="sandbox/testcard"):
         await sdk.client.models.retrieve("sandbox/tescard")
 

@@ -118,7 +118,12 @@ async def test_the_whole_video_object(gateway: Running) -> None:
         "error": None,
         "output": None,
         "metadata": {},
+        "provider": "sandbox",
+        "cost_estimate": 0.0,
+        "cost": None,
+        "cost_currency": "USD",
     }
+    assert response.headers["x-gateway-provider"] == "sandbox"
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["openai-poll-after-ms"] == "1000"
     assert response.headers["x-request-id"].startswith("req_")
@@ -368,8 +373,26 @@ async def test_a_request_that_names_no_model_and_there_is_no_default(start_gatew
 
 
 async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
-    error = error_of(await gateway.client.post("/v1/videos?dryRun=true", json={"prompt": "p"}), 400)
-    assert (error["param"], error["code"]) == ("dryRun", "unsupported_parameter")
+    answer = await gateway.client.post("/v1/videos?dryRun=true", json={"prompt": "p", "seconds": 8, "n": 2})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "estimated": True,
+        "model": "sandbox/testcard",
+        "provider": "sandbox",
+        "total_cost_micros": 0,
+        "currency": "USD",
+        "components": [
+            {
+                "type": "output",
+                "metric": "second",
+                "quantity": 16.0,
+                "billable_quantity": 16.0,
+                "unit_price": 0.0,
+                "total_cost": 0,
+            }
+        ],
+    }
+    error_of(await gateway.client.post("/v1/videos?dryRun=true", json={"prompt": "p", "seconds": 0}), 400)
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
 
 

@@ -186,7 +186,7 @@ async def test_first_key_is_not_in_the_log_of_a_server_with_a_database_of_ours(
         assert (tmp_path / "data" / "secrets" / "api-key").read_text() not in child.printed
 
 
-async def test_what_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
+async def test_what_is_wrong_is_said_in_one_message(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -211,7 +211,7 @@ async def test_what_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
             ("0", {"data_dir": "/proc/none"}, "video-gateway: the embedded PostgreSQL under /proc/none/postgres does "),
         ]
         children = await asyncio.gather(
-            *(ran("serve", "--port", port, cwd=tmp_path, code=1, **settings) for port, settings, _ in wrong)
+            *(ran("serve", "--port", port, cwd=home, code=1, **settings) for port, settings, _ in wrong)
         )
     for child, (_, _, message) in zip(children, wrong, strict=True):
         said = [line for line in child.err if line.startswith(message)]

@@ -13,8 +13,8 @@ from fastapi import Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from app import errors, ids, jobs, media, mp4, videos
-from app.db import Database
+from app import errors, ids, jobs, media, mp4, usage, videos
+from app.db import Database, unavailable
 from app.dialects.bodies import Body, fingerprint
 from app.keys import Authenticator, Caller
 from app.providers.base import Provider
@@ -158,6 +158,7 @@ async def create(
     key and a hash of its request.
     """
     plan = gateway.router.plan(request, only_provider=only_provider)
+    estimate = usage.estimate(gateway.settings, plan.routes[0], plan.request)
     key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
@@ -171,13 +172,15 @@ async def create(
                 shown_model=shown_model or request.model,
                 routes=[route.name for route in plan.routes],
                 warnings=plan.warnings,
+                cost_estimate_micros=estimate.micros if estimate else None,
                 idempotency_key=key,
                 idempotency_hash=hashed,
                 deadline_s=gateway.settings.job_deadline_s,
                 now=gateway.clock(),
             )
-    except BaseException:
-        await uploads.discard(gateway)
+    except BaseException as error:
+        if not unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
+            await uploads.discard(gateway)
         raise
     if created.replayed:
         await uploads.discard(gateway)

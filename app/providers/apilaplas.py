@@ -10,26 +10,23 @@ which nothing is published: `id`, `state`, `failure_reason`, `assets.video` as a
 it, and that many generations come as an array, bare or under `data` or `generations`.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from app import errors
-from app.providers.base import CONTENT_POLICY_WORDS, Provider, ProviderConfig, Task
-from app.telemetry import log
-from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status, Submission
+from app.providers.answers import file_url
+from app.providers.base import Provider, ProviderConfig, Task
+from app.video import Capabilities, Media, Operation, Progress, Status, Submission
 
 GENERATION = "/v2/generate/video/luma-ai/generation"
 GENERATIONS = "/v2/generate/video/luma-ai/generations"
 
-MAX_REF_CHARACTERS = 512
 DEFAULT_RATIO = "16:9"
-"""Sent where a request says nothing: this vendor insists on a ratio."""
-MODERATION_WORDS = (*CONTENT_POLICY_WORDS, "blacklist")
-"""Luma's `failure_reason` speaks of blacklisted words."""
+"""Sent where a request says nothing: this vendor insists on a ratio, for an extension too, and what shape the source
+has is not known here."""
 
 LUMA = Capabilities(
     aspect_ratios=("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21"),
@@ -62,7 +59,7 @@ class Apilaplas(Provider):
     polls_at_once = 50
 
     class Config(ProviderConfig):
-        api_key: SecretStr
+        api_key: SecretStr = Field(min_length=1)
         """The vendor's pages write it as LAPLASAPI_KEY."""
         base_url: str = "https://api.apilaplas.com"
 
@@ -70,17 +67,7 @@ class Apilaplas(Provider):
 
     async def submit(self, task: Task) -> Submission:
         response = await self.call("submit", "POST", GENERATION, json=self._body(task))
-        job = self.json("submit", response)
-        ref = job.get("id")
-        if not isinstance(ref, str) or not _is_sane(ref):
-            raise self.unreadable("submit", "the answer carries no usable id", response)
-        raw = job.get("state")
-        status = self._status(raw) if isinstance(raw, str) else Status.queued
-        return Submission(
-            ref=ref,
-            status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
-            raw_status=self.scrub(raw[:100]) if isinstance(raw, str) else None,
-        )
+        return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:
         response = await self.call("poll", "GET", GENERATION, params={"generation_id": task.ref or ""})
@@ -90,10 +77,15 @@ class Apilaplas(Provider):
         return progress
 
     async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
-        """See the base class. What an unknown id does to the whole request is not documented: where that is refused,
-        what is raised is no word on any one of the tasks."""
+        """See the base class. What one unknown id does to the whole request is not documented: a 404 for all of it is
+        raised as `UpstreamRejected`, since it must not count as a strike against each task."""
         params = {"generation_ids[]": [task.ref or "" for task in tasks]}
-        response = await self.call("poll", "GET", GENERATIONS, params=params)
+        try:
+            response = await self.call("poll", "GET", GENERATIONS, params=params)
+        except errors.UpstreamGone as error:
+            raise errors.UpstreamRejected(
+                error.message, provider=self.name, upstream_status=error.upstream_status, body=error.body
+            ) from error
         found = {job.get("id"): job for job in self._jobs(response) if isinstance(job.get("id"), str)}
         return {
             task.id: self._progress(found[task.ref], response) if task.ref in found else self._missing(response)
@@ -158,38 +150,18 @@ class Apilaplas(Provider):
 
     def _progress(self, job: dict[str, Any], response: httpx.Response) -> Progress | errors.UpstreamError:
         """How far one generation is, or what is wrong with what was said of it."""
-        raw = job.get("state")
-        if not isinstance(raw, str):
+        if not isinstance(job.get("state"), str):
             return self.unreadable("poll", "the answer carries no state", response)
-        status = self._status(raw)
-        url = _file_url(job) if status is Status.completed else None
-        failure = None
-        if status is Status.completed and url is None:
-            status = Status.failed
-            message = f"{self.name} reports the video as {self.scrub(raw[:100])} but names no file"
-            failure = Failure(code="no_output", message=message)
-        elif status is Status.failed:
-            failure = self._failure(job, raw)
-        return Progress(
-            status=status,
-            raw_status=self.scrub(raw[:100]),
-            output=Output(url=url) if url else None,
-            failure=failure,
-        )
-
-    def _status(self, raw: str) -> Status:
-        status = STATUS.get(raw[:100].lower())
-        if status is None:
-            log.warning("unknown upstream status, taken as still running", provider=self.name, status=raw[:100])
-        return status or Status.in_progress
-
-    def _failure(self, job: dict[str, Any], raw: str) -> Failure:
-        said = job.get("failure_reason") or ""
-        message = self.scrub(said if isinstance(said, str) else json.dumps(said))
-        moderated = any(word in message.lower() for word in MODERATION_WORDS)
-        return Failure(
-            code=errors.ContentPolicy.default_code if moderated else errors.UpstreamFailed.default_code,
-            message=message or f"{self.name} reports the video as {self.scrub(raw[:100])}",
+        status, raw = self.status_of(STATUS, job["state"])
+        assets, video = (found if isinstance(found := job.get(name), dict) else {} for name in ("assets", "video"))
+        reason = job.get("failure_reason")
+        blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a prompt that it will not have
+        return self.learned(
+            status,
+            raw,
+            url=file_url(assets.get("video"), video.get("url")),
+            error=reason,
+            code=errors.ContentPolicy.default_code if blacklisted else None,
         )
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
@@ -202,17 +174,3 @@ class Apilaplas(Provider):
         if isinstance(said, list):
             return None, "; ".join(str(complaint) for complaint in said)
         return (None, said) if isinstance(said, str) else super().read_error(response)
-
-
-def _is_sane(ref: str) -> bool:
-    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
-    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
-
-
-def _file_url(job: dict[str, Any]) -> str | None:
-    for name, inner in (("assets", "video"), ("video", "url")):
-        place = job.get(name)
-        url = place.get(inner) if isinstance(place, dict) else None
-        if isinstance(url, str) and url.startswith(("http://", "https://")):
-            return url
-    return None

@@ -15,21 +15,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app import errors, net
+from app.providers.answers import is_usable, plain, retry_after_s
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Capabilities, Failure, Media, Output, Progress, Status, Submission, VideoRequest
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """An answer that is not a file is never longer than this."""
 MAX_REDIRECTS = 5
-MAX_REF_CHARACTERS = 512
 CHUNK_BYTES = 2**20
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
@@ -287,7 +285,7 @@ class Provider(ABC):
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise self.unreadable(verb, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+        return httpx.Response(response.status_code, headers=plain(response.headers), content=bytes(body))
 
     def json(self, verb: str, response: httpx.Response) -> dict[str, Any]:
         """The answer as a JSON object; anything else is what `unreadable` makes of it."""
@@ -302,7 +300,7 @@ class Provider(ABC):
     def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
         """The id in an answer; one that cannot be used is what `unreadable` makes of it."""
         ref = document.get("id")
-        if not isinstance(ref, str) or not _is_sane(ref):
+        if not is_usable(ref):
             raise self.unreadable(verb, "the answer carries no usable id", response)
         return ref
 
@@ -456,52 +454,3 @@ class Provider(ABC):
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file in circles", provider=self.name)
-
-
-def segment(ref: str | None, *, safe: str = "") -> str:
-    """An upstream's id as part of a path: it is their invention, and must not leave its place."""
-    return quote(ref or "", safe=safe)
-
-
-def file_url(*said: Any) -> str | None:
-    """The first of these that can be the address of a file."""
-    for url in said:
-        if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
-            try:
-                httpx.URL(url)
-            except (httpx.InvalidURL, ValueError):
-                continue
-            return url
-    return None
-
-
-def _is_sane(ref: str) -> bool:
-    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
-    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
-
-
-def retry_after_s(headers: httpx.Headers) -> float | None:
-    """Seconds to wait as the answer says: `retry-after-ms`, then `retry-after` in seconds or as an HTTP date."""
-    try:
-        if "retry-after-ms" in headers:
-            return _bounded(float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        try:
-            return _bounded(float(value))
-        except ValueError:
-            return _bounded(parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
-
-
-def _bounded(seconds: float) -> float:
-    """Between now and tomorrow: `inf` is a float too."""
-    return max(0.0, min(seconds, 86_400.0))
-
-
-def _plain(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """Headers without those that describe an encoding which is already undone, as bytes: they need not be ASCII."""
-    undone = (b"content-encoding", b"content-length")
-    return [(name, value) for name, value in headers.raw if name.lower() not in undone]

@@ -1,4 +1,4 @@
-"""Luma as the reseller gpt.ge sells it (api.gpt.ge, also called V-API). None of it tried live.
+"""Luma as the reseller gpt.ge sells it. None of it tried live.
 
 Wire: gpt.morphogen.top/en/video/luma/generate.html, query-single.html and expand.html, read 2026-11-21; inner fields
 of an answer and all states but `pending` from the pages of sibling resellers with the same adapter (v98store, kkiai,
@@ -7,27 +7,23 @@ no list. An extension takes neither `loop` nor `aspect_ratio`.
 Not sent: `duration`, `resolution` and `model_name`, which only siblings document, so length and resolution cannot be
 chosen here; siblings' `POST /luma/tasks` for many tasks at once. A remix exists nowhere: an extension is not one.
 Inferred: that errors look as in new-api, the panel software of such resellers: `{"code", "message", "data"}` or
-OpenAI's envelope, and that a callback needs no answer beyond 200.
+OpenAI's envelope. What a call of `notify_hook` carries is documented nowhere, and is never read.
 """
 
-import json
 from typing import Any
-from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from app import errors
-from app.providers.base import CONTENT_POLICY_WORDS, Provider, ProviderConfig, Task
-from app.telemetry import log
-from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status, Submission
+from app.providers.answers import file_url, segment
+from app.providers.base import Provider, ProviderConfig, Task
+from app.video import Capabilities, Media, Operation, Progress, Status, Submission
 
-MAX_REF_CHARACTERS = 512
+PATH = "/luma/generations"
 
 REFUSED = ("invalid_request", "sensitive_words_detected")
-"""new-api's words for what it refuses before it hands a request on. See `GptGe._refusal`."""
-MODERATION_WORDS = (*CONTENT_POLICY_WORDS, "blacklist")
-"""Luma's own `failure_reason` speaks of blacklisted words."""
+"""new-api's words for what it refuses before it hands a request on. See `GptGe.ref_of`."""
 
 MODELS = {
     "luma": Capabilities(
@@ -65,51 +61,35 @@ class GptGe(Provider):
     poll_interval_s = 3
 
     class Config(ProviderConfig):
-        api_key: SecretStr
+        api_key: SecretStr = Field(min_length=1)
         """A token from the console of gpt.ge."""
         base_url: str = "https://api.gpt.ge"
 
     config: Config
 
     async def submit(self, task: Task) -> Submission:
-        path = "/luma/generations"
+        path = PATH
         if task.request.operation is Operation.extend:
             if task.source_ref is None:
                 raise errors.UpstreamRejected(f"{self.name} can only extend a video it has made", provider=self.name)
-            path = _path(task.source_ref, "/extend")
+            path = f"{PATH}/{segment(task.source_ref)}/extend"
         response = await self.call("submit", "POST", path, json=await self._body(task))
-        job = self.json("submit", response)
-        ref = job.get("id")
-        if not isinstance(ref, str) or not _is_sane(ref):
-            raise self._refusal(response)
-        raw = job.get("state")
-        status = self._status(raw) if isinstance(raw, str) else Status.queued
-        return Submission(
-            ref=ref,
-            status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
-            raw_status=self.scrub(raw[:100]) if isinstance(raw, str) else None,
-        )
+        return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:
-        response = await self.call("poll", "GET", _path(task.ref))
+        response = await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}")
         job = self.json("poll", response)
-        raw = job.get("state")
-        if not isinstance(raw, str):
+        if not isinstance(job.get("state"), str):
             raise self.unreadable("poll", "the answer carries no state", response)
-        status = self._status(raw)
-        url = _file_url(job) if status is Status.completed else None
-        failure = None
-        if status is Status.completed and url is None:
-            status = Status.failed
-            message = f"{self.name} reports the video as {self.scrub(raw[:100])} but names no file"
-            failure = Failure(code="no_output", message=message)
-        elif status is Status.failed:
-            failure = self._failure(job, raw)
-        return Progress(
-            status=status,
-            raw_status=self.scrub(raw[:100]),
-            output=Output(url=url) if url else None,
-            failure=failure,
+        status, raw = self.status_of(STATUS, job["state"])
+        reason = job.get("failure_reason")
+        blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a prompt that it will not have
+        return self.learned(
+            status,
+            raw,
+            url=file_url(*(_at(job, place) for place in FILE_AT)),
+            error=reason,
+            code=errors.ContentPolicy.default_code if blacklisted else None,
         )
 
     async def _body(self, task: Task) -> dict[str, Any]:
@@ -138,34 +118,21 @@ class GptGe(Provider):
             return None
         return picture.url or await task.data_url(picture)
 
-    # Reading answers
+    # Reading errors
 
-    def _status(self, raw: str) -> Status:
-        status = STATUS.get(raw[:100].lower())
-        if status is None:
-            log.warning("unknown upstream status, taken as still running", provider=self.name, status=raw[:100])
-        return status or Status.in_progress
-
-    def _failure(self, job: dict[str, Any], raw: str) -> Failure:
-        said = job.get("failure_reason") or ""
-        message = self.scrub(said if isinstance(said, str) else json.dumps(said))
-        moderated = any(word in message.lower() for word in MODERATION_WORDS)
-        return Failure(
-            code=errors.ContentPolicy.default_code if moderated else errors.UpstreamFailed.default_code,
-            message=message or f"{self.name} reports the video as {self.scrub(raw[:100])}",
-        )
-
-    def _refusal(self, response: httpx.Response) -> errors.UpstreamError:
-        """What a 2xx without an id means. An error envelope there is documented nowhere, and most words of new-api
-        may also follow on a task that its upstream took: nobody knows. The words in `REFUSED` are said before anything
-        is handed on, and are trusted only for a verdict that ends the job: never for one that sends it again."""
+    def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
+        """The id, or what a 2xx without one means. An error envelope there is documented nowhere, and most words of
+        new-api may also follow on a task that its upstream took: nobody knows. The words in `REFUSED` are said before
+        anything is handed on, and are trusted only for a verdict that ends the job: never for one that sends it again.
+        """
         code, message = self.read_error(response)
+        if document.get("id") is not None or not (code or message):
+            return super().ref_of(verb, document, response)
         if code not in REFUSED:
             said = self.scrub(" ".join(filter(None, (code, message))))
-            why = f"the answer carries no usable id: {said}" if said else "the answer carries no usable id"
-            return self.unreadable("submit", why, response)
+            raise self.unreadable(verb, f"the answer carries no usable id: {said}", response)
         kind = errors.ContentPolicy if code == "sensitive_words_detected" else errors.UpstreamRejected
-        return kind(
+        raise kind(
             self.scrub(message) or f"{self.name} answered {code}",
             provider=self.name,
             upstream_status=response.status_code,
@@ -173,21 +140,8 @@ class GptGe(Provider):
         )
 
 
-def _path(ref: str | None, tail: str = "") -> str:
-    """An upstream's id is its own invention: it must not leave its place in the path."""
-    return f"/luma/generations/{quote(ref or '', safe='')}{tail}"
-
-
-def _is_sane(ref: str) -> bool:
-    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
-    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
-
-
-def _file_url(job: dict[str, Any]) -> str | None:
-    for place in FILE_AT:
-        found: Any = job
-        for name in place:
-            found = found.get(name) if isinstance(found, dict) else None
-        if isinstance(found, str) and found.startswith(("http://", "https://")):
-            return found
-    return None
+def _at(job: dict[str, Any], place: tuple[str, ...]) -> Any:
+    found: Any = job
+    for name in place:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

@@ -16,7 +16,8 @@ import httpx
 from pydantic import Field, SecretStr, field_validator
 
 from app import errors
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.providers.answers import file_url, segment
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
 from app.video import MAX_SECONDS, Capabilities, Media, Progress, Status, Submission
 
 PATH = "/v1/videos/generations"

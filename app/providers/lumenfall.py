@@ -20,7 +20,8 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.providers.answers import file_url, segment
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
 from app.video import Capabilities, Media, Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)

@@ -15,7 +15,8 @@ import httpx
 from pydantic import Field, SecretStr, field_validator
 
 from app import errors
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task, file_url, segment
+from app.providers.answers import file_url, segment
+from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
 from app.video import Capabilities, Progress, Status, Submission
 
 PATH = "/v1/video/generations"

@@ -22,6 +22,7 @@ import httpx
 from pydantic import Field
 
 from app import errors
+from app.providers.answers import file_url, segment
 from app.providers.base import (
     CANCELLED_WORDS,
     Download,
@@ -30,8 +31,6 @@ from app.providers.base import (
     ReadMedia,
     Task,
     Upload,
-    file_url,
-    segment,
 )
 from app.video import (
     OPTIONAL_PARAMETERS,

@@ -43,6 +43,7 @@ ABLE = Capabilities(
     default_size=DEFAULT_SIZE,
     parameters=frozenset(OPTIONAL_PARAMETERS),
     operations=frozenset(Operation),
+    prices={"": 0},
     passes_extra=True,
 )
 MODELS = {"testcard": ABLE, "slow": ABLE, "fail": ABLE, "reject": ABLE}

@@ -53,7 +53,7 @@ class FakeGptGe(Fake):
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)
-        self.jobs[ref].raw["video"] = {"url": url, "width": 1360, "height": 752, "download_url": url}
+        self.jobs[ref].raw = {"video": {"url": url, "download_url": url}, "video_raw": None}
 
     def refuse(self, status: int, message: str, code: str | None = None) -> Response:
         return as_json({"code": code or "error", "message": message, "data": None}, status)

@@ -1,0 +1,62 @@
+"""What the parts of an answer mean, whoever gave it: ids, file addresses, headers. Pure; nothing here trusts a byte."""
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeGuard
+from urllib.parse import quote
+
+import httpx
+
+MAX_REF_CHARACTERS = 512
+
+
+def segment(ref: str | None, *, safe: str = "") -> str:
+    """An upstream's id as part of a path: it is their invention, and must not leave its place."""
+    return quote(ref or "", safe=safe)
+
+
+def file_url(*said: Any) -> str | None:
+    """The first of these that can be the address of a file."""
+    for url in said:
+        if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
+            try:
+                httpx.URL(url)
+            except (httpx.InvalidURL, ValueError):
+                continue
+            return url
+    return None
+
+
+def is_usable(ref: object) -> TypeGuard[str]:
+    """Whether an upstream's id can be stored, and can stand in a path."""
+    if not isinstance(ref, str):
+        return False
+    storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
+    return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
+
+
+def retry_after_s(headers: httpx.Headers) -> float | None:
+    """Seconds to wait as the answer says: `retry-after-ms`, then `retry-after` in seconds or as an HTTP date."""
+    try:
+        if "retry-after-ms" in headers:
+            return _bounded(float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        try:
+            return _bounded(float(value))
+        except ValueError:
+            return _bounded(parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float:
+    """Between now and tomorrow: `inf` is a float too."""
+    return max(0.0, min(seconds, 86_400.0))
+
+
+def plain(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
+    """Headers without those that describe an encoding which is already undone, as bytes: they need not be ASCII."""
+    undone = (b"content-encoding", b"content-length")
+    return [(name, value) for name, value in headers.raw if name.lower() not in undone]

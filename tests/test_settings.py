@@ -1,0 +1,201 @@
+"""Settings: where they come from, which source wins, and how a mistake is told without telling the value."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from app import providers
+from app.routing import Router
+from app.settings import ConfigurationError, Settings, load
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"GATEWAY_{name}", value)
+
+
+def shown_keys(settings: Settings) -> list[str]:
+    return [key.get_secret_value() for key in settings.api_keys]
+
+
+def refused(*parts: str) -> str:
+    """Load; it has to fail with a message that names all of these."""
+    with pytest.raises(ConfigurationError) as caught:
+        providers.build(load())
+    message = str(caught.value)
+    for part in parts:
+        assert part in message
+    assert "sekret" not in message
+    assert "sekret" not in repr(caught.value.__cause__)
+    return message
+
+
+def test_environment_beats_dotenv_beats_toml_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load().port, load().host, load().lease_s, load().log_level) == (8080, "127.0.0.1", 60, "info")
+    Path("gateway.toml").write_text('port = 1\nhost = "toml"\nlease_s = 11\n')
+    Path(".env").write_text("GATEWAY_PORT=2\nGATEWAY_HOST=dotenv\n")
+    set_all(monkeypatch, PORT="3")
+    settings = load()
+    assert (settings.port, settings.host, settings.lease_s, settings.log_level) == (3, "dotenv", 11, "info")
+    assert load(port=4).port == 4
+
+
+def test_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gateway.toml").write_text("port = 1\n")
+    set_all(monkeypatch, PORT="", DATABASE_URL="")
+    assert (load().port, load().database_url) == (1, None)
+
+
+def test_toml_file_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gateway.toml").write_text("port = 1\n")
+    Path("other.toml").write_text("port = 2\n")
+    Path("third.toml").write_text("port = 3\n")
+    Path(".env").write_text("GATEWAY_CONFIG=other.toml\n")
+    assert load().port == 2
+    set_all(monkeypatch, CONFIG="third.toml")
+    assert load().port == 3
+    set_all(monkeypatch, CONFIG="none.toml")
+    refused("GATEWAY_CONFIG names none.toml, and there is no such file")
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("one", ["one"]),
+        ("one,two", ["one", "two"]),
+        (" one , two two ,", ["one", "two two"]),
+        ('["one", "two, too"]', ["one", "two, too"]),
+        ("[]", []),
+    ],
+)
+def test_lists_are_comma_separated_or_json(text: str, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, API_KEYS=text)
+    assert shown_keys(load()) == keys
+
+
+def test_lists_of_networks_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, ALLOW_NETWORKS="10.1.0.0/16, ::1", PROVIDERS__UP__KIND="openai")
+    set_all(monkeypatch, PROVIDERS__UP__BASE_URL="http://h/v1", PROVIDERS__UP__MODELS="wan-2.2, other")
+    settings = load()
+    assert settings.allow_networks == [ip_network("10.1.0.0/16"), ip_network("::1/128")]
+    assert providers.build(settings)["up"].listed == ("wan-2.2", "other")
+
+
+def test_providers_and_aliases_in_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gateway.toml").write_text("""
+api_keys = ["a", "b, c"]
+
+[providers.studio]
+kind = "openai"
+base_url = "http://10.1.0.5:8000/v1/"
+models = ["wan-2.2"]
+
+[models."sora-2"]
+routes = ["studio/wan-2.2", "sandbox/testcard"]
+unsupported = "drop"
+""")
+    set_all(monkeypatch, PROVIDERS__STUDIO__API_KEY="sekret")  # a secret need not be in the file
+    settings = load()
+    assert shown_keys(settings) == ["a", "b, c"]
+    built = providers.build(settings)
+    assert list(built) == ["studio", "sandbox"]
+    assert built["studio"].config.base_url == "http://10.1.0.5:8000/v1"
+    assert built["studio"].config.api_key is not None
+    routes = [route.name for route in Router(settings, built).routes("sora-2")]
+    assert routes == ["studio/wan-2.2", "sandbox/testcard"]
+    assert settings.models["sora-2"].unsupported == "drop"
+
+
+def test_nothing_secret_in_the_settings_when_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(
+        monkeypatch,
+        DATABASE_URL="postgres://u:sekret1@h/db",
+        API_KEYS="sekret2",
+        ADMIN_KEY="sekret3",
+        PEPPER="sekret4",
+        PROVIDERS__UP__KIND="openai",
+        PROVIDERS__UP__BASE_URL="http://h/v1",
+        PROVIDERS__UP__API_KEY="sekret5",
+    )
+    settings = load()
+    built = providers.build(settings)
+    shown = (
+        f"{settings!r} {settings} {built!r} {built['up'].config!r} {settings.model_dump_json(exclude={'providers'})}"
+    )
+    assert "sekret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("PORT", "sekret", "valid integer"),
+        ("PORT", "70000", "65535"),
+        ("LEASE_S", "1", "greater than or equal to 5"),
+        ("API_KEYS", "sekret\tkey", "one line of printable ASCII characters"),
+        ("API_KEYS", "[sekret", ""),
+        ("ALLOW_NETWORKS", "sekret", ""),
+        ("DATABASE_URL", "mysql://u:sekret@h/db", "expected postgresql://user:password@host:5432/database"),
+        ("PUBLIC_URL", "sekret", "expected an address such as https://video.example.com"),
+        ("STORAGE_URL", "ftp://sekret", "expected file:///path or s3://bucket/prefix"),
+        ("LOG_FORMAT", "sekret", "'auto', 'json' or 'console'"),
+        ("MODELS", '{"m": {"routes": []}}', "at least 1 item"),
+        ("PROVIDERS", "sekret", ""),
+        ("PROVIDERS__UP", "sekret", ""),
+    ],
+)
+def test_mistake_names_the_variable_and_never_the_value(
+    name: str, value: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, **{name: value})
+    refused(f"GATEWAY_{name}", hint)
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, PORT="x", LEASE_S="y")
+    assert len(refused("GATEWAY_PORT: ", "GATEWAY_LEASE_S: ").splitlines()) == 2
+
+
+def test_broken_toml_is_told_with_its_place() -> None:
+    Path("gateway.toml").write_text('port = 1\npepper = "sekret\n')
+    refused("gateway.toml", "line 2")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("KIND", "opnai", "expected one of"),
+        ("BASE_URL", "sekret.example", "expected an address such as https://api.example.com/v1"),
+        ("API_KEYY", "sekret", "not permitted"),
+        ("TIMEOUT_S", "sekret", "valid number"),
+        ("ENABLED", "sekret", "valid boolean"),
+    ],
+)
+def test_mistake_in_a_provider_names_the_variable(
+    field: str, value: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"KIND": "openai", "BASE_URL": "http://h/v1", field: value}
+    set_all(monkeypatch, **{f"PROVIDERS__UP__{name}": text for name, text in given.items()})
+    refused(f"GATEWAY_PROVIDERS__UP__{field}: ", hint)
+
+
+def test_provider_without_what_it_needs_is_left_out_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_all(monkeypatch, PROVIDERS__UP__KIND="openai", PROVIDERS__UP__API_KEY="sekret")
+    assert list(providers.build(load())) == ["sandbox"]
+    said = "".join(capsys.readouterr())
+    assert re.search(r"provider left out.*GATEWAY_PROVIDERS__UP__BASE_URL", said)
+    assert "sekret" not in said
+
+
+def test_provider_can_be_taken_out_without_deleting_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, PROVIDERS__SANDBOX__ENABLED="false")
+    assert providers.build(load()) == {}
+
+
+def test_data_dir_is_absolute_before_anybody_changes_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load().data_dir == tmp_path / "data"
+    set_all(monkeypatch, DATA_DIR="~/films")
+    assert load().data_dir == Path.home() / "films"
