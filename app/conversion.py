@@ -16,6 +16,7 @@ from app.video import (
     SIZE,
     Capabilities,
     Media,
+    Operation,
     VideoRequest,
 )
 
@@ -32,6 +33,8 @@ class Problem:
     why: str
     drop: tuple[str, ...]
     """The fields of the request that would have to go."""
+    forced: bool = False
+    """Whether the client could not help saying it: left out with a warning rather than refused."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,18 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
     if request.operation not in able.operations:
         can = ", ".join(sorted(able.operations))
         found["operation"] = Problem(f"it cannot {request.operation}; it can {can}", ())
-    _check_seconds(request, able, found)
-    request = _fit_size(request, able, found)
+    inherited = request.source is not None and request.source.video_id is not None
+    if not inherited or request.operation is Operation.extend:
+        _check_seconds(request, able, found)
+    if not inherited:  # else the shape is the source's, not the client's wish
+        request = _fit_size(request, able, found)
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
             found[name] = Problem("it has no such parameter", (name,))
     _check_media(request, able, can_link, found)
     if not able.passes_extra:
-        found |= {name: Problem("it has no such parameter", (name,)) for name in request.extra}
+        strange = request.extra.keys() - able.vendor_fields
+        found |= {name: Problem("it has no such parameter", (name,)) for name in sorted(strange)}
     return Fitted(request, found)
 
 
@@ -84,7 +91,8 @@ def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, P
     elif request.seconds not in able.seconds:
         allowed = ", ".join(f"{seconds:g}" for seconds in able.seconds)
         why = f"it makes {allowed} seconds" if allowed else "its length cannot be chosen"
-        found["seconds"] = Problem(why, ("seconds",))
+        # OpenAI's API insists on a length for an extension, also where the vendor decides.
+        found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation is Operation.extend)
 
 
 def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> VideoRequest:

@@ -109,7 +109,9 @@ class Router:
             return Plan(able, _with_defaults(request, self._able(able[0])))
         route, fitted = min(found, key=lambda entry: len(entry[1].problems))
         alias = self.aliases.get(request.model)
-        if alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems:
+        forced = all(problem.forced for problem in fitted.problems.values())
+        drop = alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems
+        if forced or drop:
             warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
             return Plan((route,), fitted.without_problems, warnings)
         name, problem = next(iter(fitted.problems.items()))

@@ -200,8 +200,12 @@ class Steps:
             answers = await provider.poll_many(tasks)
             await self._heard(provider)
         except errors.UpstreamError as error:
-            answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
             await self._heard(provider, error)
+            if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one of them may spoil it for all
+                for claim in claims:
+                    await self._poll(claim)
+                return
+            answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
         missing = errors.UpstreamGone("the answer leaves the task out", provider=provider.name)
         for claim in claims:
             with structlog.contextvars.bound_contextvars(video=claim.video.id, attempt=claim.attempt.id):

@@ -15,7 +15,7 @@ MAX_SECONDS = 3_600
 MAX_SIDE = 8_192
 
 ASPECT_RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
-RESOLUTION = re.compile(r"([1-9]\d{2,3})[pP]|([1248])[kK]")
+RESOLUTION = re.compile(r"([1-9]\d{1,3})[pP]|([1248])[kK]")
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
 
@@ -180,6 +180,8 @@ class Capabilities(BaseModel):
     """The vendor's list price in micro-dollars per second, by resolution; `""` for any other. Empty: not known."""
     passes_extra: bool = False
     """Whether fields nobody knows are handed on."""
+    vendor_fields: frozenset[str] = frozenset()
+    """Fields of the vendor's own that are handed on where not all are."""
 
 
 OPTIONAL_PARAMETERS = (

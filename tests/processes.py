@@ -1,14 +1,18 @@
 """The command line as real processes: started in a directory of their own and read line by line."""
 
 import asyncio
+import atexit
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,11 +90,11 @@ class Child:
 
 
 @asynccontextmanager
-async def running(*arguments: str, cwd: Path, command: tuple[str, ...] = CLI, **settings: Any) -> AsyncIterator[Child]:
+async def running(*arguments: str, cwd: Path, **settings: Any) -> AsyncIterator[Child]:
     """Start `video-gateway ARGUMENTS` with these settings, `data_dir=...` for GATEWAY_DATA_DIR; gone afterwards."""
-    values = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+    values = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()} | _bytecode()
     process = await asyncio.create_subprocess_exec(
-        *command, *arguments, cwd=cwd, env={**os.environ, **values}, stdout=PIPE, stderr=PIPE, start_new_session=True
+        *CLI, *arguments, cwd=cwd, env={**os.environ, **values}, stdout=PIPE, stderr=PIPE, start_new_session=True
     )
     child = Child(process)
     child.follow()
@@ -100,6 +104,17 @@ async def running(*arguments: str, cwd: Path, command: tuple[str, ...] = CLI, **
         with suppress(ProcessLookupError):
             child.kill(group=True)
         await child.end()
+
+
+@cache
+def _bytecode() -> dict[str, str]:
+    """Where no bytecode may be written beside the sources, let the children of one run share a place of their own:
+    each would compile all it imports anew, which takes longer than anything they are started for."""
+    if not sys.dont_write_bytecode:
+        return {}
+    directory = tempfile.mkdtemp(prefix="video-gateway-bytecode-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
 
 
 async def ran(*arguments: str, cwd: Path, code: int = 0, **settings: Any) -> Child:

@@ -98,8 +98,8 @@ def test_what_the_vendors_page_has_can_be_asked_for() -> None:
         ({"first_frame": Media(key="cat")}, "first_frame"),
         ({"aspect_ratio": "3:2"}, "aspect_ratio"),
         ({"expand_prompt": True}, "expand_prompt"),
-        ({"extra": {"concepts": [{"key": "pan_left"}]}}, "concepts"),
-        ({"operation": Operation.remix}, "operation"),
+        ({"extra": {"camera": "left"}}, "camera"),
+        ({"operation": Operation.edit}, "operation"),
     ],
 )
 def test_what_it_has_not_cannot(fields: dict[str, Any], name: str) -> None:
@@ -135,7 +135,7 @@ async def test_extend_until_the_film_is_there(provider: Apilaplas, fake: FakeApi
 @pytest.mark.parametrize(
     ("fields", "source_ref", "message"),
     [
-        (SOURCE, None, "up can only extend a video it has made"),
+        (SOURCE, None, "up can only go on from a video it has made"),
         (
             {**SOURCE, "first_frame": Media(url="https://x.example/a.png")},
             "755f",

@@ -13,6 +13,8 @@ RATIOS = ("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21")
 RESOLUTIONS = ("480p", "540p", "720p", "1080p", "2160p")
 SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024", "1920x1080")
 
+Triple = tuple[str | None, str | None, str | None]
+
 sides = st.integers(16, 4096)
 sizes = st.builds(lambda w, h: f"{w}x{h}", sides, sides) | st.sampled_from(SIZES)
 triples = st.tuples(
@@ -41,11 +43,10 @@ def request(**fields: object) -> VideoRequest:
 
 
 @given(triples)
-def test_any_two_imply_the_third_and_a_size_implies_both(triple: tuple[str | None, str | None, str | None]) -> None:
+def test_any_two_imply_the_third_and_a_size_implies_both(triple: Triple) -> None:
     try:
         found = complete_size(*triple)
-    except ValueError as error:
-        assert str(error).split(":")[0] in ("size", "aspect_ratio", "resolution")
+    except ValueError:
         return
     assert len(found) != 2 or {"size"} & found.keys() == set()
     assert len(found) in (0, 1, 3)
@@ -57,9 +58,7 @@ def test_any_two_imply_the_third_and_a_size_implies_both(triple: tuple[str | Non
 
 
 @given(triples, ables)
-def test_what_can_be_said_keeps_its_meaning(
-    triple: tuple[str | None, str | None, str | None], able: Capabilities
-) -> None:
+def test_what_can_be_said_keeps_its_meaning(triple: Triple, able: Capabilities) -> None:
     try:
         asked = complete_size(*triple)
     except ValueError:
@@ -124,7 +123,7 @@ def test_the_ratio_of_every_size_can_be_read_again(width: int, height: int) -> N
         (("1360x752", "16:9", None), {"size": "1360x752", "aspect_ratio": "16:9", "resolution": "752p"}),
     ],
 )
-def test_examples(given_triple: tuple[str | None, str | None, str | None], expected: dict[str, str]) -> None:
+def test_examples(given_triple: Triple, expected: dict[str, str]) -> None:
     assert complete_size(*given_triple) == expected
 
 
@@ -138,7 +137,7 @@ def test_examples(given_triple: tuple[str | None, str | None, str | None], expec
         ("16:9", "1:1", None),
     ],
 )
-def test_nonsense_and_contradictions_are_named(wrong: tuple[str | None, str | None, str | None]) -> None:
+def test_nonsense_and_contradictions_are_named(wrong: Triple) -> None:
     with pytest.raises(ValueError, match=r"^(size|aspect_ratio|resolution): "):
         complete_size(*wrong)
 

@@ -91,7 +91,7 @@ def test_what_the_vendors_page_has_can_be_asked_for() -> None:
         ({"aspect_ratio": "21:9"}, {"aspect_ratio": "it makes 1:1, 4:3, 3:4, 16:9, 9:16"}),
         ({"seed": 1}, {"seed": "it has no such parameter"}),
         ({"extra": {"model_name": "ray-v2"}}, {"model_name": "it has no such parameter"}),
-        ({"operation": Operation.remix}, {"operation": "it cannot remix; it can extend, generate"}),
+        ({"operation": Operation.edit}, {"operation": "it cannot edit; it can extend, generate, remix"}),
     ],
 )
 def test_what_only_siblings_have_cannot(fields: dict[str, Any], said: dict[str, str]) -> None:
@@ -116,9 +116,8 @@ async def test_extend_until_the_film_is_there(provider: GptGe, fake: FakeGptGe) 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "up can only extend a video it has made"),
-        ({"loop": False}, "loop: up has no such parameter where it extends a video"),
-        ({"aspect_ratio": "1:1"}, "aspect_ratio: up has no such parameter where it extends a video"),
+        ({}, "up can only go on from a video it has made"),
+        ({"loop": False}, "loop: up has no such parameter where it goes on from a video"),
     ],
 )
 async def test_what_an_extension_cannot_say_is_not_sent(

@@ -57,10 +57,17 @@ def test_address_with_a_version(tail: str) -> None:
     assert Lunos.Config(api_key=KEY, base_url=f"http://lunos.example{tail}").base_url == "http://lunos.example"
 
 
-@pytest.mark.parametrize("values", [{}, {"api_key": ""}, {"api_key": KEY, "app_id": "two\r\nlines"}])
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"api_key": " "}, {"api_key": "klucz-ł"}, {"api_key": "a\nb"}, {"api_key": KEY, "app_id": "two\r\nlines"}],
+)
 def test_configuration_that_cannot_work(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Lunos.Config.model_validate(values)
+
+
+def test_key_from_a_file_with_a_line_end() -> None:
+    assert Lunos.Config.model_validate({"api_key": f"{KEY}\n"}).api_key.get_secret_value() == KEY
 
 
 async def test_colons_of_an_id_stay_as_they_are(fake: FakeLunos, lunos: Lunos) -> None:

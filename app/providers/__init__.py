@@ -2,13 +2,23 @@
 
 from pydantic import ValidationError
 
+from app.providers.apilaplas import Apilaplas
 from app.providers.base import Provider
+from app.providers.gptge import GptGe
+from app.providers.lumen import Lumen
+from app.providers.lumenfall import Lumenfall
+from app.providers.lunos import Lunos
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
 from app.settings import ConfigurationError, Settings, explain
 from app.telemetry import log
 
 KINDS: tuple[type[Provider], ...] = (
+    Lunos,
+    Lumenfall,
+    Lumen,
+    GptGe,
+    Apilaplas,
     OpenAI,
     Sandbox,
 )

@@ -4,7 +4,8 @@ Wire: docs.apilaplas.com/api-references/video-models/luma-ai/luma-ai-v2 and /err
 2026-11-21. The OpenAPI file behind the first was not to be had; `aspect_ratio` being required, `model`, `resolution`,
 `duration`, `callback_url` and the 201 are from AI/ML API (aimlapi.com), whose documentation Apilaplas repeats word for
 word. Quirks: an extension is a create with the older generation as key frame 0; pictures go by address only; the HTTP
-status stands in error bodies as a string. No cancel is documented, and no remix: an extension is not one.
+status stands in error bodies as a string. No cancel is documented. A remix is an extension with the new prompt, the
+nearest thing there is.
 Inferred: the form of `duration` (`5s`) and `resolution` (`720p`, `4k`), which are Luma's own; the whole answer, of
 which nothing is published: `id`, `state`, `failure_reason`, `assets.video` as at Luma, `video.url` as one client reads
 it, and that many generations come as an array, bare or under `data` or `generations`.
@@ -33,7 +34,8 @@ LUMA = Capabilities(
     default_size=DEFAULT_RATIO,
     parameters=frozenset({"first_frame", "last_frame", "loop"}),
     media=frozenset({"url"}),
-    operations=frozenset({Operation.generate, Operation.extend}),
+    operations=frozenset({Operation.generate, Operation.extend, Operation.remix}),
+    vendor_fields=frozenset({"concepts", "generation_type"}),
 )
 MODELS = {"ray-1-6": LUMA, "ray-2": LUMA, "ray-flash-2": LUMA}
 
@@ -104,6 +106,7 @@ class Apilaplas(Provider):
             "duration": f"{request.seconds:g}s" if request.seconds is not None else None,
             "resolution": resolution,
             "callback_url": task.callback_url,
+            **request.extra,
         }
         return {name: value for name, value in body.items() if value is not None}
 
@@ -111,9 +114,11 @@ class Apilaplas(Provider):
         """A generation as frame 0 is continued; it stands where a first frame would."""
         request = task.request
         first, last = self._picture(task, request.first_frame), self._picture(task, request.last_frame)
-        if request.operation is Operation.extend:
+        if request.operation is not Operation.generate:
             if task.source_ref is None:
-                raise errors.UpstreamRejected(f"{self.name} can only extend a video it has made", provider=self.name)
+                raise errors.UpstreamRejected(
+                    f"{self.name} can only go on from a video it has made", provider=self.name
+                )
             if first is not None:
                 message = f"first_frame: {self.name} has no such parameter where it extends a video"
                 raise errors.UpstreamRejected(message, provider=self.name)

@@ -129,6 +129,15 @@ class ProviderConfig(BaseModel):
             return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",")]
         return value
 
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _sendable(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not all(" " <= character <= "~" for character in value.strip()):
+            raise ValueError("expected printable ASCII: nothing else can be sent")
+        return value.strip()
+
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:

@@ -5,7 +5,8 @@ of an answer and all states but `pending` from the pages of sibling resellers wi
 xunxkj, yutoai). Quirks: pictures go as an address or as base64 within the JSON; there is no model field, no cancel and
 no list. An extension takes neither `loop` nor `aspect_ratio`.
 Not sent: `duration`, `resolution` and `model_name`, which only siblings document, so length and resolution cannot be
-chosen here; siblings' `POST /luma/tasks` for many tasks at once. A remix exists nowhere: an extension is not one.
+chosen here; siblings' `POST /luma/tasks` for many tasks at once. A remix is an extension with the new prompt, the
+nearest thing there is.
 Inferred: that errors look as in new-api, the panel software of such resellers: `{"code", "message", "data"}` or
 OpenAI's envelope. What a call of `notify_hook` carries is documented nowhere, and is never read.
 """
@@ -31,7 +32,7 @@ MODELS = {
         aspect_ratios=("1:1", "4:3", "3:4", "16:9", "9:16"),
         resolutions=(),
         parameters=frozenset({"first_frame", "last_frame", "loop", "expand_prompt"}),
-        operations=frozenset({Operation.generate, Operation.extend}),
+        operations=frozenset({Operation.generate, Operation.extend, Operation.remix}),
     )
 }
 
@@ -69,9 +70,11 @@ class GptGe(Provider):
 
     async def submit(self, task: Task) -> Submission:
         path = PATH
-        if task.request.operation is Operation.extend:
+        if task.request.operation is not Operation.generate:
             if task.source_ref is None:
-                raise errors.UpstreamRejected(f"{self.name} can only extend a video it has made", provider=self.name)
+                raise errors.UpstreamRejected(
+                    f"{self.name} can only go on from a video it has made", provider=self.name
+                )
             path = f"{PATH}/{segment(task.source_ref)}/extend"
         response = await self.call("submit", "POST", path, json=await self._body(task))
         return self.accepted(STATUS, response, key="state")
@@ -102,14 +105,11 @@ class GptGe(Provider):
             "image_end_url": await self._picture(task, request.last_frame),
             "notify_hook": task.callback_url,
         }
-        only_new = {"loop": request.loop, "aspect_ratio": request.aspect_ratio}
         if request.operation is Operation.generate:
-            body |= only_new
-        else:
-            for name, value in only_new.items():
-                if value is not None:
-                    message = f"{name}: {self.name} has no such parameter where it extends a video"
-                    raise errors.UpstreamRejected(message, provider=self.name)
+            body |= {"loop": request.loop, "aspect_ratio": request.aspect_ratio}
+        elif request.loop is not None:
+            message = f"loop: {self.name} has no such parameter where it goes on from a video"
+            raise errors.UpstreamRejected(message, provider=self.name)
         return {name: value for name, value in body.items() if value is not None}
 
     async def _picture(self, task: Task, picture: Media | None) -> str | None:

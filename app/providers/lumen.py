@@ -56,7 +56,8 @@ class Lumen(Provider):
     class Config(ProviderConfig):
         api_key: SecretStr = Field(min_length=1)
         """From the Lumen console, `sk-lumen-...`."""
-        base_url: str = "https://lumen-ai.uk"
+        base_url: str = "https://lumen.mengfanlab.top"
+        """The address in every sample of the vendor's page."""
         """The bare origin; a trailing /v1 is taken off. Where the console names another host, set that one."""
 
         @field_validator("base_url")

@@ -42,6 +42,7 @@ from app.video import (
     Progress,
     Status,
     Submission,
+    VideoRequest,
 )
 
 MAX_POLL_AFTER_S = 300
@@ -171,12 +172,10 @@ class OpenAI(Provider):
             body["model"] = task.model
         if request.operation in (Operation.edit, Operation.extend):
             body["video"] = {"id": task.source_ref} if task.source_ref else _reference(request.source, "video_url")
-        if request.seconds is not None:
+        if request.seconds is not None and request.operation in (Operation.generate, Operation.extend):
             body["seconds"] = self._seconds(request.seconds)
-        if request.size is not None:
-            body["size"] = request.size
-        else:
-            body |= {"aspect_ratio": request.aspect_ratio, **self._resolution(request.resolution)}
+        if request.operation is Operation.generate:  # else the source decides, and the API has no such fields
+            body |= self._shape(request)
         body |= self._references(task)
         renamed = RENAMED[self.config.flavor]
         body |= {renamed.get(name, name): getattr(request, name) for name in PLAIN}
@@ -190,6 +189,11 @@ class OpenAI(Provider):
     def _seconds(self, seconds: float) -> str | int | float:
         number = int(seconds) if seconds == int(seconds) else seconds
         return number if self.config.flavor == "sglang" else str(number)
+
+    def _shape(self, request: VideoRequest) -> dict[str, Any]:
+        if request.size is not None:
+            return {"size": request.size}
+        return {"aspect_ratio": request.aspect_ratio, **self._resolution(request.resolution)}
 
     def _resolution(self, resolution: str | None) -> dict[str, Any]:
         if resolution is not None and self.config.flavor == "vllm-omni":
