@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type format bench migration hooks clean
+.PHONY: help run test lint type format bench migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ migration: | $(NEEDS_UV) ## Write the migration for a changed app/tables.py: m="
 		&& $(ALEMBIC) upgrade head && $(ALEMBIC) revision --autogenerate -m "$(m)"
 	@$(RUN) ruff check --quiet --fix migrations/versions
 	@$(RUN) ruff format --quiet migrations/versions
+
+docs: | $(NEEDS_UV) ## Write the README's table of providers from the classes
+	@$(RUN) python -m app.providers README.md
 
 hooks: | $(NEEDS_UV) ## Run lint and type before every commit
 	@$(RUN) prek install

@@ -54,9 +54,12 @@ with recursive turns as (  -- each provider and owner with something pending, fo
     order by provider, owner limit 1
   ) as next
 ), busy as (  -- only where there is a limit, so never more rows than the limits allow
-  select provider, owner, count(*) as tasks from attempts
-  where state in ('submitting', 'running') and provider in (select jsonb_object_keys((:limits)::jsonb))
-  group by provider, owner
+  select capped.provider, owner, tasks
+  from jsonb_object_keys((:limits)::jsonb) as capped (provider) cross join lateral (
+    select owner, count(*) as tasks from attempts
+    where state in ('submitting', 'running') and provider = capped.provider
+    group by owner
+  ) as under_way
 ), waiting as (  -- an owner's turn comes after all who have fewer tasks at the provider
   select first.id, first.due_at, turns.provider, coalesce(busy.tasks, 0)
     + row_number() over (partition by turns.provider, turns.owner order by first.due_at, first.id) as turn

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,8 +97,10 @@ def load(wanted: Load) -> Result:
     """Run the load generator. Raises `RuntimeError` unless every answer was a success."""
     command = [sys.executable, "-m", "benchmarks.load"]
     told = json.dumps(asdict(wanted))
-    done = subprocess.run(command, cwd=ROOT, input=told, stdout=subprocess.PIPE, text=True, check=True)
-    result = Result(**json.loads(done.stdout))
+    with tempfile.TemporaryFile("w+") as answer:  # not a pipe: after uvloop.run, long writes to one are cut at times
+        subprocess.run(command, cwd=ROOT, input=told, stdout=answer, text=True, check=True)
+        answer.seek(0)
+        result = Result(**json.load(answer))
     if not result.statuses or any(not status.startswith("2") for status in result.statuses):
         raise RuntimeError(f"{wanted.paths[0]} was answered with {result.statuses}")
     return result

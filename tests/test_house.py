@@ -181,9 +181,12 @@ def test_every_decision_is_linked_numbered_and_complete() -> None:
 
 def test_every_provider_kind_has_a_row_in_the_readme() -> None:
     from app.providers import KINDS
+    from app.providers.__main__ import BEGIN, END, table
 
-    rows = re.findall(r"^\| *`([^`]+)` *\|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| *`([^`]+)` *\|", text, re.MULTILINE)
     assert {kind.kind for kind in KINDS} - set(rows) == set()
+    assert f"{BEGIN}\n{table()}\n{END}" in text, "run `make docs`"
 
 
 def test_changelog_has_this_version() -> None:

@@ -56,6 +56,7 @@ class Apilaplas(Provider):
 
     kind = "apilaplas"
     title = "Luma via Apilaplas"
+    callbacks = True
     models = MODELS
     poll_interval_s = 3
     polls_at_once = 50

@@ -160,6 +160,8 @@ class Provider(ABC):
     poll_interval_max_s: ClassVar[float] = 15
     polls_at_once: ClassVar[int] = 1
     """How many tasks one `poll_many` can ask for; 1 where the wire knows no such call."""
+    callbacks: ClassVar[bool] = False
+    """Whether `Task.callback_url` is passed on."""
     characters: ClassVar[bool] = False
     """Whether `create_character` works."""
 

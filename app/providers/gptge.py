@@ -58,6 +58,7 @@ FILE_AT = (
 class GptGe(Provider):
     kind = "gptge"
     title = "Luma via gpt.ge"
+    callbacks = True
     models = MODELS
     poll_interval_s = 3
 

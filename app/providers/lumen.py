@@ -48,6 +48,7 @@ class Lumen(Provider):
 
     kind = "lumen"
     title = "Lumen"
+    callbacks = True
     models = MODELS
     any_model = ANYTHING
     poll_interval_s = 5
@@ -57,8 +58,7 @@ class Lumen(Provider):
         api_key: SecretStr = Field(min_length=1)
         """From the Lumen console, `sk-lumen-...`."""
         base_url: str = "https://lumen.mengfanlab.top"
-        """The address in every sample of the vendor's page."""
-        """The bare origin; a trailing /v1 is taken off. Where the console names another host, set that one."""
+        """The address in every sample of the vendor's page. A trailing /v1 is taken off."""
 
         @field_validator("base_url")
         @classmethod

@@ -54,6 +54,7 @@ class Lumenfall(Provider):
 
     kind = "lumenfall"
     title = "Lumenfall"
+    callbacks = True
     any_model = ANYTHING
     poll_interval_s = 3
     poll_interval_max_s = 30
