@@ -235,7 +235,8 @@ async def test_a_video_goes_on_where_it_was_made(kind: str, operation: str, star
         finish(at)
         await at.gateway.finish(source["id"])
         if operation == "remix":
-            path, body = f"/v1/videos/{source['id']}/remix", {"prompt": "by night"}
+            path = f"/v1/videos/{source['id']}/remix"
+            body: dict[str, Any] = {"prompt": "by night"}
         else:
             path, body = "/v1/videos/extensions", {"prompt": "by night", "seconds": "5", "video": {"id": source["id"]}}
         created = await at.gateway.client.post(path, json=body)
