@@ -10,7 +10,11 @@ from app.video import Capabilities
 
 BEGIN, END = "<!-- providers -->", "<!-- /providers -->"
 SHARED = frozenset(ProviderConfig.model_fields)
-HEADER = "| kind | vendor | models | length in seconds | inputs beside the prompt | also | news by | settings |\n" + "| --- " * 8 + "|"
+HEADER = (
+    "| kind | vendor | models | length in seconds | inputs beside the prompt | also | news by | settings |\n"
+    + "| --- " * 8
+    + "|"
+)
 
 
 def table() -> str:

@@ -193,6 +193,23 @@ def upgrade() -> None:
         postgresql_where=sa.text("state in ('pending', 'submitting', 'running', 'storing')"),
     )
     # ### end Alembic commands ###
+    op.execute(
+        """
+        create function gateway_ring() returns trigger language plpgsql as $$
+        begin
+          perform pg_notify('gateway_videos', new.id);
+          return null;
+        end
+        $$
+        """
+    )
+    op.execute(
+        """
+        create trigger ring after update on videos for each row
+        when (old.status is distinct from new.status or old.progress is distinct from new.progress)
+        execute function gateway_ring()
+        """
+    )
 
 
 def downgrade() -> None:
@@ -222,3 +239,4 @@ def downgrade() -> None:
     op.drop_table("keys")
     op.drop_table("characters")
     # ### end Alembic commands ###
+    op.execute("drop function gateway_ring cascade")
