@@ -22,6 +22,7 @@ class Bell:
 
     def __init__(self, url: str) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
+        self.closed = False
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
@@ -40,6 +41,11 @@ class Bell:
     @property
     def waiters(self) -> int:
         return sum(len(events) for events in self._waiting.values())
+
+    def close(self) -> None:
+        """Send everybody home: the server is stopping."""
+        self.closed = True
+        self._ring_all()
 
     async def run(self) -> None:
         """Listen until cancelled, whatever happens to the connection."""

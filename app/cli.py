@@ -212,6 +212,14 @@ class _Server(uvicorn.Server):
         if sockets and not self.should_exit:
             _welcome(self._settings, sockets[0].getsockname()[1])
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The worker stops claiming and waiting clients are answered at once, not after the last connection."""
+        state = self.config.app.state  # type: ignore[union-attr]  # our own application, not an import string
+        if hasattr(state, "gateway"):
+            state.worker.stop()
+            state.gateway.bell.close()
+        await super().shutdown(sockets)
+
 
 def _welcome(config: Settings, port: int) -> None:
     """What a newcomer needs next. The key is shown only where it is ours and the database too: on somebody's own

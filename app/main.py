@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,11 +11,13 @@ from fastapi import FastAPI
 
 from app import db, dialects, edge, keys, links, media, ops, providers, settings, telemetry
 from app.admin import api as admin
+from app.bell import Bell
 from app.db import Database
 from app.dialects.base import Gateway
 from app.routing import Router
 from app.settings import Settings
 from app.signing import Links
+from app.typical import Typical
 from app.worker import Worker
 
 Clock = Callable[[], datetime]
@@ -50,6 +52,8 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
         signed = Links(keys.own_secret(config, "links"), config, clock)
+        bell = Bell(url)
+        stack.push_async_callback(_end, asyncio.create_task(bell.run()))
         worker = Worker(db=database, settings=config, providers=upstreams, store=store, links=signed, clock=clock)
         gateway = Gateway(
             settings=config,
@@ -60,9 +64,17 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             links=signed,
             authenticator=keys.Authenticator(database, config),
             clock=clock,
+            bell=bell,
+            typical=Typical(database),
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:

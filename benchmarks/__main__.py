@@ -20,7 +20,7 @@ console = Console()
 
 @cli.command()
 def main(
-    quick: Annotated[bool, typer.Option(help="Under a minute instead of four; rougher numbers.")] = False,
+    quick: Annotated[bool, typer.Option(help="About a minute instead of four; rougher numbers.")] = False,
     connections: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of gateway and comparison.")] = 4,
 ) -> None:

@@ -1,5 +1,6 @@
 """What all dialects share: who is asking, how uploads are kept, how a job is created, how a file is answered."""
 
+import asyncio
 import base64
 import binascii
 import re
@@ -14,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from app import errors, ids, jobs, media, mp4, usage, videos
+from app.bell import Bell
 from app.db import Database, unavailable
 from app.dialects.bodies import Body, fingerprint
 from app.keys import Authenticator, Caller
@@ -22,6 +24,7 @@ from app.routing import Router
 from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
+from app.typical import Typical
 from app.video import Media, Operation, Status, VideoRequest
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
@@ -39,6 +42,8 @@ class Gateway:
     links: Links
     authenticator: Authenticator
     clock: Callable[[], datetime]
+    bell: Bell
+    typical: Typical
     wake: Callable[[], None]
     """Tells the worker of this process, if there is one, that a job was created or cancelled."""
 
@@ -243,6 +248,48 @@ def based_on(source: Video, prompt: str, model: str, operation: Operation, extra
         resolution=original.resolution,
         extra=extra,
     )
+
+
+async def wait_for(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    video_id: str,
+    *,
+    until: Callable[[Video], bool],
+    timeout_s: float,
+) -> Video:
+    """Read a video: at once when `until` says yes of it, else as soon as it does, the time is up, or the client is
+    gone. Waiting costs no query."""
+    with gateway.bell.listening(video_id) as rung:
+        video = await get(gateway, caller, video_id)
+        if until(video) or timeout_s <= 0:
+            return video
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not until(video) and not gone.done() and not gateway.bell.closed:
+                    await _first(rung, gone)
+                    rung.clear()
+                    video = await get(gateway, caller, video_id)
+        except TimeoutError:
+            pass
+        finally:
+            gone.cancel()
+        return video
+
+
+async def _first(rung: asyncio.Event, gone: "asyncio.Future[None]") -> None:
+    ring = asyncio.ensure_future(rung.wait())
+    try:
+        await asyncio.wait((ring, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ring.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 # Answering with a file
