@@ -7,7 +7,7 @@ connection is down everybody is woken now and then instead, so nothing is ever w
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 
@@ -23,6 +23,7 @@ class Bell:
     def __init__(self, url: str) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self.closed = False
+        self._connecting = False
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
@@ -47,18 +48,34 @@ class Bell:
         self.closed = True
         self._ring_all()
 
+    async def stop(self, listening: "asyncio.Task[None]") -> None:
+        """End the task of `run`. A connection that is just being made is waited for, or it would be left open."""
+        self.close()
+        if not self._connecting:
+            listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+
     async def run(self) -> None:
-        """Listen until cancelled, whatever happens to the connection."""
-        while True:
+        """Listen until stopped, whatever happens to the connection."""
+        while not self.closed:
             try:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
                 log.warning("not listening; waiters look for themselves", error=type(error).__name__)
             self._ring_all()
-            await asyncio.sleep(RECONNECT_S)
+            if not self.closed:
+                await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5) as connection:
+        self._connecting = True
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+        finally:
+            self._connecting = False
+        async with connection:
+            if self.closed:
+                return
             await connection.execute(f"listen {CHANNEL}".encode())
             self._ring_all()  # what changed while nobody listened
             async for notice in connection.notifies():

@@ -80,7 +80,8 @@ def serve(
     config = _settings(**{name: value for name, value in given.items() if value is not None})
     with _bound(config.host, config.port) as listener:
         if workers == 1:
-            asyncio.run(_serve_one(config, listener))
+            with asyncio.Runner(loop_factory=uvicorn.Config("app.main:serving_app").get_loop_factory()) as runner:
+                runner.run(_serve_one(config, listener))
         else:
             _serve_many(config, listener, workers)
 
@@ -93,7 +94,9 @@ def _settings(**overrides: Any) -> Settings:
 
 def _bound(host: str, port: int) -> socket.socket:
     """Take the port before anything else is started. Raises `ConfigurationError`."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only then; without it every answer waits for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -107,8 +110,9 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 async def _serve_one(config: Settings, listener: socket.socket) -> None:
-    app = _Starting(wiring.create_app(config))
-    server = _Server(_uvicorn_config(config, app), config)
+    application = wiring.create_app(config)
+    app = _Starting(application)
+    server = _Server(_uvicorn_config(config, app), config, application)
     try:
         await server.serve(sockets=[listener])
     except SystemExit as end:
@@ -203,9 +207,10 @@ class _Starting:
 class _Server(uvicorn.Server):
     """Prints the welcome once the server can be reached, with the port that was really taken."""
 
-    def __init__(self, options: uvicorn.Config, config: Settings) -> None:
+    def __init__(self, options: uvicorn.Config, config: Settings, application: FastAPI) -> None:
         super().__init__(options)
         self._settings = config
+        self._state = application.state
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -214,10 +219,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The worker stops claiming and waiting clients are answered at once, not after the last connection."""
-        state = self.config.app.state  # type: ignore[union-attr]  # our own application, not an import string
-        if hasattr(state, "gateway"):
-            state.worker.stop()
-            state.gateway.bell.close()
+        if hasattr(self._state, "gateway"):
+            self._state.worker.stop()
+            self._state.gateway.bell.close()
         await super().shutdown(sockets)
 
 

@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from app import embedded
@@ -29,7 +32,8 @@ class SchemaBehind(ConfigurationError):
 
 
 class Database:
-    """One pool for writing transactions, and the same pool in autocommit for single statements."""
+    """One pool for transactions, which single statements share in autocommit; and one of bare connections for the two
+    statements that every client waits for, where SQLAlchemy would take longer than the database."""
 
     def __init__(self, url: str, *, pool_size: int = 10, prepare: bool = True) -> None:
         arguments: dict[str, Any] = {
@@ -53,6 +57,24 @@ class Database:
             hide_parameters=True,
         )
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._bare: AsyncConnectionPool[psycopg.AsyncConnection[dict[str, Any]]] = AsyncConnectionPool(
+            url.replace("postgresql+psycopg://", "postgresql://", 1),
+            kwargs={**arguments, "autocommit": True, "row_factory": dict_row},
+            min_size=0,
+            max_size=pool_size,
+            timeout=CONNECT_TIMEOUT_S,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start what runs in the background; before `one` is used."""
+        await self._bare.open()
+
+    async def one(self, statement: bytes, parameters: dict[str, Any]) -> dict[str, Any] | None:
+        """The only row of one statement in autocommit, None for none. Raises `psycopg.Error`."""
+        async with self._bare.connection() as connection:
+            cursor = await connection.execute(statement, parameters)
+            return await cursor.fetchone()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -67,12 +89,13 @@ class Database:
             yield connection
 
     async def close(self) -> None:
+        await self._bare.close()
         await self.engine.dispose()
 
 
 def unavailable(error: BaseException) -> bool:
     """Say whether `error` means that the database cannot be reached now, rather than that a statement is wrong."""
-    if isinstance(error, sa.exc.TimeoutError):
+    if isinstance(error, sa.exc.TimeoutError | psycopg.OperationalError):
         return True
     return isinstance(error, sa.exc.DBAPIError) and (
         error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)

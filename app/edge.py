@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from psycopg import Error as PsycopgError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -44,6 +45,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = ids.new("req")
+        scope["gateway_request_id"] = request_id
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
@@ -77,7 +79,7 @@ class Edge:
 
     def _last_word(self, error: Exception) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            await to_response(scope["path"], error)(scope, receive, send)
+            await to_response(scope, error)(scope, receive, send)
 
         return answer
 
@@ -140,27 +142,30 @@ class _Upload:
 
 def install_error_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> Response:
-        return to_response(request.scope["path"], error)
+        return to_response(request.scope, error)
 
     for kind in (
         errors.GatewayError,
         HTTPException,
         RequestValidationError,
         SQLAlchemyError,
+        PsycopgError,
         media.RangeNotSatisfiable,
     ):
         app.add_exception_handler(kind, handle)
 
 
-def to_response(path: str, error: Exception) -> Response:
-    """Whatever was raised, in the shape of the dialect that speaks on `path`."""
+def to_response(scope: Scope, error: Exception) -> Response:
+    """Whatever was raised, in the shape of the dialect that speaks on the path."""
     known = to_gateway_error(error)
     headers = known.headers
     if isinstance(known, errors.UpstreamError):  # an upstream call that a client waited for, such as a character
         headers = {**headers, "x-should-retry": str(known.retryable).lower()}
         if known.retry_after_s is not None:
             headers["retry-after"] = str(ceil(known.retry_after_s))
-    return JSONResponse(dialect_of(path).render_error(known), status_code=known.status_code, headers=headers or None)
+    path = scope["path"]
+    body = dialect_of(path).render_error(known, path=path, request_id=scope["gateway_request_id"])
+    return JSONResponse(body, status_code=known.status_code, headers=headers or None)
 
 
 def to_gateway_error(error: Exception) -> errors.GatewayError:

@@ -14,14 +14,17 @@ and says so. Each function is one transaction's work; callers commit. Time is an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg.types.json import Jsonb
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids
+from app import errors, ids, webhooks
 from app.claims import Claim
+from app.db import Database
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
@@ -53,8 +56,33 @@ class Created:
 # What clients do
 
 
+_CREATE = b"""
+with video as (
+  insert into videos (
+    id, owner, dialect, status, progress, model, request, routes, outputs, warnings, cost_estimate_micros,
+    source_video_id, idempotency_key, idempotency_hash, created_at, updated_at, deadline_at
+  ) values (
+    %(id)s, %(owner)s, %(dialect)s, 'queued', 0, %(model)s, %(request)s, %(routes)s, '[]', %(warnings)s,
+    %(cost_estimate_micros)s, %(source_video_id)s, %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s,
+    %(deadline_at)s
+  )
+  on conflict (owner, idempotency_key) where idempotency_key is not null do nothing
+  returning id
+)
+insert into attempts (
+  id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress, due_at, submits, polls,
+  strikes, cancel_tried, created_at
+)
+select
+  attempt.id, video.id, %(owner)s, attempt.number - 1, 0, 'pending', %(provider)s, %(upstream_model)s, 0, %(now)s, 0, 0,
+  0, false, %(now)s
+from video, unnest(%(attempts)s::text[]) with ordinality as attempt (id, number)
+returning video_id
+"""
+
+
 async def create(
-    session: AsyncSession,
+    db: Database,
     request: VideoRequest,
     *,
     video_id: str,
@@ -69,47 +97,41 @@ async def create(
     deadline_s: float,
     now: datetime,
 ) -> Created:
-    """Write the job: one row in `videos` and one pending attempt for each of its `n` outputs.
+    """Write the job, in one statement: a row in `videos` and a pending attempt for each of its `n` outputs.
 
     Raises `Conflict` when the owner used the idempotency key for another request.
     """
+    provider, _, upstream_model = routes[0].partition("/")
     values: dict[str, Any] = {
         "id": video_id,
         "owner": owner,
         "dialect": dialect,
-        "status": Status.queued,
-        "progress": 0,
         "model": shown_model,
         "request": request.model_dump(mode="json", exclude_none=True),
         "routes": list(routes),
-        "outputs": [],
         "warnings": list(warnings),
         "cost_estimate_micros": cost_estimate_micros,
         "source_video_id": request.source.video_id if request.source else None,
         "idempotency_key": idempotency_key,
         "idempotency_hash": idempotency_hash,
-        "created_at": now,
-        "updated_at": now,
         "deadline_at": now + timedelta(seconds=deadline_s),
     }
-    statement = insert(Video).values(values)
-    if idempotency_key is not None:
-        inserted = await session.scalar(
-            statement.on_conflict_do_nothing(
-                index_elements=["owner", "idempotency_key"], index_where=sa.text("idempotency_key is not null")
-            ).returning(Video.id)
-        )
-        if inserted is None:
-            return await _replay(session, owner, idempotency_key, idempotency_hash)
-    else:
-        await session.execute(statement)
-    attempts = [_attempt(values, index, 0, now) for index in range(request.n)]
-    await session.execute(insert(Attempt).values(attempts))
-    return Created(Video(**values), replayed=False)
+    parameters = {
+        **{name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in values.items()},
+        "provider": provider,
+        "upstream_model": upstream_model,
+        "attempts": [ids.new("att") for _ in range(request.n)],
+        "now": now,
+    }
+    if await db.one(_CREATE, parameters) is None:
+        return await _replay(db, owner, str(idempotency_key), idempotency_hash)
+    fresh = {"status": Status.queued, "progress": 0, "outputs": [], "created_at": now, "updated_at": now}
+    return Created(Video(**values, **fresh), replayed=False)
 
 
-async def _replay(session: AsyncSession, owner: str, key: str, hashed: str | None) -> Created:
-    video = await session.scalar(sa.select(Video).where(Video.owner == owner, Video.idempotency_key == key))
+async def _replay(db: Database, owner: str, key: str, hashed: str | None) -> Created:
+    async with db.transaction() as session:
+        video = await session.scalar(sa.select(Video).where(Video.owner == owner, Video.idempotency_key == key))
     if video is None:  # deleted in between
         raise errors.ServiceUnavailable("the video of this idempotency key was just deleted; send the request again")
     if video.idempotency_hash != hashed:
@@ -159,6 +181,7 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
     if video.status.ended:
         video.deleted_at = video.updated_at = now
         video.idempotency_key = None
+        await webhooks.forget(session, video.id)
     else:
         await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
     return video
@@ -256,6 +279,14 @@ async def snooze(connection: AsyncConnection | AsyncSession, claim: Claim, *, du
     return await _move(connection, claim, claim.attempt.state, due_at=due_at, **values)
 
 
+_SHOW_PROGRESS = sa.text("""
+update videos set status = 'in_progress', updated_at = :now, progress = greatest(progress, (
+  select least(99, avg(best)::int)
+  from (select max(progress) as best from attempts where video_id = videos.id group by output_index) as each_output
+)) where id = :video_id and status in ('queued', 'in_progress')
+""")
+
+
 async def progressed(
     session: AsyncSession, claim: Claim, progress: Progress, *, due_at: datetime, now: datetime
 ) -> None:
@@ -267,16 +298,10 @@ async def progressed(
         "upstream_status": progress.raw_status,
         "progress": max(claim.attempt.progress, min(progress.progress or 0, 99)),
     }
-    if await _move(session, claim, S.running, **values) and progress.status is not Status.queued:
-        mean = sa.text(
-            "(select least(99, avg(best)::int) from (select max(progress) as best from attempts"
-            " where video_id = videos.id group by output_index) as each_output)"
-        )
-        await session.execute(
-            sa.update(Video)
-            .where(Video.id == claim.video.id, Video.status.in_((Status.queued, Status.in_progress)))
-            .values(status=Status.in_progress, progress=sa.func.greatest(Video.progress, mean), updated_at=now)
-        )
+    moved = await _move(session, claim, S.running, **values)
+    news = values["progress"] != claim.attempt.progress or claim.video.status is Status.queued
+    if moved and news and progress.status is not Status.queued:
+        await session.execute(_SHOW_PROGRESS, {"video_id": claim.video.id, "now": now})
 
 
 async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
@@ -374,21 +399,25 @@ async def settled_late(session: AsyncSession, claim: Claim, to: S, *, note: str,
 # Inside one transaction
 
 
+@lru_cache
+def _move_statement(names: frozenset[str]) -> sa.Update:
+    """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
+    table = Attempt.__table__.c
+    held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
+    values = {name: sa.bindparam(f"new_{name}", type_=table[name].type) for name in names}
+    return sa.update(Attempt.__table__).where(*held).values(state=sa.bindparam("new_state"), lease=None, **values)  # type: ignore[arg-type]  # a Table
+
+
 async def _move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
     """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
-    if to is not claim.attempt.state and to not in MOVES[claim.attempt.state]:
-        raise AssertionError(f"an attempt cannot go from {claim.attempt.state} to {to}")
-    result = await session.execute(
-        sa.update(Attempt)
-        .where(
-            Attempt.id == claim.attempt.id, Attempt.lease == claim.attempt.lease, Attempt.state == claim.attempt.state
-        )
-        .values(state=to, lease=None, **values)
-        .execution_options(synchronize_session=False)
-    )
-    moved = _count(result) == 1
+    held = claim.attempt
+    if to is not held.state and to not in MOVES[held.state]:
+        raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
+    parameters = {"held_id": held.id, "held_lease": held.lease, "held_state": held.state, "new_state": to}
+    parameters |= {f"new_{name}": value for name, value in values.items()}
+    moved = _count(await session.execute(_move_statement(frozenset(values)), parameters)) == 1
     if not moved:
-        log.warning("another worker has the attempt", attempt=claim.attempt.id, wanted=str(to))
+        log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
     return moved
 
 
@@ -415,18 +444,13 @@ async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video 
             video.warnings = [*video.warnings, *told]
         video.status, video.progress = Status.completed, 100
         video.completed_at = video.ended_at = video.updated_at = now
+        await webhooks.record(session, video, now=now)
         return video
     failure = attempts[-1]
     if video.provider is None:  # nobody accepted it; so it is whom we asked last
         video.provider, video.upstream_model = failure.provider, failure.upstream_model
-    await _end(
-        session,
-        video,
-        Failure(
-            code=failure.error_code or "generation_failed", message=failure.error_message or "The generation failed."
-        ),
-        now,
-    )
+    code, message = failure.error_code or "generation_failed", failure.error_message or "The generation failed."
+    await _end(session, video, Failure(code=code, message=message), now)
     return video
 
 
@@ -448,6 +472,7 @@ async def _end(session: AsyncSession, video: Video, failure: Failure, now: datet
         .execution_options(synchronize_session=False)
     )
     await session.flush()
+    await webhooks.record(session, video, now=now)
 
 
 async def _add_attempt(session: AsyncSession, claim: Claim, route_index: int, due_at: datetime) -> None:

@@ -26,8 +26,7 @@ async def play(
     """Stream a film by its signed link, as found in `output.url`."""
     if not gateway.links.verify(request.scope["path"], exp, sig):
         raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
-    async with gateway.db.reading() as connection:
-        video = await videos.get(connection, video_id, owner=None)
+    video = await videos.get(gateway.db, video_id, owner=None)
     return await base.content(request, gateway, video, index)
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -13,12 +14,18 @@ from app import db, dialects, edge, keys, links, media, ops, providers, settings
 from app.admin import api as admin
 from app.bell import Bell
 from app.db import Database
+from app.deliveries import Renderer, Sender
+from app.dialects import apilaplas, luma, lumen, openai_webhooks, vendors
 from app.dialects.base import Gateway
 from app.routing import Router
 from app.settings import Settings
 from app.signing import Links
 from app.typical import Typical
+from app.video import WebhookStyle
 from app.worker import Worker
+
+VENDOR_STYLES = {WebhookStyle.lumen: lumen, WebhookStyle.luma: luma, WebhookStyle.apilaplas: apilaplas}
+"""The vendors' ways of telling about a video, which is their answer to a GET."""
 
 Clock = Callable[[], datetime]
 
@@ -48,13 +55,21 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             await db.require_current_schema(url)
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
         stack.push_async_callback(database.close)
+        await database.open()
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
         signed = Links(keys.own_secret(config, "links"), config, clock)
+        typical = Typical(database)
+        stack.push_async_callback(typical.close)
         bell = Bell(url)
-        stack.push_async_callback(_end, asyncio.create_task(bell.run()))
-        worker = Worker(db=database, settings=config, providers=upstreams, store=store, links=signed, clock=clock)
+        stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
+        renderers: dict[WebhookStyle, Renderer] = {}  # filled below: how a video is shown takes the gateway
+        sender = Sender(config, clock, renderers)
+        stack.push_async_callback(sender.aclose)
+        worker = Worker(
+            db=database, settings=config, providers=upstreams, store=store, links=signed, sender=sender, clock=clock
+        )
         gateway = Gateway(
             settings=config,
             db=database,
@@ -63,18 +78,16 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             store=store,
             links=signed,
             authenticator=keys.Authenticator(database, config),
+            sender=sender,
             clock=clock,
             bell=bell,
-            typical=Typical(database),
+            typical=typical,
             wake=worker.wake,
         )
+        renderers[WebhookStyle.standard] = partial(openai_webhooks.render_data, gateway=gateway)
+        for style, vendor in VENDOR_STYLES.items():
+            renderers[style] = partial(vendors.for_webhook, show=vendor.query_object, gateway=gateway)
         yield Parts(gateway, worker)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:

@@ -31,7 +31,7 @@ from app.video import Media
 
 PART_BYTES = 8 * 2**20
 PARTS_AT_ONCE = 2
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 2**20
 """Films are read in ranges of this size: a slow client never holds a connection to the bucket open."""
 HAND_OVER_BYTES = 2**20
 HEAD_BYTES = 512

@@ -53,6 +53,29 @@ class ModelSettings(BaseModel):
     """Whether a verified failure upstream, not of the client's doing, goes on to the next route."""
 
 
+class DoorSettings(BaseModel):
+    """A dialect whose shape has no model of ours."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    """The model that is asked through this door; unset: `default_model`."""
+
+
+class ApilaplasDoorSettings(DoorSettings):
+    hold_s: Annotated[float, Field(ge=0, le=30)] = 30
+    """How long a GET that waits for a state is held at most; less where a proxy in front gives up earlier."""
+
+
+class Doors(BaseModel):
+    """What can be set of dialects, `[dialects.luma]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    luma: DoorSettings = DoorSettings()
+    apilaplas: ApilaplasDoorSettings = ApilaplasDoorSettings()
+
+
 class Settings(BaseSettings):
     """Everything that can be set, one field a variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
@@ -85,6 +108,8 @@ class Settings(BaseSettings):
     Machines that share a database must share it."""
     default_model: str | None = None
     """For requests that name no model; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
+    dialects: Doors = Doors()
+    """`DIALECTS__LUMA__MODEL` and the like: the model behind a door whose shape has none."""
     allow_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = []
     """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
     providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
@@ -110,6 +135,10 @@ class Settings(BaseSettings):
     """Upstream calls one worker process has under way at once."""
     worker_stores: Annotated[int, Field(ge=1, le=1_000)] = 8
     """Files one worker process fetches at once."""
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15
+    """How long a webhook's receiver may take for its whole answer."""
+    webhook_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
+    """Webhooks one worker process has under way at once; one address takes at most a fifth of them."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20
     """How long a stopping worker lets running calls finish before it hands them back."""
 

@@ -34,6 +34,12 @@ UPSTREAM_ERRORS = Counter(
     ("provider", "verb", "code"),
     registry=REGISTRY,
 )
+WEBHOOKS = Counter(
+    "gateway_webhook_deliveries_total",
+    "Tries to deliver a webhook: delivered, retried (another one follows), failed (the last one).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 QUEUE = Gauge("gateway_attempts", "Unfinished upstream tasks.", ("provider", "state"), registry=REGISTRY)
 QUEUE_AGE = Gauge(
     "gateway_queue_age_seconds", "How long the oldest due task has been waiting for a worker.", registry=REGISTRY

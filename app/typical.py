@@ -59,6 +59,11 @@ class Typical:
             if not unavailable(error):
                 raise
 
+    async def close(self) -> None:
+        """Wait for a refresh under way: it holds a connection."""
+        if self._refreshing is not None:
+            await asyncio.wait((self._refreshing,))
+
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
         if not task.cancelled():

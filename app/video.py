@@ -54,6 +54,27 @@ class Operation(StrEnum):
     extend = "extend"
 
 
+class WebhookStyle(StrEnum):
+    """What is sent to the address that came with a request, and how it is signed."""
+
+    standard = "standard"
+    """Standard Webhooks, around an event: OpenAI's and Lumenfall's way."""
+    lumen = "lumen"
+    """The dialect's own object; `X-Lumen-Signature` over the body."""
+    luma = "luma"
+    """The dialect's own object, unsigned."""
+    apilaplas = "apilaplas"
+    """The dialect's own object, unsigned."""
+
+
+class DeliveryState(StrEnum):
+    """Where one webhook delivery stands."""
+
+    pending = "pending"
+    delivered = "delivered"
+    failed = "failed"
+
+
 class Media(BaseModel):
     """A picture or a film the caller gave; exactly one of `url`, `key` and `video_id` is set."""
 
@@ -68,6 +89,20 @@ class Media(BaseModel):
     content_type: str | None = None
     """Sniffed from the first bytes of an upload, never taken from the caller; None where the bytes say nothing."""
     filename: str | None = None
+
+
+class Webhook(BaseModel):
+    """Where the caller of one request wants to be told about its end. Never shown to anybody."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = Field(repr=False)
+    """Hostile until called through the guarded client; its query often holds a token."""
+    secret: str | None = Field(None, repr=False)
+    """What to sign with; None: the owner's own secret where the style signs at all."""
+    style: WebhookStyle = WebhookStyle.standard
+    origin: str | None = None
+    """Where the caller reached this gateway, for links where no public address is set."""
 
 
 class VideoRequest(BaseModel):
@@ -102,6 +137,10 @@ class VideoRequest(BaseModel):
     expand_prompt: bool | None = None
     metadata: dict[str, str] = {}
     user: str | None = None
+    """The caller's word for its end user."""
+    app: str | None = None
+    """The caller's word for the application that asks, where its dialect has such; kept for the operator."""
+    webhook: Webhook | None = None
     retention_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
     """How long the finished file is kept; None: as long as the gateway's setting says."""
     extra: dict[str, Any] = {}

@@ -1,29 +1,38 @@
 """Reading videos, and removing what has expired or was deleted. Never: a status; that is the business of `jobs.py`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.db import Database
 from app.tables import LIVE, Attempt, Character, Video
-from app.video import AttemptState
+from app.video import AttemptState, Status
 
 _VIDEO_COLUMNS = tuple(Video.__table__.columns)
-_GET = sa.select(*_VIDEO_COLUMNS).where(Video.id == sa.bindparam("id"), Video.deleted_at.is_(None))
+_NAMES = ", ".join(column.name for column in _VIDEO_COLUMNS)
+_GET = f"select {_NAMES} from videos where id = %(id)s and deleted_at is null".encode()  # noqa: S608  # our own names
 
 
-async def get(connection: AsyncConnection, video_id: str, *, owner: str | None) -> Video:
+async def get(db: Database, video_id: str, *, owner: str | None) -> Video:
     """Read one video. Raises `NotFound` for an id that is not the owner's, whoever else's it may be.
 
     `owner` is None only where something else proved the right to see it, such as a signed link.
     """
-    row = None
-    if ids.is_id(video_id, "video"):
-        row = (await connection.execute(_GET, {"id": video_id})).first()
-    if row is None or owner not in (None, row.owner):
+    row = await db.one(_GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
+    if row is None or owner not in (None, row["owner"]):
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
-    return Video(**row._mapping)
+    return Video(**{**row, "status": Status(row["status"])})
+
+
+async def get_several(connection: AsyncConnection, video_ids: Sequence[str], *, owner: str) -> list[Video]:
+    """Read those of these videos that are the owner's, in the order asked for."""
+    possible = [video_id for video_id in dict.fromkeys(video_ids) if ids.is_id(video_id, "video")]
+    query = sa.select(*_VIDEO_COLUMNS).where(Video.id.in_(possible), Video.owner == owner, Video.deleted_at.is_(None))
+    found = {row.id: Video(**row._mapping) for row in await connection.execute(query)}
+    return [found[video_id] for video_id in possible if video_id in found]
 
 
 async def list_page(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from app import claims, jobs, media, videos
+from app import claims, deliveries, jobs, media, videos
 from app.claims import Claim, Slots
 from app.db import Database, unavailable
+from app.deliveries import Courier, Sender
 from app.providers.base import Provider
 from app.settings import Settings
 from app.signing import Links
@@ -33,6 +34,7 @@ class Worker:
         providers: Mapping[str, Provider],
         store: media.Store,
         links: Links,
+        sender: Sender,
         clock: Callable[[], datetime],
     ) -> None:
         self._db = db
@@ -43,6 +45,7 @@ class Worker:
         self._steps = Steps(
             db=db, settings=settings, providers=providers, store=store, links=links, clock=clock, wake=self._wake.set
         )
+        self._courier = Courier(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
         self._stopping = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
@@ -77,6 +80,7 @@ class Worker:
                 try:
                     busy = await self._claim_and_start()
                     await self._purge_if_due()
+                    busy = await self._courier.start_due() or busy
                 except Exception as error:
                     if not unavailable(error):
                         log.exception("the worker failed; it goes on")
@@ -86,19 +90,21 @@ class Worker:
                 if not busy:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
-            await self._drain()
+            await asyncio.gather(self._drain(), self._courier.drain(self._settings.shutdown_grace_s))
         finally:
             heart.cancel()
             with suppress(asyncio.CancelledError):
                 await heart
 
     async def run_once(self) -> int:
-        """Do all that is due by the clock, and wait for it; returns how many attempts were worked on."""
+        """Do all that is due by the clock, deliveries too, and wait for it; returns how many attempts were done."""
         worked = 0
         while await self._claim_and_start():
             worked += len(self._tasks)
             while self._tasks:
                 await asyncio.wait(self._tasks)
+        while await self._courier.start_due():
+            await self._courier.finish()
         await self.purge()
         return worked
 
@@ -178,7 +184,8 @@ class Worker:
             await self.purge()
 
     async def purge(self) -> None:
-        """Delete the files of expired videos, and all of deleted ones. Files go before the row forgets them."""
+        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago. Files go before the
+        row forgets them."""
         async with self._db.transaction() as session:
             for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
@@ -187,3 +194,5 @@ class Worker:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
                 await self._store.delete_prefix(f"videos/{video_id}/")
                 await self._store.delete_prefix(f"uploads/{video_id}/")
+        async with self._db.transaction() as session:
+            await deliveries.purge(session, now=self._clock())

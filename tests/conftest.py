@@ -212,5 +212,6 @@ async def another_worker(gateway: Running) -> AsyncIterator[Worker]:
         providers=parts.providers,
         store=parts.store,
         links=parts.links,
+        sender=parts.sender,
         clock=gateway.clock,
     )

@@ -1,7 +1,9 @@
 """Every dialect through the same tests: create, read, refuse, in its own shape. A new dialect is one entry here."""
 
+import asyncio
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 from conftest import ALICE, Running
 
-from app.dialects import DIALECTS, dialect_of
+from app.dialects import DIALECTS, dialect_of, openai
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +50,63 @@ def _openai(mount: str) -> Door:
     )
 
 
-DOORS = {"/v1/": _openai("/v1"), "/openai/v1/": _openai("/openai/v1")}
+def _keys(*names: str) -> Callable[[Any], str]:
+    """Reads `message` out of a flat error with exactly these keys."""
+
+    def message_of(body: Any) -> str:
+        assert list(body) == list(names)
+        return str(body["message"])
+
+    return message_of
+
+
+def _lunos_message(body: Any) -> str:
+    assert list(body) == ["error"]
+    assert isinstance(body["error"], str)
+    return body["error"]
+
+
+def _apilaplas_message(body: Any) -> str:
+    assert body["path"].startswith("/v2/")
+    assert body["requestId"].startswith("req_")
+    assert re.fullmatch(r"4\d\d", body["statusCode"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
+    return _keys("message", "path", "requestId", "statusCode", "timestamp")(body)
+
+
+def _vendor(create: str, message_of: Callable[[Any], str], **differing: Any) -> Door:
+    door = Door(
+        create=create,
+        body={"prompt": "a paper boat", "model": "sandbox/testcard"},
+        get=f"{create}/{{id}}",
+        id_of=lambda body: str(body["id"]),
+        message_of=message_of,
+        bad_body={"prompt": "", "model": "sandbox/testcard"},
+        created=200,
+    )
+    return replace(door, **differing)
+
+
+GENERATION = "/v2/generate/video/luma-ai/generation"
+DOORS = {
+    "/v1/": _openai("/v1"),
+    "/openai/v1/": _openai("/openai/v1"),
+    "/v1/video/": _vendor("/v1/video/generations", _lunos_message),
+    "/v1/videos/generations/": _vendor("/v1/videos/generations", _openai_message),
+    "/luma/": _vendor(
+        "/luma/generations",
+        _keys("code", "message", "data"),
+        body={"user_prompt": "a paper boat"},
+        bad_body={"user_prompt": " "},
+    ),
+    "/v2/": _vendor(
+        GENERATION,
+        _apilaplas_message,
+        body={"prompt": "a paper boat", "aspect_ratio": "16:9"},
+        get=f"{GENERATION}?generation_id={{id}}",
+        created=201,
+    ),
+}
 """One for each prefix of each dialect."""
 
 NOBODYS = "video_" + "0" * 26
@@ -91,6 +149,12 @@ def test_each_prefix_belongs_to_one_dialect(place: tuple[ModuleType, str]) -> No
     assert prefix.endswith("/")
     assert dialect_of(prefix) is dialect
     assert dialect_of(f"{prefix}nothing/here") is dialect
+    assert dialect_of(prefix.rstrip("/")) is dialect
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/generations2", "/v1/videox", "/v2x", "/", "/lumax"])
+def test_a_path_beside_a_prefix_is_not_in_it(path: str) -> None:
+    assert dialect_of(path) is openai
 
 
 async def test_create_and_get(gateway: Running, door: Door) -> None:
@@ -107,6 +171,43 @@ async def test_what_one_door_made_all_doors_show(gateway: Running, door: Door) -
     for other in DOORS.values():
         response = await gateway.client.get(other.get.format(id=video_id))
         assert other.id_of(response.json()) == video_id
+
+
+async def test_multipart_is_as_good_as_json(gateway: Running, door: Door) -> None:
+    parts = {name: (None, value) for name, value in door.body.items()}
+    response = await gateway.client.post(door.create, files=parts)
+    assert response.status_code == door.created, response.text
+    shown = await gateway.get(door.id_of(response.json()))
+    assert (shown["prompt"], shown["model"]) == ("a paper boat", "sandbox/testcard")
+
+
+@pytest.mark.parametrize("where", ["header", "body"])
+async def test_a_create_that_is_repeated_with_its_key(gateway: Running, door: Door, where: str) -> None:
+    headers = {"idempotency-key": "order 17"} if where == "header" else {}
+    key = {"idempotency_key": "order 17"} if where == "body" else {}
+
+    async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+        return await client.post(door.create, json={**door.body, **key, **fields}, headers=headers)
+
+    first, second = await asyncio.gather(create(gateway.client), create(gateway.client))
+    assert sorted([first.status_code, second.status_code]) == sorted([door.created, 200])
+    assert door.id_of(first.json()) == door.id_of(second.json())
+    again = await create(gateway.client)
+    assert again.status_code == 200
+    assert again.headers["idempotent-replayed"] == "true"
+    other = await create(gateway.client, **{name: "another" for name in door.body if name.endswith("prompt")})
+    refused(door, other, 409)
+    assert other.headers["x-should-retry"] == "false"
+    theirs = await create(gateway.bob)
+    assert door.id_of(theirs.json()) != door.id_of(first.json())
+    assert len((await gateway.client.get("/v1/videos")).json()["data"]) == 1
+    too_long = await gateway.client.post(door.create, json={**door.body, "idempotency_key": "x" * 257})
+    refused(door, too_long, 400)
+
+
+async def test_a_model_nobody_has(gateway: Running, door: Door) -> None:
+    response = await gateway.client.post(door.create, json={**door.body, "model": "sandbox/testcrad"})
+    assert "sandbox/testcard" in refused(door, response, 404)
 
 
 @pytest.mark.parametrize("key", ["sk-nobody", "", " ", "x" * 10_000, f"{ALICE}x", "é"])
@@ -157,6 +258,7 @@ async def test_another_owners_id(gateway: Running, door: Door) -> None:
 
 async def test_unknown_path_and_method(gateway: Running, place: tuple[ModuleType, str], door: Door) -> None:
     refused(door, await gateway.client.get(f"{place[1]}nothing/here/at/all"), 404)
+    refused(door, await gateway.client.put(f"{place[1]}nothing/here/at/all"), 404)
     response = await gateway.client.request("PROPFIND", door.create)
     refused(door, response, 405)
     assert response.headers["allow"]

@@ -65,7 +65,7 @@ def read_as_dotenv(variables: dict[str, str], folder: Path, monkeypatch: pytest.
 
 
 def test_env_example_names_every_setting_and_nothing_else() -> None:
-    shown = {name for name in env_example() if not name.startswith("GATEWAY_PROVIDERS__")}
+    shown = {name for name in env_example() if not name.startswith(("GATEWAY_PROVIDERS__", "GATEWAY_DIALECTS__"))}
     real = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
     assert shown - NOT_SETTINGS == real
 
@@ -99,6 +99,15 @@ def test_provider_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.Monke
         kind = kinds[values.get("kind", name)]
         kind.Config.model_validate({**values, "kind": kind.kind})
     assert len(providers) > 1
+
+
+def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = {name: rest for name, rest in env_example().items() if name.startswith("GATEWAY_DIALECTS__")}
+    dialects = read_as_dotenv(examples, tmp_path, monkeypatch).dialects
+    assert dialects.model_dump() == {
+        "luma": {"model": "gptge/luma"},
+        "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
+    }
 
 
 # Code
@@ -187,6 +196,19 @@ def test_every_provider_kind_has_a_row_in_the_readme() -> None:
     rows = re.findall(r"^\| *`([^`]+)` *\|", text, re.MULTILINE)
     assert {kind.kind for kind in KINDS} - set(rows) == set()
     assert f"{BEGIN}\n{table()}\n{END}" in text, "run `make docs`"
+
+
+def test_every_dialect_has_a_row_in_the_readme() -> None:
+    from app.dialects import DIALECTS, dialect_of
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (`/[^|]+) \|", text, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(dialect.__name__.rpartition(".")[2] for dialect in DIALECTS)
+    for name, paths in rows:
+        for path in re.findall(r"`(/[^`]+)`", paths):
+            dialect = dialect_of(path)
+            assert dialect.__name__ == f"app.dialects.{name}"
+            assert path in [getattr(route, "path", "") for route in dialect.routes.routes]
 
 
 def test_changelog_has_this_version() -> None:

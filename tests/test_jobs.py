@@ -604,6 +604,5 @@ async def test_expired_files_go_and_the_video_stays(gateway: Running, fake: Fake
 
 
 async def stored_keys(gateway: Running, video_id: str) -> list[str]:
-    async with gateway.gateway.db.reading() as connection:
-        video = await videos.get(connection, video_id, owner=None)
+    video = await videos.get(gateway.gateway.db, video_id, owner=None)
     return [output["key"] for output in video.outputs]

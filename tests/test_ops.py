@@ -114,7 +114,8 @@ async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_pa
             "worker_tick_s": 0.05, "poll_interval_s": 0.1, "log_level": "debug",
         }  # fmt: skip
         async with served(cwd=tmp_path, **settings) as gateway:
-            failed = await gateway.create(model="up/sora-2", webhook_secret="x")
+            hook = {"webhook_url": "http://127.0.0.1:9/?token=sekret-token", "webhook_secret": "sekret-hook"}
+            failed = await gateway.create(model="up/sora-2", **hook)
             assert (await gateway.finished(failed))["error"]["code"] == "upstream_account_refused"
             fake.script("submit", Answer(500, f"<h1>{KEY}</h1>"))
             unknown = await gateway.create(model="up/sora-2")
@@ -126,14 +127,15 @@ async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_pa
                 answer = await client.get(f"/v1/videos/{made}")
             await gateway.child.stop()
     child = gateway.child
-    for secret in (ALICE, KEY, "sekret-database", "sekret-pepper", "authorization", "Bearer vgw_"):
+    hooks = ("sekret-token", "sekret-hook", "webhook_secret")
+    for secret in (ALICE, KEY, "sekret-database", "sekret-pepper", "authorization", "Bearer vgw_", *hooks):
         assert secret not in "\n".join(child.err)
         assert secret not in "\n".join(child.out).replace('-H "Authorization', "")
     lines: list[dict[str, Any]] = [json.loads(line) for line in child.err]
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
     assert not [line for line in lines if "exception" in line]
     for video in (failed, unknown, made):
-        of_job = [line for line in lines if line.get("video") == video]
+        of_job = [line for line in lines if line.get("video") == video and "delivery" not in line]
         assert {line["provider"] for line in of_job} == {"up"}
         assert "video ended" in {line["event"] for line in of_job}
     requests = {line["request"]: line for line in lines if line["event"] == "request"}

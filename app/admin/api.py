@@ -11,7 +11,7 @@ from app.dialects.base import GatewayDep, gateway_of
 from app.tables import Attempt, Video
 
 
-def require_admin(request: Request) -> None:
+async def require_admin(request: Request) -> None:
     """Raises `AuthenticationFailed`, `NotFound` where no admin key is set: there is no administration then."""
     key = gateway_of(request).settings.admin_key
     if key is None:
@@ -34,8 +34,11 @@ def _plain(row: Video | Attempt, *, without: tuple[str, ...] = ()) -> dict[str, 
 @routes.get("/admin/v1/videos/{video_id}")
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     """One video of whichever owner, with every attempt: where it was sent, what the upstream said, what it cost."""
+    video = await videos.get(gateway.db, video_id, owner=None)
     async with gateway.db.reading() as connection:
-        video = await videos.get(connection, video_id, owner=None)
         attempts = await videos.attempts_of(connection, video_id)
     shown = [_plain(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
-    return JSONResponse({**_plain(video, without=("idempotency_hash",)), "attempts": shown})
+    request = dict(video.request)
+    if "webhook" in request:
+        request["webhook"] = {**request["webhook"], "secret": None}
+    return JSONResponse({**_plain(video, without=("idempotency_hash",)), "request": request, "attempts": shown})

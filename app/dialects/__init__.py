@@ -2,13 +2,17 @@
 
 from types import ModuleType
 
-from app.dialects import openai
+from app.dialects import apilaplas, luma, lumen, lunos, openai
 
-DIALECTS: tuple[ModuleType, ...] = (openai,)
-"""Each has `PREFIXES`, `routes` and `render_error`; the first is spoken where no other claims the path."""
+DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
+"""Each has `PREFIXES`, `routes` and `render_error`, those of vendors with one object for every answer `query_object`.
+A path goes to the first that has a route for it, so Lumen stands before OpenAI, within whose tree its paths lie. The
+last is spoken where nobody claims the path."""
 
 
 def dialect_of(path: str) -> ModuleType:
     """The dialect whose longest prefix the path has: errors outside any route have to be rendered too."""
-    claims = [(len(prefix), dialect) for dialect in DIALECTS for prefix in dialect.PREFIXES if path.startswith(prefix)]
-    return max(claims, key=lambda claim: claim[0])[1] if claims else DIALECTS[0]
+    claims = [
+        (len(prefix), dialect) for dialect in DIALECTS for prefix in dialect.PREFIXES if f"{path}/".startswith(prefix)
+    ]
+    return max(claims, key=lambda claim: claim[0])[1] if claims else DIALECTS[-1]

@@ -14,9 +14,10 @@ from fastapi import Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from app import errors, ids, jobs, media, mp4, usage, videos
+from app import errors, ids, jobs, media, mp4, usage, videos, webhooks
 from app.bell import Bell
 from app.db import Database, unavailable
+from app.deliveries import Sender
 from app.dialects.bodies import Body, fingerprint
 from app.keys import Authenticator, Caller
 from app.providers.base import Provider
@@ -25,7 +26,7 @@ from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
 from app.typical import Typical
-from app.video import Media, Operation, Status, VideoRequest
+from app.video import Media, Operation, Status, VideoRequest, Webhook, WebhookStyle
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
 
@@ -41,6 +42,8 @@ class Gateway:
     store: media.Store
     links: Links
     authenticator: Authenticator
+    sender: Sender
+    """Calls webhooks; handlers only use it to send a test."""
     clock: Callable[[], datetime]
     bell: Bell
     typical: Typical
@@ -53,6 +56,11 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
+async def _gateway_of(request: Request) -> Gateway:
+    """A dependency that is no coroutine would be run in a thread."""
+    return gateway_of(request)
+
+
 async def caller_of(request: Request) -> Caller:
     """Raises `AuthenticationFailed`. The key is all that follows the scheme, so it may contain blanks."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -61,7 +69,7 @@ async def caller_of(request: Request) -> Caller:
     return await gateway_of(request).authenticator.authenticate(key.strip())
 
 
-GatewayDep = Annotated[Gateway, Depends(gateway_of)]
+GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
@@ -167,22 +175,21 @@ async def create(
     key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
-        async with gateway.db.transaction() as session:
-            created = await jobs.create(
-                session,
-                plan.request,
-                video_id=uploads.video_id,
-                owner=caller.owner,
-                dialect=dialect,
-                shown_model=shown_model or request.model,
-                routes=[route.name for route in plan.routes],
-                warnings=plan.warnings,
-                cost_estimate_micros=estimate.micros if estimate else None,
-                idempotency_key=key,
-                idempotency_hash=hashed,
-                deadline_s=gateway.settings.job_deadline_s,
-                now=gateway.clock(),
-            )
+        created = await jobs.create(
+            gateway.db,
+            plan.request,
+            video_id=uploads.video_id,
+            owner=caller.owner,
+            dialect=dialect,
+            shown_model=shown_model or request.model,
+            routes=[route.name for route in plan.routes],
+            warnings=plan.warnings,
+            cost_estimate_micros=estimate.micros if estimate else None,
+            idempotency_key=key,
+            idempotency_hash=hashed,
+            deadline_s=gateway.settings.job_deadline_s,
+            now=gateway.clock(),
+        )
     except BaseException as error:
         if not unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
             await uploads.discard(gateway)
@@ -210,13 +217,37 @@ def idempotency_of(request: Request, body: Body, operation: str = "create") -> t
     return key, fingerprint(body, operation=operation)
 
 
+def webhook_of(
+    request: Request,
+    body: Body,
+    *,
+    style: WebhookStyle = WebhookStyle.standard,
+    url_field: str = "webhook_url",
+    secret_field: str | None = "webhook_secret",  # noqa: S107  # the name of a field
+) -> Webhook | None:
+    """Take out of the body where the client wants to be told about the end. Raises `InvalidRequest`."""
+    url: Any = body.pop(url_field, None)
+    secret: Any = body.pop(secret_field, None) if secret_field is not None else None
+    if url in (None, ""):
+        if secret is not None:
+            raise errors.InvalidRequest(f"{secret_field} is only of use with {url_field}", param=url_field)
+        return None
+    return webhooks.requested(
+        url,
+        secret,
+        style=style,
+        url_param=url_field,
+        secret_param=secret_field or "",
+        origin=str(request.base_url).rstrip("/"),
+    )
+
+
 def new_video_id() -> str:
     return ids.new("video")
 
 
 async def get(gateway: Gateway, caller: Caller, video_id: str) -> Video:
-    async with gateway.db.reading() as connection:
-        return await videos.get(connection, video_id, owner=caller.owner)
+    return await videos.get(gateway.db, video_id, owner=caller.owner)
 
 
 # Starting from a video that exists

@@ -3,15 +3,17 @@
 The routes; what the bodies hold and how a video is shown is in `openai_wire.py`.
 """
 
+import json
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from app import errors, ids, jobs, media, videos
-from app.dialects import base
+from app.dialects import base, openai_webhooks
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
 from app.dialects.bodies import body_of, body_schema, extra_of, validated
 from app.dialects.openai_wire import (
@@ -30,20 +32,24 @@ from app.dialects.openai_wire import (
 )
 from app.keys import Caller
 from app.tables import Video
-from app.video import Operation, VideoRequest
+from app.video import Operation, VideoRequest, Webhook
 
 __all__ = ["PREFIXES", "render_error", "routes"]
 
 PREFIXES = ("/v1/", "/openai/v1/")
-POLL_AFTER_MS = 1_000
+MAX_WAIT_S = 60
+KEEP_ALIVE_S = 15
+"""Proxies close a stream on which nothing happens."""
 
 routes = APIRouter(tags=["videos"])
+routes.include_router(openai_webhooks.routes)
 
 
 def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
     headers = {"cache-control": "no-store", "x-gateway-provider": provider_of(video)}
     if not video.status.ended:
-        headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)
+        provider, _, model = str(video.routes[0]).partition("/")
+        headers["openai-poll-after-ms"] = str(gateway.typical.poll_after_ms(provider, model))
     return JSONResponse(render(video, gateway, request), status_code=status, headers=headers)
 
 
@@ -82,10 +88,11 @@ async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep)
     """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
     async with body_of(request) as body:
         idempotency = base.idempotency_of(request, body)
+        webhook = base.webhook_of(request, body)
         uploads = Uploads(base.new_video_id())
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
-        return await _create(request, gateway, caller, parsed, uploads, idempotency, only_provider=provider)
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
 
 
 async def _create(
@@ -95,10 +102,12 @@ async def _create(
     parsed: VideoRequest,
     uploads: Uploads,
     idempotency: tuple[str, str] | None,
+    webhook: Webhook | None,
     *,
     only_provider: str | None = None,
     shown_model: str | None = None,
 ) -> Response:
+    parsed = parsed.model_copy(update={"webhook": webhook})
     if request.query_params.get("dryRun", "false").lower() not in ("false", "0"):
         plan = gateway.router.plan(parsed, only_provider=only_provider)
         return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
@@ -171,13 +180,14 @@ async def _derive(
 ) -> Response:
     async with body_of(request) as body:
         idempotency = base.idempotency_of(request, body, str(operation))
+        webhook = base.webhook_of(request, body)
         uploads = Uploads(base.new_video_id())
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
         where = _at(source) if source else {}
         if source and wire.model:
             where["shown_model"] = wire.model
-        return await _create(request, gateway, caller, parsed, uploads, idempotency, **where)
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **where)
 
 
 def _at(source: Video) -> dict[str, str | None]:
@@ -227,9 +237,66 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 
 @routes.get("/v1/videos/{video_id}")
 @routes.get("/openai/v1/videos/{video_id}", include_in_schema=False)
-async def retrieve_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again."""
-    return answer(await base.get(gateway, caller, video_id), gateway, request)
+async def retrieve_video(
+    video_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+) -> Response:
+    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
+    held until the status changes, for so many seconds at most."""
+    if wait == 0:
+        return answer(await base.get(gateway, caller, video_id), gateway, request)
+    before = (await base.get(gateway, caller, video_id)).status
+    video = await base.wait_for(
+        request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
+    )
+    return answer(video, gateway, request)
+
+
+@routes.get("/v1/videos/{video_id}/events")
+@routes.get("/openai/v1/videos/{video_id}/events", include_in_schema=False)
+async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
+    out what was seen."""
+    await base.get(gateway, caller, video_id)  # a 404 is an answer, not an event
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    events = _events(video_id, request, gateway, caller)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(video_id: str, request: Request, gateway: Gateway, caller: Caller) -> AsyncIterator[bytes]:
+    seen = request.headers.get("last-event-id", "")
+    while True:
+        video = await base.wait_for(
+            request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
+        )
+        if _mark(video) != seen:
+            name = "progress" if seen.startswith(f"{video.status}.") else "status"
+            yield _event(name, video, gateway, request)
+            seen = _mark(video)
+        elif not video.status.ended:
+            yield b": still here\n\n"
+        if video.status.ended:
+            yield _event("end", video, gateway, request)
+            return
+        if gateway.bell.closed:
+            return
+
+
+def _mark(video: Video) -> str:
+    """The id of an event: how far the video was."""
+    return f"{video.status}.{video.progress}"
+
+
+def _is_news(video: Video, *, seen: str) -> bool:
+    return video.status.ended or _mark(video) != seen
+
+
+def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
+    data = json.dumps(render(video, gateway, request), ensure_ascii=False)
+    return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
 @routes.delete("/v1/videos/{video_id}")
@@ -248,11 +315,12 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     """Make a new video from a finished one, changed as the prompt says."""
     async with body_of(request) as body:
         idempotency = base.idempotency_of(request, body, f"remix {video_id}")
+        webhook = base.webhook_of(request, body)
         wire = validated(RemixVideo, body)
     source = await base.finished(gateway, caller, video_id)
     parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra_of(wire))
     uploads = Uploads(base.new_video_id())
-    return await _create(request, gateway, caller, parsed, uploads, idempotency, **_at(source))
+    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
 
 
 @routes.get("/v1/videos/{video_id}/content")

@@ -3,7 +3,8 @@
 Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions; the routes are in `openai.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -44,6 +45,10 @@ Seconds = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=3_600, all
 
 class _Prompted(BaseModel):
     prompt: Prompt
+    webhook_url: str | None = None
+    """Told when the video ends; see `base.webhook_of`, which takes both out of the body."""
+    webhook_secret: str | None = None
+    """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
     @field_validator("prompt")
     @classmethod
@@ -125,8 +130,6 @@ class CreateCharacter(BaseModel):
 
 def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRequest:
     """Read the body of a create. Raises `InvalidRequest` naming the parameter."""
-    if "webhook_url" in body:
-        raise errors.UnsupportedParameter("webhook_url is not supported", param="webhook_url")
     wire = validated(CreateVideo, body)
     model = wire.model or default_model
     if model is None:
@@ -207,7 +210,7 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "seconds": _seconds(asked, first),
         "remixed_from_video_id": video.source_video_id,
         "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
-        "output": _output(video, gateway, request) if first and not _is_past(video, now) else None,
+        "output": render_output(video, lambda index: base.media_url(video, index, gateway, request), now),
         "metadata": asked.get("metadata", {}),
         "provider": provider_of(video),
         "cost_estimate": _dollars(video.cost_estimate_micros),
@@ -226,10 +229,6 @@ def _dollars(micros: int | None) -> float | None:
     return None if micros is None else micros / usage.MICROS
 
 
-def _is_past(video: Video, now: Any) -> bool:
-    return video.expires_at is not None and video.expires_at <= now
-
-
 def _measured_size(output: Mapping[str, Any]) -> str | None:
     return f"{output['width']}x{output['height']}" if output.get("width") and output.get("height") else None
 
@@ -242,10 +241,13 @@ def _seconds(asked: Mapping[str, Any], output: Mapping[str, Any]) -> str:
     return f"{asked['seconds']:g}" if asked.get("seconds") is not None else DEFAULT_SECONDS
 
 
-def _output(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
+def render_output(video: Video, link: Callable[[int], str], now: datetime) -> dict[str, Any] | None:
+    """The finished files, None where there are none or not any more; `link` makes the address of one."""
+    if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
+        return None
     files = [
         {
-            "url": base.media_url(video, output["index"], gateway, request),
+            "url": link(output["index"]),
             "content_type": output["content_type"],
             "size_bytes": output["size"],
             "duration_seconds": output["duration_s"],
@@ -257,7 +259,7 @@ def _output(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
     return files[0] if len(files) == 1 else {**files[0], "files": files}
 
 
-def render_error(error: errors.GatewayError) -> dict[str, Any]:
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
     """OpenAI's envelope, all four keys always."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 

@@ -6,6 +6,7 @@ counts is between "certainly not accepted" (`UpstreamUnavailable`, `UpstreamRate
 `UpstreamAccount`) and "nobody knows" (`UpstreamUnknown`): only the first may ever be sent again.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -29,6 +30,7 @@ MAX_ANSWER_BYTES = 8 * 2**20
 """An answer that is not a file is never longer than this."""
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 2**20
+FILES_AT_ONCE = 16
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
 CREDIT_WORDS = (
@@ -115,8 +117,8 @@ class ProviderConfig(BaseModel):
     """Upstream model names this instance lists; unset: what the kind knows."""
     timeout_s: float = Field(60, gt=0)
     """Longest wait for one answer."""
-    connections: int = Field(100, gt=0)
-    """Connections one process opens to this provider."""
+    connections: int = Field(20, gt=0)
+    """Connections one process opens to this provider for calls; files come on others."""
     poll_interval_s: float | None = Field(None, gt=0)
     """First gap between two polls; unset: what suits the kind."""
     concurrency: int | None = Field(None, gt=0)
@@ -171,7 +173,9 @@ class Provider(ABC):
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         self.name = name
         self.config = config
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections)
+        # In front of httpx's pool, which looks at every waiting request each time anything happens.
+        self._turns = asyncio.Semaphore(config.connections)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections + FILES_AT_ONCE)
         self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
 
     def __repr__(self) -> str:
@@ -277,11 +281,12 @@ class Provider(ABC):
     async def _request(self, verb: str, method: str, url: str, **kwargs: Any) -> httpx.Response:
         try:
             request = self.http.build_request(method, url, **kwargs)
-            response = await self.http.send(request, stream=True)
-            try:
-                return await self._read(verb, response)
-            finally:
-                await response.aclose()
+            async with self._turns:
+                response = await self.http.send(request, stream=True)
+                try:
+                    return await self._read(verb, response)
+                finally:
+                    await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise errors.UpstreamUnavailable(
                 f"{self.name} cannot be reached ({type(error).__name__})", provider=self.name

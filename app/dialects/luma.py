@@ -1,0 +1,162 @@
+"""Luma's video API as the reseller gpt.ge sells it. Docs: gpt.morphogen.top/en/video/luma (generate, query-single,
+expand); inner fields, states and `/luma/tasks` from siblings with the same adapter (v98store, kkiai); read 2026-11-21.
+
+Quirks: no model field, so `GATEWAY_DIALECTS__LUMA__MODEL` says which; `model_name`, of siblings, is taken where this
+gateway has such a model. Pictures come as addresses, data URLs or bare base 64. Times have microseconds. Inferred: the
+shape of errors, which is that of new-api, the panel software of such resellers; and that `/luma/tasks` leaves out ids
+it does not know, so that one deleted video does not keep a client from seeing all others. `loop: false` is what every
+model does, so it asks for nothing.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from app import errors, videos, webhooks
+from app.dialects import base, vendors
+from app.dialects.base import CallerDep, GatewayDep, Uploads
+from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.signing import Links
+from app.tables import Video
+from app.video import Status, VideoRequest, WebhookStyle
+
+PREFIXES = ("/luma/",)
+MAX_TASKS = 100
+
+STATE = {
+    Status.queued: "pending",
+    Status.in_progress: "processing",
+    Status.completed: "completed",
+    Status.failed: "failed",
+}
+
+routes = APIRouter(tags=["luma"])
+
+
+class CreateGeneration(BaseModel):
+    """POST /luma/generations and, for what goes on from one, /luma/generations/{id}/extend. Fields not listed here are
+    passed on to the provider untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    user_prompt: vendors.Prompt
+    expand_prompt: bool | None = None
+    image_url: Any = None
+    """The first frame: an address, a data URL, or base 64."""
+    image_end_url: Any = None
+    notify_hook: str | None = None
+    loop: bool | None = None
+    aspect_ratio: str | None = None
+    model_name: vendors.Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
+    duration: vendors.Seconds | None = None
+    """A number of seconds, or `5s`."""
+    resolution: str | None = None
+
+
+class Tasks(BaseModel):
+    """POST /luma/tasks."""
+
+    ids: Annotated[list[str], Field(min_length=1, max_length=MAX_TASKS)]
+
+
+def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None]:
+    """Read the body of a create or an extension; the model is still open, so it comes as it was named."""
+    wire = validated(CreateGeneration, body)
+    hook = wire.notify_hook or None
+    request = VideoRequest(
+        prompt=wire.user_prompt,
+        model="",
+        seconds=wire.duration,
+        first_frame=vendors.picture(wire.image_url, "image_url", uploads),
+        last_frame=vendors.picture(wire.image_end_url, "image_end_url", uploads),
+        loop=wire.loop or None,
+        expand_prompt=wire.expand_prompt,
+        webhook=webhooks.requested(hook, style=WebhookStyle.luma, url_param="notify_hook", origin=origin)
+        if hook
+        else None,
+        extra=vendors.extra_of(wire),
+        **vendors.sized(wire.aspect_ratio, wire.resolution),
+    )
+    return request, wire.model_name
+
+
+def render(video: Video) -> dict[str, Any]:
+    """The answer to a create."""
+    asked = video.request
+    return {
+        "id": video.id,
+        "state": STATE[video.status],
+        "created_at": vendors.rfc3339(video.created_at, "microseconds"),
+        "request": {"prompt": asked["prompt"], "aspect_ratio": vendors.ratio_of(asked)},
+    }
+
+
+def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+    """The answer to a GET, which is also what a webhook is sent."""
+    film = raw = artifact = None
+    if video.status is Status.completed:
+        url = vendors.links_of(video, links, origin)[0]
+        output = video.outputs[0] if video.outputs else {}
+        side = {"width": output.get("width"), "height": output.get("height")}
+        film = {"url": url, **side, "download_url": url}
+        raw = {"url": url, **side, "duration": output.get("duration_s"), "media_type": "video"}
+        done_at = vendors.rfc3339(video.completed_at or video.updated_at, "microseconds")
+        artifact = {"video": film, "video_raw": raw, "thumbnail": None, "last_frame": None, "created_at": done_at}
+    return {
+        **render(video),
+        "failure_reason": video.error_message,
+        "video": film,
+        "video_raw": raw,
+        "thumbnail": None,
+        "last_frame": None,
+        "artifact": artifact,
+    }
+
+
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "data": None}
+
+
+@routes.post("/luma/generations", openapi_extra=body_schema(CreateGeneration))
+async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Create a video as gpt.ge's Luma does."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, "luma")
+        uploads = Uploads(base.new_video_id())
+        parsed, named = parse(body, uploads, vendors.origin_of(request))
+        asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "luma", named)})
+        created = await base.create(gateway, caller, asked, uploads, dialect="luma", idempotency=idempotency)
+    return vendors.answer(render(created.video), created=created)
+
+
+@routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
+async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read many videos at once; ids that are not yours or nobody's are left out."""
+    async with body_of(request) as body:
+        wanted = validated(Tasks, body).ids
+    async with gateway.db.reading() as connection:
+        found = await videos.get_several(connection, wanted, owner=caller.owner)
+    origin = vendors.origin_of(request)
+    return vendors.answer([query_object(video, gateway.links, origin) for video in found])
+
+
+@routes.get("/luma/generations/{video_id}")
+async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read a video as gpt.ge's Luma shows it."""
+    video = await base.get(gateway, caller, video_id)
+    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
+
+
+@routes.post("/luma/generations/{video_id}/extend", openapi_extra=body_schema(CreateGeneration))
+async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a longer video from a finished one."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, f"luma extend {video_id}")
+        uploads = Uploads(base.new_video_id())
+        parsed, named = parse(body, uploads, vendors.origin_of(request))
+        created = await vendors.extend(
+            gateway, caller, video_id, parsed, uploads, dialect="luma", named=named, idempotency=idempotency
+        )
+    return vendors.answer(render(created.video), created=created)

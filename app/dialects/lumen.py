@@ -1,0 +1,141 @@
+"""Lumen's video API. Docs: lumen-ai.uk/api-docs/video, read 2026-11-21.
+
+Quirks: several fields have two names, of which the first listed here wins; a film as input makes it video-to-video, a
+picture image-to-video; a fresh task shows `processing` whatever it is. Inferred: errors in OpenAI's envelope. The
+vendor's defaults (720p, 16:9, 5 s, with sound) are its models' own: where a field is absent, the model that is asked
+decides. Unlike the vendor, an input that the model cannot use is refused rather than ignored. Beyond the vendor: any
+model, and media as files or data URLs.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app import errors, webhooks
+from app.dialects import base, vendors
+from app.dialects.base import CallerDep, GatewayDep, Uploads
+from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.signing import Links
+from app.tables import Video
+from app.video import MAX_SECONDS, Status, VideoRequest, Webhook, WebhookStyle
+
+PREFIXES = ("/v1/videos/generations/",)
+MIN_SECONDS = 4
+
+STATUS = {
+    Status.queued: "queued",
+    Status.in_progress: "processing",
+    Status.completed: "succeeded",
+    Status.failed: "failed",
+}
+"""And `cancelled`, which is a failure with that code."""
+
+routes = APIRouter(tags=["lumen"])
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a whole number")
+    return value
+
+
+class CreateGeneration(BaseModel):
+    """POST /v1/videos/generations. Fields not listed here are passed on to the provider untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: vendors.Name
+    prompt: vendors.Prompt
+    resolution: str | None = None
+    aspect_ratio: str | None = None
+    duration: Annotated[int, BeforeValidator(_no_truth), Field(ge=MIN_SECONDS, le=MAX_SECONDS)] | None = None
+    generate_audio: bool | None = None
+    image_url: Any = None
+    """The first frame."""
+    first_frame_url: Any = None
+    last_image_url: Any = None
+    last_frame_url: Any = None
+    reference_image_urls: Any = None
+    reference_images: Any = None
+    reference_video_url: Any = None
+    video_url: Any = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+
+
+def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
+    """Read the body of a create. Raises `InvalidRequest`."""
+    wire = validated(CreateGeneration, body)
+
+    def one_of(*names: str) -> tuple[Any, str]:
+        return next(((value, name) for name in names if (value := getattr(wire, name))), (None, names[0]))
+
+    pictures, name = one_of("reference_image_urls", "reference_images")
+    listed = pictures if isinstance(pictures, list) else [pictures] if pictures else []
+    return VideoRequest(
+        prompt=wire.prompt,
+        model=wire.model,
+        seconds=wire.duration,
+        generate_audio=wire.generate_audio,
+        first_frame=vendors.picture(*one_of("image_url", "first_frame_url"), uploads),
+        last_frame=vendors.picture(*one_of("last_image_url", "last_frame_url"), uploads),
+        reference_images=tuple(uploads.media(entry, name) for entry in listed),
+        reference_video=vendors.picture(*one_of("reference_video_url", "video_url"), uploads),
+        webhook=_webhook(wire, origin),
+        extra=vendors.extra_of(wire),
+        **vendors.sized(wire.aspect_ratio, wire.resolution),
+    )
+
+
+def _webhook(wire: CreateGeneration, origin: str) -> Webhook | None:
+    if not wire.webhook_url:
+        return None
+    if not wire.webhook_secret:
+        message = "webhook_secret is required with webhook_url"
+        raise errors.InvalidRequest(message, param="webhook_secret", code="missing_parameter")
+    return webhooks.requested(wire.webhook_url, wire.webhook_secret, style=WebhookStyle.lumen, origin=origin)
+
+
+def render(video: Video) -> dict[str, Any]:
+    """The answer to a create."""
+    status = status_of(video) if video.status.ended else "processing"
+    return {"id": video.id, "status": status, "created": int(video.created_at.timestamp())}
+
+
+def status_of(video: Video) -> str:
+    return "cancelled" if video.error_code == "cancelled" else STATUS[video.status]
+
+
+def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+    """The answer to a GET, which is also what a webhook is sent."""
+    shown: dict[str, Any] = {"id": video.id, "status": status_of(video)}
+    if video.status is Status.completed:
+        shown["data"] = [{"url": url} for url in vendors.links_of(video, links, origin)]
+    if video.status is Status.failed:
+        shown["error"] = {"message": video.error_message}
+    return shown
+
+
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
+    """OpenAI's envelope: the vendor's own is not documented, its text models speak OpenAI's dialect."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+@routes.post("/v1/videos/generations", openapi_extra=body_schema(CreateGeneration))
+async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Create a video as Lumen does."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, "lumen")
+        uploads = Uploads(base.new_video_id())
+        parsed = parse(body, uploads, vendors.origin_of(request))
+        created = await base.create(gateway, caller, parsed, uploads, dialect="lumen", idempotency=idempotency)
+    return vendors.answer(render(created.video), created=created)
+
+
+@routes.get("/v1/videos/generations/{video_id}")
+async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read a video as Lumen shows it."""
+    video = await base.get(gateway, caller, video_id)
+    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))

@@ -1,0 +1,103 @@
+"""Lunos' video API. Docs: lunos.tech/docs/generative/video and the client @lunos/client 1.5.0, read 2026-11-21.
+
+Quirks: errors are plain strings; the client repeats a create three times on every error but 401, so a key for
+idempotency (header or body) is worth sending. Beyond the vendor: any model, and any ratio. A video that is under way is
+`pending` from begin to end: the documented words are `pending` and `completed`, though the client's types have
+`processing`. Ids are ours; what stands before the last colon of an id is passed over, since the vendor's have colons.
+"""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import errors
+from app.dialects import base, vendors
+from app.dialects.base import CallerDep, GatewayDep, Uploads
+from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.signing import Links
+from app.tables import Video
+from app.video import Status, VideoRequest
+
+PREFIXES = ("/v1/video/",)
+
+STATUS = {
+    Status.queued: "pending",
+    Status.in_progress: "pending",
+    Status.completed: "completed",
+    Status.failed: "failed",
+}
+
+routes = APIRouter(tags=["lunos"])
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    aspectRatio: str | None = None  # noqa: N815  the vendor's name
+    negativePrompt: str | None = Field(None, max_length=5_000)  # noqa: N815  the vendor's name
+
+
+class CreateGeneration(BaseModel):
+    """POST /v1/video/generations. Fields not listed here are passed on to the provider untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: vendors.Name
+    prompt: vendors.Prompt
+    parameters: Parameters = Parameters()
+    response_format: Literal["mp4"] | None = None
+    user: str | None = Field(None, max_length=1_000)
+    appId: str | None = Field(None, max_length=1_000)  # noqa: N815  the vendor's name
+
+
+def parse(body: Body, *, app: str | None) -> VideoRequest:
+    """Read the body of a create; `app` is the header's. Raises `InvalidRequest`."""
+    wire = validated(CreateGeneration, {**body, "parameters": body.get("parameters") or {}})
+    return VideoRequest(
+        prompt=wire.prompt,
+        model=wire.model,
+        negative_prompt=wire.parameters.negativePrompt,
+        user=wire.user,
+        app=wire.appId or app,
+        extra=vendors.extra_of(wire.parameters) | vendors.extra_of(wire),
+        **vendors.sized(wire.parameters.aspectRatio),
+    )
+
+
+def render(video: Video) -> dict[str, Any]:
+    """The answer to a create."""
+    return {"id": video.id, "operation_name": f"operations/{video.model}/{video.id}", "status": STATUS[video.status]}
+
+
+def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+    """The answer to a GET."""
+    shown: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
+    if video.status is Status.completed:
+        shown["video_url"] = vendors.links_of(video, links, origin)[0]
+    if video.status is Status.failed:
+        shown["error"] = video.error_message
+    return shown
+
+
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
+    return {"error": error.message}
+
+
+@routes.post("/v1/video/generations", openapi_extra=body_schema(CreateGeneration))
+async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Create a video as Lunos does."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, "lunos")
+        uploads = Uploads(base.new_video_id())
+        parsed = parse(body, app=(request.headers.get("x-app-id") or "")[:1_000] or None)
+        created = await base.create(gateway, caller, parsed, uploads, dialect="lunos", idempotency=idempotency)
+    return vendors.answer(render(created.video), created=created)
+
+
+@routes.get("/v1/video/generations/{video_id:path}")
+async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read a video as Lunos shows it."""
+    video = await base.get(gateway, caller, video_id.rpartition(":")[2])
+    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
