@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from conftest import ALICE, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
@@ -30,8 +31,8 @@ async def gateway(start_gateway: StartGateway, fake: FakeOpenAI) -> AsyncIterato
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds."""
     async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0)  # many things ring; none of them is ours to watch
+        while not condition():  # noqa: ASYNC110  # many things ring; none of them is ours to watch
+            await asyncio.sleep(0)
 
 
 async def waiting(gateway: Running, clients: int) -> None:
@@ -104,10 +105,9 @@ async def test_a_lost_connection_wakes_everybody_and_comes_back(gateway: Running
     video = await gateway.create(model="up/sora-2")
     held = asyncio.create_task(gateway.client.get(f"/v1/videos/{video['id']}", params={"wait": "30"}))
     await waiting(gateway, 1)
+    ours = "datname = current_database() and query = 'listen gateway_videos'"
     async with gateway.gateway.db.reading() as connection:
-        await connection.exec_driver_sql(
-            "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'"
-        )
+        await connection.execute(sa.text(f"select pg_terminate_backend(pid) from pg_stat_activity where {ours}"))
     await gateway.client.delete(f"/v1/videos/{video['id']}")
     assert (await held).json()["status"] == "failed"
 
