@@ -113,7 +113,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         lifespan=lifespan,
         redoc_url=None,
     )
-    for dialect in dialects.DIALECTS:
+    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
         app.include_router(dialect.routes)
     app.include_router(links.routes)
     app.include_router(ops.routes)

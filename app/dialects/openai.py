@@ -42,7 +42,6 @@ KEEP_ALIVE_S = 15
 """Proxies close a stream on which nothing happens."""
 
 routes = APIRouter(tags=["videos"])
-routes.include_router(openai_webhooks.routes)
 
 
 def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
@@ -79,7 +78,31 @@ async def _from_source(
     return request, None
 
 
-# Routes: literal segments before {video_id}
+# Routes: every request is matched against them in order, so what clients ask all the time stands first. Otherwise
+# literal segments come before {video_id}; here the method tells them apart.
+
+
+@routes.get("/v1/videos/{video_id}")
+@routes.get("/openai/v1/videos/{video_id}", include_in_schema=False)
+async def retrieve_video(
+    video_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+) -> Response:
+    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
+    held until the status changes, for so many seconds at most."""
+    if wait == 0:
+        return answer(await base.get(gateway, caller, video_id), gateway, request)
+    before = (await base.get(gateway, caller, video_id)).status
+    video = await base.wait_for(
+        request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
+    )
+    return answer(video, gateway, request)
+
+
+# Literal segments before {video_id}
 
 
 @routes.post("/v1/videos", status_code=202, openapi_extra=body_schema(CreateVideo))
@@ -235,26 +258,6 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 # One video
 
 
-@routes.get("/v1/videos/{video_id}")
-@routes.get("/openai/v1/videos/{video_id}", include_in_schema=False)
-async def retrieve_video(
-    video_id: str,
-    request: Request,
-    gateway: GatewayDep,
-    caller: CallerDep,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
-) -> Response:
-    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
-    held until the status changes, for so many seconds at most."""
-    if wait == 0:
-        return answer(await base.get(gateway, caller, video_id), gateway, request)
-    before = (await base.get(gateway, caller, video_id)).status
-    video = await base.wait_for(
-        request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
-    )
-    return answer(video, gateway, request)
-
-
 @routes.get("/v1/videos/{video_id}/events")
 @routes.get("/openai/v1/videos/{video_id}/events", include_in_schema=False)
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
@@ -355,3 +358,6 @@ async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """What a model can express, and what a second of it costs."""
     return JSONResponse(render_model(model, gateway.router.routes(model), gateway))
+
+
+routes.include_router(openai_webhooks.routes)

@@ -96,7 +96,7 @@ def model_for(gateway: Gateway, door: Literal["luma", "apilaplas"], named: str |
 
 
 def is_ours(gateway: Gateway, named: str) -> bool:
-    """Whether a name is meant for this gateway, also where there is no such model; else it is a word of the vendor's."""
+    """Whether a name is one of this gateway, or a mistake that has to be told; else it is the vendor's own word."""
     try:
         return bool(gateway.router.routes(named))
     except errors.ModelNotFound:
