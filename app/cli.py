@@ -80,7 +80,7 @@ def serve(
     config = _settings(**{name: value for name, value in given.items() if value is not None})
     with _bound(config.host, config.port) as listener:
         if workers == 1:
-            with asyncio.Runner(loop_factory=uvicorn.Config("app.main:serving_app").get_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
                 runner.run(_serve_one(config, listener))
         else:
             _serve_many(config, listener, workers)

@@ -1,7 +1,8 @@
 """A small client of the gateway for the command line: create, watch, download."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 
 from app import net
 
+UNFINISHED = ("queued", "in_progress")
 POLL_S = 0.5
+STREAM_SILENCE_S = 45
+"""Longer than the server lets pass between two signs of life."""
 PATIENCE = 60
 """Looks in a row that may fail."""
 
@@ -36,10 +40,9 @@ async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | 
             transient=True,
         ) as bar:
             task = bar.add_task("queued", total=100)
-            while video["status"] in ("queued", "in_progress"):
+            async for latest in _watch(http, where, video):
+                video = latest
                 bar.update(task, completed=video["progress"], description=video["status"].replace("_", " "))
-                await asyncio.sleep(POLL_S)
-                video = await _look(http, where)
         if video["status"] != "completed":
             raise ClientError(f"{video['id']} failed: {video['error']['message']} ({video['error']['code']})")
         target = name_of(video["id"])
@@ -65,6 +68,27 @@ async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]
             "  video-gateway serve\nor name another address with --url."
         ) from error
     return _document(response)
+
+
+async def _watch(http: httpx.AsyncClient, url: str, video: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The video each time there is news, until it has ended: by the event stream, or by looking where there is none."""
+    streams = True
+    yield video
+    while video["status"] in UNFINISHED:
+        if streams:
+            try:
+                async with http.stream("GET", f"{url}/events", timeout=STREAM_SILENCE_S) as response:
+                    streams = response.headers.get("content-type", "").startswith("text/event-stream")
+                    async for line in response.aiter_lines():
+                        if streams and line.startswith("data: "):
+                            video = json.loads(line.removeprefix("data: "))
+                            yield video
+            except (httpx.HTTPError, ValueError):
+                pass  # broken off: look once, then listen again
+        if video["status"] in UNFINISHED:
+            await asyncio.sleep(POLL_S)
+            video = await _look(http, url)
+            yield video
 
 
 async def _look(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
