@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -266,6 +267,8 @@ def _command() -> str:
 def worker() -> None:
     """Work on jobs without serving requests; run as many as you like, on as many machines."""
     config = _settings()
+    if config.worker_metrics_port is not None:
+        start_http_server(config.worker_metrics_port, config.host, registry=telemetry.REGISTRY)
 
     async def work() -> None:
         async with wiring.open_parts(config) as parts:

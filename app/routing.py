@@ -14,6 +14,8 @@ from app import errors
 from app.conversion import complete_size, fit
 from app.providers.base import Provider
 from app.settings import Settings, WeightedRoute
+from app.tables import Video
+from app.telemetry import JOBS
 from app.video import Capabilities, VideoRequest
 
 SANDBOX_MODEL = "sandbox/testcard"
@@ -150,3 +152,10 @@ def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
     if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
         values |= complete_size(able.default_size, None, None)
     return request.model_copy(update=values)
+
+
+def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
+    """Count a job that has ended. Models that nobody lists count together: clients can name any."""
+    provider, model = video.provider or str(video.routes[0]).partition("/")[0], video.upstream_model or ""
+    listed = provider in providers and model in providers[provider].listed
+    JOBS.labels(provider, model if listed else "other", str(video.status)).inc()

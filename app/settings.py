@@ -129,6 +129,8 @@ class Settings(BaseSettings):
     """How long an upstream task is still watched after its job was cancelled or failed, for a late success."""
     run_worker: bool = True
     """Whether `serve` also works on jobs; false where separate `worker` processes do."""
+    worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Where a separate `worker` shows its own Prometheus metrics, on `host`; unset: nowhere."""
     worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
     """How often an idle worker looks for work."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100

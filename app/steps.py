@@ -20,11 +20,11 @@ from app.claims import Claim
 from app.conversion import fit
 from app.db import Database, unavailable
 from app.providers.base import Provider, Task, Upload
-from app.routing import Route
+from app.routing import Route, count_ended
 from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
-from app.telemetry import JOBS, log
+from app.telemetry import log
 from app.video import AttemptState as S
 from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status
 
@@ -453,9 +453,7 @@ class Steps:
         video = await self._record(write)
         self._wake()
         if video is not None and video.status.ended:
-            provider, model = (video.provider or ""), video.upstream_model or ""
-            known = provider in self._providers and model in self._providers[provider].listed
-            JOBS.labels(provider, model if known else "other", str(video.status)).inc()
+            count_ended(video, self._providers)
             log.info("video ended", status=str(video.status), code=video.error_code)
         return video
 

@@ -31,6 +31,7 @@ from app.dialects.openai_wire import (
     render_model,
 )
 from app.keys import Caller
+from app.routing import count_ended
 from app.tables import Video
 from app.video import Operation, VideoRequest, Webhook
 
@@ -307,7 +308,9 @@ def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
     async with gateway.db.transaction() as session:
-        await jobs.delete(session, video_id, owner=caller.owner, now=gateway.clock())
+        video = await jobs.delete(session, video_id, owner=caller.owner, now=gateway.clock())
+    if video.deleted_at is None:
+        count_ended(video, gateway.providers)
     gateway.wake()
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
