@@ -26,8 +26,11 @@ _FAILED = sa.text(
     insert into provider_health (name, failures) values (:name, 1)
     on conflict (name) do update set
       failures = provider_health.failures + 1,
-      open_until = case when provider_health.failures + 1 >= :threshold then
-        :now + make_interval(secs => least(:longest, :first * power(2, provider_health.failures + 1 - :threshold)))
+      open_until = case
+        when provider_health.open_until > :now then provider_health.open_until
+        when provider_health.failures + 1 >= :threshold then :now + make_interval(secs => least(
+          :longest, :first * power(2, least(10, provider_health.failures + 1 - :threshold))
+        ))
       end
     returning failures, open_until
     """

@@ -154,3 +154,13 @@ async def renew(connection: AsyncConnection, claims: Iterable[Claim], *, lease_s
         .where(sa.tuple_(Attempt.id, Attempt.lease).in_(held))
         .values(due_at=now + timedelta(seconds=lease_s))
     )
+
+
+async def nudge(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
+    """An upstream says that there is news: poll now. False when there is nothing to poll, or it is being polled."""
+    moved = await connection.execute(
+        sa.update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.state == S.running, Attempt.lease.is_(None), Attempt.due_at > now)
+        .values(due_at=now)
+    )
+    return moved.rowcount == 1

@@ -98,7 +98,9 @@ def unavailable(error: BaseException) -> bool:
     if isinstance(error, sa.exc.TimeoutError | psycopg.OperationalError):
         return True
     return isinstance(error, sa.exc.DBAPIError) and (
-        error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+        error.connection_invalidated
+        # InternalError: what a server says while it is being replaced by its standby.
+        or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.InternalError)
     )
 
 

@@ -1,4 +1,4 @@
-"""The state machine; the only writer of a video's status and an attempt's state.
+"""The state machine; but for the first (`intake.py`) and the claim (`claims.py`) the only writer of a state.
 
     pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
        ▲                  │   │                   │  ▲               │
@@ -11,24 +11,20 @@ Every move is one guarded UPDATE that expects the state and the lease it was cla
 and says so. Each function is one transaction's work; callers commit. Time is an argument, never read here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from psycopg.types.json import Jsonb
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids, webhooks
 from app.claims import Claim
-from app.db import Database
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Failure, Output, Progress, Status, Submission, VideoRequest
+from app.video import Failure, Output, Progress, Status, Submission
 
 MOVES: dict[S, frozenset[S]] = {
     S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
@@ -46,101 +42,7 @@ MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
 
 
-@dataclass(frozen=True)
-class Created:
-    video: Video
-    replayed: bool
-    """True when the idempotency key was seen before; nothing was created."""
-
-
 # What clients do
-
-
-_CREATE = b"""
-with video as (
-  insert into videos (
-    id, owner, dialect, status, progress, model, request, routes, outputs, warnings, cost_estimate_micros,
-    source_video_id, idempotency_key, idempotency_hash, created_at, updated_at, deadline_at
-  ) values (
-    %(id)s, %(owner)s, %(dialect)s, 'queued', 0, %(model)s, %(request)s, %(routes)s, '[]', %(warnings)s,
-    %(cost_estimate_micros)s, %(source_video_id)s, %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s,
-    %(deadline_at)s
-  )
-  on conflict (owner, idempotency_key) where idempotency_key is not null do nothing
-  returning id
-)
-insert into attempts (
-  id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress, due_at, submits, polls,
-  strikes, cancel_tried, created_at
-)
-select
-  attempt.id, video.id, %(owner)s, attempt.number - 1, 0, 'pending', %(provider)s, %(upstream_model)s, 0, %(now)s, 0, 0,
-  0, false, %(now)s
-from video, unnest(%(attempts)s::text[]) with ordinality as attempt (id, number)
-returning video_id
-"""
-
-
-async def create(
-    db: Database,
-    request: VideoRequest,
-    *,
-    video_id: str,
-    owner: str,
-    dialect: str,
-    shown_model: str,
-    routes: Sequence[str],
-    warnings: Sequence[str] = (),
-    cost_estimate_micros: int | None = None,
-    idempotency_key: str | None = None,
-    idempotency_hash: str | None = None,
-    deadline_s: float,
-    now: datetime,
-) -> Created:
-    """Write the job, in one statement: a row in `videos` and a pending attempt for each of its `n` outputs.
-
-    Raises `Conflict` when the owner used the idempotency key for another request.
-    """
-    provider, _, upstream_model = routes[0].partition("/")
-    values: dict[str, Any] = {
-        "id": video_id,
-        "owner": owner,
-        "dialect": dialect,
-        "model": shown_model,
-        "request": request.model_dump(mode="json", exclude_none=True),
-        "routes": list(routes),
-        "warnings": list(warnings),
-        "cost_estimate_micros": cost_estimate_micros,
-        "source_video_id": request.source.video_id if request.source else None,
-        "idempotency_key": idempotency_key,
-        "idempotency_hash": idempotency_hash,
-        "deadline_at": now + timedelta(seconds=deadline_s),
-    }
-    parameters = {
-        **{name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in values.items()},
-        "provider": provider,
-        "upstream_model": upstream_model,
-        "attempts": [ids.new("att") for _ in range(request.n)],
-        "now": now,
-    }
-    if await db.one(_CREATE, parameters) is None:
-        return await _replay(db, owner, str(idempotency_key), idempotency_hash)
-    fresh = {"status": Status.queued, "progress": 0, "outputs": [], "created_at": now, "updated_at": now}
-    return Created(Video(**values, **fresh), replayed=False)
-
-
-async def _replay(db: Database, owner: str, key: str, hashed: str | None) -> Created:
-    async with db.transaction() as session:
-        video = await session.scalar(sa.select(Video).where(Video.owner == owner, Video.idempotency_key == key))
-    if video is None:  # deleted in between
-        raise errors.ServiceUnavailable("the video of this idempotency key was just deleted; send the request again")
-    if video.idempotency_hash != hashed:
-        raise errors.Conflict(
-            "this idempotency key was used for another request; use a new key for a new request",
-            code="idempotency_key_reused",
-            param="idempotency_key",
-        )
-    return Created(video, replayed=True)
 
 
 def _attempt(video: dict[str, Any], output_index: int, route_index: int, due_at: datetime) -> dict[str, Any]:
@@ -187,16 +89,6 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
     return video
 
 
-async def nudge(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
-    """An upstream says that there is news: poll now. False when there is nothing to poll, or it is being polled."""
-    moved = await connection.execute(
-        sa.update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.state == S.running, Attempt.lease.is_(None), Attempt.due_at > now)
-        .values(due_at=now)
-    )
-    return _count(moved) == 1
-
-
 # What workers do
 
 
@@ -221,16 +113,8 @@ async def accepted(
         "error_message": None,
         "error_body": None,
     }
-    if not await _move(session, claim, S.running, **values):
-        found = await session.execute(
-            sa.update(Attempt)
-            .where(Attempt.id == claim.attempt.id, Attempt.state == S.lost, Attempt.upstream_ref.is_(None))
-            .values(**values, state=S.running, lease=None, ended_at=None)
-        )
-        if _count(found) == 0:
-            log.error("an accepted task has no attempt to go to", upstream_ref=submission.ref, attempt=claim.attempt.id)
-            return False
-        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+    if not await _move(session, claim, S.running, **values) and not await _found(session, claim, values):
+        return False
     await session.execute(
         sa.update(Video)
         .where(Video.id == claim.video.id, Video.status == Status.queued)
@@ -242,6 +126,24 @@ async def accepted(
         )
     )
     return True
+
+
+async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any]) -> bool:
+    """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
+    was sent in its place, when its name is kept for the operator."""
+    lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
+    another = sa.exists().where(
+        Attempt.video_id == claim.video.id,
+        Attempt.output_index == claim.attempt.output_index,
+        Attempt.state.in_(LIVE),
+    )
+    if await session.scalar(sa.select(another)):
+        await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
+    elif _count(await session.execute(lost.values(**values, state=S.running, lease=None, ended_at=None))) == 1:
+        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+        return True
+    log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
+    return False
 
 
 async def refused(
@@ -256,10 +158,11 @@ async def refused(
         return None
     if not await _move(session, claim, S.failed, **_error_values(error), ended_at=now):
         return None
+    rounds = claim.attempt.submits  # goes on counting, so that each round waits longer than the last
     if not claim.on_last_route and error.next_candidate:
-        await _add_attempt(session, claim, claim.attempt.route_index + 1, now)
+        await _add_attempt(session, claim, claim.attempt.route_index + 1, now, submits=rounds - 1)
     elif error.retryable:
-        await _add_attempt(session, claim, 0, _capped(due_at, claim, now))
+        await _add_attempt(session, claim, 0, _capped(due_at, claim, now), submits=rounds)
     return await _settle(session, claim.video.id, now)
 
 
@@ -344,7 +247,8 @@ async def stored(
     without this file, which is then nobody's."""
     video = await session.get(Video, claim.video.id, with_for_update=True)
     if not await _move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0, cost_micros=cost_micros):
-        return None
+        ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
+        return video if ours else None  # written by the same call before, whose commit was not answered
     if video is None or video.status.ended:
         return None
     video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
@@ -377,11 +281,20 @@ async def failed(
 async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
     """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
     video = await session.get(Video, claim.video.id, with_for_update=True)
-    await _move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
     if video is None or video.status.ended:
+        if claim.was is S.pending:
+            await _move(session, claim, S.cancelled, ended_at=now)
+        else:
+            await _move(session, claim, claim.attempt.state, due_at=now)
         return None
+    await _move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
     if video.provider is None:
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
+    if video.outputs:  # some of it is there and paid for
+        await _stop_attempts(session, video, now)
+        video.warnings = [*video.warnings, "the other outputs were not finished in time"]
+        await _complete(session, video, now)
+        return video
     waited = round((now - video.created_at).total_seconds())
     reason = f" Last from the provider: {claim.attempt.error_message}" if claim.attempt.error_message else ""
     await _end(
@@ -442,9 +355,7 @@ async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video 
             last = {a.output_index: a for a in attempts if a.state is not S.succeeded}
             told = [f"output {i} failed: {a.error_message}" for i, a in last.items()]
             video.warnings = [*video.warnings, *told]
-        video.status, video.progress = Status.completed, 100
-        video.completed_at = video.ended_at = video.updated_at = now
-        await webhooks.record(session, video, now=now)
+        await _complete(session, video, now)
         return video
     failure = attempts[-1]
     if video.provider is None:  # nobody accepted it; so it is whom we asked last
@@ -454,11 +365,24 @@ async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video 
     return video
 
 
+async def _complete(session: AsyncSession, video: Video, now: datetime) -> None:
+    video.status, video.progress = Status.completed, 100
+    video.completed_at = video.ended_at = video.updated_at = now
+    await session.flush()
+    await webhooks.record(session, video, now=now)
+
+
 async def _end(session: AsyncSession, video: Video, failure: Failure, now: datetime) -> None:
     """Fail a video: nothing of it is submitted any more, and what an upstream has of it comes due to be cancelled."""
     video.status = Status.failed
     video.error_code, video.error_message = failure.code, failure.message
     video.ended_at = video.updated_at = now
+    await _stop_attempts(session, video, now)
+    await session.flush()
+    await webhooks.record(session, video, now=now)
+
+
+async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> None:
     await session.execute(
         sa.update(Attempt)
         .where(Attempt.video_id == video.id, Attempt.state == S.pending)
@@ -471,15 +395,16 @@ async def _end(session: AsyncSession, video: Video, failure: Failure, now: datet
         .values(due_at=now)
         .execution_options(synchronize_session=False)
     )
-    await session.flush()
-    await webhooks.record(session, video, now=now)
 
 
-async def _add_attempt(session: AsyncSession, claim: Claim, route_index: int, due_at: datetime) -> None:
+async def _add_attempt(
+    session: AsyncSession, claim: Claim, route_index: int, due_at: datetime, *, submits: int = 0
+) -> None:
     status = await session.scalar(sa.select(Video.status).where(Video.id == claim.video.id).with_for_update())
     if status is not None and not Status(status).ended:
         video = {"id": claim.video.id, "owner": claim.video.owner, "routes": claim.video.routes}
-        await session.execute(insert(Attempt).values(_attempt(video, claim.attempt.output_index, route_index, due_at)))
+        values = _attempt(video, claim.attempt.output_index, route_index, due_at)
+        await session.execute(insert(Attempt).values(values | {"submits": submits}))
 
 
 def _error_values(error: errors.UpstreamError) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from app import errors, jobs, media, mp4, videos
+from app import claims, errors, media, mp4, videos
 from app.dialects import base
 from app.dialects.base import GatewayDep
 
@@ -65,6 +65,6 @@ async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response
     if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
         raise errors.NotFound("there is nothing at this address")
     async with gateway.db.reading() as connection:
-        if await jobs.nudge(connection, attempt_id, now=gateway.clock()):
+        if await claims.nudge(connection, attempt_id, now=gateway.clock()):
             gateway.wake()
     return JSONResponse({"received": True})

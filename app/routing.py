@@ -108,7 +108,8 @@ class Router:
         found = [(route, fit(request, self._able(route), can_link=self.can_link)) for route in routes]
         able = tuple(route for route, fitted in found if not fitted.problems)
         if able:
-            return Plan(able, _with_defaults(request, self._able(able[0])))
+            # Another route may not be able to say what the first one does by itself.
+            return Plan(able, _with_defaults(request, self._able(able[0])) if len(able) == 1 else request)
         route, fitted = min(found, key=lambda entry: len(entry[1].problems))
         alias = self.aliases.get(request.model)
         forced = all(problem.forced for problem in fitted.problems.values())

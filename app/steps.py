@@ -5,32 +5,35 @@ in `jobs.py`; what was claimed and when is `worker.py`'s business.
 """
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4, usage, videos
+from app import errors, jobs, media, mp4, usage
 from app.breaker import Breaker
 from app.claims import Claim
-from app.conversion import fit
 from app.db import Database, unavailable
-from app.providers.base import Provider, Task, Upload
+from app.providers.base import Provider, Task
 from app.routing import Route, count_ended
 from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
+from app.tasks import task_of
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Capabilities, Failure, Media, Operation, Output, Progress, Status
+from app.video import Failure, Output, Progress, Status
 
 RECORD_PATIENCE_S = 600
 """How long a result that the database would not take is offered again."""
 ABANDONED_GAP_S = 60
+STRIKE_GAP_S = 30
+"""Between two answers that a task is unknown: a vendor that is just deploying knows it again after a while."""
 STORE_TRIES = 8
 TEXT_TYPES = ("text/", "application/json", "application/xml")
 
@@ -97,6 +100,15 @@ class Steps:
             except Exception:
                 # Nothing was recorded: the attempt keeps its state and comes due again when the lease ends.
                 log.exception("a step failed", state=str(claim.attempt.state))
+                await self._give_up(claim)
+
+    async def _give_up(self, claim: Claim) -> None:
+        """What goes wrong every time must not go on for ever: past its deadline such an attempt has failed."""
+        hopeless = claim.was in (S.running, S.storing) and self._clock() >= claim.video.deadline_at
+        if hopeless and not claim.video.status.ended:
+            with suppress(Exception):
+                failure = Failure(code="internal_error", message="The gateway failed at this job; its log says why.")
+                await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
 
     async def _step(self, claim: Claim) -> None:
         ended = claim.video.status.ended
@@ -122,56 +134,80 @@ class Steps:
                 await self._fetch(claim)
 
     async def _rescue(self, claim: Claim) -> None:
-        """Another worker died in the middle of this submit."""
+        """A submit was begun and nobody knows how it ended: sent again only where the same id certainly makes one task,
+        with the same account, and in time."""
         provider = self._provider_of(claim)
-        if provider is not None and provider.can_resubmit and not claim.video.status.ended:
+        in_time = not claim.video.status.ended and self._clock() < claim.video.deadline_at
+        same_account = provider is not None and claim.attempt.credential in (None, provider.fingerprint)
+        if provider is not None and provider.can_resubmit and same_account and in_time:
             await self._submit(claim)
-            return
-        error = errors.UpstreamUnknown(
-            f"nobody knows whether {claim.attempt.provider} took the job: the gateway stopped in the middle of "
-            "submitting it. It was not sent again, so that it is not paid twice.",
-            provider=claim.attempt.provider,
-        )
-        await self._lost(claim, error)
+        else:
+            await self._lost(claim, self._nobody_knows(claim))
 
     async def _submit(self, claim: Claim) -> None:
         provider = self._provider_of(claim)
         if provider is None:
             await self._refused(claim, self._not_configured(claim))
             return
-        closed_for_s = await self._breaker.closed_for(provider.name)
-        if closed_for_s:
-            await self._refused(claim, self._resting(provider, closed_for_s, claim.attempt.error_message))
+        task = await self._prepared(claim, provider)
+        if task is None:
             return
         try:
-            task = await self._task(claim)
             submission = await provider.submit(task)
         except errors.UpstreamUnknown as error:
             log.warning("submit outcome unknown", error=error.message, body=error.body)
-            await self._breaker.failed(provider.name)
             if provider.can_resubmit:
-                # The same id again, so no second task: the attempt stays `submitting` and is rescued.
-                due_at = self._after(self._backoff_s(claim.attempt.submits, error))
-                await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
-                return
-            await self._lost(claim, error)
+                await self._submit_again_later(claim, error)
+            else:
+                await self._lost(claim, error)
+            await self._heard(provider, error)
         except errors.UpstreamError as error:
             log.warning("submit refused", code=error.code, error=error.message, body=error.body)
-            await self._heard(provider, error)
             await self._refused(claim, error)
+            await self._heard(provider, error)
         except errors.GatewayError as error:
             failure = Failure(code=error.code, message=error.message)
             await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
         else:
             gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
             log.info("submitted", upstream_ref=submission.ref)
-            await self._heard(provider)
             now = self._clock()
-            await self._record(
+            await self._record(  # before anything else: this reference is what was paid for
                 lambda s: jobs.accepted(s, claim, submission, due_at=now + timedelta(seconds=gap), now=now)
             )
+            await self._heard(provider)
+
+    async def _prepared(self, claim: Claim, provider: Provider) -> Task | None:
+        """What is sent, or None when nothing is sent now; whatever goes wrong here, nothing has been."""
+        try:
+            closed_for_s = await self._breaker.closed_for(provider.name)
+            if closed_for_s:
+                await self._refused(claim, self._resting(provider, closed_for_s, claim.attempt.error_message))
+                return None
+            return await self._task(claim)
+        except errors.GatewayError as error:
+            failure = Failure(code=error.code, message=error.message)
+            await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
+        except Exception:
+            if claim.was is not S.pending:
+                raise
+            log.exception("a submit could not be prepared; it is tried again")
+            await self._record(lambda s: jobs.release(s, claim, now=self._after(5)))
+        return None
+
+    async def _submit_again_later(self, claim: Claim, error: errors.UpstreamError) -> None:
+        """The same id again, so no second task: the attempt stays `submitting`, and is rescued when it is due."""
+        due_at = min(self._after(self._backoff_s(claim.attempt.submits, error)), claim.video.deadline_at)
+        submits = claim.attempt.submits + 1
+        await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, submits=submits))
 
     async def _refused(self, claim: Claim, error: errors.UpstreamError) -> None:
+        if claim.was is S.submitting:  # this call was refused; an earlier one may have been taken
+            if error.next_candidate:
+                await self._submit_again_later(claim, error)
+            else:
+                await self._lost(claim, self._nobody_knows(claim))
+            return
         due_at = self._after(self._backoff_s(claim.attempt.submits, error))
         await self._end(lambda s: jobs.refused(s, claim, error, due_at=due_at, now=self._clock()))
 
@@ -179,6 +215,13 @@ class Steps:
         alias = self._settings.models.get(claim.video.model)
         resubmit = alias is not None and alias.on_unknown == "resubmit"
         await self._end(lambda s: jobs.lost(s, claim, error, resubmit=resubmit, now=self._clock()))
+
+    def _nobody_knows(self, claim: Claim) -> errors.UpstreamUnknown:
+        return errors.UpstreamUnknown(
+            f"nobody knows whether {claim.attempt.provider} took the job: the submit was begun and its end is not "
+            "known. It was not sent again, so that it is not paid twice.",
+            provider=claim.attempt.provider,
+        )
 
     async def _poll(self, claim: Claim) -> None:
         provider = self._provider_of(claim)
@@ -189,8 +232,8 @@ class Steps:
             answer: Progress | errors.UpstreamError = await provider.poll(await self._task(claim))
         except errors.UpstreamError as error:
             answer = error
-        await self._heard(provider, answer)
         await self._polled(claim, provider, answer)
+        await self._heard(provider, answer, polling=True)
 
     async def _poll_many(self, claims: list[Claim]) -> None:
         provider = self._providers[claims[0].attempt.provider]
@@ -200,7 +243,7 @@ class Steps:
             answers = await provider.poll_many(tasks)
             await self._heard(provider)
         except errors.UpstreamError as error:
-            await self._heard(provider, error)
+            await self._heard(provider, error, polling=True)
             if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one of them may spoil it for all
                 for claim in claims:
                     await self._poll(claim)
@@ -231,12 +274,16 @@ class Steps:
             due_at = self._after(self._poll_gap_s(claim, provider, progress.poll_after_s))
             await self._record(lambda s: jobs.progressed(s, claim, progress, due_at=due_at, now=now))
 
-    async def _heard(self, provider: Provider, answer: object = None) -> None:
-        """Let the breaker know: it counts only what says that the provider is down, not what it says about a task."""
-        if isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown):
-            await self._breaker.failed(provider.name)
-        else:
-            await self._breaker.succeeded(provider.name)
+    async def _heard(self, provider: Provider, answer: object = None, *, polling: bool = False) -> None:
+        """Let the breaker know: it counts only what says that the provider is down, not what it says about a task. A
+        poll that is answered with an error may be about its one task. Never raises: it is never worth a result."""
+        down = isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown)
+        if polling and isinstance(answer, errors.UpstreamError) and answer.upstream_status is not None:
+            return
+        try:
+            await (self._breaker.failed(provider.name) if down else self._breaker.succeeded(provider.name))
+        except Exception as error:
+            log.warning("the breaker could not be told", error=type(error).__name__)
 
     def _resting(self, provider: Provider, seconds: float, last: str | None) -> errors.UpstreamUnavailable:
         message = last or f"{provider.name} failed several times in a row and is left alone for a while"
@@ -252,7 +299,9 @@ class Steps:
         log.warning("poll failed; asked again later", code=error.code, error=error.message, body=error.body)
         due_at = min(self._after(self._backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
         await self._record(
-            lambda s: jobs.snooze(s, claim, due_at=due_at, error_code=error.code, error_message=error.message)
+            lambda s: jobs.snooze(
+                s, claim, due_at=due_at, strikes=0, error_code=error.code, error_message=error.message
+            )
         )
 
     async def _strike(self, claim: Claim, error: errors.UpstreamError) -> None:
@@ -262,7 +311,7 @@ class Steps:
             failure = Failure(code="upstream_task_gone", message=message)
             await self._end(lambda s: jobs.failed(s, claim, failure, body=error.body, now=self._clock()))
             return
-        due_at = self._after(self._backoff_s(strikes, error))
+        due_at = self._after(max(STRIKE_GAP_S, self._backoff_s(strikes, error)))
         await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, strikes=strikes))
 
     async def _expire(self, claim: Claim) -> None:
@@ -349,7 +398,7 @@ class Steps:
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1
         log.warning("the finished file could not be fetched", strikes=strikes, error=error.message, body=error.body)
-        if strikes >= STORE_TRIES:
+        if strikes >= STORE_TRIES and self._clock() >= claim.video.deadline_at:
             message = f"the finished file could not be fetched: {error.message}"
             await self._no_file(claim, "output_unavailable", message, error.body)
             return
@@ -402,37 +451,8 @@ class Steps:
         )
 
     async def _task(self, claim: Claim) -> Task:
-        """What the adapter may know, with the references of what the request starts from looked up."""
-        request, attempt = claim.request, claim.attempt
-        provider = self._providers[attempt.provider]
-        able = provider.capabilities(attempt.upstream_model) or Capabilities()
-        source_ref = None
-        character_refs = []
-        if claim.was in (S.pending, S.submitting):
-            async with self._db.reading() as connection:
-                if request.operation is not Operation.generate and request.source and request.source.video_id:
-                    source = await videos.source_attempt(connection, request.source.video_id)
-                    source_ref = source.upstream_ref if source and source.provider == attempt.provider else None
-                for character in request.characters:
-                    found = await videos.get_character(connection, character, owner=claim.video.owner)
-                    character_refs.append(found.upstream_ref)
-        return Task(
-            id=attempt.id,
-            model=attempt.upstream_model,
-            request=fit(request, able, can_link=True).request,
-            read=self._read,
-            link=self._links.for_upstream,
-            callback_url=self._links.callback(attempt.id),
-            callback_secret=self._links.callback_token(attempt.id),
-            now=self._clock(),
-            ref=attempt.upstream_ref,
-            submitted_at=attempt.submitted_at,
-            source_ref=source_ref,
-            character_refs=tuple(character_refs),
-        )
-
-    def _read(self, upload: Media) -> AbstractAsyncContextManager[Upload]:
-        return media.reading(self._store, upload)
+        provider = self._providers[claim.attempt.provider]
+        return await task_of(claim, provider, db=self._db, store=self._store, links=self._links, now=self._clock())
 
     async def _record(self, write: Callable[..., Awaitable[T]]) -> T:
         """One transaction, offered again while the database is away: what an upstream said must not be forgotten."""
@@ -454,8 +474,16 @@ class Steps:
         self._wake()
         if video is not None and video.status.ended:
             count_ended(video, self._providers)
+            if f"uploads/{video.id}/" in json.dumps(video.request):
+                await self._forget_uploads(video.id)
             log.info("video ended", status=str(video.status), code=video.error_code)
         return video
+
+    async def _forget_uploads(self, video_id: str) -> None:
+        try:
+            await self._store.delete_prefix(f"uploads/{video_id}/")
+        except errors.GatewayError as error:
+            log.warning("uploads stay behind", video=video_id, error=error.message)
 
     def _after(self, seconds: float) -> datetime:
         """That much later, give or take a tenth: many jobs must not come due in one moment."""
@@ -463,7 +491,7 @@ class Steps:
 
     def _backoff_s(self, tries: int, error: errors.UpstreamError) -> float:
         if error.retry_after_s is not None:
-            return max(0.1, error.retry_after_s)
+            return max(1.0, error.retry_after_s)
         return float(min(60, 2 ** min(tries, 6)))
 
     def _poll_gap_s(self, claim: Claim, provider: Provider, asked_s: float | None) -> float:

@@ -73,7 +73,7 @@ async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> 
     """
     rows = await session.scalars(
         sa.select(Video)
-        .where(Video.expires_at <= now, Video.outputs != [])
+        .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
         .order_by(Video.expires_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -49,6 +49,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
+        self._away = False
+        """Whether the database could not be reached the last time."""
         self._last_purge: datetime | None = None
         self._pins = {
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
@@ -78,11 +80,10 @@ class Worker:
             while not self._stopping.is_set():
                 self._wake.clear()
                 try:
-                    busy = await self._claim_and_start()
-                    await self._purge_if_due()
-                    busy = await self._courier.start_due() or busy
+                    busy = await self._work_on_what_is_due()
                 except Exception as error:
-                    if not unavailable(error):
+                    self._away = unavailable(error)
+                    if not self._away:
                         log.exception("the worker failed; it goes on")
                     else:
                         log.warning("the database is away; the worker waits", error=type(error).__name__)
@@ -95,6 +96,17 @@ class Worker:
             heart.cancel()
             with suppress(asyncio.CancelledError):
                 await heart
+
+    async def _work_on_what_is_due(self) -> bool:
+        """True when there may be more. After the database was away the first thing is to keep what is in hand: leases
+        may have run out meanwhile, here and at other workers, who get a tick to do the same."""
+        if self._away:
+            await self._renew()
+            self._away = False
+            return False
+        busy = await self._claim_and_start()
+        await self._purge_if_due()
+        return await self._courier.start_due() or busy
 
     async def run_once(self) -> int:
         """Do all that is due by the clock, deliveries too, and wait for it; returns how many attempts were done."""
@@ -151,12 +163,13 @@ class Worker:
         """Renew the leases of what is in hand: a long download is not a dead worker."""
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            if self._tasks:
-                with suppress(Exception):  # the next beat tries again; a lease that runs out is safe, only slower
-                    async with self._db.reading() as connection:
-                        await claims.renew(
-                            connection, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock()
-                        )
+            with suppress(Exception):  # the next beat tries again; a lease that runs out is safe, only slower
+                await self._renew()
+
+    async def _renew(self) -> None:
+        if self._tasks:
+            async with self._db.reading() as connection:
+                await claims.renew(connection, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
         """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the

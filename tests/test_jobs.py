@@ -499,7 +499,7 @@ async def test_a_file_that_breaks_off_is_fetched_again(gateway: Running, fake: F
 async def test_a_file_that_never_comes_fails_the_job(
     gateway: Running, fake: FakeOpenAI, fault: Answer, code: str
 ) -> None:
-    fake.script("content", *[fault] * 20)
+    fake.script("content", *[fault] * 100)
     video = await gateway.create(model="up/sora-2")
     ended = await gateway.finish(video["id"], step_s=70)
     assert ended["error"]["code"] == code
@@ -538,7 +538,7 @@ async def test_a_file_redirected_to_a_private_address_is_not_fetched(
         video = await gateway.create(model="up/sora-2")
         await gateway.worker.run_once()
         fake.finish("video_1")
-        fake.script("content", *[Answer(302, b"", {"location": f"{url}/film.mp4"})] * 20)
+        fake.script("content", *[Answer(302, b"", {"location": f"{url}/film.mp4"})] * 100)
         ended = await gateway.finish(video["id"], step_s=70)
     assert ended["error"]["code"] == "output_unavailable"
     assert elsewhere.calls == []

@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from app import errors, ids, jobs, media, mp4, usage, videos, webhooks
+from app import errors, ids, intake, media, mp4, usage, videos, webhooks
 from app.bell import Bell
 from app.db import Database, unavailable
 from app.deliveries import Sender
@@ -164,7 +164,7 @@ async def create(
     only_provider: str | None = None,
     shown_model: str | None = None,
     idempotency: tuple[str, str] | None = None,
-) -> jobs.Created:
+) -> intake.Created:
     """Check what the gateway itself knows, keep the uploads, write the job, wake the worker.
 
     `shown_model` is what the client calls the model where it did not name it itself; `idempotency` is the client's
@@ -175,7 +175,7 @@ async def create(
     key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
-        created = await jobs.create(
+        created = await intake.create(
             gateway.db,
             plan.request,
             video_id=uploads.video_id,

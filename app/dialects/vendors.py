@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from app import errors, jobs
+from app import errors, intake
 from app.conversion import COMMON_RATIOS, complete_size, nearest_ratio
 from app.dialects import base, bodies
 from app.dialects.base import Gateway, Uploads
@@ -116,7 +116,7 @@ async def extend(
     dialect: str,
     named: str | None,
     idempotency: tuple[str, str] | None,
-) -> jobs.Created:
+) -> intake.Created:
     """Create what goes on from a finished video, where that was made and in its shape; by its model, unless one of
     ours is named.
 
@@ -142,7 +142,7 @@ async def extend(
 # Answering
 
 
-def answer(content: Any, *, status: int = 200, created: jobs.Created | None = None) -> JSONResponse:
+def answer(content: Any, *, status: int = 200, created: intake.Created | None = None) -> JSONResponse:
     """`status` is that of a create; a repeated one, which made nothing, answers 200."""
     headers = {"cache-control": "no-store"}
     if created is not None and created.replayed:
