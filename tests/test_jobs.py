@@ -603,6 +603,111 @@ async def test_expired_files_go_and_the_video_stays(gateway: Running, fake: Fake
     assert (shown["status"], shown["output"], shown["expires_at"]) == ("completed", None, done["expires_at"])
 
 
+# What a review found
+
+
+async def test_a_second_answer_says_nothing_about_the_first_submit(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    """The first submit may have been taken, so a refusal of the second is no reason to ask another provider."""
+    other = FakeOpenAI()
+    fake.script("submit", Answer(502, "<html>", accepted=True), Answer(429), fake.refusal(402, "top up"))
+    async with serve(other) as url:
+        providers = {"up": provider(upstream, idempotency="header"), "other": provider(f"{url}/v1")}
+        models = {"film": {"routes": ["up/sora-2", "other/sora-2"]}}
+        async with start_gateway(providers=providers, models=models) as gateway:
+            video = await gateway.create(model="film")
+            assert (await gateway.finish(video["id"]))["status"] == "completed"
+    assert (len(fake.jobs), len(fake.submits), other.submits) == (1, 4, [])
+
+
+async def test_a_rescue_ends_at_the_deadline(start_gateway: StartGateway, fake: FakeOpenAI, upstream: str) -> None:
+    fake.script("submit", *[Answer(502, "<html>")] * 1_000)
+    async with start_gateway(providers={"up": provider(upstream, idempotency="header")}) as gateway:
+        video = await gateway.create(model="up/sora-2")
+        ended = await gateway.finish(video["id"], step_s=60)
+    assert ended["error"]["code"] == "upstream_outcome_unknown"
+    assert len(fake.submits) < 100
+
+
+async def test_a_submit_that_is_refused_after_the_cancel_is_cancelled(
+    start_gateway: StartGateway, fake: FakeOpenAI
+) -> None:
+    slow = SlowYes(fake)
+    fake.script("submit", Answer(429))
+    async with serve(slow) as url, start_gateway(providers={"up": provider(f"{url}/v1")}) as gateway:
+        video = await gateway.create(model="up/sora-2")
+        submit = asyncio.create_task(gateway.worker.run_once())
+        await slow.reached.wait()
+        await gateway.client.delete(f"/v1/videos/{video['id']}")
+        slow.release.set()
+        await submit
+        gateway.clock.advance(20)
+        await gateway.worker.run_once()  # comes to an end
+        assert [a.state for a in await gateway.attempts(video["id"])] == ["cancelled"]
+    assert len(fake.submits) == 1
+
+
+async def test_at_the_deadline_what_is_stored_counts(gateway: Running, fake: FakeOpenAI) -> None:
+    fake.polls_until_done = 10_000
+    video = await gateway.create(model="up/sora-2", n=2, media_retention=60)
+    await gateway.worker.run_once()
+    fake.finish("video_1")
+    ended = await gateway.finish(video["id"], step_s=60)
+    assert ended["status"] == "completed"
+    assert ended["warnings"] == ["the other outputs were not finished in time"]
+    content = await gateway.client.get(f"/v1/videos/{video['id']}/content")
+    assert content.status_code == 404  # kept for a minute from when it was stored, and that was long ago
+
+
+async def test_files_of_an_unfinished_video_are_not_purged(gateway: Running, fake: FakeOpenAI) -> None:
+    fake.polls_until_done = 10_000
+    video = await gateway.create(model="up/sora-2", n=2, media_retention=60)
+    await gateway.worker.run_once()
+    fake.finish("video_1")
+    for _ in range(5):
+        gateway.clock.advance(60)
+        await gateway.worker.run_once()
+    (key,) = await stored_keys(gateway, video["id"])
+    assert await gateway.gateway.store.stat(key) == len(fake.file)
+
+
+async def test_what_the_first_route_does_by_itself_is_not_asked_of_the_second(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    models = {"film": {"routes": ["sandbox/reject", "up/sora-2"], "retry_failed": True}}
+    async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
+        video = await gateway.create(model="film")
+        await gateway.finish(video["id"])
+        asked = (await gateway.get(video["id"]))["seconds"]
+        alone = await gateway.create(model="sandbox/testcard")
+    assert (asked, alone["seconds"], alone["size"]) == ("4", "4", "1280x720")
+    assert all("seconds" not in call.fields for call in fake.submits)
+
+
+async def test_uploads_go_when_the_video_has_ended(gateway: Running) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    fields = {"prompt": "p", "model": "up/sora-2"}
+    created = await gateway.client.post("/v1/videos", data=fields, files={"input_reference": ("a.png", png)})
+    key = f"uploads/{created.json()['id']}/0"
+    assert await gateway.gateway.store.stat(key) == len(png)
+    assert (await gateway.finish(created.json()["id"]))["status"] == "completed"
+    assert await gateway.gateway.store.stat(key) is None
+
+
+async def test_each_round_of_refusals_waits_longer(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    fake.script("submit", *[Answer(429)] * 1_000)
+    models = {"film": {"routes": ["up/sora-2", "up/sora-2-pro"]}}
+    async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
+        video = await gateway.create(model="film")
+        for _ in range(300):
+            await gateway.worker.run_once()
+            gateway.clock.advance(1)
+        assert len(await gateway.attempts(video["id"])) < 25
+
+
 async def stored_keys(gateway: Running, video_id: str) -> list[str]:
     video = await videos.get(gateway.gateway.db, video_id, owner=None)
     return [output["key"] for output in video.outputs]
