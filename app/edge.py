@@ -66,6 +66,7 @@ class Edge:
 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
+                upload.refuse_declared()
                 await self._app(scope, upload.receive, tagged_send)
             except ClientDisconnect:
                 status = status or 499
@@ -99,8 +100,8 @@ def _is_last(message: Message) -> bool:
 
 
 class _Upload:
-    """A request body that is counted while it is read; a declared length that is too much is refused at the first
-    read."""
+    """A request body that is counted while it is read; a declared length that is too much is refused unread, since
+    an answer that has begun, such as a stream, could not become a refusal any more."""
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         headers = dict(scope["headers"])
@@ -113,13 +114,19 @@ class _Upload:
         self._closes = scope["http_version"] == "1.0" or b"close" in headers.get(b"connection", b"").lower()
         self._asks_first = b"expect" in headers
 
+    def refuse_declared(self) -> None:
+        if self._too_long:
+            raise self._refusal()
+
     async def receive(self) -> Message:
-        if not self._too_long:
-            message = await self._read()
-        if self._too_long or self._received > self._max_bytes:
-            limit = f"{self._max_bytes // 2**20} MiB"
-            raise errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
+        message = await self._read()
+        if self._received > self._max_bytes:
+            raise self._refusal()
         return message
+
+    def _refusal(self) -> errors.PayloadTooLarge:
+        limit = f"{self._max_bytes // 2**20} MiB"
+        return errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
 
     async def _read(self) -> Message:
         message = await self._receive()

@@ -21,7 +21,7 @@ class Created:
     """True when the idempotency key was seen before; nothing was created."""
 
 
-_CREATE = b"""
+CREATE = b"""
 with video as (
   insert into videos (
     id, owner, dialect, status, progress, model, request, routes, outputs, warnings, cost_estimate_micros,
@@ -88,7 +88,7 @@ async def create(
         "attempts": [ids.new("att") for _ in range(request.n)],
         "now": now,
     }
-    if await db.one(_CREATE, parameters) is None:
+    if await db.one(CREATE, parameters) is None:
         return await _replay(db, owner, str(idempotency_key), idempotency_hash)
     fresh = {"status": Status.queued, "progress": 0, "outputs": [], "created_at": now, "updated_at": now}
     return Created(Video(**values, **fresh), replayed=False)

@@ -112,6 +112,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         summary="The OpenAI Videos API in front of any video vendor.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
         app.include_router(dialect.routes)

@@ -17,8 +17,16 @@ import httpx
 
 USER_AGENT = f"video-gateway/{version('video-gateway')}"
 
-# `is_global` says yes to these: NAT64 and 6to4 reach any IPv4 address, multicast is nobody's server.
-_NEVER_PUBLIC = [ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "224.0.0.0/4", "ff00::/8")]
+_NEVER_PUBLIC = [
+    ip_network(network)
+    for network in (
+        *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "192.88.99.0/24"),  # NAT64 and 6to4 reach any IPv4 address
+        *("::/96", "::ffff:0:0:0/96"),  # so do IPv4-compatible and IPv4-translated addresses
+        *("fec0::/10", "5f00::/16", "3fff::/20"),  # site-local, segment routing, documentation
+        *("224.0.0.0/4", "ff00::/8"),  # multicast is nobody's server
+    )
+]
+"""`is_global` says yes to these, in some versions of Python at least."""
 
 Network = IPv4Network | IPv6Network
 
@@ -48,6 +56,7 @@ def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
         ),
         verify=_tls(),
         follow_redirects=False,
+        event_hooks={"response": [_refuse_redirect_to_nowhere]},
     )
 
 
@@ -59,7 +68,20 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
         trust_env=False,
+        event_hooks={"response": [_refuse_redirect_to_nowhere]},
     )
+
+
+async def _refuse_redirect_to_nowhere(response: httpx.Response) -> None:
+    """httpx reads where a redirect leads even where it does not follow, and falls over a name that does not decode."""
+    if not response.has_redirect_location:
+        return
+    try:
+        sound = "\0" not in httpx.URL(response.headers["location"]).host
+    except (httpx.InvalidURL, ValueError):
+        sound = False
+    if not sound:
+        raise httpx.RemoteProtocolError("the answer redirects to an address that is none", request=response.request)
 
 
 class GuardedTransport(httpx.AsyncHTTPTransport):
@@ -71,7 +93,10 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         self._allow = tuple(allow)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
+        try:
+            host = request.url.host
+        except ValueError:  # `xn--` and what does not decode
+            raise httpx.ConnectError("the host of this address has no name") from None
         address = await checked_address(host, request.url.port, self._allow)
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
@@ -83,7 +108,7 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     try:
         async with asyncio.timeout(RESOLVE_S):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # TimeoutError is an OSError
+    except (OSError, UnicodeError, OverflowError):  # TimeoutError is an OSError, a long port overflows
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
     if not addresses or not all(may_reach(address, allow) for address in addresses):

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """Static API keys, comma separated or a JSON list, for the simple case; each is an owner of its own."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: there is none."""
+    metrics_key: SecretStr | None = None
+    """The key of /metrics, as a bearer token; unset: whoever reaches this gateway may read them."""
     pepper: SecretStr | None = None
     """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
     Machines that share a database must share it."""

@@ -127,10 +127,10 @@ def checked_url(url: Any, param: str) -> str:
         raise refused("an address has no blanks or control characters in it")
     try:
         parsed = httpx.URL(url)
-        host, port = parsed.raw_host, parsed.port
+        named, host, port = parsed.host, parsed.raw_host, parsed.port  # `host` is decoded only when it is read
     except (httpx.InvalidURL, ValueError):
         raise refused("this is not an address") from None
-    if parsed.scheme not in ("http", "https") or not host or b"%" in host:
+    if parsed.scheme not in ("http", "https") or not named or b"%" in host:
         raise refused("expected an http:// or https:// address")
     if port is not None and not 0 < port < 65_536:
         raise refused("there is no such port")
@@ -160,7 +160,8 @@ def lane_of(url: str) -> str:
     """Scheme, host and port: what one owner's addresses outside of any endpoint take turns by, and all that is
     logged."""
     parsed = httpx.URL(url)
-    return f"{parsed.scheme}://{parsed.host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+    host = parsed.raw_host.decode("ascii")  # `parsed.host` raises on names that `checked_url` once let pass
+    return f"{parsed.scheme}://{host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
 
 
 async def owner_secret(session: AsyncSession | AsyncConnection, owner: str) -> str:

@@ -20,21 +20,12 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from app import ids
+from app.intake import CREATE
 from app.tables import Video
 
 CONNECTIONS = 10
 """As many as the gateway's pool holds by default."""
 GET = f"select {', '.join(Video.__table__.columns.keys())} from videos where id = %s and deleted_at is null"
-INSERT_VIDEO = (
-    "insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings,"
-    " source_video_id, idempotency_key, idempotency_hash, created_at, updated_at, deadline_at)"
-    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-)
-INSERT_ATTEMPT = (
-    "insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress,"
-    " due_at, submits, polls, strikes, cancel_tried, created_at)"
-    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-)
 DOCUMENT = {
     "id": "video_01jd3c8m2v9x4y6z8a0b2c4d6e",
     "object": "video",
@@ -96,12 +87,26 @@ def create_app(database_url: str, file: str) -> FastAPI:
     async def raw_create(request: Request) -> Response:
         body = await request.json()
         video_id, now = ids.new("video"), datetime.now(UTC)
-        deadline, routes = now + timedelta(hours=1), Jsonb(["sandbox/testcard"])
-        video = [video_id, "bench", "openai", "queued", 0, body["model"], Jsonb(body), routes, Jsonb([]), Jsonb([])]
-        attempt = [ids.new("att"), video_id, "bench", 0, 0, "pending", "sandbox", "testcard", 0, now, 0, 0, 0, False]
-        async with connected() as connection, connection.transaction():
-            await connection.execute(INSERT_VIDEO, [*video, None, None, None, now, now, deadline], prepare=True)
-            await connection.execute(INSERT_ATTEMPT, [*attempt, now], prepare=True)
+        parameters = {
+            "id": video_id,
+            "owner": "bench",
+            "dialect": "openai",
+            "model": body["model"],
+            "request": Jsonb(body),
+            "routes": Jsonb(["sandbox/testcard"]),
+            "warnings": Jsonb([]),
+            "cost_estimate_micros": 0,
+            "source_video_id": None,
+            "idempotency_key": None,
+            "idempotency_hash": None,
+            "deadline_at": now + timedelta(hours=1),
+            "provider": "sandbox",
+            "upstream_model": "testcard",
+            "attempts": [ids.new("att")],
+            "now": now,
+        }
+        async with connected() as connection:
+            await connection.execute(CREATE, parameters, prepare=True)
         return JSONResponse({**DOCUMENT, "id": video_id})
 
     @app.get("/file")

@@ -1,6 +1,7 @@
 """What operators see: /healthz, /readyz, /metrics, and logs with ids and without secrets."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def samples(gateway: Running) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    gateway.app.state.queue_read_at = -math.inf  # else a count of some seconds ago is shown
     response = await gateway.client.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -39,7 +41,7 @@ async def test_healthz_and_readyz_need_no_key(gateway: Running) -> None:
     assert health.status_code == 200
     assert health.json()["status"] == "ok"
     ready = await gateway.client.get("/readyz", headers={"authorization": ""})
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "providers": ["sandbox"]})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
 
 
 async def test_metrics_of_jobs_upstreams_and_the_queue(start_gateway: StartGateway) -> None:

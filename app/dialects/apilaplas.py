@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from app import errors, videos, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
 from app.keys import Caller
 from app.signing import Links
 from app.tables import Video
@@ -99,7 +99,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         webhook=webhooks.requested(hook, style=WebhookStyle.apilaplas, url_param="callback_url", origin=origin)
         if hook
         else None,
-        extra=vendors.extra_of(wire),
+        extra=strict_extra_of(wire),
         **vendors.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model, source.id if source else None

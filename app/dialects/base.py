@@ -5,6 +5,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
@@ -29,6 +30,8 @@ from app.typical import Typical
 from app.video import Media, Operation, Status, VideoRequest, Webhook, WebhookStyle
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
+MAX_MEDIA = 20
+"""Of one request, files and addresses alike: each is fetched or sent on by the worker."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,16 @@ class Uploads:
 
     video_id: str
     files: list[tuple[Media, BinaryIO]] = field(default_factory=list)
+    read: int = 0
 
     def media(self, value: Any, name: str) -> Media:
         """Read one medium: a file part, an http(s) or data URL, or an object that holds one as `image_url` or `url`.
 
         Raises `InvalidRequest`. Whether the bytes are a picture is judged in the job.
         """
+        self.read += 1
+        if self.read > MAX_MEDIA:
+            raise errors.InvalidRequest(f"{name}: a request has at most {MAX_MEDIA} files and addresses", param=name)
         if isinstance(value, UploadFile):
             return self._add(value.file, value.filename, name)
         if isinstance(value, dict):
@@ -266,14 +273,23 @@ def model_of(source: Video) -> str:
     return f"{source.provider}/{source.upstream_model}"
 
 
-def based_on(source: Video, prompt: str, model: str, operation: Operation, extra: dict[str, Any]) -> VideoRequest:
+def based_on(
+    source: Video,
+    prompt: str,
+    model: str,
+    operation: Operation,
+    extra: dict[str, Any],
+    *,
+    seconds: float | None = None,
+) -> VideoRequest:
+    """A request in the shape of `source`, and of its length where `seconds` names no other."""
     original = VideoRequest.model_validate(source.request)
     return VideoRequest(
         prompt=prompt,
         model=model,
         operation=operation,
         source=Media(video_id=source.id),
-        seconds=original.seconds,
+        seconds=seconds or original.seconds,
         size=original.size,
         aspect_ratio=original.aspect_ratio,
         resolution=original.resolution,
@@ -319,8 +335,9 @@ async def _first(rung: asyncio.Event, gone: "asyncio.Future[None]") -> None:
 
 
 async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    with suppress(errors.PayloadTooLarge):  # nothing more is read of it, so its end would never be seen
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
 
 # Answering with a file

@@ -14,10 +14,12 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app import errors
+from app.video import VideoRequest
 
 MAX_TEXT_PART_BYTES = 24 * 2**20
 """A data URL may have 20,971,520 characters."""
@@ -25,6 +27,16 @@ MAX_FIELDS = 1_000
 MAX_FILES = 20
 MAX_DEPTH = 32
 MAX_NAME_CHARACTERS = 80
+MAX_NODES = 200_000
+"""Of a JSON body, by its commas and brackets: a prompt of any length has fewer, and a data URL has one."""
+MAX_EXTRA_CHARACTERS = 64 * 2**10
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
+"""Python knows charsets whose decoding takes quadratic time, and some that make no text at all."""
+OTHER_DOORS = frozenset(
+    {*VideoRequest.model_fields, "duration", "input_reference", "media_retention", "webhook_url", "webhook_secret"}
+)
+"""Names that mean something at another door. They are not handed on as fields that only a vendor knows: an upstream
+might take them at their word, past all that was checked and priced here."""
 
 Body = dict[str, Any]
 Items = list[tuple[str, Any]]
@@ -45,9 +57,11 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
     items: Items = []
     try:
         if media_type == "multipart/form-data":
+            _refuse_charset(request)
             items = await _multipart(request)
             document = _nest(items)
         elif media_type == "application/x-www-form-urlencoded":
+            _refuse_charset(request)
             document = _form(await request.body())
         elif media_type in ("", "application/json") or media_type.endswith("+json"):
             document = _json(await request.body())
@@ -60,7 +74,18 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
         _close(items)
 
 
+def _refuse_charset(request: Request) -> None:
+    """Raises `UnsupportedMediaType` for a form in any charset but UTF-8."""
+    options = parse_options_header(request.headers["content-type"])[1]
+    charset = options.get(b"charset", b"utf-8").strip().lower()
+    if charset not in CHARSETS:
+        raise errors.UnsupportedMediaType(f"a form in the charset {charset.decode('latin-1')!r:.80} is not understood")
+
+
 def _json(raw: bytes) -> Body:
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_NODES:
+        raise errors.InvalidRequest("the body has too many values in it", code="invalid_json")
+
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
@@ -235,11 +260,25 @@ def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
 
 
 def extra_of(wire: BaseModel) -> dict[str, Any]:
-    """The fields that only the vendor knows. Raises `InvalidRequest` for a file among them."""
+    """The fields that only the vendor knows. Raises `InvalidRequest` for a file among them, and for too much."""
     extra = dict(wire.model_extra or {})
     for name, value in extra.items():
         if _has_file(value):
             raise errors.InvalidRequest(f"{name}: no file is expected here", param=name[:MAX_NAME_CHARACTERS])
+    if len(json.dumps(extra)) > MAX_EXTRA_CHARACTERS:
+        longest = max(extra, key=lambda name: len(json.dumps(extra[name])))[:MAX_NAME_CHARACTERS]
+        raise errors.InvalidRequest(
+            f"{longest}: fields that only a vendor knows have at most {MAX_EXTRA_CHARACTERS} characters together",
+            param=longest,
+        )
+    return extra
+
+
+def strict_extra_of(wire: BaseModel) -> dict[str, Any]:
+    """`extra_of` where names that have a meaning elsewhere have none. Raises `InvalidRequest` for one of them."""
+    extra = extra_of(wire)
+    for name in sorted(extra.keys() & OTHER_DOORS):
+        raise errors.InvalidRequest(f"{name} is not a field of this call; POST /v1/videos has it", param=name)
     return extra
 
 

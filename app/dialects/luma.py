@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from app import errors, videos, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
 from app.signing import Links
 from app.tables import Video
 from app.video import Status, VideoRequest, WebhookStyle
@@ -76,7 +76,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         webhook=webhooks.requested(hook, style=WebhookStyle.luma, url_param="notify_hook", origin=origin)
         if hook
         else None,
-        extra=vendors.extra_of(wire),
+        extra=strict_extra_of(wire),
         **vendors.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model_name

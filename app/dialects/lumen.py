@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app import errors, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
 from app.signing import Links
 from app.tables import Video
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook, WebhookStyle
@@ -84,7 +84,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
         reference_images=tuple(uploads.media(entry, name) for entry in listed),
         reference_video=vendors.picture(*one_of("reference_video_url", "video_url"), uploads),
         webhook=_webhook(wire, origin),
-        extra=vendors.extra_of(wire),
+        extra=strict_extra_of(wire),
         **vendors.sized(wire.aspect_ratio, wire.resolution),
     )
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, validated
+from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
 from app.signing import Links
 from app.tables import Video
 from app.video import Status, VideoRequest
@@ -61,7 +61,7 @@ def parse(body: Body, *, app: str | None) -> VideoRequest:
         negative_prompt=wire.parameters.negativePrompt,
         user=wire.user,
         app=wire.appId or app,
-        extra=vendors.extra_of(wire.parameters) | vendors.extra_of(wire),
+        extra=strict_extra_of(wire.parameters) | strict_extra_of(wire),
         **vendors.sized(wire.parameters.aspectRatio),
     )
 

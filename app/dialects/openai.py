@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from app import errors, ids, jobs, media, videos
 from app.dialects import base, openai_webhooks
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
-from app.dialects.bodies import body_of, body_schema, extra_of, validated
+from app.dialects.bodies import body_of, body_schema, strict_extra_of, validated
 from app.dialects.openai_wire import (
     CreateCharacter,
     CreateVideo,
@@ -57,12 +57,11 @@ async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
     """The request of an edit or an extension, and the video of our own that it starts from, if it does."""
-    seconds = getattr(wire, "seconds", None)
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await base.finished(gateway, caller, str(wire.video["id"]))
         model = wire.model or base.model_of(source)
-        request = base.based_on(source, wire.prompt, model, operation, extra_of(wire))
-        return request.model_copy(update={"seconds": seconds or request.seconds}), source
+        extra = strict_extra_of(wire)
+        return base.based_on(source, wire.prompt, model, operation, extra, seconds=wire.seconds), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
@@ -73,8 +72,8 @@ async def _from_source(
         model=found,
         operation=operation,
         source=uploads.media(wire.video, "video"),
-        seconds=seconds,
-        extra=extra_of(wire),
+        seconds=wire.seconds,
+        extra=strict_extra_of(wire),
     )
     return request, None
 
@@ -324,7 +323,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
         webhook = base.webhook_of(request, body)
         wire = validated(RemixVideo, body)
     source = await base.finished(gateway, caller, video_id)
-    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra_of(wire))
+    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, strict_extra_of(wire))
     uploads = Uploads(base.new_video_id())
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
 

@@ -41,6 +41,10 @@ def _no_truth(value: Any) -> Any:
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
 Seconds = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=3_600, allow_inf_nan=False)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, BeforeValidator(_text), Field(max_length=2_000)]],
+    Field(max_length=64),
+]
 
 
 class _Prompted(BaseModel):
@@ -83,8 +87,8 @@ class CreateVideo(_Prompted):
     loop: bool | None = None
     expand_prompt: bool | None = None
     characters: Annotated[list[dict[str, str]], Field(max_length=2)] = []
-    metadata: dict[str, Annotated[str, BeforeValidator(_text)]] = {}
-    user: str | None = None
+    metadata: Metadata = {}
+    user: Annotated[str, Field(max_length=1_000)] | None = None
     media_retention: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
     """Seconds that the finished file is kept."""
 
@@ -109,12 +113,13 @@ class EditVideo(_Prompted):
     video: Any
     """A file, or `{"id": "video_..."}`."""
     model: str | None = None
+    seconds: Seconds | None = None
 
 
 class ExtendVideo(EditVideo):
     """POST /v1/videos/extensions."""
 
-    seconds: Seconds
+    seconds: Seconds  # type: ignore[assignment]  # required, where an edit may leave it out
 
 
 class CreateCharacter(BaseModel):

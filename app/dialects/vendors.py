@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app import errors, intake
 from app.conversion import COMMON_RATIOS, complete_size, nearest_ratio
-from app.dialects import base, bodies
+from app.dialects import base
 from app.dialects.base import Gateway, Uploads
 from app.keys import Caller
 from app.signing import Links
@@ -22,11 +22,6 @@ from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, Vide
 VENDORS_MODEL = re.compile(r"(?i:ray|luma|dream)[\w.\- ]*")
 """What Luma and its resellers call their models; any other unknown name is a mistake that has to be said aloud."""
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{16,}+={0,2}+\s*+")
-OTHER_DOORS = frozenset(
-    {*VideoRequest.model_fields, "duration", "input_reference", "media_retention", "webhook_url", "webhook_secret"}
-)
-"""Names that mean something at another door. They are not handed on as fields that only a vendor knows: an upstream
-might take them at their word, past all that was checked and priced here."""
 
 
 # Fields
@@ -66,14 +61,6 @@ def picture(value: Any, name: str, uploads: Uploads) -> Media | None:
     if isinstance(value, str) and BASE64.fullmatch(value):
         value = "data:;base64," + "".join(value.split())
     return uploads.media(value, name)
-
-
-def extra_of(wire: BaseModel) -> dict[str, Any]:
-    """The fields that only the vendor knows. Raises `InvalidRequest` for one that only another door has."""
-    extra = bodies.extra_of(wire)
-    for name in sorted(extra.keys() & OTHER_DOORS):
-        raise errors.InvalidRequest(f"{name} is not a field of this API; POST /v1/videos has it", param=name)
-    return extra
 
 
 # Models

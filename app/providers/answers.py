@@ -1,5 +1,6 @@
 """What the parts of an answer mean, whoever gave it: ids, file addresses, headers. Pure; nothing here trusts a byte."""
 
+import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
@@ -20,11 +21,26 @@ def file_url(*said: Any) -> str | None:
     for url in said:
         if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
             try:
-                httpx.URL(url)
+                address(None, url)
             except (httpx.InvalidURL, ValueError):
                 continue
             return url
     return None
+
+
+def address(base: httpx.URL | None, said: str) -> httpx.URL:
+    """Where `said` leads from `base`. Raises `InvalidURL` or `ValueError` where it is no address: what httpx would only
+    see while it connects is looked at here."""
+    found = httpx.URL(said) if base is None else base.join(said)
+    if "\0" in found.host or not 0 < (found.port or 1) < 65_536:
+        raise ValueError("no such host or port")
+    return found
+
+
+def declared_size(headers: httpx.Headers) -> int | None:
+    """Bytes of a file, where the answer says so and counts them as they are."""
+    length = headers.get("content-length", "")
+    return int(length) if re.fullmatch(r"[0-9]{1,15}", length) and "content-encoding" not in headers else None
 
 
 def is_usable(ref: object) -> TypeGuard[str]:

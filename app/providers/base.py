@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app import errors, net
-from app.providers.answers import is_usable, plain, retry_after_s
+from app.providers.answers import address, declared_size, is_usable, plain, retry_after_s
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Capabilities, Failure, Media, Output, Progress, Status, Submission, VideoRequest
 
@@ -433,8 +433,8 @@ class Provider(ABC):
         file is not there, or a link without a key is refused: it has expired."""
         home = httpx.URL(self.config.base_url) if self.config.base_url else None
         try:
-            target = httpx.URL(url) if home is None else home.join(url)
-        except httpx.InvalidURL as error:
+            target = address(home, url)
+        except (httpx.InvalidURL, ValueError) as error:
             raise errors.UpstreamGone(f"{self.name} named a file address that is none", provider=self.name) from error
         for _ in range(MAX_REDIRECTS + 1):
             same_host = home is not None and target.host == home.host
@@ -448,19 +448,17 @@ class Provider(ABC):
                 async with client.stream("GET", target, headers=headers) as response:
                     location = response.headers.get("location")
                     if response.is_redirect and location:
-                        target = target.join(location)
+                        target = self._redirected(target, location)
                         continue
                     if not response.is_success:
                         refusal = self.error_from("fetch", await self._read("fetch", response))
                         if isinstance(refusal, errors.UpstreamAccount) and not with_key:
                             raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
                         raise refusal
-                    length = response.headers.get("content-length", "")
-                    measured = length.isdigit() and "content-encoding" not in response.headers
                     yield Download(
                         chunks=response.aiter_bytes(CHUNK_BYTES),
                         content_type=response.headers.get("content-type"),
-                        size=int(length) if measured else None,
+                        size=declared_size(response.headers),
                     )
                     return
             except (httpx.RequestError, httpx.InvalidURL) as error:
@@ -470,3 +468,10 @@ class Provider(ABC):
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file in circles", provider=self.name)
+
+    def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
+        try:
+            return address(target, location)
+        except (httpx.InvalidURL, ValueError) as error:
+            message = f"{self.name} redirects the file to an address that is none"
+            raise errors.UpstreamUnavailable(message, provider=self.name) from error
