@@ -117,6 +117,8 @@ class Sender:
             error = f"no answer within {self._timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             error = f"no answer: {str(failure)[:300] or type(failure).__name__}"
+        except UnicodeError:  # an address from before `checked_url` looked at its name, which does not decode
+            error = "no answer: the host of the address has no name"
         except Exception as failure:  # a receiver can send anything; it must not stop the worker
             log.exception("an unexpected error while a webhook was sent")
             error = f"no answer: {type(failure).__name__}"

@@ -57,11 +57,12 @@ async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
     """The request of an edit or an extension, and the video of our own that it starts from, if it does."""
+    extra = strict_extra_of(wire)
+    seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await base.finished(gateway, caller, str(wire.video["id"]))
         model = wire.model or base.model_of(source)
-        extra = strict_extra_of(wire)
-        return base.based_on(source, wire.prompt, model, operation, extra, seconds=wire.seconds), source
+        return base.based_on(source, wire.prompt, model, operation, extra, seconds=seconds), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
@@ -72,8 +73,8 @@ async def _from_source(
         model=found,
         operation=operation,
         source=uploads.media(wire.video, "video"),
-        seconds=wire.seconds,
-        extra=strict_extra_of(wire),
+        seconds=seconds,
+        extra=extra,
     )
     return request, None
 
@@ -322,8 +323,9 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
         idempotency = base.idempotency_of(request, body, f"remix {video_id}")
         webhook = base.webhook_of(request, body)
         wire = validated(RemixVideo, body)
+        extra = strict_extra_of(wire)
     source = await base.finished(gateway, caller, video_id)
-    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, strict_extra_of(wire))
+    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra)
     uploads = Uploads(base.new_video_id())
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
 

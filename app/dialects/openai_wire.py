@@ -113,13 +113,12 @@ class EditVideo(_Prompted):
     video: Any
     """A file, or `{"id": "video_..."}`."""
     model: str | None = None
-    seconds: Seconds | None = None
 
 
 class ExtendVideo(EditVideo):
     """POST /v1/videos/extensions."""
 
-    seconds: Seconds  # type: ignore[assignment]  # required, where an edit may leave it out
+    seconds: Seconds
 
 
 class CreateCharacter(BaseModel):
