@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from app import errors, ids
 from app.db import Database
-from app.tables import Video
+from app.tables import Video, read_only
 from app.video import Status, VideoRequest
 
 
@@ -20,6 +20,8 @@ class Created:
     replayed: bool
     """True when the idempotency key was seen before; nothing was created."""
 
+
+EMPTY: dict[str, Any] = dict.fromkeys(Video.__table__.columns.keys())
 
 CREATE = b"""
 with video as (
@@ -91,7 +93,7 @@ async def create(
     if await db.one(CREATE, parameters) is None:
         return await _replay(db, owner, str(idempotency_key), idempotency_hash)
     fresh = {"status": Status.queued, "progress": 0, "outputs": [], "created_at": now, "updated_at": now}
-    return Created(Video(**values, **fresh), replayed=False)
+    return Created(read_only(EMPTY | values | fresh), replayed=False)
 
 
 async def _replay(db: Database, owner: str, key: str, hashed: str | None) -> Created:

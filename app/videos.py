@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.db import Database
-from app.tables import LIVE, Attempt, Character, Video
+from app.tables import LIVE, Attempt, Character, Video, read_only
 from app.video import AttemptState, Status
 
 _VIDEO_COLUMNS = tuple(Video.__table__.columns)
@@ -24,7 +24,7 @@ async def get(db: Database, video_id: str, *, owner: str | None) -> Video:
     row = await db.one(_GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
     if row is None or owner not in (None, row["owner"]):
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
-    return Video(**{**row, "status": Status(row["status"])})
+    return read_only({**row, "status": Status(row["status"])})
 
 
 async def get_several(connection: AsyncConnection, video_ids: Sequence[str], *, owner: str) -> list[Video]:
