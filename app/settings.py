@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self
@@ -197,11 +197,6 @@ class Settings(BaseSettings):
         if any(not key or not key.isprintable() or not key.isascii() for key in keys):
             raise ValueError("a key must be one line of printable ASCII characters")
         return value
-
-    @field_validator("allow_networks", mode="after")
-    @classmethod
-    def _plain_networks(cls, value: list[Any]) -> list[Any]:
-        return [ip_network(network) for network in value]
 
     @field_validator("database_url")
     @classmethod

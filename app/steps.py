@@ -107,8 +107,7 @@ class Steps:
         hopeless = claim.was in (S.running, S.storing) and self._clock() >= claim.video.deadline_at
         if hopeless and not claim.video.status.ended:
             with suppress(Exception):
-                failure = Failure(code="internal_error", message="The gateway failed at this job; its log says why.")
-                await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
+                await self._fail(claim, "internal_error", "The gateway failed at this job; its log says why.")
 
     async def _step(self, claim: Claim) -> None:
         ended = claim.video.status.ended
@@ -166,8 +165,7 @@ class Steps:
             await self._refused(claim, error)
             await self._heard(provider, error)
         except errors.GatewayError as error:
-            failure = Failure(code=error.code, message=error.message)
-            await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
+            await self._fail(claim, error.code, error.message)
         else:
             gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
             log.info("submitted", upstream_ref=submission.ref)
@@ -186,8 +184,7 @@ class Steps:
                 return None
             return await self._task(claim)
         except errors.GatewayError as error:
-            failure = Failure(code=error.code, message=error.message)
-            await self._end(lambda s: jobs.failed(s, claim, failure, now=self._clock()))
+            await self._fail(claim, error.code, error.message)
         except Exception:
             if claim.was is not S.pending:
                 raise
@@ -308,8 +305,7 @@ class Steps:
         strikes = claim.attempt.strikes + 1
         if strikes >= jobs.MAX_STRIKES:
             message = f"{claim.attempt.provider} no longer knows the task: {error.message}"
-            failure = Failure(code="upstream_task_gone", message=message)
-            await self._end(lambda s: jobs.failed(s, claim, failure, body=error.body, now=self._clock()))
+            await self._fail(claim, "upstream_task_gone", message, error.body)
             return
         due_at = self._after(max(STRIKE_GAP_S, self._backoff_s(strikes, error)))
         await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, strikes=strikes))
@@ -360,11 +356,11 @@ class Steps:
                 raise self._not_configured(claim)
             output = await self._transfer(claim, provider, key)
         except errors.UpstreamFailed as error:
-            await self._no_file(claim, error.code, error.message, error.body)
+            await self._fail(claim, error.code, error.message, error.body)
             return
         except errors.UpstreamGone as error:
             if claim.attempt.strikes + 1 >= jobs.MAX_STRIKES:
-                await self._no_file(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)
+                await self._fail(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)
             else:
                 due_at = self._after(self._backoff_s(claim.attempt.strikes + 1, error))
                 await self._record(lambda s: jobs.ask_again(s, claim, due_at=due_at))
@@ -373,7 +369,7 @@ class Steps:
             await self._fetch_later(claim, error)
             return
         except errors.PayloadTooLarge as error:
-            await self._no_file(claim, "output_too_large", error.message, None)
+            await self._fail(claim, "output_too_large", error.message, None)
             return
         except media.StorageUnavailable as error:  # our own trouble: never the job's fault
             log.error("the store does not take the file; it is fetched again later", error=error.message)
@@ -400,12 +396,12 @@ class Steps:
         log.warning("the finished file could not be fetched", strikes=strikes, error=error.message, body=error.body)
         if strikes >= STORE_TRIES and self._clock() >= claim.video.deadline_at:
             message = f"the finished file could not be fetched: {error.message}"
-            await self._no_file(claim, "output_unavailable", message, error.body)
+            await self._fail(claim, "output_unavailable", message, error.body)
             return
         due_at = self._after(self._backoff_s(strikes, error))
         await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, strikes=strikes))
 
-    async def _no_file(self, claim: Claim, code: str, message: str, body: str | None) -> None:
+    async def _fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:
         failure = Failure(code=code, message=message)
         await self._end(lambda s: jobs.failed(s, claim, failure, body=body, now=self._clock()))
 
