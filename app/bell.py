@@ -1,11 +1,15 @@
-"""Waiting without polling: one LISTEN connection for each process wakes whoever waits for a video.
+"""One LISTEN connection for each process: wakes whoever waits for a video, and knows when keys have changed.
 
-A trigger rings for every change of a video's status or progress. A waiter costs no query until it is woken; while the
-connection is down everybody is woken now and then instead, so nothing is ever waited for in vain.
+Triggers ring for every change of a video's status or progress, and of a key or a project. A waiter costs no query until
+it is woken. The connection rings itself twice a second and hears it: only what was heard lately proves that nothing was
+missed. Behind a pooler that does not pass notices on, or while the connection is down, everybody is woken now and then
+and nothing remembered about a key counts for longer than a second, so nothing is waited for or trusted in vain.
 """
 
 import asyncio
-from collections import defaultdict
+import secrets
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -13,31 +17,56 @@ import psycopg
 
 from app.telemetry import log
 
-CHANNEL = "gateway_videos"
+CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_keys"
 RECONNECT_S = 1.0
+BEAT_S = 0.4
+FRESH_S = 0.9
+"""Whatever was rung so long ago has been heard."""
+DEAF_S = 3.0
+"""Without an echo for so long, the connection is made anew and everybody looks for himself."""
 
 
 class Bell:
-    """Who waits for which video in this process."""
+    """Who waits for which video in this process, and how often keys have changed."""
 
     def __init__(self, url: str) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self.closed = False
+        self.changes = 0
+        """Changes of keys and projects heard of, and times when some may have been missed."""
+        self._echoed = float("-inf")
+        """When the last beat that came back was sent."""
+        self._beats = f"gateway_beat_{secrets.token_hex(8)}"
         self._connecting = False
+        self._deaf = False
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._by: Counter[str] = Counter()
+
+    @property
+    def hears(self) -> bool:
+        """Whether all that was rung up to a moment ago has been heard."""
+        return time.monotonic() - self._echoed < FRESH_S
 
     @contextmanager
-    def listening(self, video_id: str) -> Iterator[asyncio.Event]:
+    def listening(self, video_id: str, who: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever the video changes; enter it before reading the video, clear it before reading
         again."""
         rung = asyncio.Event()
         self._waiting[video_id].add(rung)
+        self._by[who] += 1
         try:
             yield rung
         finally:
+            self._by[who] -= 1
+            if not self._by[who]:
+                del self._by[who]
             self._waiting[video_id].discard(rung)
             if not self._waiting[video_id]:
                 del self._waiting[video_id]
+
+    def waiting(self, who: str) -> int:
+        """How many of somebody's are listening."""
+        return self._by[who]
 
     @property
     def waiters(self) -> int:
@@ -61,8 +90,10 @@ class Bell:
         while not self.closed:
             try:
                 await self._listen()
-            except (psycopg.Error, OSError) as error:
-                log.warning("not listening; waiters look for themselves", error=type(error).__name__)
+            except (psycopg.Error, OSError) as error:  # a TimeoutError is an OSError
+                if not self._deaf:
+                    log.warning("not listening; waiters look for themselves", error=type(error).__name__)
+                self._deaf = True
             self._ring_all()
             if not self.closed:
                 await asyncio.sleep(RECONNECT_S)
@@ -70,17 +101,40 @@ class Bell:
     async def _listen(self) -> None:
         self._connecting = True
         try:
-            connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+            connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name="video-gateway listener"
+            )
         finally:
             self._connecting = False
         async with connection:
             if self.closed:
                 return
-            await connection.execute(f"listen {CHANNEL}".encode())
-            self._ring_all()  # what changed while nobody listened
-            async for notice in connection.notifies():
-                for rung in self._waiting.get(notice.payload, ()):
-                    rung.set()
+            for channel in (CHANNEL, KEYS_CHANNEL, self._beats):
+                await connection.execute(f"listen {channel}".encode())
+            self._missed()  # what changed while nobody listened
+            since = time.monotonic()
+            while not self.closed:
+                async with asyncio.timeout(DEAF_S):
+                    await connection.execute("select pg_notify(%s, %s)", (self._beats, str(time.monotonic())))
+                async for notice in connection.notifies(timeout=BEAT_S):
+                    self._hear(notice)
+                if time.monotonic() - max(self._echoed, since) > DEAF_S:
+                    raise TimeoutError
+
+    def _hear(self, notice: psycopg.Notify) -> None:
+        if notice.channel == CHANNEL:
+            for rung in self._waiting.get(notice.payload, ()):
+                rung.set()
+        elif notice.channel == self._beats:
+            self._echoed = float(notice.payload)
+            self._deaf = False
+        else:
+            self._missed()
+
+    def _missed(self) -> None:
+        """Forget what was known of keys, and let everybody look again whether they may."""
+        self.changes += 1
+        self._ring_all()
 
     def _ring_all(self) -> None:
         for events in self._waiting.values():

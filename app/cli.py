@@ -1,4 +1,4 @@
-"""The command line: serve, worker, migrate, models, keys, generate."""
+"""The command line: serve, worker, migrate, models, generate. Keys, projects and usage are in `manage.py`."""
 
 import asyncio
 import multiprocessing
@@ -9,8 +9,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,19 +16,17 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import client, db, errors, keys, providers, settings, telemetry
+from app import client, db, errors, keys, manage, providers, settings, telemetry
 from app import main as wiring
-from app.db import Database
+from app.manage import complaints, console, load, prepared
 from app.routing import Router
 from app.settings import ConfigurationError, Settings
-from app.tables import Key
 
 T = TypeVar("T")
 
@@ -46,13 +42,11 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys_cli = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
-cli.add_typer(keys_cli, name="keys")
+cli.add_typer(manage.keys_cli, name="keys")
+cli.add_typer(manage.projects_cli, name="projects")
+cli.command()(manage.usage)
 
 STOPPED = 128 + signal.SIGTERM
-
-console = Console(width=None if sys.stdout.isatty() else 200)
-complaints = Console(stderr=True)
 
 
 @cli.command()
@@ -78,19 +72,13 @@ def serve(
     prints it. With a database of yours, run `video-gateway migrate` first.
     """
     given = {"host": host, "port": port, "run_worker": worker}
-    config = _settings(**{name: value for name, value in given.items() if value is not None})
+    config = load(**{name: value for name, value in given.items() if value is not None})
     with _bound(config.host, config.port) as listener:
         if workers == 1:
             with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
                 runner.run(_serve_one(config, listener))
         else:
             _serve_many(config, listener, workers)
-
-
-def _settings(**overrides: Any) -> Settings:
-    config = settings.load(**overrides)
-    telemetry.configure_logging(config)
-    return config
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -130,7 +118,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
         database = db.url_of(config)
         url = runner.run(database.__aenter__())
         try:
-            runner.run(_prepared(config, url))
+            runner.run(prepared(config, url))
             settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
             options = _uvicorn_config(config, "app.cli:child_app", factory=True, workers=workers)
             listener.listen(options.backlog)  # who comes before the first child is ready waits instead of failing
@@ -154,10 +142,6 @@ def child_app() -> FastAPI:
 
     threading.Thread(target=follow, daemon=True).start()
     return wiring.serving_app()
-
-
-async def _prepared(config: Settings, url: str) -> None:
-    await (db.migrate(url) if config.database_url is None else db.require_current_schema(url))
 
 
 def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Config:
@@ -266,7 +250,7 @@ def _command() -> str:
 @cli.command()
 def worker() -> None:
     """Work on jobs without serving requests; run as many as you like, on as many machines."""
-    config = _settings()
+    config = load()
     if config.worker_metrics_port is not None:
         start_http_server(config.worker_metrics_port, config.host, registry=telemetry.REGISTRY)
 
@@ -286,7 +270,7 @@ def worker() -> None:
 def migrate() -> None:
     """Bring the database's schema to this release. Safe to run at any time, and by many at once."""
 
-    config = _settings()
+    config = load()
 
     async def run() -> str | None:
         async with db.url_of(config) as url:
@@ -299,7 +283,7 @@ def migrate() -> None:
 @cli.command()
 def models() -> None:
     """List every model that a request can name, and where it goes."""
-    config = _settings()
+    config = load()
     table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
     for name, routes in Router(config, providers.build(config)).models().items():
         able = routes[0].provider.capabilities(routes[0].model)
@@ -309,65 +293,6 @@ def models() -> None:
         sizes = ", ".join(able.sizes) if able is not None and able.sizes is not None else "any"
         table.add_row(escape(name), escape(", ".join(route.name for route in routes)), seconds, sizes)
     console.print(table)
-
-
-@keys_cli.command("create")
-def keys_create(
-    name: Annotated[str, typer.Argument(help="What the key is for, for your own eyes.")],
-    owner: Annotated[
-        str | None, typer.Option(help="Keys with the same owner see the same videos (default: an owner of its own).")
-    ] = None,
-) -> None:
-    """Make an API key and print it. It is shown this once only, alone on standard output."""
-    config = _settings()
-
-    async def run(database: Database) -> tuple[str, str, str]:
-        async with database.transaction() as session:
-            row, key = await keys.create(session, name, owner=owner, settings=config, now=datetime.now(UTC))
-            return row.id, row.owner, key
-
-    key_id, key_owner, key = asyncio.run(_with_database(config, run))
-    shown = escape(f"{key_id}, owner {key_owner}. Keep the key; it is not shown again:")
-    complaints.print(shown, style="dim", highlight=False, soft_wrap=True)
-    print(key)
-
-
-@keys_cli.command("list")
-def keys_list() -> None:
-    """List all keys, without the keys themselves."""
-
-    async def run(database: Database) -> list[Key]:
-        async with database.reading() as connection:
-            return await keys.listed(connection)
-
-    table = Table("Id", "Name", "Owner", "Ends in", "Created", "Revoked", box=None, header_style="bold")
-    for key in asyncio.run(_with_database(_settings(), run)):
-        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-        created = f"{key.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(key.id, escape(key.name), escape(key.owner), f"…{key.hint}", created, revoked)
-    console.print(table)
-
-
-@keys_cli.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")]) -> None:
-    """Refuse a key from now on; every process knows within a second."""
-
-    async def run(database: Database) -> str:
-        async with database.transaction() as session:
-            return (await keys.revoke(session, key_id, now=datetime.now(UTC))).name
-
-    name = asyncio.run(_with_database(_settings(), run))
-    console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
-
-
-async def _with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
-    async with db.url_of(config) as url:
-        await _prepared(config, url)
-        database = Database(url, pool_size=1, prepare=config.database_prepare)
-        try:
-            return await run(database)
-        finally:
-            await database.close()
 
 
 @cli.command()
@@ -390,7 +315,7 @@ def generate(
     ] = None,
 ) -> None:
     """Make a video on a running gateway, show how far it is, save it, and print the path."""
-    config = _settings()
+    config = load()
     source = context.get_parameter_source("key")
     if url is None and source is not None and source.name == "ENVIRONMENT":
         key = None  # a key for another server: many who come here have one lying around

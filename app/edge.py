@@ -46,6 +46,7 @@ class Edge:
             return
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
+        scope["gateway_headers"] = []  # what is found out on the way and belongs on whatever the answer will be
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
@@ -57,7 +58,8 @@ class Edge:
                 status = message["status"]
                 first_byte_s = time.perf_counter() - started
                 message.setdefault("headers", [])
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                more = [(b"x-request-id", request_id.encode()), *scope["gateway_headers"]]
+                message["headers"] = [*message["headers"], *more]
             elif _is_last(message) and upload.has_to_be_read:
                 await send({**message, "more_body": True})
                 await upload.linger()

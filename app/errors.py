@@ -5,12 +5,15 @@
     │   ├── UnsupportedParameter  400   valid, but no candidate provider can express it
     │   └── UnsupportedMediaType  415
     ├── AuthenticationFailed      401
+    ├── InsufficientFunds         402   a balance or a budget does not cover the estimate
+    ├── PermissionDenied          403   a right key for the wrong thing
     ├── NotFound                  404
     │   ├── ModelNotFound         404
     │   └── VideoExpired          404
     ├── MethodNotAllowed          405
     ├── Conflict                  409
     ├── PayloadTooLarge           413
+    ├── RateLimited               429   a limit of the key
     ├── ServiceUnavailable        503   the gateway itself cannot work just now
     └── UpstreamError             502   what an upstream said, or failed to say
         ├── UpstreamRejected            the upstream refuses this request: the caller's doing
@@ -27,6 +30,7 @@
 credentials or internal addresses: `Provider.scrub` sees to that before they get here.
 """
 
+from math import ceil
 from typing import ClassVar
 
 
@@ -78,6 +82,18 @@ class AuthenticationFailed(GatewayError):
     default_code = "invalid_api_key"
 
 
+class InsufficientFunds(GatewayError):
+    status_code = 402
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+
+class PermissionDenied(GatewayError):
+    status_code = 403
+    type = "permission_error"
+    default_code = "permission_denied"
+
+
 class NotFound(GatewayError):
     status_code = 404
     type = "invalid_request_error"
@@ -113,6 +129,19 @@ class PayloadTooLarge(GatewayError):
     status_code = 413
     type = "invalid_request_error"
     default_code = "payload_too_large"
+
+
+class RateLimited(GatewayError):
+    """429 with `retry-after` in whole seconds and `retry-after-ms`."""
+
+    status_code = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
+        waits = {"retry-after": str(ceil(retry_after_s)), "retry-after-ms": str(ceil(retry_after_s * 1000))}
+        super().__init__(message, code=code, headers=waits)
 
 
 class ServiceUnavailable(GatewayError):

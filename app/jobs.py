@@ -7,63 +7,31 @@
                               └─ nobody knows ─▶ lost ──its answer comes late──▶ running
     cancelled from pending, running and storing; a submit under way is cancelled once it is accepted
 
-Every move is one guarded UPDATE that expects the state and the lease it was claimed with; a lost race changes nothing
-and says so. Each function is one transaction's work; callers commit. Time is an argument, never read here.
+Every move is one guarded UPDATE that expects the state and the lease it was claimed with (`moves.py`); a lost race
+changes nothing and says so. What a move means in money is written in the same transaction (`usage.py`): an attempt that
+ends is settled, refunded, or hands what is held for it to the one that follows; a lost one keeps it. Each function is
+one transaction's work; callers commit. Time is an argument, never read here.
 """
 
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, webhooks
+from app import errors, ids, prices, usage, webhooks
 from app.claims import Claim
+from app.moves import move
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Failure, Output, Progress, Status, Submission
-
-MOVES: dict[S, frozenset[S]] = {
-    S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
-    S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
-    S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
-    S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),
-    S.lost: frozenset({S.running}),
-    S.succeeded: frozenset(),
-    S.failed: frozenset(),
-    S.cancelled: frozenset(),
-}
-"""From each state, where an attempt may go; what is not here never happens."""
+from app.video import Failure, Output, Progress, Settlement, Status, Submission
 
 MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
 
 
 # What clients do
-
-
-def _attempt(video: dict[str, Any], output_index: int, route_index: int, due_at: datetime) -> dict[str, Any]:
-    provider, _, upstream_model = video["routes"][route_index].partition("/")
-    return {
-        "id": ids.new("att"),
-        "video_id": video["id"],
-        "owner": video["owner"],
-        "output_index": output_index,
-        "route_index": route_index,
-        "state": S.pending,
-        "provider": provider,
-        "upstream_model": upstream_model,
-        "progress": 0,
-        "due_at": due_at,
-        "submits": 0,
-        "polls": 0,
-        "strikes": 0,
-        "cancel_tried": False,
-        "created_at": due_at,
-    }
 
 
 async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datetime) -> Video:
@@ -96,7 +64,7 @@ async def release(connection: AsyncConnection, claim: Claim, *, now: datetime) -
     """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
     to = S.pending if claim.was is S.pending else claim.was
     submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
-    await _move(connection, claim, to, due_at=now, submits=submits)
+    await move(connection, claim, to, due_at=now, submits=submits)
 
 
 async def accepted(
@@ -113,7 +81,7 @@ async def accepted(
         "error_message": None,
         "error_body": None,
     }
-    if not await _move(session, claim, S.running, **values) and not await _found(session, claim, values):
+    if not await move(session, claim, S.running, **values) and not await _found(session, claim, values, now):
         return False
     await session.execute(
         sa.update(Video)
@@ -128,7 +96,7 @@ async def accepted(
     return True
 
 
-async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any]) -> bool:
+async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
     """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
     was sent in its place, when its name is kept for the operator."""
     lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
@@ -139,11 +107,25 @@ async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any]) ->
     )
     if await session.scalar(sa.select(another)):
         await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
-    elif _count(await session.execute(lost.values(**values, state=S.running, lease=None, ended_at=None))) == 1:
+    elif await _resume(session, claim.video.id, claim.attempt.id, values, now):
         log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
         return True
     log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
     return False
+
+
+async def _resume(session: AsyncSession, video_id: str, attempt_id: str, values: dict[str, Any], now: datetime) -> bool:
+    """Go on with the task of a lost attempt; what came back of its money meanwhile is held once more."""
+    video = await _locked(session, video_id)
+    attempt = await session.get(Attempt, attempt_id, with_for_update=True, populate_existing=True)
+    if video is None or attempt is None or attempt.state is not S.lost:
+        return False
+    if attempt.settlement is not Settlement.held:
+        await usage.hold(session, video, attempt, now=now, note="the task was found after its money had come back")
+    await session.execute(
+        sa.update(Attempt).where(Attempt.id == attempt_id).values(**values, state=S.running, lease=None, ended_at=None)
+    )
+    return True
 
 
 async def refused(
@@ -154,32 +136,37 @@ async def refused(
     routes = len(claim.video.routes)
     if error.retryable and routes == 1:
         values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
-        await _move(session, claim, S.pending, **values)
+        await move(session, claim, S.pending, **values)
         return None
-    if not await _move(session, claim, S.failed, **_error_values(error), ended_at=now):
+    if not await move(session, claim, S.failed, **_error_values(error), ended_at=now):
         return None
     rounds = claim.attempt.submits  # goes on counting, so that each round waits longer than the last
     if not claim.on_last_route and error.next_candidate:
-        await _add_attempt(session, claim, claim.attempt.route_index + 1, now, submits=rounds - 1)
-    elif error.retryable:
-        await _add_attempt(session, claim, 0, _capped(due_at, claim, now), submits=rounds)
-    return await _settle(session, claim.video.id, now)
+        return await _ended_unpaid(session, claim, now, next_route=claim.attempt.route_index + 1, submits=rounds - 1)
+    if error.retryable:
+        return await _ended_unpaid(
+            session, claim, now, next_route=0, due_at=_capped(due_at, claim, now), submits=rounds
+        )
+    return await _ended_unpaid(session, claim, now)
 
 
 async def lost(
     session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, resubmit: bool, now: datetime
 ) -> Video | None:
     """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice."""
-    if not await _move(session, claim, S.lost, **_error_values(error), ended_at=now):
+    if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
     if resubmit:
-        await _add_attempt(session, claim, claim.attempt.route_index, now)
-    return await _settle(session, claim.video.id, now)
+        video = await _locked(session, claim.video.id)
+        again = await _add_attempt(session, video, claim.attempt, claim.attempt.route_index, now)
+        if video is not None and again is not None:
+            await usage.hold(session, video, again, now=now, note="sent again, the first may have been taken")
+    return await _end_if_over(session, claim.video.id, now)
 
 
 async def snooze(connection: AsyncConnection | AsyncSession, claim: Claim, *, due_at: datetime, **values: Any) -> bool:
     """Nothing new, or nothing certain: come back later. Spends no attempt."""
-    return await _move(connection, claim, claim.attempt.state, due_at=due_at, **values)
+    return await move(connection, claim, claim.attempt.state, due_at=due_at, **values)
 
 
 _SHOW_PROGRESS = sa.text("""
@@ -201,7 +188,7 @@ async def progressed(
         "upstream_status": progress.raw_status,
         "progress": max(claim.attempt.progress, min(progress.progress or 0, 99)),
     }
-    moved = await _move(session, claim, S.running, **values)
+    moved = await move(session, claim, S.running, **values)
     news = values["progress"] != claim.attempt.progress or claim.video.status is Status.queued
     if moved and news and progress.status is not Status.queued:
         await session.execute(_SHOW_PROGRESS, {"video_id": claim.video.id, "now": now})
@@ -209,7 +196,7 @@ async def progressed(
 
 async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
     """The upstream has finished; the file is not ours yet."""
-    moved = await _move(
+    moved = await move(
         session,
         claim,
         S.storing,
@@ -231,7 +218,7 @@ async def done(session: AsyncSession, claim: Claim, progress: Progress, output: 
 async def ask_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
     """The finished file is not where it was said to be: poll once more, the address may be a fresh one."""
     strikes = claim.attempt.strikes + 1
-    return await _move(session, claim, S.running, due_at=due_at, strikes=strikes, output=None)
+    return await move(session, claim, S.running, due_at=due_at, strikes=strikes, output=None)
 
 
 async def stored(
@@ -239,25 +226,25 @@ async def stored(
     claim: Claim,
     output: dict[str, Any],
     *,
-    cost_micros: int | None,
     expires_at: datetime | None,
     now: datetime,
 ) -> Video | None:
     """The file is in our store. Returns the video once all its outputs have ended; None also when the video ended
     without this file, which is then nobody's."""
-    video = await session.get(Video, claim.video.id, with_for_update=True)
-    if not await _move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0, cost_micros=cost_micros):
+    video = await _locked(session, claim.video.id)
+    if not await move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
         ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
         return video if ours else None  # written by the same call before, whose commit was not answered
-    if video is None or video.status.ended:
+    if video is None:
+        return None
+    await _charge(session, claim, video, output["duration_s"], now)
+    if video.status.ended:
         return None
     video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
     video.expires_at = expires_at
-    if cost_micros is not None:
-        video.cost_micros = (video.cost_micros or 0) + cost_micros
     video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     await session.flush()
-    return await _settle(session, claim.video.id, now) or video
+    return await _end_if_over(session, claim.video.id, now) or video
 
 
 async def failed(
@@ -271,23 +258,22 @@ async def failed(
 ) -> Video | None:
     """The attempt has failed for good; with `retry` the next route is tried."""
     values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
-    if not await _move(session, claim, S.failed, **values):
+    if not await move(session, claim, S.failed, **values):
         return None
-    if retry and not claim.on_last_route:
-        await _add_attempt(session, claim, claim.attempt.route_index + 1, now)
-    return await _settle(session, claim.video.id, now)
+    next_route = claim.attempt.route_index + 1 if retry and not claim.on_last_route else None
+    return await _ended_unpaid(session, claim, now, next_route=next_route)
 
 
 async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
     """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
-    video = await session.get(Video, claim.video.id, with_for_update=True)
+    video = await _locked(session, claim.video.id)
     if video is None or video.status.ended:
-        if claim.was is S.pending:
-            await _move(session, claim, S.cancelled, ended_at=now)
-        else:
-            await _move(session, claim, claim.attempt.state, due_at=now)
+        if claim.was is not S.pending:
+            await move(session, claim, claim.attempt.state, due_at=now)
+        elif await move(session, claim, S.cancelled, ended_at=now) and video is not None:
+            await usage.refund(session, video, claim.attempt, now=now)
         return None
-    await _move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
+    await move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
     if video.provider is None:
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     if video.outputs:  # some of it is there and paid for
@@ -303,43 +289,112 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
     return video
 
 
-async def settled_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
-    """The upstream's end of an attempt whose job had already ended without it."""
-    await _move(session, claim, to, ended_at=now, error_code=None if to is S.succeeded else "abandoned")
+async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
+    """The upstream's end of an attempt whose job had already ended without it: what it made has its price, what it did
+    not make is refunded."""
+    video = await _locked(session, claim.video.id)
+    code = None if to is S.succeeded else "abandoned"
+    if video is None or not await move(session, claim, to, ended_at=now, error_code=code):
+        return
+    if to is S.succeeded:
+        await _charge(session, claim, video, None, now)
+    else:
+        await usage.refund(session, video, claim.attempt, now=now, note=note)
     log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
+
+
+# What operators do
+
+
+async def found(
+    session: AsyncSession,
+    video: Video,
+    attempt: Attempt,
+    *,
+    upstream_ref: str,
+    credential: str,
+    deadline_at: datetime,
+    now: datetime,
+) -> None:
+    """An operator has found the task of a lost attempt: it is gone on with, and settled when it ends; a job that failed
+    by it runs again."""
+    values = {"upstream_ref": upstream_ref, "credential": credential, "due_at": now, "accepted_at": now}
+    if not await _resume(session, video.id, attempt.id, values, now):
+        raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
+    if _may_run_again(video):
+        await _reopen(session, video, Status.in_progress, deadline_at, now)
+
+
+async def resubmitted(
+    session: AsyncSession, video: Video, attempt: Attempt, *, deadline_at: datetime, now: datetime
+) -> None:
+    """An operator has a lost attempt made once more, as one that was never taken; a job that failed by it runs again.
+
+    Raises `Conflict` where the job has ended otherwise or the output is being made already.
+    """
+    if video.status.ended and not _may_run_again(video):
+        raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
+    ours = sa.select(Attempt.id).where(Attempt.video_id == video.id, Attempt.output_index == attempt.output_index)
+    if await session.scalar(ours.where(Attempt.state.in_(LIVE)).limit(1)):
+        raise errors.Conflict("this output is being made already; decide on fail or find")
+    if video.status.ended:
+        await _reopen(session, video, Status.queued, deadline_at, now)
+    await _add_attempt(session, video, attempt, attempt.route_index, now)
+    await usage.move(session, attempt)
+
+
+def _may_run_again(video: Video) -> bool:
+    return video.status is Status.failed and video.error_code != "cancelled" and video.deleted_at is None
+
+
+async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
+    """A failed job runs again; its end will be told anew."""
+    video.status, video.error_code, video.error_message, video.ended_at = status, None, None, None
+    video.deadline_at, video.updated_at = max(deadline_at, video.deadline_at), now
+    await session.flush()
 
 
 # Inside one transaction
 
 
-@lru_cache
-def _move_statement(names: frozenset[str]) -> sa.Update:
-    """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
-    table = Attempt.__table__.c
-    held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
-    values = {name: sa.bindparam(f"new_{name}", type_=table[name].type) for name in names}
-    return sa.update(Attempt.__table__).where(*held).values(state=sa.bindparam("new_state"), lease=None, **values)  # type: ignore[arg-type]  # a Table
+async def _locked(session: AsyncSession, video_id: str) -> Video | None:
+    return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
 
 
-async def _move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
-    """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
-    held = claim.attempt
-    if to is not held.state and to not in MOVES[held.state]:
-        raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
-    parameters = {"held_id": held.id, "held_lease": held.lease, "held_state": held.state, "new_state": to}
-    parameters |= {f"new_{name}": value for name, value in values.items()}
-    moved = _count(await session.execute(_move_statement(frozenset(values)), parameters)) == 1
-    if not moved:
-        log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
-    return moved
+async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
+    """Settle an output by its real length, or by the one asked for where that could not be read."""
+    seconds = made_s if made_s is not None else video.request.get("seconds")
+    cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
+    await usage.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 
 
-async def _settle(session: AsyncSession, video_id: str, now: datetime) -> Video | None:
+async def _ended_unpaid(
+    session: AsyncSession,
+    claim: Claim,
+    now: datetime,
+    *,
+    next_route: int | None = None,
+    due_at: datetime | None = None,
+    submits: int = 0,
+) -> Video | None:
+    """After an attempt that made nothing: go on with `next_route` on what was held for it, or give that back."""
+    video = await _locked(session, claim.video.id)
+    following = None
+    if next_route is not None:
+        following = await _add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
+    if following is not None:
+        await usage.move(session, claim.attempt)
+    elif video is not None:
+        await usage.refund(session, video, claim.attempt, now=now)
+    return await _end_if_over(session, claim.video.id, now)
+
+
+async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> Video | None:
     """End the video when all its attempts have ended: completed with at least one file, failed with none.
 
     Returns it when it ended here.
     """
-    video = await session.get(Video, video_id, with_for_update=True, populate_existing=True)
+    video = await _locked(session, video_id)
     if video is None or video.status.ended:
         return None
     attempts = (
@@ -383,12 +438,15 @@ async def _end(session: AsyncSession, video: Video, failure: Failure, now: datet
 
 
 async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> None:
-    await session.execute(
+    stopped = await session.scalars(
         sa.update(Attempt)
         .where(Attempt.video_id == video.id, Attempt.state == S.pending)
         .values(state=S.cancelled, ended_at=now, lease=None)
-        .execution_options(synchronize_session=False)
+        .returning(Attempt)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
+    for attempt in stopped.all():
+        await usage.refund(session, video, attempt, now=now)
     await session.execute(
         sa.update(Attempt)
         .where(Attempt.video_id == video.id, Attempt.state.in_((S.running, S.storing)), Attempt.lease.is_(None))
@@ -398,13 +456,35 @@ async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> 
 
 
 async def _add_attempt(
-    session: AsyncSession, claim: Claim, route_index: int, due_at: datetime, *, submits: int = 0
-) -> None:
-    status = await session.scalar(sa.select(Video.status).where(Video.id == claim.video.id).with_for_update())
-    if status is not None and not Status(status).ended:
-        video = {"id": claim.video.id, "owner": claim.video.owner, "routes": claim.video.routes}
-        values = _attempt(video, claim.attempt.output_index, route_index, due_at)
-        await session.execute(insert(Attempt).values(values | {"submits": submits}))
+    session: AsyncSession,
+    video: Video | None,
+    before: Attempt,
+    route_index: int,
+    due_at: datetime,
+    *,
+    submits: int = 0,
+) -> Attempt | None:
+    """Another attempt at the output of the one `before`; None when the video, which is locked, has ended meanwhile."""
+    if video is None or video.status.ended:
+        return None
+    provider, _, upstream_model = video.routes[route_index].partition("/")
+    attempt = Attempt(
+        id=ids.new("att"),
+        video_id=video.id,
+        owner=video.owner,
+        output_index=before.output_index,
+        route_index=route_index,
+        state=S.pending,
+        settlement=Settlement.held,
+        provider=provider,
+        upstream_model=upstream_model,
+        due_at=due_at,
+        submits=submits,
+        created_at=due_at,
+    )
+    session.add(attempt)
+    await session.flush()
+    return attempt
 
 
 def _error_values(error: errors.UpstreamError) -> dict[str, Any]:
@@ -414,7 +494,3 @@ def _error_values(error: errors.UpstreamError) -> dict[str, Any]:
 def _capped(due_at: datetime, claim: Claim, now: datetime) -> datetime:
     """Never later than the deadline: that has to be noticed in time."""
     return min(due_at, max(claim.video.deadline_at, now))
-
-
-def _count(result: sa.Result[Any]) -> int:
-    return result.rowcount if isinstance(result, sa.CursorResult) else 0

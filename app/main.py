@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app import db, dialects, edge, keys, links, media, ops, providers, settings, telemetry
+from app import db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
 from app.admin import api as admin
 from app.bell import Bell
 from app.db import Database
@@ -60,10 +60,14 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
         signed = Links(keys.own_secret(config, "links"), config, clock)
+        listening = config.database_listen_url
+        bell = Bell(listening.get_secret_value() if listening is not None else url)
+        stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
+        authenticator = keys.Authenticator(database, config, bell, clock)
+        async with database.transaction() as session:
+            await projects.ensure(session, authenticator.static_owners, now=clock())
         typical = Typical(database)
         stack.push_async_callback(typical.close)
-        bell = Bell(url)
-        stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
         renderers: dict[WebhookStyle, Renderer] = {}  # filled below: how a video is shown takes the gateway
         sender = Sender(config, clock, renderers)
         stack.push_async_callback(sender.aclose)
@@ -77,7 +81,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             router=Router(config, upstreams),
             store=store,
             links=signed,
-            authenticator=keys.Authenticator(database, config),
+            authenticator=authenticator,
             sender=sender,
             clock=clock,
             bell=bell,

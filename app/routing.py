@@ -6,7 +6,7 @@ A name is an alias of the configuration, `provider/upstream-model` (that provide
 
 import difflib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,20 @@ class Router:
                 routes.append(Route(provider, tail))
         return routes
 
-    def plan(self, request: VideoRequest, *, only_provider: str | None = None) -> Plan:
+    def plan(
+        self,
+        request: VideoRequest,
+        *,
+        only_provider: str | None = None,
+        permitted: Callable[[str], bool] = lambda route: True,
+    ) -> Plan:
         """Choose the candidates that can express the request, in order.
 
-        `only_provider` is where the work has to be done because what it starts from is there. Raises `ModelNotFound`,
-        and `UnsupportedParameter` naming the parameter, the provider and what it can do.
+        `only_provider` is where the work has to be done because what it starts from is there; `permitted` says of a
+        route's name whether the caller may go there. Raises `ModelNotFound`, `PermissionDenied`, and
+        `UnsupportedParameter` naming the parameter, the provider and what it can do.
         """
-        routes = self.routes(request.model)
+        routes = permitted_only(self.routes(request.model), permitted, request.model)
         if only_provider is not None:
             routes = [route for route in routes if route.provider.name == only_provider]
             if not routes:
@@ -120,10 +127,12 @@ class Router:
         name, problem = next(iter(fitted.problems.items()))
         raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {problem.why}", param=name)
 
-    def character_provider(self, model: str | None) -> Provider:
-        """The provider that a character is made at. Raises `ModelNotFound`, `UnsupportedParameter`."""
+    def character_provider(self, model: str | None, permitted: Callable[[str], bool]) -> Provider:
+        """The provider that a character is made at. Raises `ModelNotFound`, `PermissionDenied`,
+        `UnsupportedParameter`."""
         name = model or self.default_model
-        candidates = [route.provider for route in self.routes(name)] if name else list(self.providers.values())
+        routes = self.routes(name) if name else [Route(provider, "") for provider in self.providers.values()]
+        candidates = [route.provider for route in permitted_only(routes, permitted, name or "characters")]
         for provider in candidates:
             if provider.characters:
                 return provider
@@ -133,6 +142,18 @@ class Router:
     def _able(self, route: Route) -> Capabilities:
         able = route.provider.capabilities(route.model)
         return able if able is not None else Capabilities()  # `routes` only names models that the provider serves
+
+
+def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:
+    """Those of the routes that the caller may go. Raises `PermissionDenied` where there is none."""
+    found = [route for route in routes if permitted(route.name)]
+    if not found:
+        raise errors.PermissionDenied(
+            f"this key may not use the model {name!r:.120}; GET /v1/models lists those it may",
+            code="model_not_allowed",
+            param="model",
+        )
+    return found
 
 
 def _in_order(routes: Sequence[str | WeightedRoute]) -> list[str]:

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     """PostgreSQL 14 or newer, as pasted from a provider's page; unset: an own PostgreSQL under `data_dir`."""
+    database_listen_url: SecretStr | None = None
+    """The same database without a pooler in between, for the one connection of each process that listens; unset:
+    `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
     """Connections each process may hold."""
     database_prepare: bool = True
@@ -100,7 +103,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The port `serve` listens on; 0 takes a free one."""
     api_keys: Annotated[list[SecretStr], NoDecode] = []
-    """Static API keys, comma separated or a JSON list, for the simple case; each is an owner of its own."""
+    """Static API keys, comma separated or a JSON list, for the simple case; each is a project of its own."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: there is none."""
     metrics_key: SecretStr | None = None
@@ -128,7 +131,8 @@ class Settings(BaseSettings):
     job_deadline_s: Annotated[float, Field(ge=1)] = 3_600
     """A job that has not ended by then fails."""
     late_watch_s: Annotated[float, Field(ge=0)] = 86_400
-    """How long an upstream task is still watched after its job was cancelled or failed, for a late success."""
+    """How long an upstream task is still watched after its job was cancelled or failed, for a late success; and how
+    long money stays held for a submit whose outcome nobody found out."""
     run_worker: bool = True
     """Whether `serve` also works on jobs; false where separate `worker` processes do."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
@@ -152,6 +156,8 @@ class Settings(BaseSettings):
     """Largest file taken from an upstream."""
     retention_s: Annotated[int, Field(ge=0)] = 30 * 86_400
     """How long finished files are kept; 0 keeps them for ever."""
+    max_waiting: Annotated[int, Field(ge=1)] = 2_000
+    """Requests that one key may hold in one process, waiting or streaming; more is refused with 429."""
     media_url_ttl_s: Annotated[int, Field(ge=60)] = 3_600
     """How long a signed media link works."""
     purge_interval_s: Annotated[float, Field(gt=0)] = 60
@@ -198,7 +204,7 @@ class Settings(BaseSettings):
             raise ValueError("a key must be one line of printable ASCII characters")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_listen_url")
     @classmethod
     def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         """SQLAlchemy wants `postgresql+psycopg://`; people paste `postgres://`."""

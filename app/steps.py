@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4, usage
+from app import errors, jobs, media, mp4
 from app.breaker import Breaker
 from app.claims import Claim
 from app.db import Database, unavailable
 from app.providers.base import Provider, Task
-from app.routing import Route, count_ended
+from app.routing import count_ended
 from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
@@ -127,7 +127,7 @@ class Steps:
                 await self._poll(claim)
             case _ if ended:
                 await self._record(
-                    lambda s: jobs.settled_late(s, claim, S.succeeded, note="finished upstream", now=self._clock())
+                    lambda s: jobs.ended_late(s, claim, S.succeeded, note="finished upstream", now=self._clock())
                 )
             case _:
                 await self._fetch(claim)
@@ -314,7 +314,8 @@ class Steps:
         await self._end(lambda s: jobs.expired(s, claim, now=self._clock()))
 
     async def _abandon(self, claim: Claim) -> None:
-        """The job has ended, the upstream's task has not: ask it to stop, else watch for its end."""
+        """The job has ended, the upstream's task has not: look how far it is, ask it to stop, else watch for its end.
+        Looked at first: a task that is finished has its price, and may well be "cancelled" all the same."""
         provider = self._provider_of(claim)
         now = self._clock()
         given_up = claim.video.ended_at is not None and now >= claim.video.ended_at + timedelta(
@@ -325,26 +326,25 @@ class Steps:
             if provider is None:
                 raise self._not_configured(claim)
             task = await self._task(claim)
-            if not claim.attempt.cancel_tried:
-                if await provider.cancel(task):
-                    await self._record(lambda s: jobs.settled_late(s, claim, S.cancelled, note="stopped", now=now))
-                else:
-                    await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, cancel_tried=True))
-                return
             progress = await provider.poll(task)
+            stopped = False
+            if not progress.status.ended and not claim.attempt.cancel_tried:
+                stopped = await provider.cancel(task)
         except errors.UpstreamError as error:
             if given_up or isinstance(error, errors.UpstreamGone):
                 note = error.message
-                await self._record(lambda s: jobs.settled_late(s, claim, S.failed, note=note, now=now))
+                await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note=note, now=now))
             else:
                 await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
             return
         if progress.status is Status.completed:
-            await self._record(lambda s: jobs.settled_late(s, claim, S.succeeded, note="late success", now=now))
+            await self._record(lambda s: jobs.ended_late(s, claim, S.succeeded, note="late success", now=now))
+        elif stopped:
+            await self._record(lambda s: jobs.ended_late(s, claim, S.cancelled, note="stopped", now=now))
         elif progress.status is Status.failed or given_up:
-            await self._record(lambda s: jobs.settled_late(s, claim, S.failed, note="no late success", now=now))
+            await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note="no late success", now=now))
         else:
-            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, cancel_tried=True))
 
     async def _fetch(self, claim: Claim) -> None:
         """Bring the finished file into our store."""
@@ -376,20 +376,16 @@ class Steps:
             due_at = self._after(30)
             await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
             return
-        video = await self._store_output(claim, provider, output)
+        video = await self._store_output(claim, output)
         if video is None:
             log.warning("the video ended without this file", key=key)
             await self._store.delete([key])
 
-    async def _store_output(self, claim: Claim, provider: Provider, output: dict[str, Any]) -> Video | None:
+    async def _store_output(self, claim: Claim, output: dict[str, Any]) -> Video | None:
         now = self._clock()
-        route = Route(provider, claim.attempt.upstream_model)
-        cost = usage.cost(self._settings, route, claim.request, output["duration_s"])
         retention_s = claim.request.retention_s or self._settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        return await self._end(
-            lambda s: jobs.stored(s, claim, output, cost_micros=cost, expires_at=expires_at, now=now)
-        )
+        return await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
 
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1

@@ -1,12 +1,13 @@
 """Every table. A row of `videos` is what a client sees, a row of `attempts` is one task at one upstream.
 
-Only `jobs.py` writes a status or a state of a job, only `keys.py` writes keys, only `webhooks.py` and `deliveries.py`
-write endpoints and deliveries. Invariants that must never break are constraints of the database, not habits of the
-code.
+Only `jobs.py` writes a status or a state of a job, only `usage.py` the ledger and what is settled, only `keys.py` keys
+and projects, only `webhooks.py` and `deliveries.py` endpoints and deliveries. Invariants that must never break are
+constraints and triggers of the database, not habits of the code: the ledger is only ever added to, what a limit does
+not cover is refused, a video whose money is not settled stays (`migrations/versions/0003_owners_and_money.py`).
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, Enum, ForeignKey, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
 
-from app.video import AttemptState, DeliveryState, Status, WebhookStyle
+from app.video import AttemptState, Billing, DeliveryState, Entry, Settlement, Status, WebhookStyle
 
 
 class Base(DeclarativeBase):
@@ -33,10 +34,14 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB,
         list[dict[str, Any]]: JSONB,
         list[str]: JSONB,
+        list[Any]: JSONB,
         Status: Enum(Status, native_enum=False, create_constraint=False, length=16),
         AttemptState: Enum(AttemptState, native_enum=False, create_constraint=False, length=16),
         DeliveryState: Enum(DeliveryState, native_enum=False, create_constraint=False, length=16),
         WebhookStyle: Enum(WebhookStyle, native_enum=False, create_constraint=False, length=16),
+        Settlement: Enum(Settlement, native_enum=False, create_constraint=False, length=16),
+        Billing: Enum(Billing, native_enum=False, create_constraint=False, length=16),
+        Entry: Enum(Entry, native_enum=False, create_constraint=False, length=16),
     }
 
 
@@ -51,7 +56,9 @@ class Video(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str]
-    """Who may see it: the owner of the key it was created with."""
+    """Who may see it: the project of the key it was created with."""
+    key_id: Mapped[str] = mapped_column(server_default="")
+    """The key it was created with, whose limits it counts against."""
     dialect: Mapped[str]
     """The door it came in by."""
     status: Mapped[Status]
@@ -75,8 +82,15 @@ class Video(Base):
     """The video that a remix, an edit or an extension started from; it may be deleted by now."""
     cost_estimate_micros: Mapped[int | None] = mapped_column(BigInteger)
     """What it was expected to cost, in millionths of a US dollar; None: no price is known, which is not zero."""
+    prices: Mapped[list[Any]] = mapped_column(server_default="[]")
+    """Micros per second of each of the routes as they were at create, None where no price is known: what a job costs
+    does not change under its hands."""
+    hold_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What is held for each output until it is settled: the most that any of the routes may cost. None: no price."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What the stored outputs cost by their real length; None: nothing stored yet, or no price known."""
+    """What its outputs cost by their real length; None: nothing settled yet, or no price known."""
+    settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
+    """Whether something of it may still cost money, which can outlive its status."""
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     idempotency_key: Mapped[str | None]
@@ -97,11 +111,13 @@ class Video(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), "status"),
+        CheckConstraint(_one_of("settlement", Settlement), "settlement"),
         CheckConstraint("progress between 0 and 100", "progress"),
         CheckConstraint("(status = 'completed') = (completed_at is not null)", "completed_at"),
         CheckConstraint("(status = 'failed') = (error_code is not null)", "error"),
         CheckConstraint("(status in ('completed', 'failed')) = (ended_at is not null)", "ended_at"),
         Index("ix_videos_owner_id", "owner", "id", postgresql_where=text("deleted_at is null")),
+        Index("ix_videos_running", "key_id", postgresql_where=text("ended_at is null")),
         Index(
             "uq_videos_idempotency",
             "owner",
@@ -168,8 +184,10 @@ class Attempt(Base):
     """Times in a row the upstream said it does not know the task, or the file could not be fetched."""
     cancel_tried: Mapped[bool] = mapped_column(default=False)
     """Whether the upstream was asked to stop after the job had ended without it."""
+    settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
+    """What became of the money that the video holds for this output."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What this output cost, in millionths of a US dollar; None: not finished, or no price known."""
+    """What this output cost, in millionths of a US dollar; None: not settled, or no price known."""
     output: Mapped[dict[str, Any] | None]
     """Where the finished file is to be had, an `Output`."""
     error_code: Mapped[str | None]
@@ -184,6 +202,8 @@ class Attempt(Base):
     __table_args__ = (
         CheckConstraint(_one_of("state", AttemptState), "state"),
         CheckConstraint("state not in ('running', 'storing') or upstream_ref is not null", "ref"),
+        CheckConstraint(_one_of("settlement", Settlement), "settlement"),
+        CheckConstraint(f"not ({_LIVE_SQL}) or settlement = 'held'", "held"),
         CheckConstraint("state <> 'storing' or output is not null", "output"),
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),
         Index("ix_attempts_due_at", "state", "due_at", postgresql_where=text(_LIVE_SQL)),
@@ -195,6 +215,7 @@ class Attempt(Base):
             "owner",
             postgresql_where=text("state in ('submitting', 'running')"),
         ),
+        Index("ix_attempts_unknown", "ended_at", postgresql_where=text("state = 'lost' and settlement = 'held'")),
         Index("uq_attempts_live", "video_id", "output_index", unique=True, postgresql_where=text(_LIVE_SQL)),
     )
 
@@ -211,21 +232,129 @@ class ProviderHealth(Base):
     """Nothing is submitted before then; afterwards one call tries whether it is back."""
 
 
+class Project(Base):
+    """Who keys, videos, webhooks and money belong to; its id is the `owner` of all of them."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    billing: Mapped[Billing]
+    """Prepaid: nothing is made that the balance of the ledger does not cover."""
+    monthly_budget_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What all its keys may spend together in a calendar month, UTC; None: as much as they like."""
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("billing", Billing), "billing"),
+        CheckConstraint("monthly_budget_micros >= 0", "monthly_budget"),
+    )
+
+
 class Key(Base):
-    """An API key; the key itself is nowhere."""
+    """An API key; the key itself is nowhere. Limits that are None do not limit."""
 
     __tablename__ = "keys"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    owner: Mapped[str]
-    """Whose videos it sees; keys with the same owner share everything."""
+    owner: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    """The project whose videos it sees; keys of one project share everything."""
     hash: Mapped[str] = mapped_column(unique=True)
     """HMAC-SHA256 of the key with the server's pepper, hex."""
     hint: Mapped[str]
     """The last four characters, to tell keys apart."""
+    models: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    """Patterns such as `lumen/*`: the models it may ask for."""
+    requests_per_minute: Mapped[int | None]
+    concurrent_jobs: Mapped[int | None]
+    """Videos that may be under way at once."""
+    monthly_budget_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What it may spend in a calendar month, UTC."""
+    expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("requests_per_minute > 0", "requests_per_minute"),
+        CheckConstraint("concurrent_jobs > 0", "concurrent_jobs"),
+        CheckConstraint("monthly_budget_micros >= 0", "monthly_budget"),
+    )
+
+
+class RequestRate(Base):
+    """How full the bucket of requests of a limited key is. Not logged: after a crash of the server it is empty."""
+
+    __tablename__ = "request_rates"
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    spent: Mapped[float]
+    """Requests that have not trickled out yet."""
+    at: Mapped[datetime]
+    """When that was."""
+    allowed: Mapped[bool]
+    """Whether the last request was let through."""
+
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+
+class LedgerEntry(Base):
+    """One movement of money, never changed and never deleted. The entries of a video add up to minus what it cost, and
+    what is still held for it."""
+
+    __tablename__ = "ledger"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    """The project."""
+    kind: Mapped[Entry]
+    amount_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What the project has more by it, less when negative; None: no price is known, which is not zero."""
+    key_id: Mapped[str | None]
+    video_id: Mapped[str | None] = mapped_column(index=True)
+    """No reference: entries outlive the video."""
+    attempt_id: Mapped[str | None]
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """What an output cost; with `settle` only, None there: no price was known."""
+    seconds: Mapped[float | None]
+    """The length an output was settled by."""
+    model: Mapped[str | None]
+    """As the client named it."""
+    provider: Mapped[str | None]
+    upstream_model: Mapped[str | None]
+    app: Mapped[str | None]
+    """The caller's word for the application, `X-App-ID`."""
+    end_user: Mapped[str | None]
+    """The caller's word for its end user, `user`."""
+    day: Mapped[date]
+    """What the money counts for, UTC: the day the job was created, whenever it is settled."""
+    note: Mapped[str | None]
+    """Why, where it was not the usual course; for `credit` the operator's reference, which is credited once."""
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", Entry), "kind"),
+        CheckConstraint("kind = 'credit' or video_id is not null", "video"),
+        CheckConstraint("kind = 'settle' or cost_micros is null", "cost"),
+        # No task is charged for twice, however many workers try.
+        Index("uq_ledger_attempt", "attempt_id", unique=True, postgresql_where=text("kind = 'settle'")),
+        Index("uq_ledger_credit", "owner", "note", unique=True, postgresql_where=text("kind = 'credit'")),
+        Index("ix_ledger_day", "day", "owner"),
+    )
+
+
+class Meter(Base):
+    """What a limited key or project has spent: the sum of its ledger entries, kept by a trigger so that a create need
+    not add them up. Where there is no limit there is no meter."""
+
+    __tablename__ = "meters"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    """The id of the key or the project."""
+    month: Mapped[date] = mapped_column(primary_key=True)
+    """The first of it; 0001-01-01 for the balance of a prepaid project, which has no month."""
+    spent_micros: Mapped[int] = mapped_column(BigInteger)
+    """Held and settled; of a prepaid project less its credit, so that minus this is the balance."""
 
 
 class Character(Base):
@@ -331,15 +460,18 @@ class Delivery(Base):
         Index("ix_deliveries_under_way", "owner", "lane", "due_at", postgresql_where=text("lease is not null")),
         Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
         Index("ix_deliveries_ended_at", "ended_at", postgresql_where=text("ended_at is not null")),
-        # One event, told once to each address: a video ends once.
+        # One event, told once to each address: a video ends once, and once more when an operator had it made again.
         Index(
             "uq_deliveries_endpoint",
             "video_id",
             "endpoint_id",
+            "event_type",
             unique=True,
             postgresql_where=text("endpoint_id is not null"),
         ),
-        Index("uq_deliveries_request", "video_id", unique=True, postgresql_where=text("endpoint_id is null")),
+        Index(
+            "uq_deliveries_request", "video_id", "event_type", unique=True, postgresql_where=text("endpoint_id is null")
+        ),
     )
 
 

@@ -1,59 +1,317 @@
-"""What a video costs: prices, estimates, and the cost of what was really made. In millionths of a US dollar.
+"""The ledger: reserve, hold, settle, refund, credit; and what was used. Its only writer. US dollars in millionths.
 
-"Priced at zero" is 0, "no price known" is None; the two are never mixed up.
+Money follows what upstreams did, not what the client was told: a cancelled job whose task could not be stopped is
+settled, one that was refused is refunded, and while nobody knows, what was reserved stays held. Every function is part
+of the caller's transaction, so that a state and its money are written together or not at all.
+
+`reserve` is written by the statement that creates a job (`intake.py`), and the database refuses there what a limit does
+not cover (migration 0003). At all times, for each video:
+
+    sum of its entries  =  - cost_micros - hold_micros * attempts that are held
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
-from app.routing import Route
-from app.settings import Settings
-from app.video import VideoRequest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-MICROS = 1_000_000
+from app import errors, ids
+from app.tables import Attempt, Key, LedgerEntry, Meter, Project, Video
+from app.telemetry import log
+from app.video import AttemptState, Billing, Entry, Settlement
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a request is expected to cost on one route."""
-
-    seconds: float
-    """Of all outputs together."""
-    micros_per_second: int
-
-    @property
-    def micros(self) -> int:
-        return round(self.seconds * self.micros_per_second)
+ALL_TIME = date(1, 1, 1)
+"""The month of a meter that counts a balance."""
 
 
-def prices_of(settings: Settings, route: Route) -> Mapping[str, int]:
-    """Micros per second by resolution, `""` for any: the operator's prices, else the vendor's list prices."""
-    configured = settings.prices.get(route.name)
-    if configured is not None:
-        table = configured if isinstance(configured, dict) else {"": configured}
-        return {resolution: round(price * MICROS) for resolution, price in table.items()}
-    able = route.provider.capabilities(route.model)
-    return able.prices if able is not None else {}
+# What the state machine says
 
 
-def price(settings: Settings, route: Route, resolution: str | None) -> int | None:
-    """Micros for one second, None when no price is known for that resolution."""
-    table = prices_of(settings, route)
-    return table.get(resolution or "", table.get(""))
+async def settle(
+    session: AsyncSession,
+    video: Video,
+    attempt: Attempt,
+    *,
+    cost_micros: int | None,
+    seconds: float | None,
+    now: datetime,
+) -> None:
+    """The upstream made it: what was held comes back, what it cost goes. Does nothing where that was done before.
+
+    `video` is locked by the caller; `cost_micros` is None where no price is known.
+    """
+    if not await _close(session, attempt.id, Settlement.settled, cost_micros=cost_micros):
+        return
+    known = None if video.hold_micros is None and cost_micros is None else (video.hold_micros or 0) - (cost_micros or 0)
+    await _write(session, video, attempt, Entry.settle, known, now, cost_micros=cost_micros, seconds=seconds)
+    if cost_micros is not None:
+        video.cost_micros = (video.cost_micros or 0) + cost_micros
+    await _sum_up(session, video)
 
 
-def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimate | None:
-    """What the request is expected to cost; None when the price or the length is not known."""
-    able = route.provider.capabilities(route.model)
-    seconds = request.seconds if request.seconds is not None else able.default_seconds if able else None
-    per_second = price(settings, route, request.resolution)
-    if seconds is None or per_second is None:
-        return None
-    return Estimate(seconds * request.n, per_second)
+async def refund(
+    session: AsyncSession, video: Video, attempt: Attempt, *, now: datetime, note: str | None = None
+) -> bool:
+    """It cost nothing: what was held comes back in full. False where its money was settled or refunded before."""
+    if not await _close(session, attempt.id, Settlement.refunded):
+        return False
+    await _write(session, video, attempt, Entry.refund, video.hold_micros, now, note=note)
+    await _sum_up(session, video)
+    return True
 
 
-def cost(settings: Settings, route: Route, request: VideoRequest, seconds: float | None) -> int | None:
-    """What one finished output costs by its real length, or by the one asked for where that could not be read."""
-    length = seconds if seconds is not None else request.seconds
-    per_second = price(settings, route, request.resolution)
-    return round(length * per_second) if length is not None and per_second is not None else None
+async def move(session: AsyncSession, attempt: Attempt) -> None:
+    """Another attempt was made in its place: what was held for it is held for that one."""
+    await _close(session, attempt.id, Settlement.moved)
+
+
+async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: datetime, note: str) -> None:
+    """Hold once more what an attempt may cost, whatever the limits say: one more task of the same output, or one whose
+    money had come back already."""
+    await session.execute(
+        sa.update(Attempt).where(Attempt.id == attempt.id).values(settlement=Settlement.held, cost_micros=None)
+    )
+    minus = None if video.hold_micros is None else -video.hold_micros
+    await _write(session, video, attempt, Entry.hold, minus, now, note=note)
+    await _sum_up(session, video)
+
+
+async def release_unknown(session: AsyncSession, *, older_than_s: float, limit: int, now: datetime) -> list[str]:
+    """Refund up to `limit` attempts whose outcome nobody has found out for so long; returns their ids."""
+    rows = await session.execute(
+        sa.select(Attempt, Video)
+        .join(Video, Video.id == Attempt.video_id)
+        .where(
+            Attempt.state == AttemptState.lost,
+            Attempt.settlement == Settlement.held,
+            Attempt.ended_at <= now - timedelta(seconds=older_than_s),
+        )
+        .order_by(Attempt.ended_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    released = []
+    for attempt, video in rows.all():
+        if await refund(session, video, attempt, now=now, note="nobody found out what became of it"):
+            released.append(attempt.id)
+    return released
+
+
+async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **values: Any) -> bool:
+    """Take an attempt's money out of `held`, once."""
+    closed = await session.execute(
+        sa.update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.settlement == Settlement.held)
+        .values(settlement=to, **values)
+        .execution_options(synchronize_session=False)
+    )
+    if closed.rowcount != 1:  # type: ignore[attr-defined]  # the result of an UPDATE
+        log.warning("the money of the attempt was seen to before", attempt=attempt_id, wanted=str(to))
+        return False
+    return True
+
+
+async def _write(
+    session: AsyncSession,
+    video: Video,
+    attempt: Attempt,
+    kind: Entry,
+    amount_micros: int | None,
+    now: datetime,
+    **values: Any,
+) -> None:
+    entry = {
+        "id": ids.new("txn"),
+        "owner": video.owner,
+        "kind": kind,
+        "amount_micros": amount_micros,
+        "key_id": video.key_id,
+        "video_id": video.id,
+        "attempt_id": attempt.id,
+        "model": video.model,
+        "provider": attempt.provider,
+        "upstream_model": attempt.upstream_model,
+        "app": video.request.get("app"),
+        "end_user": video.request.get("user"),
+        "day": day_of(video.created_at),
+        "created_at": now,
+        **values,
+    }
+    await session.execute(insert(LedgerEntry).values(entry))
+
+
+async def _sum_up(session: AsyncSession, video: Video) -> None:
+    """Say of the video what is true of its attempts."""
+    found = await session.scalars(
+        sa.select(Attempt.settlement).where(Attempt.video_id == video.id).group_by(Attempt.settlement)
+    )
+    left = {Settlement(settlement) for settlement in found}
+    order = (Settlement.held, Settlement.settled, Settlement.refunded)
+    video.settlement = next((settlement for settlement in order if settlement in left), Settlement.refunded)
+    await session.flush()
+
+
+def day_of(at: datetime) -> date:
+    """The day that money counts for."""
+    return at.astimezone(UTC).date()
+
+
+# What the operator says
+
+
+async def credit(
+    session: AsyncSession, project: Project, amount_micros: int, *, reference: str | None, now: datetime
+) -> None:
+    """Add to a project's balance, or with a minus take from it. Raises `Conflict` when the reference was credited
+    before."""
+    entry = {
+        "id": ids.new("txn"),
+        "owner": project.id,
+        "kind": Entry.credit,
+        "amount_micros": amount_micros,
+        "day": day_of(now),
+        "note": reference,
+        "created_at": now,
+    }
+    written = await session.execute(insert(LedgerEntry).values(entry).on_conflict_do_nothing())
+    if written.rowcount != 1:  # type: ignore[attr-defined]  # the result of an INSERT
+        raise errors.Conflict(
+            f"the reference {reference!r:.120} was credited to this project before", param="reference"
+        )
+
+
+async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, *, now: datetime) -> None:
+    """Set what a key may spend in a month; what it has spent already counts. None: as much as it likes."""
+    key.monthly_budget_micros = budget_micros
+    if budget_micros is not None:
+        await _start_meters(session, LedgerEntry.key_id, key.id, prepaid=False, now=now)
+
+
+async def limit_project(
+    session: AsyncSession, project: Project, budget_micros: int | None, billing: Billing, *, now: datetime
+) -> None:
+    """Set how a project pays and what it may spend in a month; what it has spent already counts."""
+    project.monthly_budget_micros, project.billing = budget_micros, billing
+    if budget_micros is not None or billing is Billing.prepaid:
+        await _start_meters(session, LedgerEntry.owner, project.id, prepaid=billing is Billing.prepaid, now=now)
+
+
+async def _start_meters(
+    session: AsyncSession, column: sa.orm.InstrumentedAttribute[Any], subject: str, *, prepaid: bool, now: datetime
+) -> None:
+    """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
+    transaction ends, so that nothing falls between the sum and the triggers."""
+    await session.flush()
+    await session.execute(sa.text("lock table ledger in share row exclusive mode"))
+    this_month = day_of(now).replace(day=1)
+    month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
+    spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
+    whose = column == subject
+    found = await session.execute(
+        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, month >= this_month).group_by(month)
+    )
+    meters: dict[date, Any] = {row[0]: row[1] for row in found}
+    if prepaid:
+        meters[ALL_TIME] = await session.scalar(sa.select(spent).where(whose))
+    for counted, micros in meters.items():
+        values = {"subject": subject, "month": counted, "spent_micros": int(micros or 0)}
+        written = insert(Meter).values(values)
+        await session.execute(
+            written.on_conflict_do_update(
+                index_elements=["subject", "month"], set_={"spent_micros": written.excluded.spent_micros}
+            )
+        )
+
+
+# What is left, and what was used
+
+_AVAILABLE = """
+select project.billing, balance.spent_micros as balance_spent, project.monthly_budget_micros as project_budget,
+  coalesce(project_month.spent_micros, 0) as project_spent, keys.monthly_budget_micros as key_budget,
+  coalesce(key_month.spent_micros, 0) as key_spent
+from projects as project
+left join keys on keys.id = %(key_id)s
+left join meters as balance on balance.subject = project.id and balance.month = '0001-01-01'
+left join meters as project_month on project_month.subject = project.id and project_month.month = %(month)s
+left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
+where project.id = %(owner)s
+"""
+
+
+async def available(
+    connection: AsyncConnection, owner: str, key_id: str, *, now: datetime
+) -> tuple[Billing, int | None]:
+    """How the project pays, and how many micros the key may still spend by whatever limits it most; None: no limit."""
+    parameters = {"owner": owner, "key_id": key_id, "month": day_of(now).replace(day=1)}
+    row = (await connection.exec_driver_sql(_AVAILABLE, parameters)).mappings().first()
+    if row is None:
+        return Billing.postpaid, None
+    left = [
+        row[f"{what}_budget"] - row[f"{what}_spent"] for what in ("project", "key") if row[f"{what}_budget"] is not None
+    ]
+    if row["billing"] == Billing.prepaid:
+        left.append(-(row["balance_spent"] or 0))
+    return Billing(row["billing"]), min(left, default=None)
+
+
+DIMENSIONS = {
+    "project": "owner",
+    "key": "key_id",
+    "model": "model",
+    "provider": "provider",
+    "app": "app",
+    "user": "end_user",
+    "day": "day",
+}
+"""What usage can be told by: the name an operator knows, and the column."""
+
+_USAGE = """
+with used as (
+  select owner, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs, 0 as held,
+    null::bigint as held_micros, (cost_micros is null)::int as unpriced
+  from ledger where kind = 'settle' and day between :since and :until
+  union all
+  select attempts.owner, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
+    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, 1, hold_micros, (hold_micros is null)::int
+  from attempts join videos on videos.id = attempts.video_id
+  where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
+)
+select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
+  coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
+  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced
+from used where (cast(:owner as text) is null or owner = :owner) {group}
+"""
+
+
+async def report(
+    connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, owner: str | None = None
+) -> list[dict[str, Any]]:
+    """What was used on the days from `since` to `until`, both included, a row for each combination of `by` (names of
+    `DIMENSIONS`), with none a single one.
+
+    Each has jobs, outputs, seconds, cost_micros, held_micros (what runs or is not known yet), unpriced (outputs without
+    a price, which cost_micros leaves out).
+    """
+    columns = [DIMENSIONS[name] for name in by]
+    group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
+    chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
+    statement = sa.text(_USAGE.format(columns=chosen, group=group))
+    rows = await connection.execute(statement, {"since": since, "until": until, "owner": owner})
+    return [dict(row) for row in rows.mappings()]
+
+
+async def entries(
+    connection: AsyncConnection, *, owner: str | None, video_id: str | None, after: str | None, limit: int
+) -> list[LedgerEntry]:
+    """Entries of the ledger, newest first."""
+    query = sa.select(*LedgerEntry.__table__.columns).order_by(LedgerEntry.id.desc()).limit(limit)
+    if owner is not None:
+        query = query.where(LedgerEntry.owner == owner)
+    if video_id is not None:
+        query = query.where(LedgerEntry.video_id == video_id)
+    if after is not None:
+        query = query.where(LedgerEntry.id < after)
+    return [LedgerEntry(**row._mapping) for row in await connection.execute(query)]

@@ -75,6 +75,42 @@ class DeliveryState(StrEnum):
     failed = "failed"
 
 
+class Settlement(StrEnum):
+    """Where the money of a video or an attempt stands, which is another question than its status."""
+
+    held = "held"
+    """It may yet cost something."""
+    moved = "moved"
+    """Of an attempt: another attempt was made in its place, and what was held for it is held for that one."""
+    settled = "settled"
+    """What it cost is known and charged, as far as a price is."""
+    refunded = "refunded"
+    """It cost nothing."""
+
+
+class Billing(StrEnum):
+    """Whether a project pays before or after."""
+
+    prepaid = "prepaid"
+    postpaid = "postpaid"
+
+
+class Entry(StrEnum):
+    """Kinds of entries in the ledger."""
+
+    reserve = "reserve"
+    """At create: the estimate, refused where a limit does not cover it."""
+    hold = "hold"
+    """The same for a second task in place of one that may have been taken; never refused, since it is the operator's
+    decision."""
+    settle = "settle"
+    """What was held comes back, and what it cost goes."""
+    refund = "refund"
+    """What was held comes back."""
+    credit = "credit"
+    """The operator's: a payment, or with a minus a correction."""
+
+
 class Media(BaseModel):
     """A picture or a film the caller gave; exactly one of `url`, `key` and `video_id` is set."""
 

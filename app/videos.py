@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids
 from app.db import Database
 from app.tables import LIVE, Attempt, Character, Video, read_only
-from app.video import AttemptState, Status
+from app.video import AttemptState, Settlement, Status
 
 _VIDEO_COLUMNS = tuple(Video.__table__.columns)
 _NAMES = ", ".join(column.name for column in _VIDEO_COLUMNS)
@@ -86,10 +86,14 @@ async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> 
 
 
 async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
-    """Remove up to `limit` deleted videos that no upstream task holds on to; returns their ids, whose files must go."""
+    """Remove up to `limit` deleted videos that no upstream task nor money holds on to; returns their ids, whose files
+    must go."""
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
     rows = await session.scalars(
-        sa.select(Video.id).where(Video.deleted_at.is_not(None), ~live).limit(limit).with_for_update(skip_locked=True)
+        sa.select(Video.id)
+        .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
     gone = list(rows)
     if gone:

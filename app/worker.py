@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from app import claims, deliveries, jobs, media, videos
+from app import claims, deliveries, jobs, media, usage, videos
 from app.claims import Claim, Slots
 from app.db import Database, unavailable
 from app.deliveries import Courier, Sender
@@ -197,8 +197,8 @@ class Worker:
             await self.purge()
 
     async def purge(self) -> None:
-        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago. Files go before the
-        row forgets them."""
+        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago; give back what is
+        held for what nobody found. Files go before the row forgets them."""
         async with self._db.transaction() as session:
             for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
@@ -209,3 +209,9 @@ class Worker:
                 await self._store.delete_prefix(f"uploads/{video_id}/")
         async with self._db.transaction() as session:
             await deliveries.purge(session, now=self._clock())
+        async with self._db.transaction() as session:
+            watched_s = self._settings.late_watch_s
+            for attempt_id in await usage.release_unknown(
+                session, older_than_s=watched_s, limit=PURGE_BATCH, now=self._clock()
+            ):
+                log.warning("a lost submit was never found; its money is given back", attempt=attempt_id)

@@ -167,11 +167,21 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
         parsed, named, source_id = parse(body, uploads, origin)
         if source_id is not None:
             created = await vendors.extend(
-                gateway, caller, source_id, parsed, uploads, dialect="apilaplas", named=named, idempotency=idempotency
+                gateway,
+                caller,
+                source_id,
+                parsed,
+                uploads,
+                dialect="apilaplas",
+                app=base.app_of(request),
+                named=named,
+                idempotency=idempotency,
             )
         else:
             asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "apilaplas", named)})
-            created = await base.create(gateway, caller, asked, uploads, dialect="apilaplas", idempotency=idempotency)
+            created = await base.create(
+                gateway, caller, asked, uploads, dialect="apilaplas", app=base.app_of(request), idempotency=idempotency
+            )
     return vendors.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
 

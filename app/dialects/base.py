@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from io import BytesIO
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -15,14 +16,14 @@ from fastapi import Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from app import errors, ids, intake, media, mp4, usage, videos, webhooks
+from app import errors, ids, intake, keys, media, mp4, prices, videos, webhooks
 from app.bell import Bell
 from app.db import Database, unavailable
 from app.deliveries import Sender
 from app.dialects.bodies import Body, fingerprint
 from app.keys import Authenticator, Caller
 from app.providers.base import Provider
-from app.routing import Router
+from app.routing import Plan, Router
 from app.settings import Settings
 from app.signing import Links
 from app.tables import Video
@@ -30,6 +31,7 @@ from app.typical import Typical
 from app.video import Media, Operation, Status, VideoRequest, Webhook, WebhookStyle
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
+MAX_APP_CHARACTERS = 200
 MAX_MEDIA = 20
 """Of one request, files and addresses alike: each is fetched or sent on by the worker."""
 
@@ -65,11 +67,17 @@ async def _gateway_of(request: Request) -> Gateway:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Raises `AuthenticationFailed`. The key is all that follows the scheme, so it may contain blanks."""
+    """Raises `AuthenticationFailed`, and `RateLimited` when the key has made its requests of the minute. The key is all
+    that follows the scheme, so it may contain blanks."""
+    gateway = gateway_of(request)
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme and scheme.lower() != "bearer":
         raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
-    return await gateway_of(request).authenticator.authenticate(key.strip())
+    caller = await gateway.authenticator.authenticate(key.strip())
+    if caller.requests_per_minute is not None:
+        left = await keys.count_request(gateway.db, caller, now=gateway.clock())
+        request.scope["gateway_headers"].extend(left)
+    return caller
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
@@ -168,6 +176,7 @@ async def create(
     uploads: Uploads,
     *,
     dialect: str,
+    app: str | None,
     only_provider: str | None = None,
     shown_model: str | None = None,
     idempotency: tuple[str, str] | None = None,
@@ -175,23 +184,22 @@ async def create(
     """Check what the gateway itself knows, keep the uploads, write the job, wake the worker.
 
     `shown_model` is what the client calls the model where it did not name it itself; `idempotency` is the client's
-    key and a hash of its request.
+    key and a hash of its request. What raises here leaves nothing behind: no job, no upload, no money held.
     """
-    plan = gateway.router.plan(request, only_provider=only_provider)
-    estimate = usage.estimate(gateway.settings, plan.routes[0], plan.request)
+    plan = plan_of(gateway, caller, request, only_provider=only_provider, shown_model=shown_model)
     key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
         created = await intake.create(
             gateway.db,
-            plan.request,
+            plan.request.model_copy(update={"app": plan.request.app or app}),
             video_id=uploads.video_id,
-            owner=caller.owner,
+            caller=caller,
             dialect=dialect,
             shown_model=shown_model or request.model,
             routes=[route.name for route in plan.routes],
+            quote=prices.quote(gateway.settings, plan),
             warnings=plan.warnings,
-            cost_estimate_micros=estimate.micros if estimate else None,
             idempotency_key=key,
             idempotency_hash=hashed,
             deadline_s=gateway.settings.job_deadline_s,
@@ -205,6 +213,28 @@ async def create(
         await uploads.discard(gateway)
     gateway.wake()
     return created
+
+
+def plan_of(
+    gateway: Gateway,
+    caller: Caller,
+    request: VideoRequest,
+    *,
+    only_provider: str | None = None,
+    shown_model: str | None = None,
+) -> Plan:
+    """Where the request may go: of the routes that can express it those that the key may use and, where money is
+    limited, those with a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
+    plan = gateway.router.plan(
+        request, only_provider=only_provider, permitted=partial(caller.may_use, shown_model or request.model)
+    )
+    return prices.only_priced(gateway.settings, plan) if caller.limited else plan
+
+
+def app_of(request: Request) -> str | None:
+    """The application that asks, as it calls itself in `X-App-ID`; for the operator's accounts."""
+    name = "".join(filter(str.isprintable, request.headers.get("x-app-id", ""))).strip()
+    return name[:MAX_APP_CHARACTERS] or None
 
 
 def idempotency_of(request: Request, body: Body, operation: str = "create") -> tuple[str, str] | None:
@@ -307,23 +337,36 @@ async def wait_for(
     timeout_s: float,
 ) -> Video:
     """Read a video: at once when `until` says yes of it, else as soon as it does, the time is up, or the client is
-    gone. Waiting costs no query."""
-    with gateway.bell.listening(video_id) as rung:
+    gone. Waiting costs no query. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when it
+    has too many requests waiting."""
+    with gateway.bell.listening(video_id, caller.key_id) as rung:
         video = await get(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
+        may_wait(gateway, caller)
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             async with asyncio.timeout(timeout_s):
                 while not until(video) and not gone.done() and not gateway.bell.closed:
                     await _first(rung, gone)
                     rung.clear()
+                    await gateway.authenticator.check(caller)
                     video = await get(gateway, caller, video_id)
         except TimeoutError:
             pass
         finally:
             gone.cancel()
         return video
+
+
+def may_wait(gateway: Gateway, caller: Caller) -> None:
+    """Raises `RateLimited` when the key holds as many requests in this process as it may."""
+    if gateway.bell.waiting(caller.key_id) > gateway.settings.max_waiting:
+        raise errors.RateLimited(
+            f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
+            retry_after_s=1,
+            code="too_many_waiting",
+        )
 
 
 async def _first(rung: asyncio.Event, gone: "asyncio.Future[None]") -> None:

@@ -127,7 +127,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
         uploads = Uploads(base.new_video_id())
         parsed, named = parse(body, uploads, vendors.origin_of(request))
         asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "luma", named)})
-        created = await base.create(gateway, caller, asked, uploads, dialect="luma", idempotency=idempotency)
+        created = await base.create(
+            gateway, caller, asked, uploads, dialect="luma", app=base.app_of(request), idempotency=idempotency
+        )
     return vendors.answer(render(created.video), created=created)
 
 
@@ -157,6 +159,14 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
         uploads = Uploads(base.new_video_id())
         parsed, named = parse(body, uploads, vendors.origin_of(request))
         created = await vendors.extend(
-            gateway, caller, video_id, parsed, uploads, dialect="luma", named=named, idempotency=idempotency
+            gateway,
+            caller,
+            video_id,
+            parsed,
+            uploads,
+            dialect="luma",
+            app=base.app_of(request),
+            named=named,
+            idempotency=idempotency,
         )
     return vendors.answer(render(created.video), created=created)

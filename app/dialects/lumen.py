@@ -130,7 +130,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
         idempotency = base.idempotency_of(request, body, "lumen")
         uploads = Uploads(base.new_video_id())
         parsed = parse(body, uploads, vendors.origin_of(request))
-        created = await base.create(gateway, caller, parsed, uploads, dialect="lumen", idempotency=idempotency)
+        created = await base.create(
+            gateway, caller, parsed, uploads, dialect="lumen", app=base.app_of(request), idempotency=idempotency
+        )
     return vendors.answer(render(created.video), created=created)
 
 

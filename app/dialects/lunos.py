@@ -50,17 +50,18 @@ class CreateGeneration(BaseModel):
     response_format: Literal["mp4"] | None = None
     user: str | None = Field(None, max_length=1_000)
     appId: str | None = Field(None, max_length=1_000)  # noqa: N815  the vendor's name
+    """Counts before the header `X-App-ID`."""
 
 
-def parse(body: Body, *, app: str | None) -> VideoRequest:
-    """Read the body of a create; `app` is the header's. Raises `InvalidRequest`."""
+def parse(body: Body) -> VideoRequest:
+    """Read the body of a create. Raises `InvalidRequest`."""
     wire = validated(CreateGeneration, {**body, "parameters": body.get("parameters") or {}})
     return VideoRequest(
         prompt=wire.prompt,
         model=wire.model,
         negative_prompt=wire.parameters.negativePrompt,
         user=wire.user,
-        app=wire.appId or app,
+        app=wire.appId or None,
         extra=strict_extra_of(wire.parameters) | strict_extra_of(wire),
         **vendors.sized(wire.parameters.aspectRatio),
     )
@@ -91,8 +92,10 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     async with body_of(request) as body:
         idempotency = base.idempotency_of(request, body, "lunos")
         uploads = Uploads(base.new_video_id())
-        parsed = parse(body, app=(request.headers.get("x-app-id") or "")[:1_000] or None)
-        created = await base.create(gateway, caller, parsed, uploads, dialect="lunos", idempotency=idempotency)
+        parsed = parse(body)
+        created = await base.create(
+            gateway, caller, parsed, uploads, dialect="lunos", app=base.app_of(request), idempotency=idempotency
+        )
     return vendors.answer(render(created.video), created=created)
 
 

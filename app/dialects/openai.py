@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from app import errors, ids, jobs, media, videos
+from app import errors, ids, jobs, media, usage, videos
 from app.dialects import base, openai_webhooks
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
 from app.dialects.bodies import body_of, body_schema, strict_extra_of, validated
@@ -25,13 +25,14 @@ from app.dialects.openai_wire import (
     parse,
     provider_of,
     render,
+    render_balance,
     render_character,
     render_error,
     render_estimate,
     render_model,
 )
 from app.keys import Caller
-from app.routing import count_ended
+from app.routing import count_ended, permitted_only
 from app.tables import Video
 from app.video import Operation, VideoRequest, Webhook
 
@@ -133,7 +134,7 @@ async def _create(
 ) -> Response:
     parsed = parsed.model_copy(update={"webhook": webhook})
     if request.query_params.get("dryRun", "false").lower() not in ("false", "0"):
-        plan = gateway.router.plan(parsed, only_provider=only_provider)
+        plan = base.plan_of(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
         return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
     created = await base.create(
         gateway,
@@ -141,6 +142,7 @@ async def _create(
         parsed,
         uploads,
         dialect="openai",
+        app=base.app_of(request),
         only_provider=only_provider,
         shown_model=shown_model,
         idempotency=idempotency,
@@ -230,7 +232,8 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         wire = validated(CreateCharacter, body)
         uploads = Uploads(ids.new("char"))
         video = uploads.media(wire.video, "video")
-        provider = gateway.router.character_provider(wire.model)
+        named = wire.model or gateway.router.default_model or ""
+        provider = gateway.router.character_provider(wire.model, partial(caller.may_use, named))
         try:
             await uploads.store(gateway)
             ref = await provider.create_character(wire.name, video, partial(media.reading, gateway.store))
@@ -265,6 +268,7 @@ async def stream_events(video_id: str, request: Request, gateway: GatewayDep, ca
     """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
     out what was seen."""
     await base.get(gateway, caller, video_id)  # a 404 is an answer, not an event
+    base.may_wait(gateway, caller)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     events = _events(video_id, request, gateway, caller)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
@@ -273,9 +277,12 @@ async def stream_events(video_id: str, request: Request, gateway: GatewayDep, ca
 async def _events(video_id: str, request: Request, gateway: Gateway, caller: Caller) -> AsyncIterator[bytes]:
     seen = request.headers.get("last-event-id", "")
     while True:
-        video = await base.wait_for(
-            request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
-        )
+        try:
+            video = await base.wait_for(
+                request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
+            )
+        except errors.GatewayError:  # the key was revoked, or the video deleted: what was not news is the end of it
+            return
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
             yield _event(name, video, gateway, request)
@@ -352,8 +359,12 @@ async def download_content(
 @routes.get("/v1/models", tags=["models"])
 @routes.get("/openai/v1/models", include_in_schema=False)
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
-    """All names that `model` can be."""
-    data = [render_model(name, candidates, gateway) for name, candidates in gateway.router.models().items()]
+    """All names that `model` can be with this key."""
+    data = [
+        render_model(name, allowed, gateway)
+        for name, candidates in gateway.router.models().items()
+        if (allowed := [route for route in candidates if caller.may_use(name, route.name)])
+    ]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -361,7 +372,18 @@ async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
 @routes.get("/openai/v1/models/{model:path}", include_in_schema=False)
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """What a model can express, and what a second of it costs."""
-    return JSONResponse(render_model(model, gateway.router.routes(model), gateway))
+    allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
+    return JSONResponse(render_model(model, allowed, gateway))
+
+
+@routes.get("/v1/balance", tags=["models"])
+@routes.get("/openai/v1/balance", include_in_schema=False)
+async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
+    """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
+    is null where nothing does."""
+    async with gateway.db.reading() as connection:
+        billing, left = await usage.available(connection, caller.owner, caller.key_id, now=gateway.clock())
+    return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
 
 
 routes.include_router(openai_webhooks.routes)

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from app import errors, ids, usage
+from app import errors, ids, prices
 from app.conversion import complete_size
 from app.dialects import base
 from app.dialects.base import Gateway, Uploads
 from app.dialects.bodies import Body, extra_of, validated
 from app.routing import Plan, Route
 from app.tables import Character, Video
-from app.video import MAX_PROMPT_CHARACTERS, Capabilities, Media, Operation, VideoRequest
+from app.video import MAX_PROMPT_CHARACTERS, Billing, Capabilities, Media, Operation, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
 """What OpenAI documents as defaults; shown where neither the request, the model nor the file says better."""
@@ -217,8 +217,8 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "output": render_output(video, lambda index: base.media_url(video, index, gateway, request), now),
         "metadata": asked.get("metadata", {}),
         "provider": provider_of(video),
-        "cost_estimate": _dollars(video.cost_estimate_micros),
-        "cost": _dollars(video.cost_micros),
+        "cost_estimate": prices.dollars(video.cost_estimate_micros),
+        "cost": prices.dollars(video.cost_micros),
         "cost_currency": "USD",
         **({"warnings": video.warnings} if video.warnings else {}),
     }
@@ -227,10 +227,6 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
 def provider_of(video: Video) -> str:
     """Who makes it; before anybody has taken it, who is asked first."""
     return video.provider or str(video.routes[0]).partition("/")[0]
-
-
-def _dollars(micros: int | None) -> float | None:
-    return None if micros is None else micros / usage.MICROS
 
 
 def _measured_size(output: Mapping[str, Any]) -> str | None:
@@ -279,7 +275,7 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
     """
     first = candidates[0]
     able = first.provider.capabilities(first.model) or Capabilities()
-    prices = usage.prices_of(gateway.settings, first)
+    per_second = prices.prices_of(gateway.settings, first)
     return {
         "id": name,
         "object": "model",
@@ -289,9 +285,9 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
         "capabilities": render_capabilities(able),
         "pricing": {
             "currency": "USD",
-            "per_second": {resolution or "any": price / usage.MICROS for resolution, price in prices.items()},
+            "per_second": {resolution or "any": prices.dollars(micros) for resolution, micros in per_second.items()},
         }
-        if prices
+        if per_second
         else None,
     }
 
@@ -315,16 +311,25 @@ def render_capabilities(able: Capabilities) -> dict[str, Any]:
     }
 
 
+def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
+    """Lumenfall's shape, but that its amount is never null."""
+    return {
+        "object": "balance",
+        "billing_type": str(billing),
+        "available": {"amount": prices.dollars(left_micros), "currency": "usd"},
+    }
+
+
 def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
     """The answer to `?dryRun=true`, in Lumenfall's shape; no total where no price or length is known."""
     route = plan.routes[0]
-    found = usage.estimate(gateway.settings, route, request)
+    found = prices.estimate(gateway.settings, route, request)
     component = found and {
         "type": "output",
         "metric": "second",  # inferred: Lumenfall shows this for images only
-        "quantity": found.seconds,
-        "billable_quantity": found.seconds,
-        "unit_price": found.micros_per_second / usage.MICROS,
+        "quantity": found.seconds * found.outputs,
+        "billable_quantity": found.seconds * found.outputs,
+        "unit_price": found.micros_per_second / prices.MICROS,
         "total_cost": found.micros,
     }
     return {

@@ -101,6 +101,7 @@ async def extend(
     uploads: Uploads,
     *,
     dialect: str,
+    app: str | None,
     named: str | None,
     idempotency: tuple[str, str] | None,
 ) -> intake.Created:
@@ -120,6 +121,7 @@ async def extend(
         request,
         uploads,
         dialect=dialect,
+        app=app,
         only_provider=source.provider,
         shown_model=given or source.model,
         idempotency=idempotency,

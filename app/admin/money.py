@@ -1,0 +1,189 @@
+"""The administration API, money: credits, the ledger, usage, and submits whose outcome nobody knows."""
+
+import csv
+from collections.abc import Sequence
+from datetime import date, timedelta
+from io import StringIO
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import errors, prices, projects, repairs, usage
+from app.admin.shapes import Dollars, listing, micros_or_refuse, no_store, plain, project_object
+from app.dialects.base import Gateway, GatewayDep
+from app.dialects.bodies import body_of, body_schema, validated
+from app.repairs import Bench
+from app.tables import Attempt, Video
+
+MAX_DAYS = 3_700
+
+routes = APIRouter(tags=["administration"])
+
+
+class Credit(BaseModel):
+    """POST /admin/v1/projects/{project_id}/credits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount_usd: Dollars
+    """What the balance grows by; with a minus, what it shrinks by."""
+    reference: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Your word for it, such as an invoice number: the same one is credited once, so that a repeated call is safe."""
+
+
+class Repair(BaseModel):
+    """POST /admin/v1/repairs/{attempt_id}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["find", "resubmit", "fail"]
+    upstream_ref: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    """With `find`: the upstream's name for the task, as its console shows it."""
+
+
+@routes.post("/admin/v1/projects/{project_id}/credits", status_code=201, openapi_extra=body_schema(Credit))
+async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
+    """Add to the balance of a project."""
+    async with body_of(request) as body:
+        wire = validated(Credit, body)
+    amount = micros_or_refuse(wire.amount_usd, "amount_usd")
+    async with gateway.db.transaction() as session:
+        project = await projects.get_project(session, project_id)
+        await usage.credit(session, project, amount, reference=wire.reference, now=gateway.clock())
+    return no_store(await project_object(gateway, project), status=201)
+
+
+# Usage
+
+
+@routes.get("/admin/v1/usage")
+async def show_usage(
+    gateway: GatewayDep,
+    since: date | None = None,
+    until: date | None = None,
+    by: Annotated[str, Query(max_length=100)] = "day",
+    project: str | None = None,
+    form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+) -> Response:
+    """What was used from `since` to `until`, both included (UTC, the last 30 days); `by` any of project, key, model,
+    provider, app, user and day, comma separated. `format=csv` for a spreadsheet."""
+    dimensions = dimensions_of(by)
+    since, until = span_of(gateway, since, until)
+    async with gateway.db.reading() as connection:
+        rows = await usage.report(connection, dimensions, since=since, until=until, owner=project)
+    shown = [usage_row(row) for row in rows]
+    if form == "csv":
+        return Response(
+            as_csv(dimensions, shown),
+            media_type="text/csv",
+            headers={"content-disposition": f'attachment; filename="usage-{since}-{until}.csv"'},
+        )
+    whole = {"since": since.isoformat(), "until": until.isoformat(), "by": dimensions}
+    return no_store({"object": "usage", **whole, "data": shown})
+
+
+def dimensions_of(by: str) -> list[str]:
+    """The dimensions of a comma separated list. Raises `InvalidRequest`."""
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    if any(name not in usage.DIMENSIONS for name in names) or len(set(names)) != len(names):
+        raise errors.InvalidRequest(f"by: expected any of {', '.join(usage.DIMENSIONS)}, each once", param="by")
+    return names
+
+
+def span_of(gateway: Gateway, since: date | None, until: date | None) -> tuple[date, date]:
+    """The days that are meant. Raises `InvalidRequest`."""
+    last = until or usage.day_of(gateway.clock())
+    if since is None and last.toordinal() <= 30:
+        raise errors.InvalidRequest("until: there was nothing then", param="until")
+    first = since or last - timedelta(days=29)
+    if not 0 <= (last - first).days <= MAX_DAYS:
+        raise errors.InvalidRequest("since has to be before until, by ten years at most", param="since")
+    return first, last
+
+
+def usage_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the report, its money in dollars."""
+    shown: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
+    cost, held = shown.pop("cost_micros"), shown.pop("held_micros")
+    unpriced = shown.pop("unpriced")
+    return {**shown, "cost_usd": prices.dollars(cost), "held_usd": prices.dollars(held), "unpriced_outputs": unpriced}
+
+
+def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """The report for a spreadsheet, which must not take what a client called itself for a formula."""
+    columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
+    file = StringIO()
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+@routes.get("/admin/v1/ledger")
+async def show_ledger(
+    gateway: GatewayDep,
+    project: str | None = None,
+    video: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+) -> Response:
+    """The entries of the ledger, newest first; page on with `after=<last_id>`."""
+    async with gateway.db.reading() as connection:
+        found = await usage.entries(connection, owner=project, video_id=video, after=after, limit=limit + 1)
+    data = [plain(entry) for entry in found[:limit]]
+    return no_store({**listing(data), "has_more": len(found) > limit})
+
+
+# Submits whose outcome nobody knows
+
+
+@routes.get("/admin/v1/repairs")
+async def list_repairs(gateway: GatewayDep) -> Response:
+    """Submits of which nobody knows whether the upstream took them; what they may cost is held until you decide."""
+    async with gateway.db.reading() as connection:
+        found = await repairs.listed(connection)
+    return no_store(listing([_repair(attempt, video, gateway) for attempt, video in found]))
+
+
+@routes.post("/admin/v1/repairs/{attempt_id}", openapi_extra=body_schema(Repair))
+async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
+    """`find` goes on with the task that the upstream has under `upstream_ref`, `resubmit` has it made once more, `fail`
+    gives the money back."""
+    async with body_of(request) as body:
+        wire = validated(Repair, body)
+    bench = Bench(gateway.db, gateway.settings, gateway.providers, gateway.store, gateway.links, gateway.clock)
+    match wire.action:
+        case "find":
+            await repairs.find(bench, attempt_id, wire.upstream_ref)
+        case "resubmit":
+            await repairs.resubmit(bench, attempt_id)
+        case "fail":
+            await repairs.fail(bench, attempt_id)
+    gateway.wake()
+    return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
+
+
+def _repair(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, Any]:
+    given_back = attempt.ended_at and attempt.ended_at + timedelta(seconds=gateway.settings.late_watch_s)
+    return {
+        "id": attempt.id,
+        "object": "repair",
+        "video": video.id,
+        "video_status": str(video.status),
+        "project": video.owner,
+        "provider": attempt.provider,
+        "upstream_model": attempt.upstream_model,
+        "upstream_ref": attempt.upstream_ref,
+        "submitted_at": attempt.submitted_at and attempt.submitted_at.isoformat(),
+        "prompt": str(video.request["prompt"])[:200],
+        "held_usd": prices.dollars(video.hold_micros),
+        "given_back_at": given_back and given_back.isoformat(),
+        "error": {"code": attempt.error_code, "message": attempt.error_message, "body": attempt.error_body},
+        "actions": ["find", "resubmit", "fail"],
+    }

@@ -1,0 +1,52 @@
+"""The one guarded UPDATE of an attempt, and the table of where it may go. What a move means for the job and its money
+is the business of `jobs.py`.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.claims import Claim
+from app.tables import Attempt
+from app.telemetry import log
+from app.video import AttemptState as S
+
+MOVES: dict[S, frozenset[S]] = {
+    S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
+    S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
+    S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
+    S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),
+    S.lost: frozenset({S.running}),
+    S.succeeded: frozenset(),
+    S.failed: frozenset(),
+    S.cancelled: frozenset(),
+}
+"""From each state, where an attempt may go; what is not here never happens."""
+
+
+@lru_cache
+def _move_statement(names: frozenset[str]) -> sa.Update:
+    """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
+    table = Attempt.__table__.c
+    held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
+    values = {name: sa.bindparam(f"new_{name}", type_=table[name].type) for name in names}
+    return sa.update(Attempt.__table__).where(*held).values(state=sa.bindparam("new_state"), lease=None, **values)  # type: ignore[arg-type]  # a Table
+
+
+async def move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
+    """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
+    held = claim.attempt
+    if to is not held.state and to not in MOVES[held.state]:
+        raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
+    parameters = {"held_id": held.id, "held_lease": held.lease, "held_state": held.state, "new_state": to}
+    parameters |= {f"new_{name}": value for name, value in values.items()}
+    moved = count(await session.execute(_move_statement(frozenset(values)), parameters)) == 1
+    if not moved:
+        log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
+    return moved
+
+
+def count(result: sa.Result[Any]) -> int:
+    return result.rowcount if isinstance(result, sa.CursorResult) else 0

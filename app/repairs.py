@@ -1,0 +1,136 @@
+"""Submits whose outcome nobody knows, and what an operator can do about them. Their money stays held until then, or
+until `late_watch_s` is over.
+
+find       the task is there: go on with it under the name the upstream has for it
+resubmit   it is not there: have it made once more
+fail       it is not there, and nobody wants it any more: give the money back
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import errors, ids, jobs, media, usage
+from app.claims import Claim
+from app.db import Database
+from app.providers.base import Provider
+from app.settings import Settings
+from app.signing import Links
+from app.tables import Attempt, Video
+from app.tasks import task_of
+from app.telemetry import log
+from app.video import AttemptState, Settlement
+
+MAX_LISTED = 1_000
+_UNKNOWN = (Attempt.state == AttemptState.lost, Attempt.settlement == Settlement.held)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What it takes to ask an upstream about a task."""
+
+    db: Database
+    settings: Settings
+    providers: Mapping[str, Provider]
+    store: media.Store
+    links: Links
+    clock: Callable[[], datetime]
+
+
+async def listed(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
+    """All attempts that wait for a decision, or this one, with their videos; oldest first."""
+    table, videos = Attempt.__table__, Video.__table__
+    query = sa.select(table, videos).join_from(table, videos, Video.id == Attempt.video_id).where(*_UNKNOWN)
+    if attempt_id is not None:
+        query = query.where(Attempt.id == attempt_id)
+    rows = (await connection.execute(query.order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED))).all()
+    split = len(table.columns)
+    return [
+        (
+            Attempt(**dict(zip(table.columns.keys(), row[:split], strict=True))),
+            Video(**dict(zip(videos.columns.keys(), row[split:], strict=True))),
+        )
+        for row in rows
+    ]
+
+
+async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
+    """Go on with a task that is there after all. Its name is the operator's, from the vendor's console, else the one
+    that a late answer brought; the upstream is asked whether it knows it.
+
+    Raises `NotFound`, `InvalidRequest` for a name the upstream does not know, `UpstreamError` when it cannot be asked.
+    """
+    async with bench.db.reading() as connection:
+        attempt, video = _only(await listed(connection, attempt_id=attempt_id), attempt_id)
+    ref = upstream_ref or attempt.upstream_ref
+    if not ref:
+        raise errors.InvalidRequest(
+            f"upstream_ref is required: the name that {attempt.provider} has for the task. Look in its console for "
+            f"what it took about {attempt.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
+            param="upstream_ref",
+            code="missing_parameter",
+        )
+    provider = bench.providers.get(attempt.provider)
+    if provider is None:
+        raise errors.InvalidRequest(f"the provider {attempt.provider} is not configured here; it cannot be asked")
+    attempt.upstream_ref = ref
+    claim = Claim(attempt, video, AttemptState.lost)
+    now = bench.clock()
+    try:
+        await provider.poll(await task_of(claim, provider, db=bench.db, store=bench.store, links=bench.links, now=now))
+    except (errors.UpstreamGone, errors.UpstreamRejected) as error:
+        raise errors.InvalidRequest(
+            f"{attempt.provider} does not know a task {ref!r:.120}: {error.message}", param="upstream_ref"
+        ) from None
+    deadline_at = now + timedelta(seconds=bench.settings.job_deadline_s)
+    async with bench.db.transaction() as session:
+        locked = await _locked(session, attempt_id)
+        await jobs.found(
+            session, *locked, upstream_ref=ref, credential=provider.fingerprint, deadline_at=deadline_at, now=now
+        )
+    log.warning("an operator found a lost task", attempt=attempt_id, upstream_ref=ref)
+
+
+async def resubmit(bench: Bench, attempt_id: str) -> None:
+    """Have it made once more. Raises `NotFound`, `Conflict` where the job has ended otherwise."""
+    now = bench.clock()
+    deadline_at = now + timedelta(seconds=bench.settings.job_deadline_s)
+    async with bench.db.transaction() as session:
+        await jobs.resubmitted(session, *await _locked(session, attempt_id), deadline_at=deadline_at, now=now)
+    log.warning("an operator had a lost submit sent again", attempt=attempt_id)
+
+
+async def fail(bench: Bench, attempt_id: str) -> None:
+    """Give the money back; the job stays as it ended. Raises `NotFound`."""
+    async with bench.db.transaction() as session:
+        video, attempt = await _locked(session, attempt_id)
+        await usage.refund(session, video, attempt, now=bench.clock(), note="the operator says that it was not taken")
+    log.warning("an operator gave up a lost submit", attempt=attempt_id)
+
+
+async def _locked(session: AsyncSession, attempt_id: str) -> tuple[Video, Attempt]:
+    """Both rows, the video first as everywhere."""
+    video = await session.scalar(
+        sa.select(Video)
+        .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))
+        .with_for_update()
+    )
+    attempt = await session.scalar(sa.select(Attempt).where(Attempt.id == attempt_id, *_UNKNOWN).with_for_update())
+    if video is None or attempt is None:
+        raise _nothing(attempt_id)
+    return video, attempt
+
+
+def _only(found: list[tuple[Attempt, Video]], attempt_id: str) -> tuple[Attempt, Video]:
+    if not found or not ids.is_id(attempt_id, "att"):
+        raise _nothing(attempt_id)
+    return found[0]
+
+
+def _nothing(attempt_id: str) -> errors.NotFound:
+    return errors.NotFound(
+        f"no attempt {attempt_id!r:.80} waits for a decision; GET /admin/v1/repairs lists those that do"
+    )
