@@ -295,7 +295,12 @@ def gap_s(tries: int) -> float:
 
 
 async def purge(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
-    """Forget deliveries that ended long ago."""
+    """Forget deliveries that ended long ago; make due what a clock that ran ahead has put off."""
+    await session.execute(
+        sa.update(Delivery)
+        .where(Delivery.state == DeliveryState.pending, Delivery.due_at > now + timedelta(seconds=RETRY_S))
+        .values(due_at=now)
+    )
     old = (
         sa.select(Delivery.id)
         .where(Delivery.ended_at < now - timedelta(seconds=KEPT_S))

@@ -5,6 +5,7 @@ database. What is known of a key is remembered as long as the bell proves that n
 a second.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,7 +13,6 @@ import os
 import secrets
 import time
 import zlib
-from asyncio import Semaphore
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -160,7 +160,8 @@ class Authenticator:
         self._static = {self.hash(key): _static_caller(key) for key in static}
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
-        self._lookups = Semaphore(LOOKUPS_AT_ONCE)
+        self._asking: dict[str, asyncio.Task[Caller | None]] = {}
+        self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
 
     @property
     def static_owners(self) -> Iterable[str]:
@@ -201,6 +202,13 @@ class Authenticator:
         remembered = self._known.get(hashed) or self._wrong.get(hashed)
         if remembered is not None and self._still_counts(*remembered[:2]):
             return remembered[2]
+        asking = self._asking.get(hashed)  # a thousand requests with one key are one question
+        if asking is None:
+            asking = self._asking[hashed] = asyncio.create_task(self._look_up(hashed))
+            asking.add_done_callback(lambda task: (self._asking.pop(hashed), task.cancelled() or task.exception()))
+        return await asyncio.shield(asking)
+
+    async def _look_up(self, hashed: str) -> Caller | None:
         once_right = hashed in self._known or hashed in self._static
         async with nullcontext() if once_right else self._lookups:
             changes, now = self._bell.changes, time.monotonic()  # before the query: it may be out of date right after

@@ -176,8 +176,8 @@ async def credit(
         "note": reference,
         "created_at": now,
     }
-    written = await session.execute(insert(LedgerEntry).values(entry).on_conflict_do_nothing())
-    if written.rowcount != 1:  # type: ignore[attr-defined]  # the result of an INSERT
+    written = insert(LedgerEntry).values(entry).on_conflict_do_nothing().returning(LedgerEntry.id)
+    if await session.scalar(written) is None:
         raise errors.Conflict(
             f"the reference {reference!r:.120} was credited to this project before", param="reference"
         )

@@ -16,7 +16,7 @@ from app.deliveries import Courier, Sender
 from app.providers.base import Provider
 from app.settings import Settings
 from app.signing import Links
-from app.steps import Steps
+from app.steps import ABANDONED_GAP_S, Steps
 from app.telemetry import log
 from app.video import AttemptState as S
 
@@ -192,26 +192,31 @@ class Worker:
 
     async def _purge_if_due(self) -> None:
         now = self._clock()
-        if self._last_purge is None or now >= self._last_purge + timedelta(seconds=self._settings.purge_interval_s):
+        gap = timedelta(seconds=self._settings.purge_interval_s)
+        if self._last_purge is None or not self._last_purge <= now < self._last_purge + gap:  # clocks are put back, too
             self._last_purge = now
             await self.purge()
 
     async def purge(self) -> None:
-        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago; give back what is
-        held for what nobody found. Files go before the row forgets them."""
+        """Forget what was delivered long ago, put right what a clock that ran ahead left behind, give back what is held
+        for what nobody found; then delete the files of expired videos and all of deleted ones, files before the row
+        forgets them."""
+        settings, now = self._settings, self._clock()
         async with self._db.transaction() as session:
-            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
+            await deliveries.purge(session, now=now)
+            horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, ABANDONED_GAP_S)
+            if await claims.pull_in(await session.connection(), horizon_s=horizon_s, now=now):
+                log.warning("the clock was ahead; what it had put off is due now")
+        async with self._db.transaction() as session:
+            for attempt_id in await usage.release_unknown(
+                session, older_than_s=settings.late_watch_s, limit=PURGE_BATCH, now=now
+            ):
+                log.warning("a lost submit was never found; its money is given back", attempt=attempt_id)
+        async with self._db.transaction() as session:
+            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=now):
                 await self._store.delete_prefix(f"videos/{video_id}/")
                 log.info("expired files deleted", video=video_id)
         async with self._db.transaction() as session:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
                 await self._store.delete_prefix(f"videos/{video_id}/")
                 await self._store.delete_prefix(f"uploads/{video_id}/")
-        async with self._db.transaction() as session:
-            await deliveries.purge(session, now=self._clock())
-        async with self._db.transaction() as session:
-            watched_s = self._settings.late_watch_s
-            for attempt_id in await usage.release_unknown(
-                session, older_than_s=watched_s, limit=PURGE_BATCH, now=self._clock()
-            ):
-                log.warning("a lost submit was never found; its money is given back", attempt=attempt_id)

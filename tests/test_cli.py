@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import ALICE
-from processes import Served, ran, served, until
+from processes import Child, Served, ran, served, until
 from typer.testing import CliRunner
 
 from app.cli import cli
@@ -22,8 +22,10 @@ HELP = {
     "worker": ["without serving requests", "as many as you like"],
     "migrate": ["schema", "Safe to run at any time"],
     "models": ["every model that a request can name"],
-    "keys": ["create", "list", "revoke"],
-    "keys create": ["NAME", "--owner", "once only", "default: an owner of its own"],
+    "keys": ["create", "list", "update", "revoke"],
+    "projects": ["create", "list", "update", "credit"],
+    "usage": ["--by", "--since", "--csv", "project,model"],
+    "keys create": ["NAME", "--project", "once only", "default: a project of its own", "--monthly-budget", "none"],
     "keys list": ["without the keys themselves"],
     "keys revoke": ["KEY_ID", "keys list", "within a second"],
     "generate": ["PROMPT", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
@@ -68,20 +70,21 @@ async def test_life_of_a_key(gateway: Served, settings: dict[str, Any], tmp_path
         async with gateway.client() as client:
             return (await client.get("/v1/videos", headers={"authorization": f"Bearer {key}"})).status_code
 
+    project = await ran("projects", "create", "acme", cwd=tmp_path, **settings)
     names = ["for [/bold] reports", "unused"]
     used, unused = await asyncio.gather(
-        *(ran("keys", "create", name, "--owner", "acme", cwd=tmp_path, **settings) for name in names)
+        *(ran("keys", "create", name, "--project", "acme", cwd=tmp_path, **settings) for name in names)
     )
     keys = used.out + unused.out
     assert [len(child.out) for child in (used, unused)] == [1, 1], "the key alone goes to standard output"
-    assert "owner acme" in used.err[0]
+    assert f"project {project.out[0]}" in used.err[0]
     assert await status(keys[0]) == 200
 
     listed = await ran("keys", "list", cwd=tmp_path, **settings)
     rows = {line.split()[0]: line for line in listed.out if line.strip().startswith("key_")}
     assert len(rows) == 2
     for name, key in zip(names, keys, strict=True):
-        assert any(name in row and f"…{key[-4:]}" in row and "acme" in row for row in rows.values())
+        assert any(name in row and f"…{key[-4:]}" in row and project.out[0] in row for row in rows.values())
         assert key not in listed.printed
 
     gone = await asyncio.gather(*(ran("keys", "revoke", key_id, cwd=tmp_path, **settings) for key_id in rows))
@@ -95,11 +98,51 @@ async def test_life_of_a_key(gateway: Served, settings: dict[str, Any], tmp_path
         await until(refused)
 
 
+async def test_life_of_a_projects_money(gateway: Served, settings: dict[str, Any], tmp_path: Path) -> None:
+    async def run(*arguments: str) -> Child:
+        return await ran(*arguments, cwd=tmp_path, **settings)
+
+    project = (await run("projects", "create", "Studio", "--billing", "prepaid")).out[0]
+    credited = await run("projects", "credit", "Studio", "12.50", "--reference", "invoice 1")
+    assert credited.out == ["$12.5 credited to Studio; it may spend $12.5."]
+    limits = ("--model", "sandbox/*", "--requests-per-minute", "600", "--concurrent-jobs", "2", "--expires", "90d")
+    key = (await run("keys", "create", "cutter", "--project", "Studio", "--monthly-budget", "5", *limits)).out[0]
+    async with gateway.client() as client:
+        headers = {"authorization": f"Bearer {key}", "x-app-id": "[31mred"}
+        body = {"prompt": "x", "model": "sandbox/testcard", "seconds": "1", "user": "evil\x1b]0;title"}
+        created = await client.post("/v1/videos", json=body, headers=headers)
+        assert created.status_code == 202, created.text
+        assert (await client.get("/v1/balance", headers=headers)).json()["available"]["amount"] == 5
+    listed, keys = await asyncio.gather(run("projects", "list"), run("keys", "list", "--project", "Studio"))
+    (row,) = (line for line in listed.out if project in line)
+    assert row.split()[:4] == [project, "Studio", "prepaid", "$12.5"]
+    (row,) = (line for line in keys.out if "cutter" in line)
+    assert all(limit in row for limit in ("sandbox/*", "600", "2", "$5"))
+    key_id = row.split()[0]
+    await run("keys", "update", key_id, "--monthly-budget", "none", "--model", "none", "--name", "editor")
+    await run("projects", "update", "Studio", "--name", "Film", "--monthly-budget", "7")
+    (row,) = (line for line in (await run("keys", "list")).out if key_id in line)
+    assert "editor" in row
+    assert "sandbox/*" not in row
+    used = await run("usage", "--by", "project,app,user")
+    (row,) = (line for line in used.out if "Film" in line)
+    assert "[31mred" in row
+    assert used.printed.replace("\n", "").isprintable()
+    sheet = await run("usage", "--by", "project", "--csv", "-")
+    assert sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs"
+    assert any(line.startswith(f"{project},1,") for line in sheet.out)
+
+
 async def test_keys_that_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:
     wrong = [
-        (("keys", "create", "two\nlines"), "a key's name is 1 to 100 printable characters"),
-        (("keys", "create", " "), "a key's name is 1 to 100 printable characters"),
-        (("keys", "create", "x", "--owner", "\x1b[31m"), "a key's owner is 1 to 100 printable characters"),
+        (("keys", "create", "two\nlines"), "a name is 1 to 100 printable characters"),
+        (("keys", "create", " "), "a name is 1 to 100 printable characters"),
+        (("keys", "create", "x", "--project", "\x1b[31m"), "no project has the id or name"),
+        (("keys", "create", "x", "--monthly-budget", "a lot"), "monthly-budget: expected US dollars such as 25"),
+        (("keys", "create", "x", "--expires", "soon"), "expires: expected 90d, 12h or 2027-01-31"),
+        (("keys", "update", "key_x", "--concurrent-jobs", "0"), "no key has the id"),
+        (("projects", "credit", "nobody", "5"), "no project has the id or name"),
+        (("usage", "--by", "colour"), "by: expected any of project, key, model"),
         (("keys", "revoke", "key_[/x]\x07"), "no key has the id"),
     ]
     children = await asyncio.gather(*(ran(*arguments, cwd=tmp_path, code=1, **settings) for arguments, _ in wrong))
