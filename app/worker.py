@@ -51,7 +51,8 @@ class Worker:
         self._saturated = False
         self._away = False
         """Whether the database could not be reached the last time."""
-        self._last_purge: datetime | None = None
+        self._purge_due = clock()
+        self._purging: asyncio.Task[None] | None = None
         self._pins = {
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
             for name, provider in providers.items()
@@ -93,9 +94,10 @@ class Worker:
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
             await asyncio.gather(self._drain(), self._courier.drain(self._settings.shutdown_grace_s))
         finally:
-            heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await heart
+            for task in filter(None, (heart, self._purging)):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def _work_on_what_is_due(self) -> bool:
         """True when there may be more. After the database was away the first thing is to keep what is in hand: leases
@@ -105,7 +107,7 @@ class Worker:
             self._away = False
             return False
         busy = await self._claim_and_start()
-        await self._purge_if_due()
+        self._purge_if_due()
         return await self._courier.start_due() or busy
 
     async def run_once(self) -> int:
@@ -190,22 +192,37 @@ class Worker:
 
     # Files that go
 
-    async def _purge_if_due(self) -> None:
+    def _purge_if_due(self) -> None:
+        """Start a purge beside the work: a store that does not answer must not hold it up."""
         now = self._clock()
-        if self._last_purge is None or now >= self._last_purge + timedelta(seconds=self._settings.purge_interval_s):
-            self._last_purge = now
+        if now >= self._purge_due and (self._purging is None or self._purging.done()):
+            self._purge_due = now + timedelta(seconds=self._settings.purge_interval_s)
+            self._purging = asyncio.create_task(self._purge_beside())
+
+    async def _purge_beside(self) -> None:
+        try:
             await self.purge()
+        except Exception as error:
+            if not unavailable(error):
+                log.exception("the purge failed; it is tried again")
 
     async def purge(self) -> None:
-        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago. Files go before the
-        row forgets them."""
+        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago."""
+        try:
+            await self._purge_files()
+        except media.StorageUnavailable as error:
+            log.warning("files that should go stay for now", error=error.message)
+        async with self._db.transaction() as session:
+            await deliveries.purge(session, now=self._clock())
+
+    async def _purge_files(self) -> None:
+        """Files go before the row forgets them."""
         async with self._db.transaction() as session:
             for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
+                await self._store.delete_prefix(f"uploads/{video_id}/")  # gone since its end, unless that failed
                 log.info("expired files deleted", video=video_id)
         async with self._db.transaction() as session:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
                 await self._store.delete_prefix(f"videos/{video_id}/")
                 await self._store.delete_prefix(f"uploads/{video_id}/")
-        async with self._db.transaction() as session:
-            await deliveries.purge(session, now=self._clock())
