@@ -6,7 +6,9 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from conftest import Running, StartGateway
 from fakes.openai import FakeOpenAI
@@ -157,6 +159,68 @@ async def test_an_upload_while_the_bucket_is_away_is_a_503(gateway: Running, s3:
         )
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
+
+
+# Links that lead on to the bucket
+
+
+@pytest.fixture
+async def presigning(start_gateway: StartGateway, storage_url: str) -> AsyncIterator[Running]:
+    async with start_gateway(storage_url=storage_url, storage_presign=True) as running:
+        yield running
+
+
+def ttl_of(response: httpx.Response) -> int:
+    assert (response.status_code, response.headers["cache-control"]) == (307, "no-store"), response.text
+    return int(parse_qs(urlsplit(response.headers["location"]).query)["X-Amz-Expires"][0])
+
+
+async def test_a_link_leads_on_to_the_bucket(presigning: Running, s3: S3) -> None:
+    done = await small_film(presigning)
+    content = (await presigning.client.get(f"/v1/videos/{done['id']}/content")).content
+    read = len(s3.asked("get"))
+    answer = await presigning.client.get(done["output"]["url"], headers=NOBODY)
+    assert ttl_of(answer) == 900
+    assert len(s3.asked("get")) == read
+    async with httpx.AsyncClient() as player:
+        played = await player.get(answer.headers["location"])
+        assert (played.status_code, played.headers["content-type"], played.content) == (200, FILM, content)
+        part = await player.get(answer.headers["location"], headers={"range": "bytes=10-19"})
+        assert (part.status_code, part.content) == (206, content[10:20])
+        assert (await player.get(answer.headers["location"].partition("?")[0])).status_code == 403
+
+
+async def test_what_a_presigned_address_cannot_do_the_gateway_does(presigning: Running) -> None:
+    done = await small_film(presigning)
+    head = await presigning.client.head(done["output"]["url"], headers=NOBODY)
+    assert (head.status_code, head.headers["content-type"]) == (200, FILM)
+    content = await presigning.client.get(f"/v1/videos/{done['id']}/content", headers={"range": "bytes=0-9"})
+    assert (content.status_code, len(content.content)) == (206, 10)
+    assert content.headers["etag"] == head.headers["etag"]
+    assert content.headers["content-range"] == f"bytes 0-9/{head.headers['content-length']}"
+
+
+async def test_an_address_at_the_bucket_ends_with_the_link(presigning: Running, s3: S3) -> None:
+    done = await small_film(presigning)
+    link = done["output"]["url"]
+    presigning.clock.advance(3_600 - 10)
+    assert ttl_of(await presigning.client.get(link)) == 10
+    presigning.clock.advance(9.5)
+    assert (await presigning.client.get(link)).status_code == 200
+    presigning.clock.advance(0.5)
+    assert (await presigning.client.get(link)).status_code == 404
+    fresh = (await presigning.get(done["id"]))["output"]["url"]
+    assert (await presigning.client.get(fresh + "0")).status_code == 404
+    assert ttl_of(await presigning.client.get(fresh)) == 900
+    await presigning.client.delete(f"/v1/videos/{done['id']}")
+    assert (await presigning.client.get(fresh)).status_code == 404
+
+
+async def test_a_directory_is_served_by_the_gateway_all_the_same(start_gateway: StartGateway) -> None:
+    async with start_gateway(storage_presign=True) as gateway:
+        done = await small_film(gateway)
+        played = await gateway.client.get(done["output"]["url"], headers=NOBODY)
+        assert (played.status_code, played.headers["content-type"]) == (200, FILM)
 
 
 # Uploads that break
