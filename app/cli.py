@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import client, db, errors, keys, manage, providers, settings, telemetry
+from app import buckets, client, db, errors, keys, manage, providers, settings, telemetry
 from app import main as wiring
 from app.manage import complaints, console, load, prepared
 from app.routing import Router
@@ -115,6 +115,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
     """The parent holds the embedded database and prints the welcome; its children find both ready."""
     providers.build(config)
     with asyncio.Runner() as runner:
+        runner.run(buckets.try_out(config.storage_url))
         database = db.url_of(config)
         url = runner.run(database.__aenter__())
         try:

@@ -4,11 +4,15 @@ import hmac
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import claims, errors, media, mp4, videos
 from app.dialects import base
-from app.dialects.base import GatewayDep
+from app.dialects.base import Gateway, GatewayDep
+from app.tables import Video
+
+PRESIGNED_S = 900
+"""How long an address at the bucket works at most: players go back to it for other parts of the film."""
 
 routes = APIRouter(tags=["media"])
 
@@ -23,11 +27,23 @@ async def play(
     exp: Annotated[str, Query(max_length=20)] = "",
     sig: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
-    """Stream a film by its signed link, as found in `output.url`."""
+    """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
     if not gateway.links.verify(request.scope["path"], exp, sig):
         raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
     video = await videos.get(gateway.db, video_id, owner=None)
+    # A presigned address is for GET alone, so HEAD is answered here.
+    if gateway.settings.storage_presign and request.method == "GET":
+        address = await _at_the_bucket(gateway, video, index, expires=int(exp))
+        if address is not None:
+            return RedirectResponse(address, 307, {"cache-control": "no-store"})
     return await base.content(request, gateway, video, index)
+
+
+async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
+    """A fresh address of the film at the bucket, which works no longer than the link; None where there is none."""
+    output = base.stored_output(video, index, gateway.clock())
+    left_s = int(expires - gateway.clock().timestamp())
+    return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
 
 
 @routes.api_route("/media/uploads/{video_id}/{number}", methods=["GET", "HEAD"], include_in_schema=False)

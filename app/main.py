@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app import db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
+from app import buckets, db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
 from app.admin import api as admin
 from app.bell import Bell
 from app.db import Database
@@ -47,6 +47,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
     An embedded database is migrated; behind the schema of any other it refuses to start.
     """
     upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
+    await buckets.try_out(config.storage_url)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(db.url_of(config))
         if config.database_url is None:

@@ -10,7 +10,7 @@ import hmac
 import re
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,9 +21,10 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from app import errors, ffmpeg, mp4
+from app.buckets import open_bucket, reason_of
 from app.providers.base import CHUNK_BYTES, Upload
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
@@ -110,14 +111,13 @@ class Store:
     def from_settings(cls, settings: Settings) -> Self:
         """Open the configured store. Raises `ConfigurationError`."""
         url = settings.storage_url or ""
+        if url and not url.startswith("file://"):
+            return cls(open_bucket(url))
+        root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
         try:
-            if not url or url.startswith("file://"):
-                root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
-                return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
-            return cls(from_url(url))
+            return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigurationError(f"GATEWAY_STORAGE_URL: the store cannot be opened: {reason}") from error
+            raise ConfigurationError(f"GATEWAY_STORAGE_URL: the store cannot be opened: {reason_of(error)}") from error
 
     async def put(
         self,
@@ -130,41 +130,37 @@ class Store:
     ) -> StoredFile:
         """Store a stream; after any error nothing of it is left, and an older file of that key is as it was.
 
+        A bucket is told the type that the first bytes show, else `content_type`, for those who read from it directly.
         Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
         """
-        feed = _Feed()
-        told = {"Content-Type": content_type} if content_type and self._root is None else None
-        writing = asyncio.ensure_future(
-            obstore.put_async(
-                self._objects,
-                _checked(key),
-                feed,
-                attributes=told,
-                chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_ONCE,
-            )
-        )
-        writing.add_done_callback(feed.deaf)
-        digest, size, head = hashlib.sha256(), 0, b""
+        _checked(key)
+        feed, digest, size, head = _Feed(), hashlib.sha256(), 0, b""
         try:
             async with aclosing(_coalesced(chunks)) as pieces:
                 async for piece in pieces:
                     digest.update(piece)
                     size += len(piece)
-                    head = head or bytes(piece[:HEAD_BYTES])
                     if size > max_bytes:
                         raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
-                    with _translated(key):
+                    if not head:
+                        head = bytes(piece[:HEAD_BYTES])
+                        feed.begin(self._write(key, feed, mp4.sniff(head) or content_type))
+                    with _translated(key, bucket=True):
                         await feed.send(piece)
             if size == 0 or expected_size not in (None, size):
                 raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
-            with _translated(key):
-                await feed.send(None)
-                await asyncio.shield(writing)
+            with _translated(key, bucket=True):
+                await feed.finish()
         except BaseException as error:
-            await feed.break_off(error, writing)
+            await feed.break_off(error)
             raise
         return StoredFile(key, size, digest.hexdigest(), head)
+
+    def _write(self, key: str, feed: "_Feed", content_type: str | None) -> "Awaitable[obstore.PutResult]":
+        told = {"Content-Type": content_type} if content_type and self._root is None else None
+        return obstore.put_async(
+            self._objects, key, feed, attributes=told, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
 
     async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` up to, not including, `end`. Raises `MissingFile`, `StorageUnavailable`."""
@@ -207,7 +203,7 @@ class Store:
             with suppress(MissingFile), _translated(prefix):
                 await asyncio.to_thread(rmtree, self._root / folder)
             return
-        with _translated(prefix):
+        with _translated(prefix, bucket=True):
             async for page in obstore.list(self._objects, folder):
                 await obstore.delete_async(self._objects, [found["path"] for found in page])
 
@@ -233,13 +229,13 @@ class Store:
 
     async def presigned(self, key: str, ttl_s: int) -> str | None:
         """An address at the bucket that works for `ttl_s` seconds; None where the gateway has to serve the file."""
-        if not isinstance(self._objects, S3Store | GCSStore | AzureStore):
+        if ttl_s < 1 or not isinstance(self._objects, S3Store | GCSStore | AzureStore):
             return None
         ttl = timedelta(seconds=min(ttl_s, MAX_PRESIGNED_S))
         try:
             return await obstore.sign_async(self._objects, "GET", _checked(key), ttl)
         except BaseError as error:  # credentials that can read and write, but not sign
-            log.warning("the bucket cannot sign", reason=str(error).partition("\n")[0])
+            log.warning("the bucket cannot sign", reason=reason_of(error))
             return None
 
 
@@ -248,7 +244,7 @@ class _Feed:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
-        self._ended: asyncio.Future[obstore.PutResult] | None = None
+        self._writing: asyncio.Future[obstore.PutResult] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -261,29 +257,40 @@ class _Feed:
             raise item
         return item
 
-    def deaf(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
+    def begin(self, upload: "Awaitable[obstore.PutResult]") -> None:
+        self._writing = asyncio.ensure_future(upload)
+        self._writing.add_done_callback(self._ended)
+
+    def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
         """The upload has ended: wake a sender that waits for room."""
-        self._ended = writing
         _ = writing.cancelled() or writing.exception()
         with suppress(asyncio.QueueEmpty):
             self._queue.get_nowait()
 
     async def send(self, item: bytes | None) -> None:
         """Wait until the upload has room. Raises what it ended with."""
-        if self._ended is None:
+        if self._writing is None or not self._writing.done():
             await self._queue.put(item)
-        if self._ended is not None:
-            self._ended.result()
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
 
-    async def break_off(self, error: BaseException, writing: "asyncio.Future[obstore.PutResult]") -> None:
+    async def finish(self) -> None:
+        """Wait until all is written. Raises what the upload ended with."""
+        await self.send(None)
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def break_off(self, error: BaseException) -> None:
         """Make the upload abort and give it a little time to clean up."""
+        if self._writing is None:
+            return
         with suppress(asyncio.QueueEmpty):
             self._queue.get_nowait()
         self._queue.put_nowait(RuntimeError(f"the source broke off ({type(error).__name__})"))
         try:
-            await asyncio.wait({writing}, timeout=ABORT_S)
+            await asyncio.wait({self._writing}, timeout=ABORT_S)
         finally:
-            writing.cancel()
+            self._writing.cancel()
 
 
 async def probe(store: Store, key: str, size: int) -> mp4.Film | None:
@@ -369,14 +376,15 @@ def _checked(key: str) -> str:
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
-    """Turn the errors of the store into ours; the details are for the log."""
+def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
+    """Turn the errors of the store into ours; the details are for the log. With `bucket`, what is not found is not a
+    file but the bucket itself, or an upload that it has forgotten."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise MissingFile(key) from error
     except (BaseError, OSError) as error:
-        log.error("storage failed", key=key, error=type(error).__name__, reason=str(error).partition("\n")[0])
+        if isinstance(error, FileNotFoundError) and not bucket:
+            raise MissingFile(key) from error
+        log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error))
         raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
 
 

@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     """Where the embedded database, the files and the secrets live."""
     storage_url: str | None = None
     """`file:///path` (unset: `media` under `data_dir`) or `s3://bucket/prefix`, with the usual AWS_ variables."""
+    storage_presign: bool = False
+    """Whether media links lead on to the bucket, at the address this gateway has for it; false streams films itself."""
     public_url: str | None = None
     """The address clients and upstreams reach this gateway at; unset: taken from each request."""
     host: str = "127.0.0.1"

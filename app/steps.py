@@ -405,11 +405,14 @@ class Steps:
         output = Output.model_validate(claim.attempt.output)
         async with provider.fetch(await self._task(claim), output) as download:
             limit = self._settings.max_file_mb * 2**20
+            declared = (download.content_type or "").partition(";")[0].strip().lower()
+            likely = declared if declared.startswith("video/") else "video/mp4"
             try:
-                stored = await self._store.put(key, download.chunks, max_bytes=limit, expected_size=download.size)
+                stored = await self._store.put(
+                    key, download.chunks, max_bytes=limit, expected_size=download.size, content_type=likely
+                )
             except media.IncompleteFile as error:
                 raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
-        declared = (download.content_type or "").partition(";")[0].strip().lower()
         content_type = mp4.sniff(stored.head)
         if content_type is None and declared.startswith(TEXT_TYPES):
             await self._store.delete([key])
@@ -420,7 +423,7 @@ class Steps:
             "key": key,
             "size": stored.size,
             "sha256": stored.sha256,
-            "content_type": content_type or (declared if declared.startswith("video/") else "video/mp4"),
+            "content_type": content_type or likely,
             "width": film.width if film else None,
             "height": film.height if film else None,
             "duration_s": film.duration_s if film else None,

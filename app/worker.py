@@ -51,7 +51,8 @@ class Worker:
         self._saturated = False
         self._away = False
         """Whether the database could not be reached the last time."""
-        self._last_purge: datetime | None = None
+        self._purge_due = clock()
+        self._purging: asyncio.Task[None] | None = None
         self._pins = {
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
             for name, provider in providers.items()
@@ -93,9 +94,10 @@ class Worker:
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
             await asyncio.gather(self._drain(), self._courier.drain(self._settings.shutdown_grace_s))
         finally:
-            heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await heart
+            for task in filter(None, (heart, self._purging)):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def _work_on_what_is_due(self) -> bool:
         """True when there may be more. After the database was away the first thing is to keep what is in hand: leases
@@ -105,7 +107,7 @@ class Worker:
             self._away = False
             return False
         busy = await self._claim_and_start()
-        await self._purge_if_due()
+        self._purge_if_due()
         return await self._courier.start_due() or busy
 
     async def run_once(self) -> int:
@@ -190,17 +192,24 @@ class Worker:
 
     # Files that go
 
-    async def _purge_if_due(self) -> None:
-        now = self._clock()
-        gap = timedelta(seconds=self._settings.purge_interval_s)
-        if self._last_purge is None or not self._last_purge <= now < self._last_purge + gap:  # clocks are put back, too
-            self._last_purge = now
+    def _purge_if_due(self) -> None:
+        """Start a purge beside the work: a store that does not answer must not hold it up."""
+        now, gap = self._clock(), timedelta(seconds=self._settings.purge_interval_s)
+        due = now >= self._purge_due or self._purge_due > now + gap  # a clock was put back
+        if due and (self._purging is None or self._purging.done()):
+            self._purge_due = now + gap
+            self._purging = asyncio.create_task(self._purge_beside())
+
+    async def _purge_beside(self) -> None:
+        try:
             await self.purge()
+        except Exception as error:
+            if not unavailable(error):
+                log.exception("the purge failed; it is tried again")
 
     async def purge(self) -> None:
         """Forget what was delivered long ago, put right what a clock that ran ahead left behind, give back what is held
-        for what nobody found; then delete the files of expired videos and all of deleted ones, files before the row
-        forgets them."""
+        for what nobody found; then delete the files of expired videos and all of deleted ones."""
         settings, now = self._settings, self._clock()
         async with self._db.transaction() as session:
             await deliveries.purge(session, now=now)
@@ -212,9 +221,17 @@ class Worker:
                 session, older_than_s=settings.late_watch_s, limit=PURGE_BATCH, now=now
             ):
                 log.warning("a lost submit was never found; its money is given back", attempt=attempt_id)
+        try:
+            await self._purge_files()
+        except media.StorageUnavailable as error:
+            log.warning("files that should go stay for now", error=error.message)
+
+    async def _purge_files(self) -> None:
+        """Files go before the row forgets them."""
         async with self._db.transaction() as session:
-            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=now):
+            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
+                await self._store.delete_prefix(f"uploads/{video_id}/")  # gone since its end, unless that failed
                 log.info("expired files deleted", video=video_id)
         async with self._db.transaction() as session:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):

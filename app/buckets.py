@@ -1,0 +1,97 @@
+"""Buckets: opened with bounded patience, and tried out before anything depends on them.
+
+Endpoint, region, keys and time-outs are read by obstore itself, from the AWS_ variables of the environment. Never
+anything here about films; that is `media.py`.
+"""
+
+import asyncio
+import re
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore, from_url
+
+from app.settings import ConfigurationError
+from app.telemetry import log
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+PATIENT: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
+"""With obstore's limit of 30 s for one request (AWS_TIMEOUT), whoever waits for a bucket knows within a minute. Its own
+default goes on for three minutes."""
+IMPATIENT: "RetryConfig" = {"max_retries": 0}
+TRY_OUT_S = 10
+TRIED = "tried-out"
+
+ADVICE = {
+    r"MissingAccessKeyId|MissingSecretAccessKey|/latest/api/token": (
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment; .env is not read for them"
+    ),
+    r"BadScheme": "Set AWS_ALLOW_HTTP=true for an endpoint without TLS",
+    r"status code: 404": "Create it, or correct GATEWAY_STORAGE_URL or AWS_ENDPOINT_URL",
+    r"status code: 40[13]|AccessDenied": (
+        "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which need s3:PutObject, s3:GetObject, s3:DeleteObject, "
+        "s3:ListBucket and s3:AbortMultipartUpload there"
+    ),
+    r"redirect without LOCATION|status code: (3\d\d|4(?!08|29)\d\d)": "Check AWS_REGION and AWS_ENDPOINT_URL",
+}
+"""The next step, by what is said again at every try: the first that is found. Anything else may pass."""
+
+
+def open_bucket(url: str, retries: "RetryConfig" = PATIENT) -> ObjectStore:
+    """Raises `ConfigurationError`. Nothing is asked of the bucket yet."""
+    try:
+        # No client options: with any of them given, obstore no longer reads AWS_ALLOW_HTTP and AWS_TIMEOUT.
+        return from_url(url, retry_config=retries)
+    except (BaseError, ValueError) as error:
+        raise _unusable(url, error) from error
+
+
+async def try_out(url: str | None) -> None:
+    """Write, read, list and delete a file. Raises `ConfigurationError` where the bucket, if this is one, says no.
+
+    One that does not answer is only warned about: what can be done without it goes on, and films wait for it.
+    """
+    if url is None or url.startswith(("file:", "memory:")):
+        return
+    bucket = open_bucket(url, IMPATIENT)
+    try:
+        async with asyncio.timeout(TRY_OUT_S):
+            await obstore.put_async(bucket, TRIED, b"written and deleted at each start")
+            await obstore.delete_async(bucket, TRIED)
+            await obstore.list(bucket, TRIED).collect_async()
+            with suppress(FileNotFoundError):  # read last, so that nothing stays behind where reading is not allowed
+                await obstore.get_range_async(bucket, TRIED, start=0, length=1)
+    except TimeoutError:
+        log.warning("the bucket does not answer; films wait until it does", waited_s=TRY_OUT_S)
+    except (BaseError, OSError) as error:
+        if _advice(error) is not None:
+            raise _unusable(url, error) from error
+        log.warning("the bucket cannot be used now; films wait until it can", reason=reason_of(error))
+    except Exception as error:
+        if type(error).__name__ != "RustPanic":  # what obstore does over an endpoint that is no address
+            raise
+        raise ConfigurationError("AWS_ENDPOINT_URL must be an address such as https://s3.example.com") from error
+
+
+def _advice(error: Exception) -> str | None:
+    return next((advice for pattern, advice in ADVICE.items() if re.search(pattern, str(error))), None)
+
+
+def _unusable(url: str, error: Exception) -> ConfigurationError:
+    advice = _advice(error) if url.startswith("s3:") else None
+    advice = advice or "Check its address and the credentials in the environment"
+    return ConfigurationError(f"GATEWAY_STORAGE_URL: the bucket cannot be used: {reason_of(error)}\n{advice}.")
+
+
+def reason_of(error: Exception) -> str:
+    """One line: what the bucket itself said, where it said something."""
+    text = str(error)
+    code, message = re.search(r"<Code>(.*?)</Code>", text), re.search(r"<Message>(.*?)</Message>", text)
+    if code is not None:
+        return f"{code[1]}: {message[1]}" if message is not None else code[1]
+    return text.partition("\n")[0]
