@@ -1,16 +1,17 @@
 """One LISTEN connection for each process: wakes whoever waits for a video, and knows when keys have changed.
 
 Triggers ring for every change of a video's status or progress, and of a key or a project. A waiter costs no query until
-it is woken. The connection rings itself twice a second and hears it: only what was heard lately proves that nothing was
-missed. Behind a pooler that does not pass notices on, or while the connection is down, everybody is woken now and then
-and nothing remembered about a key counts for longer than a second, so nothing is waited for or trusted in vain.
+it is woken. Twice a second the process rings for itself, on another connection, and hears it on this one: only what was
+heard lately proves that nothing was missed. Behind a pooler that does not pass notices on, or while the connection is
+down, everybody is woken now and then and nothing remembered about a key counts for longer than a second, so nothing is
+waited for or trusted in vain.
 """
 
 import asyncio
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -22,8 +23,7 @@ RECONNECT_S = 1.0
 BEAT_S = 0.4
 FRESH_S = 0.9
 """Whatever was rung so long ago has been heard."""
-ANSWER_S = 10
-DEAF_BEATS = 5
+DEAF_BEATS = 6
 """After so many without an echo, the connection is made anew and everybody looks for himself. Counted rather than
 timed: on a busy machine it is this process that is late."""
 
@@ -31,8 +31,10 @@ timed: on a busy machine it is this process that is late."""
 class Bell:
     """Who waits for which video in this process, and how often keys have changed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ring: Callable[[str, str], Awaitable[object]]) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
+        self._ring = ring
+        """Notifies a channel; never on the connection that listens, which may hear itself through a pooler."""
         self.closed = False
         self.changes = 0
         """Changes of keys and projects heard of, and times when some may have been missed."""
@@ -95,7 +97,9 @@ class Bell:
                 await self._listen()
             except (psycopg.Error, OSError) as error:  # a TimeoutError is an OSError
                 if not self._deaf:
-                    log.warning("not listening; waiters look for themselves", error=type(error).__name__)
+                    hint = "is there a pooler in between? see GATEWAY_DATABASE_LISTEN_URL"
+                    more = {"hint": hint} if isinstance(error, TimeoutError) else {}
+                    log.warning("not listening; waiters look for themselves", error=type(error).__name__, **more)
                 self._deaf = True
             self._ring_all()
             if not self.closed:
@@ -105,7 +109,11 @@ class Bell:
         self._connecting = True
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=5, application_name="video-gateway listener"
+                self._url,
+                autocommit=True,
+                connect_timeout=5,
+                prepare_threshold=None,
+                application_name="video-gateway listener",
             )
         finally:
             self._connecting = False
@@ -116,14 +124,22 @@ class Bell:
                 await connection.execute(f"listen {channel}".encode())
             self._missed()  # what changed while nobody listened
             self._unheard = 0
-            while not self.closed:
-                async with asyncio.timeout(ANSWER_S):
-                    await connection.execute("select pg_notify(%s, %s)", (self._beats, str(time.monotonic())))
-                self._unheard += 1
-                async for notice in connection.notifies(timeout=BEAT_S):
-                    self._hear(notice)
-                if self._unheard > DEAF_BEATS:
-                    raise TimeoutError
+            beating = asyncio.create_task(self._beat())
+            try:
+                while not self.closed:
+                    async for notice in connection.notifies(timeout=1):
+                        self._hear(notice)
+                    if self._unheard > DEAF_BEATS:
+                        raise TimeoutError
+            finally:
+                beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._unheard += 1
+            with suppress(psycopg.Error, OSError):  # not heard, then
+                await self._ring(self._beats, str(time.monotonic()))
+            await asyncio.sleep(BEAT_S)
 
     def _hear(self, notice: psycopg.Notify) -> None:
         if notice.channel == CHANNEL:

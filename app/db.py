@@ -32,8 +32,8 @@ class SchemaBehind(ConfigurationError):
 
 
 class Database:
-    """One pool for transactions, which single statements share in autocommit; and one of bare connections for the two
-    statements that every client waits for, where SQLAlchemy would take longer than the database."""
+    """One pool for transactions, which single statements share in autocommit; and one of bare connections for the few
+    statements that run all the time, where SQLAlchemy would take longer than the database."""
 
     def __init__(self, url: str, *, pool_size: int = 10, prepare: bool = True) -> None:
         arguments: dict[str, Any] = {
@@ -75,6 +75,10 @@ class Database:
         async with self._bare.connection() as connection:
             cursor = await connection.execute(statement, parameters)
             return await cursor.fetchone()
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a notice to all who listen. Raises `psycopg.Error`."""
+        await self.one(b"select pg_notify(%(channel)s, %(payload)s)", {"channel": channel, "payload": payload})
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

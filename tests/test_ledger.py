@@ -5,10 +5,12 @@ At the end of every test the ledger adds up to what the videos cost and what is 
 
 import asyncio
 import csv
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -299,6 +301,24 @@ async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI
         (repair,) = (await operator.ask("GET", "repairs"))["data"]
         await operator.ask("POST", f"repairs/{repair['id']}", action="fail")
         assert (await shown(operator, video_id))["settlement"] == "settled"
+
+
+async def test_after_a_restore_nothing_is_paid_for_twice(opened: Open, fake: FakeOpenAI, database_url: str) -> None:
+    """The statement of docs/deploy.md, on a database in which a job still waits that was sent after the backup."""
+    page = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
+    (statement,) = re.findall(r"```sql\n(update attempts .+?)```", page, re.DOTALL)
+    async with opened() as operator:
+        video_id = await create(operator)
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute(statement.encode())
+        operator.gateway.clock.advance(5)
+        await operator.gateway.worker.run_once()
+        assert fake.submits == []
+        assert (await operator.gateway.get(video_id))["error"]["code"] == "upstream_outcome_unknown"
+        (repair,) = (await operator.ask("GET", "repairs"))["data"]
+        await operator.ask("POST", f"repairs/{repair['id']}", action="resubmit")
+        assert (await operator.gateway.finish(video_id))["status"] == "completed"
+        assert await operator.ledger(video_id) == [("reserve", -HELD), ("settle", HELD - COST)]
 
 
 async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: FakeOpenAI, database_url: str) -> None:
