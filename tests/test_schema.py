@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from conftest import scratch_database, sqlalchemy_url
+from conftest import StartGateway, scratch_database, sqlalchemy_url
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, serve
 from processes import ran
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import claims, db, settings
+from app import claims, db, ids, settings, videos
 from app.settings import ConfigurationError
 from app.tables import Base
 
@@ -94,6 +96,45 @@ async def test_address_as_people_paste_it(empty: str) -> None:
         loaded = settings.load(database_url=" " + pasted.replace("postgresql", scheme, 1) + "\n")
         assert loaded.database_url is not None
         assert await db.schema_revision(loaded.database_url.get_secret_value()) is None
+
+
+OLD_JOB = """
+insert into keys (id, name, owner, hash, hint, created_at) values ('key_1', 'web', 'acme', 'x', 'abcd', now());
+insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings, created_at,
+  updated_at, deadline_at)
+values (:video, :owner, 'openai', 'in_progress', 10, 'up/sora-2', '{"prompt": "a boat", "model": "up/sora-2"}',
+  '["up/sora-2"]', '[]', '[]', now(), now(), now() + interval '1 hour');
+insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, base_url,
+  upstream_ref, progress, due_at, submits, polls, strikes, cancel_tried, created_at)
+values ('att_1', :video, :owner, 0, 0, 'running', 'up', 'sora-2', :base_url, 'video_1', 10, now(), 1, 3, 0, false,
+  now());
+"""
+
+
+async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: StartGateway) -> None:
+    """From the schema before projects and money: the job goes on, its key has a project, and nothing is owed."""
+    fake = FakeOpenAI()
+    fake.finish(fake.job("video_1", {"prompt": "a boat"}).ref)
+    await asyncio.to_thread(command.upgrade, db.alembic_config(empty), "0002")
+    async with serve(fake) as upstream:
+        up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}
+        async with start_gateway() as gateway:  # for the name that Alice's key has as an owner
+            owner = (await videos.get(gateway.gateway.db, (await gateway.create())["id"], owner=None)).owner
+        video_id = ids.new("video")
+        engine = sa.create_engine(empty, poolclass=sa.NullPool)
+        values = {"video": video_id, "owner": owner, "base_url": up["base_url"]}
+        with engine.begin() as connection:
+            for statement in OLD_JOB.split(";\n"):
+                if statement.strip():
+                    connection.execute(sa.text(statement), {k: v for k, v in values.items() if f":{k}" in statement})
+        await db.migrate(empty)
+        async with start_gateway(database_url=empty, providers={"up": up}, prices={"up/sora-2": 1}) as gateway:
+            video = await gateway.finish(video_id)
+            assert (video["status"], video["cost"]) == ("completed", None), "it began without a price"
+            assert len(fake.submits) == 0
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("select settlement from videos")).scalars().all() == ["settled"]
+        assert "acme" in connection.execute(sa.text("select id from projects")).scalars().all()
 
 
 ROWS = """
