@@ -10,6 +10,9 @@ from app import claims, errors, media, mp4, videos
 from app.dialects import base
 from app.dialects.base import GatewayDep
 
+FILM_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""A browser shows a film that is opened by itself in a page of its own making, to which the film's policy applies."""
+
 routes = APIRouter(tags=["media"])
 
 
@@ -27,7 +30,9 @@ async def play(
     if not gateway.links.verify(request.scope["path"], exp, sig):
         raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
     video = await videos.get(gateway.db, video_id, owner=None)
-    return await base.content(request, gateway, video, index)
+    film = await base.content(request, gateway, video, index)
+    film.headers["content-security-policy"] = FILM_POLICY
+    return film
 
 
 @routes.api_route("/media/uploads/{video_id}/{number}", methods=["GET", "HEAD"], include_in_schema=False)
