@@ -28,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from app import client, db, errors, keys, providers, settings, telemetry
 from app import main as wiring
 from app.db import Database
+from app.protocol import Protocol
 from app.routing import Router
 from app.settings import ConfigurationError, Settings
 from app.tables import Key
@@ -165,12 +166,13 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         app,
         host=config.host,
         port=config.port,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),
-        h11_max_incomplete_event_size=64 * 1024,
         **options,
     )
 
