@@ -173,6 +173,7 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),
+        timeout_worker_healthcheck=60,  # a child answers once it has imported us; too early a kill starts another
         **options,
     )
 
