@@ -25,6 +25,7 @@ from uvicorn.supervisors import Multiprocess
 from app import buckets, client, db, errors, keys, manage, providers, settings, telemetry
 from app import main as wiring
 from app.manage import complaints, console, load, prepared
+from app.protocol import Protocol
 from app.routing import Router
 from app.settings import ConfigurationError, Settings
 
@@ -150,12 +151,14 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         app,
         host=config.host,
         port=config.port,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),
-        h11_max_incomplete_event_size=64 * 1024,
+        timeout_worker_healthcheck=60,  # a child answers once it has imported us; too early a kill starts another
         **options,
     )
 

@@ -1,10 +1,12 @@
-"""The outermost layer: request ids, body limits, access log, HTTP metrics, and the last word on errors.
+"""The outermost layer: request ids, body limits, headers of every answer, access log, HTTP metrics, and the last word
+on errors.
 
 Pure ASGI, since it runs for every request and must not touch a streamed body.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from math import ceil
 from typing import Any
@@ -29,16 +31,33 @@ QUIET = ("/healthz", "/readyz", "/metrics")
 LINGER_S = 30
 """How long a refused upload is read on, where closing at once would take the answer away from its sender."""
 
+SECURITY = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+"""Of every answer, save what its route says itself. No cross-origin-resource-policy: films play on other sites."""
+ONLY_HTTPS = ((b"strict-transport-security", b"max-age=31536000"),)
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Label values are ours to choose: whoever asks could invent methods without end."""
 
 
 class Edge:
-    """Wraps the application; every answer carries `x-request-id`, every refusal the dialect's own shape."""
+    """Wraps the application; every answer carries `x-request-id`, every refusal the dialect's own shape.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    A route may leave headers for its answer, whatever becomes of it, in `scope["gateway_headers"]`: pairs of bytes.
+    """
+
+    body_timeout_s = 30.0
+    """How long a request body may make no progress, however long it takes as a whole."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, https: bool = False) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._headers = SECURITY + (ONLY_HTTPS if https else ())
+        self._names = frozenset(name for name, _ in self._headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,16 +69,21 @@ class Edge:
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
-        upload = _Upload(scope, receive, self._max_body_bytes)
+        upload = _Upload(scope, receive, self._max_body_bytes, self.body_timeout_s)
 
         async def tagged_send(message: Message) -> None:
             nonlocal status, first_byte_s
             if message["type"] == "http.response.start":
                 status = message["status"]
                 first_byte_s = time.perf_counter() - started
-                message.setdefault("headers", [])
-                more = [(b"x-request-id", request_id.encode()), *scope["gateway_headers"]]
-                message["headers"] = [*message["headers"], *more]
+                upload.answering = True
+                given = message.get("headers", ())
+                message["headers"] = [
+                    *given,
+                    (b"x-request-id", request_id.encode()),
+                    *self._missing(dict(given)),
+                    *scope["gateway_headers"],
+                ]
             elif _is_last(message) and upload.has_to_be_read:
                 await send({**message, "more_body": True})
                 await upload.linger()
@@ -71,6 +95,8 @@ class Edge:
                 upload.refuse_declared()
                 await self._app(scope, upload.receive, tagged_send)
             except ClientDisconnect:
+                if upload.stalled and not status:
+                    await self._last_word(upload.timeout())(scope, receive, tagged_send)
                 status = status or 499
             except Exception as error:
                 if status:  # too late for an answer; the connection has to break off
@@ -79,6 +105,11 @@ class Edge:
                 await self._last_word(error)(scope, receive, tagged_send)
             finally:
                 self._account(scope, status, first_byte_s, time.perf_counter() - started)
+
+    def _missing(self, given: dict[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
+        if self._names.isdisjoint(given):
+            return self._headers
+        return [(name, value) for name, value in self._headers if name not in given]
 
     def _last_word(self, error: Exception) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,11 +136,15 @@ class _Upload:
     """A request body that is counted while it is read; a declared length that is too much is refused unread, since
     an answer that has begun, such as a stream, could not become a refusal any more."""
 
-    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> None:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"")
         self._receive = receive
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self.answering = False
+        """An answer has begun, so a refusal would come too late."""
+        self.stalled = False
         self._too_long = declared.isdigit() and int(declared[:20]) > max_bytes
         self._received = 0
         self._ended = declared in (b"", b"0") and b"transfer-encoding" not in headers
@@ -120,8 +155,12 @@ class _Upload:
         if self._too_long:
             raise self._refusal()
 
+    def timeout(self) -> errors.RequestTimeout:
+        return errors.RequestTimeout(f"nothing came of the request body for {self._timeout_s:g} s; send it again")
+
     async def receive(self) -> Message:
-        message = await self._read()
+        """To the application a client that stalls is a client that has gone: it knows what to do then."""
+        message = {"type": "http.disconnect"} if self.stalled else await self._read()
         if self._received > self._max_bytes:
             raise self._refusal()
         return message
@@ -131,7 +170,15 @@ class _Upload:
         return errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
 
     async def _read(self) -> Message:
-        message = await self._receive()
+        try:
+            async with asyncio.timeout(None if self._ended or self.answering else self._timeout_s):
+                message = await self._receive()
+        except TimeoutError:
+            if self.answering:  # by now
+                message = await self._receive()
+            else:
+                self.stalled = True
+                message = {"type": "http.disconnect"}
         self._received += len(message.get("body", b""))
         self._ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message

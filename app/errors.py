@@ -11,9 +11,11 @@
     │   ├── ModelNotFound         404
     │   └── VideoExpired          404
     ├── MethodNotAllowed          405
+    ├── RequestTimeout            408   the request did not come to its end
     ├── Conflict                  409
     ├── PayloadTooLarge           413
     ├── RateLimited               429   a limit of the key
+    ├── HeadTooLarge              431
     ├── ServiceUnavailable        503   the gateway itself cannot work just now
     └── UpstreamError             502   what an upstream said, or failed to say
         ├── UpstreamRejected            the upstream refuses this request: the caller's doing
@@ -114,6 +116,18 @@ class MethodNotAllowed(GatewayError):
     default_code = "method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    """408. The connection ends with it: what may still come of the request is none of the next one."""
+
+    status_code = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"connection": "close"})
+
+
 class Conflict(GatewayError):
     """409. OpenAI's SDKs repeat a 409 unless told otherwise, and none of ours gets better by repeating."""
 
@@ -142,6 +156,12 @@ class RateLimited(GatewayError):
     def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
         waits = {"retry-after": str(ceil(retry_after_s)), "retry-after-ms": str(ceil(retry_after_s * 1000))}
         super().__init__(message, code=code, headers=waits)
+
+
+class HeadTooLarge(GatewayError):
+    status_code = 431
+    type = "invalid_request_error"
+    default_code = "request_head_too_large"
 
 
 class ServiceUnavailable(GatewayError):

@@ -14,6 +14,9 @@ from app.tables import Video
 PRESIGNED_S = 900
 """How long an address at the bucket works at most: players go back to it for other parts of the film."""
 
+FILM_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""A browser shows a film that is opened by itself in a page of its own making, to which the film's policy applies."""
+
 routes = APIRouter(tags=["media"])
 
 
@@ -36,7 +39,9 @@ async def play(
         address = await _at_the_bucket(gateway, video, index, expires=int(exp))
         if address is not None:
             return RedirectResponse(address, 307, {"cache-control": "no-store"})
-    return await base.content(request, gateway, video, index)
+    film = await base.content(request, gateway, video, index)
+    film.headers["content-security-policy"] = FILM_POLICY
+    return film
 
 
 async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:

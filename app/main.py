@@ -116,6 +116,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
         lifespan=lifespan,
+        docs_url=None,  # see ops.py
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -125,12 +126,13 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
     app.include_router(ops.routes)
     app.include_router(admin.routes)
     edge.install_error_handlers(app)
-    app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20)
+    https = (chosen.public_url or "").startswith("https:")
+    app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20, https=https)
     return app
 
 
 def serving_app() -> FastAPI:
-    """What each server process runs: `uvicorn --factory app.main:serving_app`."""
+    """What each server process runs: `uvicorn --factory app.main:serving_app --http app.protocol:Protocol`."""
     config = settings.load()
     telemetry.configure_logging(config)
     return create_app(config)

@@ -1,12 +1,16 @@
-"""What operators and orchestrators ask: /healthz, /readyz, /metrics."""
+"""What operators and orchestrators ask, /healthz, /readyz, /metrics, and what people read: /docs."""
 
 import hmac
 import math
+import re
 import time
+from base64 import b64encode
+from hashlib import sha256
 from importlib.metadata import version
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -17,6 +21,17 @@ from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
 
 QUEUE_READ_S = 5
 """How often a process counts the queue for /metrics, however often it is asked."""
+RELEASE = version("video-gateway")
+"""Read once: it stands in a file, and a process that may open no more files is still alive."""
+
+SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+DOCS_POLICY = (
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'; "
+    f"script-src {SWAGGER} 'sha256-{{}}'; style-src {SWAGGER} 'unsafe-inline'; "
+    "img-src 'self' data: blob: https://fastapi.tiangolo.com/img/"
+)
+"""What Swagger UI loads: itself, styles it writes into its elements, icons in its style sheet, pictures it was
+answered with, FastAPI's favicon, and the description. The page's own script is allowed by its hash."""
 
 routes = APIRouter(tags=["operations"])
 
@@ -24,7 +39,7 @@ routes = APIRouter(tags=["operations"])
 @routes.get("/healthz")
 async def healthz() -> Response:
     """The process answers. Says nothing about the database, so that its absence restarts nobody."""
-    return JSONResponse({"status": "ok", "version": version("video-gateway")})
+    return JSONResponse({"status": "ok", "version": RELEASE})
 
 
 @routes.get("/readyz")
@@ -38,6 +53,22 @@ async def readyz(gateway: GatewayDep) -> Response:
             raise
         return JSONResponse({"status": "database unavailable"}, status_code=503, headers={"retry-after": "2"})
     return JSONResponse({"status": "ready"})
+
+
+@routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """FastAPI's own page, with a policy that lets it work and nothing else."""
+    app: FastAPI = request.app
+    address = f"{request.scope.get('root_path', '').rstrip('/')}{app.openapi_url}"
+    page = get_swagger_ui_html(
+        openapi_url=address,
+        title=f"{app.title} - Swagger UI",
+        swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
+        swagger_css_url=f"{SWAGGER}swagger-ui.css",
+    )
+    script = re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)[0]
+    page.headers["content-security-policy"] = DOCS_POLICY.format(b64encode(sha256(script).digest()).decode())
+    return page
 
 
 @routes.get("/metrics")

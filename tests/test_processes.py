@@ -137,6 +137,8 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
     data_dir = home / "data"
     async with served("--workers", "2", cwd=home) as gateway:
         assert await statuses(gateway) == (200, 200)
+        async with gateway.client() as client:  # the limits of app/protocol.py have reached the children
+            assert (await client.get("/healthz", headers={"x-large": "a" * 70_000})).status_code == 431
         children = psutil.Process(gateway.child.process.pid).children(recursive=True)
         assert len(children) >= 2
         code = await gateway.child.stop(how)

@@ -339,11 +339,12 @@ async def wait_for(
     """Read a video: at once when `until` says yes of it, else as soon as it does, the time is up, or the client is
     gone. Waiting costs no query. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when it
     has too many requests waiting."""
+    if timeout_s > 0:
+        may_wait(gateway, caller)
     with gateway.bell.listening(video_id, caller.key_id) as rung:
         video = await get(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
-        may_wait(gateway, caller)
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             async with asyncio.timeout(timeout_s):
@@ -361,7 +362,7 @@ async def wait_for(
 
 def may_wait(gateway: Gateway, caller: Caller) -> None:
     """Raises `RateLimited` when the key holds as many requests in this process as it may."""
-    if gateway.bell.waiting(caller.key_id) > gateway.settings.max_waiting:
+    if gateway.bell.waiting(caller.key_id) >= gateway.settings.max_waiting:
         raise errors.RateLimited(
             f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
             retry_after_s=1,

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import unquote
 
 import imageio_ffmpeg
@@ -43,9 +43,12 @@ def sample_mp4() -> bytes:
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, *, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Run uvicorn's protocol for `app` in this event loop; yields the base URL. Stops at once, whatever is open."""
-    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
+async def serve(
+    app: ASGIApp, *, host: str = "127.0.0.1", http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+) -> AsyncIterator[str]:
+    """Run uvicorn's protocol, or another, for `app` in this event loop; yields the base URL. Stops at once, whatever
+    is open."""
+    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False, http=http)
     config.load()
     state = ServerState()
     make: Callable[..., asyncio.Protocol] = config.http_protocol_class
