@@ -415,9 +415,9 @@ class Steps:
                 raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
         declared = (download.content_type or "").partition(";")[0].strip().lower()
         content_type = mp4.sniff(stored.head)
-        if content_type is None and declared.startswith(TEXT_TYPES):
+        if content_type is None and (declared.startswith(TEXT_TYPES) or mp4.is_text(stored.head)):
             await self._store.delete([key])
-            raise errors.UpstreamUnavailable(f"{provider.name} sent {declared} for a film", provider=provider.name)
+            raise errors.UpstreamUnavailable(f"{provider.name} sent a text for a film", provider=provider.name)
         film = await media.probe(self._store, key, stored.size)
         return {
             "index": claim.attempt.output_index,
