@@ -1,16 +1,19 @@
 """The ffmpeg program: test cards, thumbnails and sprite sheets.
 
 Always a child process in a group of its own, never a shell, killed with its group when time runs out or the caller is
-cancelled. Films are foreign bytes: ffmpeg opens local files of known formats only, and nothing that a film or a prompt
-contains ever becomes part of an argument or of a filter.
+cancelled, and bounded in memory, CPU time and what it may write. Films are foreign bytes: only what is known to be one
+by its first bytes gets here, no format but that one and no decoder but those of films is tried on it, and nothing that
+a film or a prompt contains ever becomes part of an argument or of a filter.
 """
 
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Sequence
@@ -21,15 +24,27 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
-from app import errors
+from app import errors, mp4
+from app.telemetry import log
 
 AT_ONCE = 2
 """ffmpeg processes that one process of ours runs at a time; more wait their turn."""
 MAX_ALLOC_BYTES = 512 * 2**20
+MAX_PICTURE_MEMORY_BYTES = 2**30
+"""Of one ffmpeg that reads a film. A sheet of a 4K film takes 380 MiB, of an 8K one 460."""
+MAX_CARD_MEMORY_BYTES = 3 * 2**30
+"""A card of 3840x2160 takes 1,250 MiB, the largest there is, of 3840x3840, 2,070: x264 holds many frames back."""
+MAX_PICTURE_BYTES = 64 * 2**20
+MAX_CARD_BYTES = 2**30
 MAX_PIXELS = 8_192 * 8_192
-MAX_STDERR_BYTES = 4_096
-FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv"
-"""What a film may be. Playlists (HLS, concat) are not among them: they name other files."""
+KEPT_STDERR_BYTES = 4_096
+MAX_STDERR_BYTES = 2**20
+"""Who complains that much makes nothing good; out of memory, some decoders complain for ever."""
+DEMUXERS = {"video/mp4": "mov", "video/quicktime": "mov", "video/webm": "matroska"}
+"""How a film is read, by what its first bytes say it is. Nothing is left to guess: a playlist (HLS, concat) that is
+called a film names other files."""
+DECODERS = "h264,hevc,libdav1d,libaom-av1,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,prores"
+"""Of pictures alone: the sound of a film is not even looked at."""
 NEEDED = (("-filters", " drawtext "), ("-encoders", " libx264 "), ("-encoders", " libwebp "))
 
 THUMBNAIL_WIDTH = 640
@@ -53,9 +68,25 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 
 
 class FfmpegFailed(errors.GatewayError):
-    """ffmpeg ended with an error or took too long; the message is short and names no path."""
+    """ffmpeg ended with an error; the message is short and names no path."""
 
     default_code = "ffmpeg_failed"
+
+    def __init__(self, message: str) -> None:
+        # OpenAI's SDKs repeat a 5xx unless told otherwise, and each time would take as long as the first.
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class FfmpegStopped(FfmpegFailed):
+    """It did not come to an end: no start, nothing to read, too long. Says nothing about the film."""
+
+
+class NoPicture(FfmpegFailed):
+    """The file is no film, or none that a picture can be made of."""
+
+    status_code = 404
+    type = "invalid_request_error"
+    default_code = "no_picture"
 
 
 class FfmpegMissing(FfmpegFailed):
@@ -77,18 +108,26 @@ def program() -> str:
     return next((path for path in found if _complete(path)), found[0])
 
 
-async def run(args: Sequence[str], *, timeout_s: float, cwd: Path | None = None) -> None:
+async def run(
+    args: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    max_bytes: int = MAX_PICTURE_BYTES,
+    max_memory_bytes: int = MAX_PICTURE_MEMORY_BYTES,
+) -> None:
     """Run ffmpeg on `args`, which begin with the options of an input. Raises `FfmpegFailed`.
 
-    Limits are ffmpeg's own options: a `preexec_fn` is not safe in a process with threads.
+    `max_bytes` is what it may write to one file.
     """
-    quiet = ("-nostdin", "-hide_banner", "-loglevel", "error", "-y")
+    quiet = ("-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-filter_threads", "2")
+    # The limit of CPU time ends a child whose parent was killed, too.
     limits = ("-max_alloc", str(MAX_ALLOC_BYTES), "-timelimit", str(int(timeout_s * 4) + 1))
     exe = await asyncio.to_thread(program)
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
         try:
             process = await asyncio.create_subprocess_exec(
-                *(exe, *quiet, *limits, "-protocol_whitelist", "file,pipe", *args),
+                *(exe, *quiet, *limits, "-protocol_whitelist", "file", *args),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -96,20 +135,44 @@ async def run(args: Sequence[str], *, timeout_s: float, cwd: Path | None = None)
                 start_new_session=True,
             )
         except OSError as error:
-            raise FfmpegFailed(f"ffmpeg could not be started ({type(error).__name__})") from error
+            raise FfmpegStopped(f"ffmpeg could not be started ({type(error).__name__})") from error
         try:
+            _limit(process.pid, max_bytes=max_bytes, max_memory_bytes=max_memory_bytes)
             async with asyncio.timeout(timeout_s):
                 said = await _first_words(process)
                 code = await process.wait()
         except TimeoutError:
-            raise FfmpegFailed(f"ffmpeg was stopped after {timeout_s:g} s") from None
+            raise FfmpegStopped(f"ffmpeg was stopped after {timeout_s:g} s") from None
         finally:
             if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 await process.wait()
     if code != 0:
         raise FfmpegFailed(f"ffmpeg failed ({code}): {_scrub(said)}")
+
+
+def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
+    """Bound a child that has just been started; what it took in its first moment counts, too.
+
+    Not by a `preexec_fn`, which is not safe in a process with threads. Linux only: elsewhere the options of `run` have
+    to do. Data rather than address space: how much of that a program reserves depends on the number of cores.
+    """
+    if sys.platform != "linux":
+        return
+    limits = {
+        resource.RLIMIT_DATA: max_memory_bytes,
+        resource.RLIMIT_FSIZE: max_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    try:
+        for kind, limit in limits.items():
+            _, most = resource.prlimit(pid, kind)
+            limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+            resource.prlimit(pid, kind, (limit, limit))
+    except ProcessLookupError:  # it has ended by itself
+        pass
+    except OSError as error:  # a sandbox around us that has no such call
+        log.warning("ffmpeg runs without limits of memory and file size", error=type(error).__name__)
 
 
 async def card(
@@ -134,22 +197,31 @@ async def card(
         graph = _draw(folder, width, height, seconds, prompt=prompt, title=title, notes=notes, fps=fps)
         (folder / "font.ttf").symlink_to(FONT)
         args = ("-f", "lavfi", "-i", graph, *frames, *codec, *colour, "-bitexact", "-movflags", "+faststart")
-        await run((*args, "card.mp4"), timeout_s=timeout_s, cwd=folder)
+        await run(
+            (*args, "card.mp4"),
+            timeout_s=timeout_s,
+            cwd=folder,
+            max_bytes=MAX_CARD_BYTES,
+            max_memory_bytes=MAX_CARD_MEMORY_BYTES,
+        )
         await asyncio.to_thread(shutil.move, folder / "card.mp4", path)
 
 
 async def thumbnail(source: Path, target: Path, *, duration_s: float | None = None, timeout_s: float) -> None:
-    """Make a WebP of a frame a tenth into the film, at most 640 wide."""
+    """Make a WebP of a frame a tenth into the film, at most 640 wide. Raises `NoPicture`, `FfmpegFailed`."""
     scale = f"scale='min({THUMBNAIL_WIDTH},iw)':-2"
     picture = ("-frames:v", "1", "-an", "-vf", scale, "-c:v", "libwebp", "-quality", "80", "-f", "webp")
     if duration_s:
-        with suppress(FfmpegFailed):  # a film shorter than it says has no frame there
+        with suppress(NoPicture):  # a film shorter than it says has no frame there
             return await _picture(source, target, picture, start_s=duration_s / 10, timeout_s=timeout_s)
     return await _picture(source, target, picture, start_s=0, timeout_s=timeout_s)
 
 
 async def spritesheet(source: Path, target: Path, *, duration_s: float | None, timeout_s: float) -> None:
-    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 wide. Unknown duration: a frame each second."""
+    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 wide. Unknown duration: a frame each second.
+
+    Raises `NoPicture`, `FfmpegFailed`.
+    """
     count = SHEET_COLUMNS * SHEET_ROWS
     steps = (
         f"fps={count / min(duration_s, 86_400) if duration_s else 1:.6f}:eof_action=pass",  # one frame at least
@@ -163,11 +235,29 @@ async def spritesheet(source: Path, target: Path, *, duration_s: float | None, t
 
 
 async def _picture(source: Path, target: Path, picture: Sequence[str], *, start_s: float, timeout_s: float) -> None:
-    bounds = ("-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS), "-threads", "2")
-    film = (*bounds, "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
-    await run((*film, *picture, f"file:{target}"), timeout_s=timeout_s)
+    try:
+        kind = mp4.sniff(await asyncio.to_thread(_head, source))
+    except OSError as error:
+        raise FfmpegStopped(f"the film cannot be read ({type(error).__name__})") from error
+    demuxer = DEMUXERS.get(kind or "")
+    if demuxer is None:
+        raise NoPicture("no picture can be made of this file: it is no film")
+    bounds = ("-f", demuxer, "-format_whitelist", demuxer, "-codec_whitelist", DECODERS, "-max_pixels", str(MAX_PIXELS))
+    film = (*bounds, "-threads", "2", "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
+    try:
+        await run((*film, *picture, f"file:{target}"), timeout_s=timeout_s)
+    except (FfmpegStopped, FfmpegMissing):
+        raise
+    except FfmpegFailed as error:
+        log.warning("no picture can be made of a film", reason=error.message)
+        raise NoPicture("no picture can be made of this film: it is broken, or of an unknown kind") from error
     if not await asyncio.to_thread(_has_bytes, target):
-        raise FfmpegFailed("ffmpeg found no picture in the film")
+        raise NoPicture("no picture can be made of this film: there is none in it")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
 
 
 def _has_bytes(path: Path) -> bool:
@@ -304,12 +394,21 @@ def _complete(path: str) -> bool:
     return all(name in said[option] for option, name in NEEDED)
 
 
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 async def _first_words(process: asyncio.subprocess.Process) -> str:
     """Read stderr to its end and keep the beginning: the first error is the cause of the others."""
-    kept = bytearray()
+    kept, heard = bytearray(), 0
     stream = process.stderr
     while stream and (piece := await stream.read(65_536)):
-        kept += piece[: MAX_STDERR_BYTES - len(kept)]
+        kept += piece[: KEPT_STDERR_BYTES - len(kept)]
+        heard += len(piece)
+        if heard > MAX_STDERR_BYTES:
+            _kill(process)
+            break
     return kept.decode("utf-8", "replace")
 
 

@@ -73,6 +73,11 @@ def sniff(head: bytes) -> str | None:
     return next((f"image/{name}" for magic, name in images.items() if head.startswith(magic)), None)
 
 
+def is_text(head: bytes) -> bool:
+    """Whether these first bytes are those of a text, such as an error page or a playlist. No film begins with one."""
+    return bool(head) and all(byte >= 32 or byte in b"\t\n\f\r" for byte in head)
+
+
 def _header(head: bytes | memoryview, room: int) -> tuple[bytes, int, int] | None:
     """Return (type, bytes of the header, bytes of the box) of the box that begins with `head`; None if it is broken."""
     if len(head) < 8:

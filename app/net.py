@@ -20,9 +20,10 @@ USER_AGENT = f"video-gateway/{version('video-gateway')}"
 _NEVER_PUBLIC = [
     ip_network(network)
     for network in (
+        *("192.0.0.0/24", "168.63.129.16/32"),  # where Oracle's and Azure's machines ask about themselves
         *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "192.88.99.0/24"),  # NAT64 and 6to4 reach any IPv4 address
         *("::/96", "::ffff:0:0:0/96"),  # so do IPv4-compatible and IPv4-translated addresses
-        *("fec0::/10", "5f00::/16", "3fff::/20"),  # site-local, segment routing, documentation
+        *("fec0::/10", "5f00::/16", "3fff::/20", "100:0:0:1::/64"),  # site-local, segment routing, documentation, dummy
         *("224.0.0.0/4", "ff00::/8"),  # multicast is nobody's server
     )
 ]

@@ -414,9 +414,9 @@ class Steps:
             except media.IncompleteFile as error:
                 raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
         content_type = mp4.sniff(stored.head)
-        if content_type is None and declared.startswith(TEXT_TYPES):
+        if content_type is None and (declared.startswith(TEXT_TYPES) or mp4.is_text(stored.head)):
             await self._store.delete([key])
-            raise errors.UpstreamUnavailable(f"{provider.name} sent {declared} for a film", provider=provider.name)
+            raise errors.UpstreamUnavailable(f"{provider.name} sent a text for a film", provider=provider.name)
         film = await media.probe(self._store, key, stored.size)
         return {
             "index": claim.attempt.output_index,

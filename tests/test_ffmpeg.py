@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from app import ffmpeg, mp4
-from app.ffmpeg import FfmpegFailed, FfmpegMissing
+from app.ffmpeg import FfmpegFailed, FfmpegMissing, FfmpegStopped, NoPicture
 from app.mp4 import Film
 
 ProcessIds = Callable[[], set[int]]
@@ -28,6 +31,8 @@ HOSTILE = [
     "word " * 6_400,
     "W" * 32_000,
 ]
+
+FOREVER = ("-f", "lavfi", "-i", "testsrc2=s=64x64", "-f", "null", "-")
 
 
 async def render(path: Path, **changes: object) -> Film | None:
@@ -54,10 +59,20 @@ async def picture(film: Path, start_s: float, crop: str = "iw:ih:0:0") -> bytes:
     return await asyncio.to_thread(target.read_bytes)
 
 
+async def encode(path: Path, graph: str, *options: str) -> None:
+    """A second of film, made in a hurry."""
+    hurried = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "2")
+    args = ("-f", "lavfi", "-i", graph, "-t", "1", *hurried, *options, str(path))
+    await ffmpeg.run(args, timeout_s=60, max_memory_bytes=ffmpeg.MAX_CARD_MEMORY_BYTES)
+
+
 def running() -> set[int]:
     """The children of this process that have not ended, zombies included."""
-    me = f"/proc/{os.getpid()}/task"
-    return {int(pid) for task in Path(me).iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
 
 
 @pytest.fixture
@@ -167,22 +182,164 @@ async def test_pictures_of_a_film_whose_length_is_told_wrongly(tmp_path: Path, d
     assert len(await picture(sheet, 0)) == 800 * 450
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no film at all", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"],
-)
-async def test_a_file_that_is_no_film_is_a_short_error_without_paths(tmp_path: Path, content: bytes) -> None:
-    film = tmp_path / "film"
+async def test_pictures_of_a_large_film_fit_into_the_memory_there_is(tmp_path: Path) -> None:
+    film, thumbnail, sheet = (tmp_path / name for name in ("film.mp4", "t.webp", "s.jpg"))
+    await encode(film, "color=s=3840x2160:r=8", "-pix_fmt", "yuv444p10")
+    await ffmpeg.thumbnail(film, thumbnail, duration_s=1, timeout_s=60)
+    await ffmpeg.spritesheet(film, sheet, duration_s=1, timeout_s=60)
+    assert len(await picture(thumbnail, 0)) == 640 * 360
+    assert len(await picture(sheet, 0)) == 800 * 450
+
+
+# Films that are none, or not what they seem
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+NO_FILMS = {
+    "empty": b"",
+    "text": b"no film at all",
+    "page": b"<!doctype html><html><body>502</body></html>",
+    "HLS": PLAYLIST,
+    "HLS under a mark": b"\xef\xbb\xbf" + PLAYLIST,
+    "DASH": b'<?xml version="1.0"?><MPD><BaseURL>file:///etc/passwd</BaseURL></MPD>',
+    "concat": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "SDP": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "AVI": b"RIFF\x10\0\0\0AVI LIST",
+    "transport stream": b"G@\0\x10" + bytes(184),
+    "picture": b"\x89PNG\r\n\x1a\n" + bytes(64),
+    "Matroska": b"\x1a\x45\xdf\xa3\x9f\x42\x82\x88matroska" + bytes(64),
+}
+
+
+async def refused(film: Path, kind: type[FfmpegFailed] = NoPicture, timeout_s: float = 20) -> None:
+    """No picture of any sort can be made, and the reason is a short one."""
+    for number, make in enumerate((ffmpeg.thumbnail, ffmpeg.spritesheet)):
+        with pytest.raises(FfmpegFailed) as caught:
+            await make(film, film.with_suffix(f".{number}"), duration_s=1, timeout_s=timeout_s)
+        assert type(caught.value) is kind
+        assert len(caught.value.message) < 200
+        assert caught.value.headers == {"x-should-retry": "false"}
+        for inner in (str(film.parent), "passwd", "0x"):
+            assert inner not in caught.value.message
+
+
+@pytest.mark.parametrize("content", NO_FILMS.values(), ids=[name.replace(" ", "_") for name in NO_FILMS])
+async def test_what_is_no_film_never_reaches_ffmpeg(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("ffmpeg was started")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    film = tmp_path / "film.mp4"
     await asyncio.to_thread(film.write_bytes, content)
+    await refused(film)
+
+
+@pytest.mark.parametrize("kind", ["ftypmp42", "ftypqt  ", "moov", "mdat"])
+async def test_a_playlist_dressed_up_as_a_film(tmp_path: Path, kind: str, process_ids: ProcessIds) -> None:
+    film = tmp_path / "film.mp4"
+    await asyncio.to_thread(film.write_bytes, b"\0\0\0\x10" + kind.encode().ljust(12, b"\0") + PLAYLIST)
+    await refused(film)
+    assert process_ids() == set()
+
+
+@pytest.fixture
+async def film(tmp_path: Path) -> Path:
+    """With its header last, as a film is that was not meant to be streamed."""
+    path = tmp_path / "film.mp4"
+    await encode(path, "testsrc2=s=320x180:r=24", "-pix_fmt", "yuv420p")
+    return path
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+async def test_a_film_that_breaks_off_before_its_header(film: Path, kept: float) -> None:
+    raw = await asyncio.to_thread(film.read_bytes)
+    await asyncio.to_thread(film.write_bytes, raw[: int(len(raw) * kept)])
+    await refused(film)
+
+
+async def test_a_film_whose_frames_are_noise(film: Path) -> None:
+    raw = await asyncio.to_thread(film.read_bytes)
+    start, end = raw.index(b"mdat") + 4, raw.index(b"moov") - 4
+    await asyncio.to_thread(film.write_bytes, raw[:start] + b"\xff" * (end - start) + raw[end:])
+    await refused(film)
+
+
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\xfe", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
+async def test_a_film_of_an_absurd_length(film: Path, length: bytes) -> None:
+    raw = await asyncio.to_thread(film.read_bytes)
+    at = raw.index(b"mvhd") + 4 + 16
+    await asyncio.to_thread(film.write_bytes, raw[:at] + length + raw[at + 4 :])
+    header = await probe(film)
+    assert header is not None
+    for name, make in (("t", ffmpeg.thumbnail), ("s", ffmpeg.spritesheet)):
+        await make(film, film.with_suffix(f".{name}"), duration_s=header.duration_s, timeout_s=20)
+
+
+async def test_a_film_that_says_its_frames_are_enormous(tmp_path: Path, process_ids: ProcessIds) -> None:
+    film = tmp_path / "film.webm"
+    await encode(film, "testsrc2=s=64x64:r=8", "-c:v", "libvpx")
+    raw = await asyncio.to_thread(film.read_bytes)
+    enormous = raw.replace(b"\x9d\x01\x2a\x40\0\x40\0", b"\x9d\x01\x2a\xff\x3f\xff\x3f")
+    assert enormous != raw
+    await asyncio.to_thread(film.write_bytes, enormous)
+    await refused(film)
+    assert process_ids() == set()
+
+
+async def test_a_film_that_unpacks_to_far_more_than_there_is_time_for(tmp_path: Path, process_ids: ProcessIds) -> None:
+    second, bomb = tmp_path / "second.mp4", tmp_path / "bomb.mp4"
+    await encode(second, "color=s=4096x4096:r=8")
+    await ffmpeg.run(("-stream_loop", "200", "-i", str(second), "-c", "copy", str(bomb)), timeout_s=60)
+    assert bomb.stat().st_size < 16 * 2**20
+    with pytest.raises(FfmpegStopped):
+        await ffmpeg.spritesheet(bomb, tmp_path / "sheet.jpg", duration_s=200, timeout_s=0.5)
+    assert process_ids() == set()
+
+
+# Limits
+
+
+async def test_a_run_is_limited_from_its_first_moment(process_ids: ProcessIds) -> None:
+    expected = {
+        "data size": str(ffmpeg.MAX_PICTURE_MEMORY_BYTES),
+        "file size": str(ffmpeg.MAX_PICTURE_BYTES),
+        "core file size": "0",
+        "cpu time": "82",  # which ffmpeg sets itself
+    }
+    task = asyncio.create_task(ffmpeg.run(FOREVER, timeout_s=20))
+    await started(process_ids, 1)
+    (pid,) = process_ids()
+    limits: dict[str, str] = {}
+    while limits != expected and not task.done():
+        lines = await asyncio.to_thread(Path(f"/proc/{pid}/limits").read_text)
+        found = {match[1]: match[2] for match in re.finditer(r"^Max (.+?)  +\S+ +(\S+)", lines, re.MULTILINE)}
+        limits = {name: found[name] for name in expected}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limits == expected
+
+
+async def test_a_run_that_wants_more_memory_than_it_may_have(tmp_path: Path, process_ids: ProcessIds) -> None:
+    source = ("-f", "lavfi", "-i", "testsrc2=s=4096x4096", "-t", "10", "-f", "null", "-")
     with pytest.raises(FfmpegFailed) as caught:
-        await ffmpeg.thumbnail(film, tmp_path / "t.webp", timeout_s=20)
-    assert caught.value.code == "ffmpeg_failed"
-    assert str(tmp_path) not in caught.value.message
-    assert "passwd" not in caught.value.message
-    assert len(caught.value.message) < 400
+        await ffmpeg.run(source, timeout_s=30, max_memory_bytes=48 * 2**20)
+    assert type(caught.value) is FfmpegFailed
+    assert process_ids() == set()
 
 
-FOREVER = ("-f", "lavfi", "-i", "testsrc2=s=64x64", "-f", "null", "-")
+async def test_a_run_that_writes_more_than_it_may(tmp_path: Path) -> None:
+    target = tmp_path / "film.raw"
+    with pytest.raises(FfmpegFailed, match=r"ffmpeg failed \(-25\)"):
+        await ffmpeg.run((*FOREVER[:4], "-f", "rawvideo", str(target)), timeout_s=30, max_bytes=100_000)
+    assert target.stat().st_size <= 100_000
+
+
+async def test_a_run_that_complains_without_end_is_killed() -> None:
+    with pytest.raises(FfmpegFailed, match=r"ffmpeg failed \(-9\): "):
+        await ffmpeg.run(("-loglevel", "info", *FOREVER[:4], "-vf", "showinfo", *FOREVER[4:]), timeout_s=60)
 
 
 async def test_a_run_that_takes_too_long_is_killed(process_ids: ProcessIds) -> None:

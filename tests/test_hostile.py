@@ -134,13 +134,58 @@ async def test_the_guarded_client_takes_a_name_that_does_not_decode_for_unreacha
 @pytest.mark.parametrize(
     "address",
     [
+        *("0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.255.255.254", "169.254.0.1"),
+        *("172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.0.192", "192.0.2.1", "192.168.0.1", "198.18.0.1"),
+        *("198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "168.63.129.16"),
+        *("fc00::1", "fd00:ec2::254", "fe80::1", "ff02::1", "2001:db8::1", "2001::1", "100::1", "100:0:0:1::1"),
+        *("64:ff9b::10.0.0.1", "64:ff9b:1::1"),
         *("fec0::1", "5f00::1", "3fff::1", "3fff:fff::", "192.88.99.1", "2002:7f00:1::"),
         *("::1", "::", "::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1", "::ffff:0:a00:1"),
     ],
 )
 def test_addresses_that_lead_inwards_or_nowhere(address: str) -> None:
     assert not net.may_reach(address)
-    assert net.may_reach("2606:4700::1111")
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "172.32.0.1", "192.0.1.1", "168.63.129.17", "2606:4700::1111"])
+def test_addresses_that_lead_outwards(address: str) -> None:
+    assert net.may_reach(address)
+
+
+# Films that are none
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+TEXTS = {
+    "HLS": PLAYLIST,
+    "concat": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "page": b"<!doctype html><title>502</title>",
+}
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "application/octet-stream", "application/vnd.apple.mpegurl"])
+@pytest.mark.parametrize("name", TEXTS)
+async def test_a_text_is_no_film_whatever_it_is_called(up: Running, fake: FakeOpenAI, name: str, kind: str) -> None:
+    video = await up.create(model="up/sora-2")
+    await up.worker.run_once()
+    fake.finish("video_1")
+    fake.script("content", Answer(200, TEXTS[name], {"content-type": kind}))
+    up.clock.advance(20)
+    await up.worker.run_once()
+    assert (await up.get(video["id"]))["status"] == "in_progress"
+    assert (await up.finish(video["id"]))["status"] == "completed"  # it was a moment's trouble, the film is there now
+    assert (await up.client.get(f"/v1/videos/{video['id']}/content")).content == fake.file
+
+
+@pytest.mark.parametrize("variant", ["thumbnail", "spritesheet"])
+async def test_a_film_that_no_picture_can_be_made_of(up: Running, fake: FakeOpenAI, variant: str) -> None:
+    fake.file = b"\0\0\0\x10ftypmp42\0\0\0\0" + PLAYLIST
+    video = await up.create(model="up/sora-2")
+    assert (await up.finish(video["id"]))["status"] == "completed"
+    answer = await up.client.get(f"/v1/videos/{video['id']}/content?variant={variant}")
+    assert refused(answer, None, 404).startswith("no picture can be made of this film")
+    assert (answer.json()["error"]["code"], answer.headers["x-should-retry"]) == ("no_picture", "false")
+    assert "passwd" not in answer.text
 
 
 # Fields that are not what they seem

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -271,12 +272,29 @@ async def test_one_caller_who_goes_away_takes_no_variant_from_another(local: Sto
     assert await patient == ("film.mp4.thumbnail.webp", "image/webp")
 
 
-async def test_what_is_no_film_has_no_variants(local: Store, tmp_path: Path) -> None:
-    await local.put("film.mp4", source(b"no film at all"), max_bytes=MIB)
-    with pytest.raises(ffmpeg.FfmpegFailed):
-        await media.variant(local, "film.mp4", "spritesheet", None, 20)
-    assert files(tmp_path) == ["media/film.mp4"]
-    assert local.making == {}
+@pytest.mark.parametrize("kind", ["thumbnail", "spritesheet"])
+@pytest.mark.parametrize("what", ["text", "playlist", "half a film", "noise", "no time"])
+async def test_what_goes_wrong_with_a_picture_leaves_nothing_behind(
+    store: Store, tmp_path: Path, film: bytes, what: str, kind: media.Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    start = film.index(b"mdat") + 4
+    content = {
+        "text": b"no film at all",
+        "playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        "half a film": film[: start + 100],
+        "noise": film[:start] + b"\xff" * (len(film) - start),
+    }.get(what, film)
+    await store.put("film.mp4", source(content), max_bytes=MIB)
+    expected = ffmpeg.FfmpegStopped if what == "no time" else ffmpeg.NoPicture
+    with pytest.raises(expected):
+        await media.variant(store, "film.mp4", kind, None, 0.001 if what == "no time" else 20)
+    assert await store.stat("film.mp4") == len(content)
+    assert [name for name in files(tmp_path) if name != "media/film.mp4"] == []
+    assert list(scratch.iterdir()) == []
+    assert store.making == {}
 
 
 # Signed links

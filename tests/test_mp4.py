@@ -207,3 +207,13 @@ def test_random_bytes_never_raise(head: bytes, prefix: bytes) -> None:
 )
 def test_sniff(head: bytes, expected: str | None) -> None:
     assert mp4.sniff(head) == expected
+
+
+@pytest.mark.parametrize("head", [b"#EXTM3U\n", b"\xef\xbb\xbf<svg/>", b"{}", b"\tfilm\r\n", "Fehler: für".encode()])
+def test_what_is_text(head: bytes) -> None:
+    assert mp4.is_text(head)
+
+
+@pytest.mark.parametrize("head", [b"", b"\0\0\0\x18ftypmp42", b"RIFF\x10\0\0\0AVI LIST", b"G@\0\x10", bytes(512)])
+def test_what_is_no_text(head: bytes) -> None:
+    assert not mp4.is_text(head)

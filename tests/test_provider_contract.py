@@ -26,6 +26,7 @@ from fakes.server import (
     KEY,
     Answer,
     BrokenOff,
+    Drip,
     Elsewhere,
     Fake,
     File,
@@ -893,7 +894,7 @@ async def test_unknown_status_word_is_still_running(stage: Stage, provider: Prov
         progress = await provider.poll(task)
     assert progress.status is Status.in_progress
     assert [(entry["log_level"], entry["provider"], entry["status"]) for entry in logs] == [
-        ("warning", "up", word[:100])
+        ("warning", "up", word[:100].replace("\0", ""))
     ]
 
 
@@ -1043,6 +1044,15 @@ async def test_redirect_does_not_leak_the_key(stage: Stage, provider: Provider, 
     assert elsewhere.calls == []
 
 
+async def test_a_key_in_place_of_a_status_is_not_told(stage: Stage, provider: Provider) -> None:
+    task = await stage.submitted(provider)
+    stage.fake.show(task.ref or "", f"unauthorized: {'x' * 70} {KEY}")
+    with capture_logs() as logs:
+        progress = await provider.poll(task)
+    assert "unauthorized" in str(logs)
+    assert KEY[:8] not in f"{logs} {progress}"
+
+
 async def test_secrets_are_never_told(stage: Stage, provider: Provider) -> None:
     told = f"key {KEY} refused by {stage.origin}{stage.upstream.prefix}/videos and {stage.origin[7:]}"
     caught: list[errors.UpstreamError] = []
@@ -1062,6 +1072,17 @@ async def test_secrets_are_never_told(stage: Stage, provider: Provider) -> None:
     assert [word for word in words[3:] if stage.origin[7:] in word] == []
     assert provider.fingerprint
     assert provider.fingerprint not in KEY
+
+
+async def test_an_answer_that_comes_drop_by_drop(stage: Stage) -> None:
+    provider = stage.provider(timeout_s=0.2)
+    task = await stage.submitted(provider)
+    stage.fake.script("poll", Drip())
+    stage.fake.script("submit", Drip())
+    with pytest.raises(errors.UpstreamUnavailable):
+        await provider.poll(task)
+    with pytest.raises(errors.UpstreamUnknown):
+        await provider.submit(task)
 
 
 # Cancel

@@ -51,6 +51,19 @@ def is_usable(ref: object) -> TypeGuard[str]:
     return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
 
 
+def echo_of(secret: str) -> re.Pattern[str]:
+    """Finds a secret of printable ASCII in what somebody says, also as JSON, HTML and addresses write it."""
+    return re.compile("".join(_written(character) for character in secret))
+
+
+def _written(character: str) -> str:
+    if character.isalnum():
+        return character
+    code = ord(character)
+    escaped = rf"(?i:%{code:02x}|\\+u{code:04x}|&#0*{code};|&#x0*{code:x};|&[a-z]{{2,4}};)"
+    return rf"(?:\\*{re.escape(character)}|{escaped}{'|[+]' if character == ' ' else ''})"
+
+
 def retry_after_s(headers: httpx.Headers) -> float | None:
     """Seconds to wait as the answer says: `retry-after-ms`, then `retry-after` in seconds or as an HTTP date."""
     try:

@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app import errors, net
-from app.providers.answers import address, declared_size, is_usable, plain, retry_after_s
+from app.providers.answers import address, declared_size, echo_of, is_usable, plain, retry_after_s
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Capabilities, Failure, Media, Output, Progress, Status, Submission, VideoRequest
 
@@ -117,6 +117,8 @@ class ProviderConfig(BaseModel):
     """Upstream model names this instance lists; unset: what the kind knows."""
     timeout_s: float = Field(60, gt=0)
     """Longest wait for one answer."""
+    file_timeout_s: float = Field(3_600, gt=0)
+    """Longest transfer of one file; a host that sends it drop by drop must not keep a worker's place for ever."""
     connections: int = Field(20, gt=0)
     """Connections one process opens to this provider for calls; files come on others."""
     poll_interval_s: float | None = Field(None, gt=0)
@@ -145,6 +147,9 @@ class ProviderConfig(BaseModel):
     def _http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("expected an address such as https://api.example.com/v1")
+        host = value.partition("://")[2].partition("/")[0]
+        if "@" in host or "?" in value or "#" in value:  # it is kept with every job, and shown to operators
+            raise ValueError("expected an address without user, password and query; a key is set as API_KEY")
         return value.rstrip("/")
 
 
@@ -173,6 +178,7 @@ class Provider(ABC):
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         self.name = name
         self.config = config
+        self._echo = echo_of(self._secret) if self._secret else None
         # In front of httpx's pool, which looks at every waiting request each time anything happens.
         self._turns = asyncio.Semaphore(config.connections)
         self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections + FILES_AT_ONCE)
@@ -284,14 +290,15 @@ class Provider(ABC):
             async with self._turns:
                 response = await self.http.send(request, stream=True)
                 try:
-                    return await self._read(verb, response)
+                    async with asyncio.timeout(self.config.timeout_s):
+                        return await self._read(verb, response)
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise errors.UpstreamUnavailable(
                 f"{self.name} cannot be reached ({type(error).__name__})", provider=self.name
             ) from error
-        except (httpx.RequestError, httpx.InvalidURL) as error:
+        except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
             raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
 
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
@@ -323,12 +330,12 @@ class Provider(ABC):
     def status_of(self, words: Mapping[str, Status], said: Any, *, erred: bool = False) -> tuple[Status, str]:
         """Look an upstream's word up; returns it as it may be shown, too. A word never seen is still running, unless
         an error stands beside it (`erred`)."""
-        raw = str(said)[:100]
-        status = words.get(raw.lower().replace("-", "_"))
+        status = words.get(str(said)[:100].lower().replace("-", "_"))
+        raw = self.scrub(str(said))[:100]
         if status is None:
             status = Status.failed if erred and said and isinstance(said, str) else Status.in_progress
             log.warning(f"unknown upstream status, taken as {status}", provider=self.name, status=raw)
-        return status, self.scrub(raw)
+        return status, raw
 
     def accepted(self, words: Mapping[str, Status], response: httpx.Response, *, key: str = "status") -> Submission:
         """The answer to a submit; how a task ended that is over at once is for the first poll to say."""
@@ -415,15 +422,15 @@ class Provider(ABC):
         if isinstance(error, dict):
             message = error.get("message") or error.get("detail") or error.get("msg") or ""
             code = error.get("code") or error.get("type")
-            return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)[:500]
+            return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
         return None, error if isinstance(error, str) else ""
 
     def scrub(self, text: str) -> str:
         """Cut to a readable length and take out our key and the configured address."""
         host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
-        for secret, instead in ((self._secret, "[key]"), (self.config.base_url, self.name), (host, self.name)):
-            if secret:
-                text = text.replace(secret, instead)
+        text = self._echo.sub("[key]", text) if self._echo else text
+        for inner in filter(None, (self.config.base_url, host)):
+            text = text.replace(inner, self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
 
     @asynccontextmanager
@@ -431,6 +438,19 @@ class Provider(ABC):
         """Open a file at `url` and follow redirects. Our key goes with requests to the configured origin only;
         hosts other than the configured one are reached through the guarded client. Raises `UpstreamGone` where the
         file is not there, or a link without a key is refused: it has expired."""
+        limit = asyncio.timeout(self.config.file_timeout_s)
+        try:
+            async with limit, self._opened(url, authenticated=authenticated) as download:
+                yield download
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise errors.UpstreamUnavailable(
+                f"{self.name} took longer than {self.config.file_timeout_s:g} s to send the file", provider=self.name
+            ) from error
+
+    @asynccontextmanager
+    async def _opened(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
         home = httpx.URL(self.config.base_url) if self.config.base_url else None
         try:
             target = address(home, url)

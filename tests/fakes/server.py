@@ -213,6 +213,21 @@ class BrokenOff(Fault):
         await _disconnected(receive)
 
 
+@dataclass
+class Drip(Fault):
+    """A byte now and then, never the last one, until nobody listens any more."""
+
+    status: int = 200
+    accepted: bool = True
+
+    async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        gone = asyncio.ensure_future(_disconnected(receive))
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.wait({gone}, timeout=0.02)
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
