@@ -10,10 +10,11 @@ import hmac
 import re
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO, Literal, Self
@@ -132,19 +133,16 @@ class Store:
 
         Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
         """
-        feed = _Feed()
         told = {"Content-Type": content_type} if content_type and self._root is None else None
-        writing = asyncio.ensure_future(
-            obstore.put_async(
-                self._objects,
-                _checked(key),
-                feed,
-                attributes=told,
-                chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_ONCE,
-            )
+        write = partial(
+            obstore.put_async,
+            self._objects,
+            _checked(key),
+            attributes=told,
+            chunk_size=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
         )
-        writing.add_done_callback(feed.deaf)
+        feed = _Feed(write)
         digest, size, head = hashlib.sha256(), 0, b""
         try:
             async with aclosing(_coalesced(chunks)) as pieces:
@@ -159,10 +157,9 @@ class Store:
             if size == 0 or expected_size not in (None, size):
                 raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
             with _translated(key):
-                await feed.send(None)
-                await asyncio.shield(writing)
+                await feed.finish()
         except BaseException as error:
-            await feed.break_off(error, writing)
+            await feed.break_off(error)
             raise
         return StoredFile(key, size, digest.hexdigest(), head)
 
@@ -244,11 +241,18 @@ class Store:
 
 
 class _Feed:
-    """Hands chunks to a running upload one at a time, so that a source is only ever read by the task it belongs to."""
+    """Hands chunks to an upload one at a time, so that a source is only ever read by the task it belongs to.
 
-    def __init__(self) -> None:
+    What is shorter than one part goes in one request: it is there or not, even when this process is killed. Of an
+    upload in parts the bucket keeps those that came, out of sight, until a rule of its own clears them away.
+    """
+
+    def __init__(self, write: "Callable[[bytes | _Feed], Awaitable[obstore.PutResult]]") -> None:
+        self._write = write
+        self._short = bytearray()
         self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
-        self._ended: asyncio.Future[obstore.PutResult] | None = None
+        self._writing: asyncio.Future[obstore.PutResult] | None = None
+        self._deaf = False
 
     def __aiter__(self) -> Self:
         return self
@@ -261,29 +265,55 @@ class _Feed:
             raise item
         return item
 
-    def deaf(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
-        """The upload has ended: wake a sender that waits for room."""
-        self._ended = writing
-        _ = writing.cancelled() or writing.exception()
-        with suppress(asyncio.QueueEmpty):
-            self._queue.get_nowait()
-
-    async def send(self, item: bytes | None) -> None:
+    async def send(self, item: bytes) -> None:
         """Wait until the upload has room. Raises what it ended with."""
-        if self._ended is None:
-            await self._queue.put(item)
-        if self._ended is not None:
-            self._ended.result()
+        if self._writing is None:
+            self._short += item
+            if len(self._short) < PART_BYTES:
+                return
+            item = bytes(self._short)
+            self._short.clear()
+            self._begin(self)
+        await self._put(item)
 
-    async def break_off(self, error: BaseException, writing: "asyncio.Future[obstore.PutResult]") -> None:
+    async def finish(self) -> None:
+        """Wait until the file is in the store."""
+        if self._writing is None:
+            writing = self._begin(bytes(self._short))
+        else:
+            writing = self._writing
+            await self._put(None)
+        await asyncio.shield(writing)
+
+    async def break_off(self, error: BaseException) -> None:
         """Make the upload abort and give it a little time to clean up."""
+        if self._writing is None:
+            return
         with suppress(asyncio.QueueEmpty):
             self._queue.get_nowait()
         self._queue.put_nowait(RuntimeError(f"the source broke off ({type(error).__name__})"))
         try:
-            await asyncio.wait({writing}, timeout=ABORT_S)
+            await asyncio.wait({self._writing}, timeout=ABORT_S)
         finally:
-            writing.cancel()
+            self._writing.cancel()
+
+    def _begin(self, what: "bytes | _Feed") -> "asyncio.Future[obstore.PutResult]":
+        self._writing = asyncio.ensure_future(self._write(what))
+        self._writing.add_done_callback(self._ended)
+        return self._writing
+
+    def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
+        """Wake a sender that waits for room."""
+        self._deaf = True
+        _ = writing.cancelled() or writing.exception()
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+
+    async def _put(self, item: bytes | None) -> None:
+        if not self._deaf:
+            await self._queue.put(item)
+        if self._deaf and self._writing is not None:
+            self._writing.result()
 
 
 async def probe(store: Store, key: str, size: int) -> mp4.Film | None:
