@@ -40,6 +40,11 @@ class Claim:
         return VideoRequest.model_validate(self.video.request)
 
     @property
+    def folder(self) -> str:
+        """Where its file is stored. Whoever has the claim may clear it: what lies there is in no row yet."""
+        return f"videos/{self.video.id}/{self.attempt.id}/"
+
+    @property
     def on_last_route(self) -> bool:
         return self.attempt.route_index == len(self.video.routes) - 1
 

@@ -13,7 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -207,6 +207,13 @@ class Store:
         with _translated(prefix):
             async for page in obstore.list(self._objects, folder):
                 await obstore.delete_async(self._objects, [found["path"] for found in page])
+
+    async def written_before(self, prefix: str, moment: datetime) -> list[str]:
+        """Return the keys in the folder `prefix` that are older than that."""
+        folder = _checked(prefix.rstrip("/"))
+        with _translated(prefix):
+            pages = [page async for page in obstore.list(self._objects, folder)]
+        return [found["path"] for page in pages for found in page if found["last_modified"] < moment]
 
     def local_path(self, key: str) -> Path | None:
         """Where the file is, or would be, on this machine; None for a bucket."""

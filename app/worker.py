@@ -21,6 +21,8 @@ from app.telemetry import log
 from app.video import AttemptState as S
 
 PURGE_BATCH = 100
+UPLOAD_LEFT_S = 3_600
+"""How old an upload is before it is asked whether anybody needs it: older than any request that is still coming in."""
 
 
 class Worker:
@@ -197,8 +199,8 @@ class Worker:
             await self.purge()
 
     async def purge(self) -> None:
-        """Delete the files of expired videos, all of deleted ones, and what was delivered long ago. Files go before the
-        row forgets them."""
+        """Delete the files of expired videos, all of deleted ones, uploads left behind, and what was delivered long
+        ago. Files go before the row forgets them."""
         async with self._db.transaction() as session:
             for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
@@ -209,3 +211,16 @@ class Worker:
                 await self._store.delete_prefix(f"uploads/{video_id}/")
         async with self._db.transaction() as session:
             await deliveries.purge(session, now=self._clock())
+        await self._purge_uploads()
+
+    async def _purge_uploads(self) -> None:
+        """Delete what was left by a server that died before it wrote the job, a worker that died once a job had ended,
+        and a job that was cancelled."""
+        old = await self._store.written_before("uploads/", self._clock() - timedelta(seconds=UPLOAD_LEFT_S))
+        left = {key.split("/")[1] for key in old}
+        if left:
+            async with self._db.reading() as connection:
+                left -= await videos.needing_uploads(connection, left)
+        for video_id in left:
+            await self._store.delete_prefix(f"uploads/{video_id}/")
+            log.info("uploads that nobody needs deleted", video=video_id)
