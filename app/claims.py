@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import ids
+from app.db import Database
 from app.tables import Attempt, Video
 from app.video import AttemptState as S
 from app.video import VideoRequest
@@ -151,14 +152,24 @@ async def claim(
     return claims
 
 
-async def renew(connection: AsyncConnection, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
-    """Keep the attempts in hand for another lease."""
-    held = [(c.attempt.id, c.attempt.lease) for c in claims]
-    await connection.execute(
-        sa.update(Attempt)
-        .where(sa.tuple_(Attempt.id, Attempt.lease).in_(held))
-        .values(due_at=now + timedelta(seconds=lease_s))
-    )
+_RENEW = b"""
+with held as (  -- what is being recorded at this moment needs no longer lease, and must not keep the others waiting
+  select attempts.id from attempts
+  join unnest(%(ids)s::text[], %(leases)s::text[]) as mine (id, lease) using (id, lease)
+  for update of attempts skip locked
+), renewed as (
+  update attempts set due_at = %(lease_until)s from held where attempts.id = held.id returning attempts.id
+)
+select count(*) as renewed from renewed
+"""
+
+
+async def renew(db: Database, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
+    """Keep the attempts in hand for another lease. Goes round the pool in which the work itself waits its turn: a busy
+    worker is not a dead one."""
+    held = [claim.attempt for claim in claims]
+    parameters = {"ids": [attempt.id for attempt in held], "leases": [attempt.lease for attempt in held]}
+    await db.one(_RENEW, {**parameters, "lease_until": now + timedelta(seconds=lease_s)})
 
 
 async def nudge(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:

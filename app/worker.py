@@ -170,8 +170,7 @@ class Worker:
 
     async def _renew(self) -> None:
         if self._tasks:
-            async with self._db.reading() as connection:
-                await claims.renew(connection, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
+            await claims.renew(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
         """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, closed_port, serve
+from processes import until
 
 from app import ids, videos
 
@@ -751,6 +754,30 @@ async def test_each_round_of_refusals_waits_longer(
             await gateway.worker.run_once()
             gateway.clock.advance(1)
         assert len(await gateway.attempts(video["id"])) < 25
+
+
+async def test_a_busy_worker_keeps_its_leases(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, database_url: str
+) -> None:
+    """The heartbeat does not wait for the connections that the work is waiting for."""
+    hang = Hang()
+    fake.script("submit", hang)
+    providers = {"up": provider(upstream)}
+    async with start_gateway(providers=providers, lease_s=5, database_pool_size=1) as gateway:
+        await gateway.create(model="up/sora-2")
+        working = asyncio.create_task(gateway.worker.run())
+        await hang.reached.wait()
+        async with gateway.gateway.db.reading(), await psycopg.AsyncConnection.connect(database_url) as other:
+            gateway.clock.advance(4)
+
+            async def look() -> tuple[int] | None:
+                later = gateway.clock() + timedelta(seconds=4)
+                return await (await other.execute("select 1 from attempts where due_at > %s", (later,))).fetchone()
+
+            await until(look)
+        hang.release.set()
+        gateway.worker.stop()
+        await working
 
 
 async def stored_keys(gateway: Running, video_id: str) -> list[str]:
