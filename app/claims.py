@@ -78,8 +78,9 @@ with recursive turns as (  -- each provider and owner with something pending, fo
   select *, row_number() over (partition by provider order by turn, due_at, id) as place from waiting
 ), chosen as (
   select id from placed
-  where (:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
-    - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider)
+  where ((:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
+    - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider))
+  and ((:rooms)::jsonb -> provider is null or place <= ((:rooms)::jsonb ->> provider)::int)
   order by turn, due_at, id limit :submits
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
@@ -108,7 +109,7 @@ update attempts set
              else attempts.credential end
 from due where attempts.id = due.id
 returning attempts.*, due.state as was
-""").bindparams(sa.bindparam("pins", type_=sa.JSON), sa.bindparam("limits", type_=sa.JSON))
+""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("pins", "limits", "rooms")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
@@ -119,12 +120,15 @@ async def claim(
     *,
     pins: dict[str, dict[str, str]],
     limits: dict[str, int],
+    rooms: dict[str, int],
     lease_s: float,
     now: datetime,
 ) -> list[Claim]:
     """Take what is due, as much as there are slots for: one statement however many rows.
 
-    Pending attempts are taken in turns between owners, within each provider's limit of `limits`; the rest oldest first.
+    Pending attempts are taken in turns between owners, within each provider's limit of `limits` over all workers, and
+    not more than this worker can send at once, `rooms`: should it be killed, what waits to be sent is as lost as what
+    was. The rest is taken oldest first.
     A pending attempt becomes `submitting`, pinned to the provider's address and credential (`pins`), before anything is
     sent. With limits it has to be given a transaction: only one claim at a time may count what is under way.
     """
@@ -137,6 +141,7 @@ async def claim(
         "lease_until": now + timedelta(seconds=lease_s),
         "pins": pins,
         "limits": limits,
+        "rooms": rooms,
     }
     rows = (await connection.execute(_CLAIM, parameters)).mappings().all()
     if not rows:

@@ -756,6 +756,25 @@ async def test_each_round_of_refusals_waits_longer(
         assert len(await gateway.attempts(video["id"])) < 25
 
 
+async def test_what_cannot_be_sent_at_once_stays_pending(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    """What a killed worker had taken to be sent is lost, sent or not."""
+    hangs = [Hang(), Hang()]
+    fake.script("submit", *hangs)
+    async with start_gateway(providers={"up": provider(upstream, connections=2)}) as gateway:
+        videos = [await gateway.create(model="up/sora-2") for _ in range(5)]
+        working = asyncio.create_task(gateway.worker.run_once())
+        for hang in hangs:
+            await hang.reached.wait()
+        states = [attempt.state for video in videos for attempt in await gateway.attempts(video["id"])]
+        assert states == ["submitting"] * 2 + ["pending"] * 3
+        for hang in hangs:
+            hang.release.set()
+        await working
+    assert len(fake.submits) == 5
+
+
 async def test_a_busy_worker_keeps_its_leases(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, database_url: str
 ) -> None:
