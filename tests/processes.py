@@ -34,7 +34,7 @@ class Child:
     process: Process
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
-    heard: Callable[[str], None] = lambda line: None
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
     """Called with each line as it comes."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _readers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -78,7 +78,8 @@ class Child:
     async def _read(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
         async for line in stream:
             lines.append(line.decode().rstrip("\n"))
-            self.heard(lines[-1])
+            for listener in self.listeners:
+                listener(lines[-1])
             async with self._news:
                 self._news.notify_all()
         async with self._news:

@@ -153,7 +153,8 @@ class History:
       when ((old.state, old.lease) is distinct from (new.state, new.lease)) execute function remember('state');
     """
 
-    def __init__(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    def __init__(self, url: str, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        self._url = url
         self._connection = connection
         self._one_at_a_time = asyncio.Lock()
 
@@ -162,7 +163,7 @@ class History:
     async def of(cls, url: str) -> AsyncIterator["History"]:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute(cls.SCHEMA)
-            yield cls(connection)
+            yield cls(url, connection)
 
     @staticmethod
     def name(who: str) -> dict[str, str]:
@@ -172,6 +173,13 @@ class History:
     async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         async with self._one_at_a_time:
             return await (await self._connection.execute(query.encode(), parameters)).fetchall()
+
+    @asynccontextmanager
+    async def no_news(self) -> AsyncIterator[None]:
+        """Whoever writes a video has to wait until the block ends."""
+        async with await psycopg.AsyncConnection.connect(self._url) as connection:
+            await connection.execute("lock table videos in share row exclusive mode")
+            yield
 
     async def holder(self, lease_end: str) -> str:
         """Who took the lease that ends like this."""
@@ -275,26 +283,42 @@ class Told(Receiver):
 class Clients:
     """Everybody who wants films, each with a key that makes it safe to ask again."""
 
-    def __init__(self, luck: random.Random, fleet: Fleet, receiver: Told, url: str) -> None:
+    def __init__(self, luck: random.Random, fleet: Fleet, history: History, receiver: Told, url: str) -> None:
         self._fleet = fleet
+        self._history = history
         self._receiver = receiver
         self._url = url
+        self._burst = luck.randrange(OPEN, JOBS // 2)
+        self._killing: asyncio.Event | None = None
         self.jobs = [Job(number) for number in range(JOBS)]
-        self.burst = range(at := luck.randrange(OPEN, JOBS // 2), at + BURST)
         self.broken_off = 0
         """Creates that were cut off by the end of the server."""
-        self.killing: int | None = None
-        """The server to be killed as soon as the next upload is in the bucket, when no row knows of it yet."""
 
     async def create_all(self) -> None:
         """Only so many at once, so that at every moment there is something of all under way."""
         async with asyncio.TaskGroup() as tasks:
-            for job in self.jobs:
-                if job.number not in self.burst:
-                    await self._receiver.until_ended(job.number - OPEN)
-                elif job.number == self.burst[0]:
-                    self.killing = job.door
+            for job in self.jobs[: self._burst]:
+                await self._receiver.until_ended(job.number - OPEN)
                 tasks.create_task(self._create(job))
+            await self._kill_a_server(self.jobs[self._burst : self._burst + BURST])
+            for job in self.jobs[self._burst + BURST :]:
+                await self._receiver.until_ended(job.number - OPEN)
+                tasks.create_task(self._create(job))
+
+    async def _kill_a_server(self, jobs: list[Job]) -> None:
+        """In the middle of these creates: the upload of one is in the bucket, and no row is written yet. Those whose
+        statements are under way will be written, and nobody told."""
+        async with asyncio.TaskGroup() as tasks, self._history.no_news(), asyncio.timeout(PATIENCE_S):
+            self._killing = asyncio.Event()
+            for job in jobs:
+                tasks.create_task(self._create(job))
+            await self._killing.wait()
+            self._fleet.kill_server(jobs[0].door)
+
+    def heard(self, line: str) -> None:
+        """What the bucket says that it has answered."""
+        if self._killing is not None and re.search(r'"PUT /films/uploads/\S+ HTTP\S+ 200', line):
+            self._killing.set()
 
     async def _create(self, job: Job) -> None:
         doors = (job.door, 1 - job.door) if job.at_both_doors else (job.door,)
@@ -339,7 +363,7 @@ class Reaper:
         self._history = history
         self._fakes = fakes
         self._receiver = receiver
-        self.stored: asyncio.Future[str] | None = None
+        self._stored: asyncio.Future[str] | None = None
         """The end of the lease in the key of the next film that is in the bucket."""
 
     async def run(self) -> None:
@@ -347,7 +371,7 @@ class Reaper:
         while ended < UNDER_FIRE:
             for moment in self._luck.sample(MOMENTS, len(MOMENTS)):
                 ended = await self._receiver.until_ended(min(UNDER_FIRE, ended + self._luck.randint(4, 14)))
-                if ended >= UNDER_FIRE:
+                if ended >= UNDER_FIRE and len(self._fleet.killed) >= len(MOMENTS):
                     return
                 await self._fleet.ready(WORKERS - 1)
                 await (self._kill_with_a_film_just_stored() if moment == "stored" else self._kill_caller(moment))
@@ -369,13 +393,19 @@ class Reaper:
             ambush.release.set()
 
     async def _kill_with_a_film_just_stored(self) -> None:
-        self.stored = asyncio.get_running_loop().create_future()
-        async with asyncio.timeout(PATIENCE_S):
-            name = await self._history.holder(await self.stored)
-        self.stored = None
-        if name in self._fleet.workers:
-            await self._fleet.kill_worker(name)
-            log.info("%s killed with a film just stored", name)
+        name = ""
+        while name not in self._fleet.workers:  # what a killed one stored may be heard late
+            self._stored = asyncio.get_running_loop().create_future()
+            async with asyncio.timeout(PATIENCE_S):
+                name = await self._history.holder(await self._stored)
+        await self._fleet.kill_worker(name)
+        log.info("%s killed with a film just stored", name)
+
+    def heard(self, line: str) -> None:
+        """What the bucket says that it has answered."""
+        found = re.search(r'"PUT /films/videos/\S+(.{10})\.mp4 HTTP\S+ 200', line)
+        if found and self._stored is not None and not self._stored.done():
+            self._stored.set_result(found[1])
 
 
 @pytest.mark.parametrize("seed", [SEED])
@@ -396,19 +426,10 @@ async def test_nothing_is_lost_while_processes_are_killed(
         await ran("migrate", cwd=tmp_path, **settings)
         history = await stack.enter_async_context(History.of(url))
         fleet = Fleet(tmp_path, settings, bucket.environment)
-        clients = Clients(luck, fleet, receiver, told)
+        clients = Clients(luck, fleet, history, receiver, told)
         reaper = Reaper(luck, fleet, history, fakes, receiver)
 
-        def heard(line: str) -> None:
-            """The bucket has answered a request."""
-            if clients.killing is not None and re.search(r'"PUT /films/uploads/\S+ HTTP\S+ 200', line):
-                fleet.kill_server(clients.killing)
-                clients.killing = None
-            found = re.search(r'"PUT /films/videos/\S+(.{10})\.mp4 HTTP\S+ 200', line)
-            if found and reaper.stored is not None and not reaper.stored.done():
-                reaper.stored.set_result(found[1])
-
-        bucket.child.heard = heard
+        bucket.child.listeners += [clients.heard, reaper.heard]
         async with asyncio.TaskGroup() as tasks:
             for _ in range(WORKERS):
                 tasks.create_task(fleet.keep_worker())
