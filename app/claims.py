@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import ids
+from app.db import Database
 from app.tables import LIVE, Attempt, Video
 from app.video import AttemptState as S
 from app.video import VideoRequest
@@ -38,6 +39,11 @@ class Claim:
     @property
     def request(self) -> VideoRequest:
         return VideoRequest.model_validate(self.video.request)
+
+    @property
+    def folder(self) -> str:
+        """Where its file is stored. Whoever has the claim may clear it: what lies there is in no row yet."""
+        return f"videos/{self.video.id}/{self.attempt.id}/"
 
     @property
     def on_last_route(self) -> bool:
@@ -72,8 +78,9 @@ with recursive turns as (  -- each provider and owner with something pending, fo
   select *, row_number() over (partition by provider order by turn, due_at, id) as place from waiting
 ), chosen as (
   select id from placed
-  where (:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
-    - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider)
+  where ((:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
+    - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider))
+  and ((:rooms)::jsonb -> provider is null or place <= ((:rooms)::jsonb ->> provider)::int)
   order by turn, due_at, id limit :submits
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
@@ -102,7 +109,7 @@ update attempts set
              else attempts.credential end
 from due where attempts.id = due.id
 returning attempts.*, due.state as was
-""").bindparams(sa.bindparam("pins", type_=sa.JSON), sa.bindparam("limits", type_=sa.JSON))
+""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("pins", "limits", "rooms")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
@@ -113,12 +120,15 @@ async def claim(
     *,
     pins: dict[str, dict[str, str]],
     limits: dict[str, int],
+    rooms: dict[str, int],
     lease_s: float,
     now: datetime,
 ) -> list[Claim]:
     """Take what is due, as much as there are slots for: one statement however many rows.
 
-    Pending attempts are taken in turns between owners, within each provider's limit of `limits`; the rest oldest first.
+    Pending attempts are taken in turns between owners, within each provider's limit of `limits` over all workers, and
+    not more than this worker can send at once, `rooms`: should it be killed, what waits to be sent is as lost as what
+    was. The rest is taken oldest first.
     A pending attempt becomes `submitting`, pinned to the provider's address and credential (`pins`), before anything is
     sent. With limits it has to be given a transaction: only one claim at a time may count what is under way.
     """
@@ -131,6 +141,7 @@ async def claim(
         "lease_until": now + timedelta(seconds=lease_s),
         "pins": pins,
         "limits": limits,
+        "rooms": rooms,
     }
     rows = (await connection.execute(_CLAIM, parameters)).mappings().all()
     if not rows:
@@ -146,14 +157,24 @@ async def claim(
     return claims
 
 
-async def renew(connection: AsyncConnection, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
-    """Keep the attempts in hand for another lease."""
-    held = [(c.attempt.id, c.attempt.lease) for c in claims]
-    await connection.execute(
-        sa.update(Attempt)
-        .where(sa.tuple_(Attempt.id, Attempt.lease).in_(held))
-        .values(due_at=now + timedelta(seconds=lease_s))
-    )
+_RENEW = b"""
+with held as (  -- what is being recorded at this moment needs no longer lease, and must not keep the others waiting
+  select attempts.id from attempts
+  join unnest(%(ids)s::text[], %(leases)s::text[]) as mine (id, lease) using (id, lease)
+  for update of attempts skip locked
+), renewed as (
+  update attempts set due_at = %(lease_until)s from held where attempts.id = held.id returning attempts.id
+)
+select count(*) as renewed from renewed
+"""
+
+
+async def renew(db: Database, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
+    """Keep the attempts in hand for another lease. Goes round the pool in which the work itself waits its turn: a busy
+    worker is not a dead one."""
+    held = [claim.attempt for claim in claims]
+    parameters = {"ids": [attempt.id for attempt in held], "leases": [attempt.lease for attempt in held]}
+    await db.one(_RENEW, {**parameters, "lease_until": now + timedelta(seconds=lease_s)})
 
 
 async def pull_in(connection: AsyncConnection, *, horizon_s: float, now: datetime) -> int:

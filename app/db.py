@@ -33,7 +33,8 @@ class SchemaBehind(ConfigurationError):
 
 class Database:
     """One pool for transactions, which single statements share in autocommit; and one of bare connections for the few
-    statements that run all the time, where SQLAlchemy would take longer than the database."""
+    statements that run all the time, where SQLAlchemy would take longer than the database, and for the one that keeps a
+    worker's leases, which must not wait for the work."""
 
     def __init__(self, url: str, *, pool_size: int = 10, prepare: bool = True) -> None:
         arguments: dict[str, Any] = {

@@ -10,10 +10,10 @@ import hmac
 import re
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO, Literal, Self
@@ -134,7 +134,12 @@ class Store:
         Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
         """
         _checked(key)
-        feed, digest, size, head = _Feed(), hashlib.sha256(), 0, b""
+        digest, size, head = hashlib.sha256(), 0, b""
+
+        def write(what: "bytes | _Feed") -> Awaitable[obstore.PutResult]:
+            return self._write(key, what, mp4.sniff(head) or content_type)
+
+        feed = _Feed(write)
         try:
             async with aclosing(_coalesced(chunks)) as pieces:
                 async for piece in pieces:
@@ -142,9 +147,7 @@ class Store:
                     size += len(piece)
                     if size > max_bytes:
                         raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
-                    if not head:
-                        head = bytes(piece[:HEAD_BYTES])
-                        feed.begin(self._write(key, feed, mp4.sniff(head) or content_type))
+                    head = head or bytes(piece[:HEAD_BYTES])
                     with _translated(key, bucket=True):
                         await feed.send(piece)
             if size == 0 or expected_size not in (None, size):
@@ -156,10 +159,10 @@ class Store:
             raise
         return StoredFile(key, size, digest.hexdigest(), head)
 
-    def _write(self, key: str, feed: "_Feed", content_type: str | None) -> "Awaitable[obstore.PutResult]":
+    def _write(self, key: str, what: "bytes | _Feed", content_type: str | None) -> "Awaitable[obstore.PutResult]":
         told = {"Content-Type": content_type} if content_type and self._root is None else None
         return obstore.put_async(
-            self._objects, key, feed, attributes=told, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            self._objects, key, what, attributes=told, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
         )
 
     async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
@@ -207,6 +210,13 @@ class Store:
             async for page in obstore.list(self._objects, folder):
                 await obstore.delete_async(self._objects, [found["path"] for found in page])
 
+    async def written_before(self, prefix: str, moment: datetime) -> list[str]:
+        """Return the keys in the folder `prefix` that are older than that."""
+        folder = _checked(prefix.rstrip("/"))
+        with _translated(prefix):
+            pages = [page async for page in obstore.list(self._objects, folder)]
+        return [found["path"] for page in pages for found in page if found["last_modified"] < moment]
+
     def local_path(self, key: str) -> Path | None:
         """Where the file is, or would be, on this machine; None for a bucket."""
         return self._root / _checked(key) if self._root is not None else None
@@ -240,11 +250,18 @@ class Store:
 
 
 class _Feed:
-    """Hands chunks to a running upload one at a time, so that a source is only ever read by the task it belongs to."""
+    """Hands chunks to an upload one at a time, so that a source is only ever read by the task it belongs to.
 
-    def __init__(self) -> None:
+    What is shorter than one part goes in one request: it is there or not, even when this process is killed. Of an
+    upload in parts the bucket keeps those that came, out of sight, until a rule of its own clears them away.
+    """
+
+    def __init__(self, write: "Callable[[bytes | _Feed], Awaitable[obstore.PutResult]]") -> None:
+        self._write = write
+        self._short = bytearray()
         self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
         self._writing: asyncio.Future[obstore.PutResult] | None = None
+        self._deaf = False
 
     def __aiter__(self) -> Self:
         return self
@@ -257,28 +274,25 @@ class _Feed:
             raise item
         return item
 
-    def begin(self, upload: "Awaitable[obstore.PutResult]") -> None:
-        self._writing = asyncio.ensure_future(upload)
-        self._writing.add_done_callback(self._ended)
-
-    def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
-        """The upload has ended: wake a sender that waits for room."""
-        _ = writing.cancelled() or writing.exception()
-        with suppress(asyncio.QueueEmpty):
-            self._queue.get_nowait()
-
-    async def send(self, item: bytes | None) -> None:
+    async def send(self, item: bytes) -> None:
         """Wait until the upload has room. Raises what it ended with."""
-        if self._writing is None or not self._writing.done():
-            await self._queue.put(item)
-        if self._writing is not None and self._writing.done():
-            self._writing.result()
+        if self._writing is None:
+            self._short += item
+            if len(self._short) < PART_BYTES:
+                return
+            item = bytes(self._short)
+            self._short.clear()
+            self._begin(self)
+        await self._put(item)
 
     async def finish(self) -> None:
-        """Wait until all is written. Raises what the upload ended with."""
-        await self.send(None)
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
+        """Wait until the file is in the store."""
+        if self._writing is None:
+            writing = self._begin(bytes(self._short))
+        else:
+            writing = self._writing
+            await self._put(None)
+        await asyncio.shield(writing)
 
     async def break_off(self, error: BaseException) -> None:
         """Make the upload abort and give it a little time to clean up."""
@@ -291,6 +305,24 @@ class _Feed:
             await asyncio.wait({self._writing}, timeout=ABORT_S)
         finally:
             self._writing.cancel()
+
+    def _begin(self, what: "bytes | _Feed") -> "asyncio.Future[obstore.PutResult]":
+        self._writing = asyncio.ensure_future(self._write(what))
+        self._writing.add_done_callback(self._ended)
+        return self._writing
+
+    def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
+        """Wake a sender that waits for room."""
+        self._deaf = True
+        _ = writing.cancelled() or writing.exception()
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+
+    async def _put(self, item: bytes | None) -> None:
+        if not self._deaf:
+            await self._queue.put(item)
+        if self._deaf and self._writing is not None:
+            self._writing.result()
 
 
 async def probe(store: Store, key: str, size: int) -> mp4.Film | None:

@@ -126,6 +126,7 @@ class Steps:
             case S.running:
                 await self._poll(claim)
             case _ if ended:
+                await self._store.delete_prefix(claim.folder)
                 await self._record(
                     lambda s: jobs.ended_late(s, claim, S.succeeded, note="finished upstream", now=self._clock())
                 )
@@ -350,10 +351,11 @@ class Steps:
         """Bring the finished file into our store."""
         provider = self._provider_of(claim)
         # The lease is part of the key: whoever lost it may delete what it stored, and never another worker's file.
-        key = f"videos/{claim.video.id}/{claim.attempt.id}-{(claim.attempt.lease or '')[-10:]}.mp4"
+        key = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}.mp4"
         try:
             if provider is None:
                 raise self._not_configured(claim)
+            await self._store.delete_prefix(claim.folder)  # of a worker that died before it could say what it stored
             output = await self._transfer(claim, provider, key)
         except errors.UpstreamFailed as error:
             await self._fail(claim, error.code, error.message, error.body)

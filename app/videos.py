@@ -1,6 +1,6 @@
 """Reading videos, and removing what has expired or was deleted. Never: a status; that is the business of `jobs.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -99,6 +99,13 @@ async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
     if gone:
         await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
     return gone
+
+
+async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str]) -> set[str]:
+    """Those of these videos whose uploads may still be sent to an upstream."""
+    live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
+    query = sa.select(Video.id).where(Video.id.in_(video_ids), sa.or_(Video.ended_at.is_(None), live))
+    return set(await connection.scalars(query))
 
 
 async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:

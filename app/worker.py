@@ -5,6 +5,7 @@ lease ends.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ from app.telemetry import log
 from app.video import AttemptState as S
 
 PURGE_BATCH = 100
+UPLOAD_LEFT_S = 3_600
+"""How old an upload is before it is asked whether anybody needs it: older than any request that is still coming in."""
 
 
 class Worker:
@@ -49,6 +52,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
+        self._full: set[str] = set()
+        """Providers for which there was no room for another submit the last time."""
         self._away = False
         """Whether the database could not be reached the last time."""
         self._purge_due = clock()
@@ -57,6 +62,7 @@ class Worker:
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
             for name, provider in providers.items()
         }
+        self._connections = {name: provider.config.connections for name, provider in providers.items()}
         self._limits = {
             name: provider.config.concurrency
             for name, provider in providers.items()
@@ -133,12 +139,14 @@ class Worker:
             polls=max(0, limit - polls),
             stores=max(0, self._settings.worker_stores - stores),
         )
+        rooms = self._rooms()
         async with self._db.transaction() if self._limits else self._db.reading() as connection:
             claimed = await claims.claim(
                 connection,
                 slots,
                 pins=self._pins,
                 limits=self._limits,
+                rooms=rooms,
                 lease_s=self._settings.lease_s,
                 now=self._clock(),
             )
@@ -147,6 +155,8 @@ class Worker:
             taken.count(state) == slot
             for state, slot in ((S.pending, slots.submits), (S.running, slots.polls), (S.storing, slots.stores))
         )
+        begun = Counter(claim.attempt.provider for claim in claimed if claim.was is S.pending)
+        self._full = {name for name, room in rooms.items() if begun[name] >= room}
         for batch in self._steps.batches(claimed):
             task = asyncio.create_task(self._steps.run(batch))
             self._tasks[task] = batch
@@ -156,9 +166,16 @@ class Worker:
     def _in_hand(self) -> list[Claim]:
         return [claim for batch in self._tasks.values() for claim in batch]
 
+    def _rooms(self) -> dict[str, int]:
+        """How many more submits there are connections for, by provider."""
+        held = Counter(claim.attempt.provider for claim in self._in_hand() if claim.was in (S.pending, S.submitting))
+        return {name: max(0, connections - held[name]) for name, connections in self._connections.items()}
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
-        if self._saturated and len(self._tasks) <= self._settings.worker_concurrency // 2:
+        half = self._saturated and len(self._tasks) <= self._settings.worker_concurrency // 2
+        rooms = self._rooms() if self._full else {}
+        if half or any(rooms[name] > self._connections[name] // 2 for name in self._full):
             self._wake.set()
 
     async def _heartbeat(self) -> None:
@@ -170,8 +187,7 @@ class Worker:
 
     async def _renew(self) -> None:
         if self._tasks:
-            async with self._db.reading() as connection:
-                await claims.renew(connection, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
+            await claims.renew(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
         """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the
@@ -237,3 +253,16 @@ class Worker:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
                 await self._store.delete_prefix(f"videos/{video_id}/")
                 await self._store.delete_prefix(f"uploads/{video_id}/")
+        await self._purge_uploads()
+
+    async def _purge_uploads(self) -> None:
+        """Delete what was left by a server that died before it wrote the job, a worker that died once a job had ended,
+        and a job that was cancelled."""
+        old = await self._store.written_before("uploads/", self._clock() - timedelta(seconds=UPLOAD_LEFT_S))
+        left = {key.split("/")[1] for key in old}
+        if left:
+            async with self._db.reading() as connection:
+                left -= await videos.needing_uploads(connection, left)
+        for video_id in left:
+            await self._store.delete_prefix(f"uploads/{video_id}/")
+            log.info("uploads that nobody needs deleted", video=video_id)

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+from fakes.server import KEY
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ class Child:
     process: Process
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+    """Called with each line as it comes."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _readers: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -75,6 +78,8 @@ class Child:
     async def _read(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
         async for line in stream:
             lines.append(line.decode().rstrip("\n"))
+            for listener in self.listeners:
+                listener(lines[-1])
             async with self._news:
                 self._news.notify_all()
         async with self._news:
@@ -90,11 +95,23 @@ class Child:
 
 
 @asynccontextmanager
-async def running(*arguments: str, cwd: Path, **settings: Any) -> AsyncIterator[Child]:
+async def running(
+    *arguments: str,
+    cwd: Path,
+    command: Sequence[str] = CLI,
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Child]:
     """Start `video-gateway ARGUMENTS` with these settings, `data_dir=...` for GATEWAY_DATA_DIR; gone afterwards."""
     values = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()} | _bytecode()
     process = await asyncio.create_subprocess_exec(
-        *CLI, *arguments, cwd=cwd, env={**os.environ, **values}, stdout=PIPE, stderr=PIPE, start_new_session=True
+        *command,
+        *arguments,
+        cwd=cwd,
+        env={**os.environ, **(environment or {}), **values},
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
     )
     child = Child(process)
     child.follow()
@@ -122,6 +139,12 @@ async def ran(*arguments: str, cwd: Path, code: int = 0, **settings: Any) -> Chi
     async with running(*arguments, cwd=cwd, **settings) as child:
         assert await child.end() == code, child.printed
     return child
+
+
+def provider(url: str, *, called: str = "up", **more: Any) -> dict[str, Any]:
+    """An OpenAI-shaped upstream as a child process is told of it."""
+    values = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, **more}
+    return {f"providers__{called}__{name}": value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -171,9 +194,9 @@ async def served(*arguments: str, cwd: Path, **settings: Any) -> AsyncIterator[S
         yield Served(child, url, key)
 
 
-async def until(look: Callable[[], Awaitable[T | None]]) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], *, patience_s: float = PATIENCE_S) -> T:
     """Ask again and again, with a pause that only saves work, until there is an answer."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while (found := await look()) is None:  # noqa: ASYNC110  # another process has no event to give
             await asyncio.sleep(0.05)
     return found

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, closed_port, serve
+from processes import until
 
-from app import videos
+from app import ids, videos
 
 pytestmark = pytest.mark.anyio
 
@@ -695,6 +698,51 @@ async def test_uploads_go_when_the_video_has_ended(gateway: Running) -> None:
     assert await gateway.gateway.store.stat(key) is None
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_file_that_a_killed_worker_stored_and_never_told_of_goes(
+    gateway: Running, fake: FakeOpenAI, cancelled: bool
+) -> None:
+    video = await gateway.create(model="up/sora-2")
+    fake.script("content", Answer(503))
+    fake.polls_until_working = fake.polls_until_done = 0
+    await gateway.worker.run_once()
+    gateway.clock.advance(20)
+    await gateway.worker.run_once()
+    (attempt,) = await gateway.attempts(video["id"])
+    assert attempt.state == "storing"
+    left = f"videos/{video['id']}/{attempt.id}/0123456789.mp4"
+    await gateway.gateway.store.put(left, pieces(fake.file), max_bytes=2**20)
+    if cancelled:
+        await gateway.client.delete(f"/v1/videos/{video['id']}")
+    gateway.clock.advance(20)
+    await gateway.worker.run_once()
+    assert (await gateway.get(video["id"]))["status"] == ("failed" if cancelled else "completed")
+    keys = await gateway.gateway.store.written_before("videos/", gateway.clock())
+    assert keys == await stored_keys(gateway, video["id"])
+    assert len(keys) == (0 if cancelled else 1)
+
+
+async def test_uploads_that_nobody_needs_are_purged(gateway: Running, fake: FakeOpenAI) -> None:
+    """Of a job that was cancelled, and of one that a killed server never wrote down; not those that wait to be sent."""
+    fake.script("submit", *[Answer(429)] * 100)
+    png = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    kept, cancelled = [
+        (await gateway.client.post("/v1/videos", data=fields, files={"input_reference": ("a.png", png)})).json()["id"]
+        for fields in [{"prompt": "p", "model": "up/sora-2"}] * 2
+    ]
+    lost, store = ids.new("video"), gateway.gateway.store
+    await store.put(f"uploads/{lost}/0", pieces(png), max_bytes=100)
+    await gateway.client.delete(f"/v1/videos/{cancelled}")
+    for minutes, expected in ((59, {kept, cancelled, lost}), (2, {kept})):
+        gateway.clock.advance(minutes * 60)
+        await gateway.worker.purge()
+        assert {video for video in (kept, cancelled, lost) if await store.stat(f"uploads/{video}/0")} == expected
+
+
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 async def test_each_round_of_refusals_waits_longer(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
@@ -706,6 +754,49 @@ async def test_each_round_of_refusals_waits_longer(
             await gateway.worker.run_once()
             gateway.clock.advance(1)
         assert len(await gateway.attempts(video["id"])) < 25
+
+
+async def test_what_cannot_be_sent_at_once_stays_pending(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    """What a killed worker had taken to be sent is lost, sent or not."""
+    hangs = [Hang(), Hang()]
+    fake.script("submit", *hangs)
+    async with start_gateway(providers={"up": provider(upstream, connections=2)}) as gateway:
+        videos = [await gateway.create(model="up/sora-2") for _ in range(5)]
+        working = asyncio.create_task(gateway.worker.run_once())
+        for hang in hangs:
+            await hang.reached.wait()
+        states = [attempt.state for video in videos for attempt in await gateway.attempts(video["id"])]
+        assert states == ["submitting"] * 2 + ["pending"] * 3
+        for hang in hangs:
+            hang.release.set()
+        await working
+    assert len(fake.submits) == 5
+
+
+async def test_a_busy_worker_keeps_its_leases(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, database_url: str
+) -> None:
+    """The heartbeat does not wait for the connections that the work is waiting for."""
+    hang = Hang()
+    fake.script("submit", hang)
+    providers = {"up": provider(upstream)}
+    async with start_gateway(providers=providers, lease_s=5, database_pool_size=1) as gateway:
+        await gateway.create(model="up/sora-2")
+        working = asyncio.create_task(gateway.worker.run())
+        await hang.reached.wait()
+        async with gateway.gateway.db.reading(), await psycopg.AsyncConnection.connect(database_url) as other:
+            gateway.clock.advance(4)
+
+            async def look() -> tuple[int] | None:
+                later = gateway.clock() + timedelta(seconds=4)
+                return await (await other.execute("select 1 from attempts where due_at > %s", (later,))).fetchone()
+
+            await until(look)
+        hang.release.set()
+        gateway.worker.stop()
+        await working
 
 
 async def stored_keys(gateway: Running, video_id: str) -> list[str]:

@@ -21,8 +21,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Hang, serve
-from processes import PATIENCE_S, Child, Served, postgres_of, ran, running, served, until
+from fakes.server import Hang, serve
+from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send
 
 from app import db
@@ -246,12 +246,6 @@ class Turnstile:
             self.reached[verb].set()
             await self.held[verb].wait()
         await self.fake(scope, receive, send)
-
-
-def provider(url: str, **more: str) -> dict[str, Any]:
-    """The fake as a child process is told of it."""
-    values = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, **more}
-    return {f"providers__up__{name}": value for name, value in values.items()}
 
 
 async def states(gateway: Running, *video_ids: str) -> list[S]:

@@ -203,7 +203,7 @@ async def plan_of_a_claim(url: str) -> dict[str, Any]:
 
     async with engine.connect() as connection:
         slots = claims.Slots(submits=100, polls=100, stores=8)
-        claimed = await claims.claim(connection, slots, pins={}, limits={}, lease_s=60, now=NOW)
+        claimed = await claims.claim(connection, slots, pins={}, limits={}, rooms={}, lease_s=60, now=NOW)
         assert len(claimed) == 60
         await connection.rollback()
         ((statement, parameters),) = said

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -65,7 +65,11 @@ class Receiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        self.received.append(Received(request.url.path, dict(request.headers), await request.body()))
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # killed while it was sending
+            return
+        self.received.append(Received(request.url.path, dict(request.headers), body))
         async with self._news:
             self._news.notify_all()
         fault = self._script.popleft() if self._script else self.always

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import imageio_ffmpeg
 import uvicorn
 from starlette.datastructures import UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
@@ -314,7 +314,10 @@ class Fake:
     # How it runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = await _read(Request(scope, receive))
+        try:
+            call = await _read(Request(scope, receive))
+        except ClientDisconnect:  # killed while it was sending
+            return
         verb, subject = self.route(call.method, call.path)
         self.calls[verb].append(call)
         fault = self._script[verb].popleft() if self._script[verb] else None
