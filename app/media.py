@@ -136,7 +136,7 @@ class Store:
         _checked(key)
         digest, size, head = hashlib.sha256(), 0, b""
 
-        def write(what: "bytes | _Feed") -> Awaitable[obstore.PutResult]:
+        def write(what: "bytes | _Feed") -> "Awaitable[obstore.PutResult]":
             return self._write(key, what, mp4.sniff(head) or content_type)
 
         feed = _Feed(write)
