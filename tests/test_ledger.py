@@ -482,6 +482,22 @@ async def test_a_budget_set_later_counts_what_was_spent_this_month(operator: Ope
     assert (await asked(operator, key)).status_code == 402
 
 
+async def test_a_project_that_goes_by_the_id_of_its_key_is_counted_apart(operator: Operator, database_url: str) -> None:
+    """Before there were projects, a key with no owner named was its own; those were made projects as they were."""
+    key = await operator.key()
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        project = "insert into projects (id, name, billing, created_at) values (%s, 'old', 'postpaid', now())"
+        await connection.execute(project, (key["id"],))
+        await connection.execute("update keys set owner = id where id = %s", (key["id"],))
+    await operator.ask("PATCH", f"keys/{key['id']}", monthly_budget_usd=0.8)
+    await operator.ask("PATCH", f"projects/{key['id']}", monthly_budget_usd=2)
+    other = await operator.key(project=key["id"])
+    assert (await asked(operator, other)).status_code == 202
+    answers = [(await asked(operator, key)).status_code for _ in range(3)]
+    assert answers == [202, 202, 402]
+    assert (await operator.ask("GET", f"projects/{key['id']}"))["available_usd"] == 0.8
+
+
 async def test_a_budget_starts_anew_with_the_month_and_settles_in_the_old_one(opened: Open, fake: FakeOpenAI) -> None:
     async with opened(job_deadline_s=100 * 86_400) as operator:
         operator.gateway.clock.now = datetime(2026, 11, 30, 23, 59, tzinfo=UTC)
