@@ -25,7 +25,7 @@ from app.moves import move
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Failure, Output, Progress, Settlement, Status, Submission
+from app.video import Failure, Operation, Output, Progress, Settlement, Status, Submission
 
 MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
@@ -362,8 +362,11 @@ async def _locked(session: AsyncSession, video_id: str) -> Video | None:
 
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
-    """Settle an output by its real length, or by the one asked for where that could not be read."""
-    seconds = made_s if made_s is not None else video.request.get("seconds")
+    """Settle an output by its real length, or where that could not be read by what was asked or else held for. An
+    extension by what was asked for: its file has the film that it goes on from, too."""
+    asked = video.request.get("seconds") or prices.held_seconds(video.prices, video.hold_micros)
+    longer = video.request.get("operation") == Operation.extend and asked is not None
+    seconds = asked if made_s is None or longer else made_s
     cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
     await usage.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 

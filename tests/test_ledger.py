@@ -153,6 +153,31 @@ async def test_a_late_success_is_settled(opened: Open, fake: FakeOpenAI) -> None
         assert (found["status"], found["settlement"], found["cost_micros"]) == ("failed", "settled", HELD)
 
 
+async def test_a_late_success_of_a_request_without_a_length_is_charged_as_it_was_held(opened: Open) -> None:
+    """With several routes nobody knows at create which of their own lengths it will be."""
+    providers = {"sandbox": {"kind": "sandbox"}}
+    prices = {"sandbox/testcard": PRICE, "sandbox/slow": PRICE / 2}
+    models = {"card": {"routes": ["sandbox/testcard", "sandbox/slow"]}}
+    async with opened(providers=providers, prices=prices, models=models) as operator:
+        video_id = str((await operator.gateway.create(model="card"))["id"])
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(5)
+        await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+        await operator.gateway.worker.run_once()
+        assert await operator.ledger(video_id) == [("reserve", -HELD), ("settle", 0)]
+        assert (await shown(operator, video_id))["cost_micros"] == HELD
+
+
+async def test_an_extension_is_charged_by_what_it_adds(operator: Operator, fake: FakeOpenAI) -> None:
+    """Its file has the film that it goes on from, too; that one is paid for."""
+    source = await create(operator)
+    await operator.gateway.finish(source)
+    body = {"video": {"id": source}, "prompt": "on", "seconds": "0.2"}
+    extended = await operator.gateway.client.post("/v1/videos/extensions", json=body)
+    video = await operator.gateway.finish(extended.json()["id"])
+    assert (video["status"], video["cost_estimate"], video["cost"]) == ("completed", 0.02, 0.02)
+
+
 async def test_fail_over_keeps_one_hold_and_charges_where_it_was_made(opened: Open, fake: FakeOpenAI) -> None:
     """What is held is the most that any route may cost; what is charged is the price of the one that made it."""
     prices = {"up/sora-2": PRICE, "spare/sora-2": 0.3}
