@@ -326,6 +326,41 @@ async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI
         assert (await shown(operator, video_id))["settlement"] == "settled"
 
 
+async def test_of_two_tasks_for_one_output_both_are_charged_and_one_is_shown(opened: Open, fake: FakeOpenAI) -> None:
+    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    async with opened(models=models) as operator:
+        fake.polls_until_done = 10_000
+        fake.script("submit", Reset())
+        video_id = await create(operator, model="film", n=2)
+        await operator.gateway.worker.run_once()
+        (repair,) = (await operator.ask("GET", "repairs"))["data"]
+        attempts = await operator.gateway.attempts(video_id)
+        (first,) = (attempt for attempt in attempts if attempt.id == repair["id"])
+        (second,) = (a for a in attempts if a.output_index == first.output_index and a is not first)
+        (free,) = fake.jobs.keys() - {attempt.upstream_ref for attempt in attempts}
+        decision: dict[str, Any] = {"action": "find", "upstream_ref": free}
+        refused = await operator.ask("POST", f"repairs/{first.id}", status=409, **decision)
+        assert "another task for this output is under way" in refused["error"]["message"]
+        fake.finish(str(second.upstream_ref))
+        operator.gateway.clock.advance(20)
+        await operator.gateway.worker.run_once()
+        await operator.ask("POST", f"repairs/{first.id}", **decision)
+        for ref in fake.jobs:
+            fake.finish(ref)
+        video = await operator.gateway.finish(video_id)
+        assert (video["status"], video["cost"], "warnings" in video) == ("completed", 0.075, False)
+        assert [output["index"] for output in (await shown(operator, video_id))["outputs"]] == [0, 1]
+
+
+async def test_the_task_of_another_job_is_not_found(operator: Operator, fake: FakeOpenAI) -> None:
+    other = await create(operator)
+    await operator.gateway.worker.run_once()
+    await lost(operator, fake)
+    (repair,) = (await operator.ask("GET", "repairs"))["data"]
+    refused = await operator.ask("POST", f"repairs/{repair['id']}", status=409, action="find", upstream_ref="video_1")
+    assert f"the task 'video_1' makes the video {other}" in refused["error"]["message"]
+
+
 async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: FakeOpenAI, database_url: str) -> None:
     video_id = await lost(operator, fake)
     assert (await operator.gateway.client.delete(f"/v1/videos/{video_id}")).json()["deleted"]
