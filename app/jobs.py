@@ -25,7 +25,7 @@ from app.moves import move
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Failure, Output, Progress, Settlement, Status, Submission
+from app.video import Failure, Operation, Output, Progress, Settlement, Status, Submission
 
 MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
@@ -100,12 +100,7 @@ async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any], no
     """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
     was sent in its place, when its name is kept for the operator."""
     lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
-    another = sa.exists().where(
-        Attempt.video_id == claim.video.id,
-        Attempt.output_index == claim.attempt.output_index,
-        Attempt.state.in_(LIVE),
-    )
-    if await session.scalar(sa.select(another)):
+    if await _is_being_made(session, claim.attempt):
         await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
     elif await _resume(session, claim.video.id, claim.attempt.id, values, now):
         log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
@@ -229,8 +224,8 @@ async def stored(
     expires_at: datetime | None,
     now: datetime,
 ) -> Video | None:
-    """The file is in our store. Returns the video once all its outputs have ended; None also when the video ended
-    without this file, which is then nobody's."""
+    """The file is in our store. Returns the video, None when that ended before; a file that is not among its outputs
+    then is nobody's."""
     video = await _locked(session, claim.video.id)
     if not await move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
         ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
@@ -240,10 +235,11 @@ async def stored(
     await _charge(session, claim, video, output["duration_s"], now)
     if video.status.ended:
         return None
-    video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
-    video.expires_at = expires_at
-    video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
-    await session.flush()
+    if all(other["index"] != output["index"] for other in video.outputs):  # else a second task of it has made it, too
+        video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
+        video.expires_at = expires_at
+        video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
+        await session.flush()
     return await _end_if_over(session, claim.video.id, now) or video
 
 
@@ -311,14 +307,15 @@ async def found(
     video: Video,
     attempt: Attempt,
     *,
-    upstream_ref: str,
-    credential: str,
+    pins: dict[str, str],
     deadline_at: datetime,
     now: datetime,
 ) -> None:
-    """An operator has found the task of a lost attempt: it is gone on with, and settled when it ends; a job that failed
-    by it runs again."""
-    values = {"upstream_ref": upstream_ref, "credential": credential, "due_at": now, "accepted_at": now}
+    """An operator has found the task of a lost attempt, by the name and at the place that `pins` say: it is gone on
+    with, and settled when it ends; a job that failed by it runs again. Raises `Conflict`."""
+    if await _is_being_made(session, attempt):
+        raise errors.Conflict("another task for this output is under way; decide once that has ended")
+    values = {**pins, "due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
     if not await _resume(session, video.id, attempt.id, values, now):
         raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
     if _may_run_again(video):
@@ -334,13 +331,17 @@ async def resubmitted(
     """
     if video.status.ended and not _may_run_again(video):
         raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
-    ours = sa.select(Attempt.id).where(Attempt.video_id == video.id, Attempt.output_index == attempt.output_index)
-    if await session.scalar(ours.where(Attempt.state.in_(LIVE)).limit(1)):
+    if await _is_being_made(session, attempt):
         raise errors.Conflict("this output is being made already; decide on fail or find")
     if video.status.ended:
         await _reopen(session, video, Status.queued, deadline_at, now)
     await _add_attempt(session, video, attempt, attempt.route_index, now)
     await usage.move(session, attempt)
+
+
+async def _is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
+    same = (Attempt.video_id == attempt.video_id, Attempt.output_index == attempt.output_index)
+    return bool(await session.scalar(sa.select(sa.exists().where(*same, Attempt.state.in_(LIVE)))))
 
 
 def _may_run_again(video: Video) -> bool:
@@ -362,8 +363,11 @@ async def _locked(session: AsyncSession, video_id: str) -> Video | None:
 
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
-    """Settle an output by its real length, or by the one asked for where that could not be read."""
-    seconds = made_s if made_s is not None else video.request.get("seconds")
+    """Settle an output by its real length, or where that could not be read by what was asked or else held for. An
+    extension by what was asked for: its file has the film that it goes on from, too."""
+    asked = video.request.get("seconds") or prices.held_seconds(video.prices, video.hold_micros)
+    longer = video.request.get("operation") == Operation.extend and asked is not None
+    seconds = asked if made_s is None or longer else made_s
     cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
     await usage.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 

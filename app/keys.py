@@ -182,9 +182,10 @@ class Authenticator:
         possible = hashed in self._static or is_well_formed(key)  # a mistyped key costs no query
         return self._accepted(await self._caller(hashed) if possible else None)
 
-    async def check(self, caller: Caller) -> None:
-        """Raises `AuthenticationFailed` when the key of a caller, who has been waiting, is no longer valid."""
-        self._accepted(await self._caller(caller.key_hash))
+    async def check(self, caller: Caller) -> Caller:
+        """The caller as they are by now, after waiting or sending a long body. Raises `AuthenticationFailed` when their
+        key is no longer valid."""
+        return self._accepted(await self._caller(caller.key_hash))
 
     def _accepted(self, caller: Caller | None) -> Caller:
         if caller is None:

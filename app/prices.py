@@ -127,3 +127,9 @@ def cost(prices: Sequence[int | None], route_index: int, seconds: float | None) 
     if per_second == 0:
         return 0
     return charge(seconds, per_second) if seconds is not None and per_second is not None else None
+
+
+def held_seconds(prices: Sequence[int | None], hold_micros: int | None) -> float | None:
+    """The length that is held for, where a request names none: what the dearest route makes for it."""
+    dearest = max((per_second for per_second in prices if per_second), default=None)
+    return hold_micros / dearest if hold_micros and dearest else None

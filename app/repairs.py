@@ -61,7 +61,8 @@ async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
     """Go on with a task that is there after all. Its name is the operator's, from the vendor's console, else the one
     that a late answer brought; the upstream is asked whether it knows it.
 
-    Raises `NotFound`, `InvalidRequest` for a name the upstream does not know, `UpstreamError` when it cannot be asked.
+    Raises `NotFound`, `InvalidRequest` for a name the upstream does not know, `UpstreamError` when it cannot be asked,
+    `Conflict` for the task of another attempt.
     """
     async with bench.db.reading() as connection:
         attempt, video = _only(await listed(connection, attempt_id=attempt_id), attempt_id)
@@ -76,6 +77,11 @@ async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
     provider = bench.providers.get(attempt.provider)
     if provider is None:
         raise errors.InvalidRequest(f"the provider {attempt.provider} is not configured here; it cannot be asked")
+    async with bench.db.reading() as connection:
+        same = (Attempt.provider == attempt.provider, Attempt.upstream_ref == ref, Attempt.id != attempt.id)
+        other = await connection.scalar(sa.select(Attempt.video_id).where(*same).limit(1))
+    if other is not None:
+        raise errors.Conflict(f"the task {ref!r:.120} makes the video {other}; this attempt has another one")
     attempt.upstream_ref = ref
     claim = Claim(attempt, video, AttemptState.lost)
     now = bench.clock()
@@ -88,9 +94,8 @@ async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
     deadline_at = now + timedelta(seconds=bench.settings.job_deadline_s)
     async with bench.db.transaction() as session:
         locked = await _locked(session, attempt_id)
-        await jobs.found(
-            session, *locked, upstream_ref=ref, credential=provider.fingerprint, deadline_at=deadline_at, now=now
-        )
+        pins = {"upstream_ref": ref, "base_url": provider.config.base_url, "credential": provider.fingerprint}
+        await jobs.found(session, *locked, pins=pins, deadline_at=deadline_at, now=now)
     log.warning("an operator found a lost task", attempt=attempt_id, upstream_ref=ref)
 
 

@@ -379,8 +379,8 @@ class Steps:
             await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
             return
         video = await self._store_output(claim, output)
-        if video is None:
-            log.warning("the video ended without this file", key=key)
+        if video is None or all(kept["key"] != key for kept in video.outputs):
+            log.warning("the video has no use for this file", key=key)
             await self._store.delete([key])
 
     async def _store_output(self, claim: Claim, output: dict[str, Any]) -> Video | None:

@@ -350,7 +350,7 @@ class Meter(Base):
     __tablename__ = "meters"
 
     subject: Mapped[str] = mapped_column(primary_key=True)
-    """The id of the key or the project."""
+    """The id of the key, or of the project after `project:`; those of old installations have the ids of keys."""
     month: Mapped[date] = mapped_column(primary_key=True)
     """The first of it; 0001-01-01 for the balance of a prepaid project, which has no month."""
     spent_micros: Mapped[int] = mapped_column(BigInteger)

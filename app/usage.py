@@ -187,7 +187,7 @@ async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, 
     """Set what a key may spend in a month; what it has spent already counts. None: as much as it likes."""
     key.monthly_budget_micros = budget_micros
     if budget_micros is not None:
-        await _start_meters(session, LedgerEntry.key_id, key.id, prepaid=False, now=now)
+        await _start_meters(session, LedgerEntry.key_id == key.id, key.id, prepaid=False, now=now)
 
 
 async def limit_project(
@@ -196,11 +196,12 @@ async def limit_project(
     """Set how a project pays and what it may spend in a month; what it has spent already counts."""
     project.monthly_budget_micros, project.billing = budget_micros, billing
     if budget_micros is not None or billing is Billing.prepaid:
-        await _start_meters(session, LedgerEntry.owner, project.id, prepaid=billing is Billing.prepaid, now=now)
+        whose, subject = LedgerEntry.owner == project.id, f"project:{project.id}"
+        await _start_meters(session, whose, subject, prepaid=billing is Billing.prepaid, now=now)
 
 
 async def _start_meters(
-    session: AsyncSession, column: sa.orm.InstrumentedAttribute[Any], subject: str, *, prepaid: bool, now: datetime
+    session: AsyncSession, whose: sa.ColumnElement[bool], subject: str, *, prepaid: bool, now: datetime
 ) -> None:
     """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
     transaction ends, so that nothing falls between the sum and the triggers."""
@@ -209,7 +210,6 @@ async def _start_meters(
     this_month = day_of(now).replace(day=1)
     month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
     spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
-    whose = column == subject
     found = await session.execute(
         sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, month >= this_month).group_by(month)
     )
@@ -234,8 +234,9 @@ select project.billing, balance.spent_micros as balance_spent, project.monthly_b
   coalesce(key_month.spent_micros, 0) as key_spent
 from projects as project
 left join keys on keys.id = %(key_id)s
-left join meters as balance on balance.subject = project.id and balance.month = '0001-01-01'
-left join meters as project_month on project_month.subject = project.id and project_month.month = %(month)s
+left join meters as balance on balance.subject = 'project:' || project.id and balance.month = '0001-01-01'
+left join meters as project_month on project_month.subject = 'project:' || project.id
+  and project_month.month = %(month)s
 left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
 where project.id = %(owner)s
 """

@@ -211,6 +211,30 @@ async def test_a_revoked_key_waits_no_longer(operator: Operator) -> None:
     assert bell.waiters == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/generations", "/v1/videos/characters"])
+async def test_a_body_that_takes_longer_than_its_key_makes_nothing(operator: Operator, path: str) -> None:
+    key = await operator.key()
+    begun, revoked = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        yield b'{"prompt": "x", "name": "x", "video": "https://films.example/1.mp4", '
+        await revoked.wait()
+        yield b'"model": "sandbox/testcard"}'
+
+    async with operator.user(key) as client:
+        headers = {"content-type": "application/json"}
+        sending = asyncio.create_task(client.post(path, content=body(), headers=headers))
+        await begun.wait()
+        await until(lambda: bool(operator.gateway.gateway.authenticator._known))
+        await operator.ask("DELETE", f"keys/{key['id']}")
+        await until_status(operator.gateway, key["key"], 401)
+        revoked.set()
+        refused = await sending
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert (await operator.usage()) == []
+
+
 async def test_a_key_may_hold_so_many_requests(start_gateway: StartGateway) -> None:
     async with start_gateway(max_waiting=2) as gateway:
         video = await gateway.create()

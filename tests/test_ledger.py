@@ -155,6 +155,31 @@ async def test_a_late_success_is_settled(opened: Open, fake: FakeOpenAI) -> None
         assert (found["status"], found["settlement"], found["cost_micros"]) == ("failed", "settled", HELD)
 
 
+async def test_a_late_success_of_a_request_without_a_length_is_charged_as_it_was_held(opened: Open) -> None:
+    """With several routes nobody knows at create which of their own lengths it will be."""
+    providers = {"sandbox": {"kind": "sandbox"}}
+    prices = {"sandbox/testcard": PRICE, "sandbox/slow": PRICE / 2}
+    models = {"card": {"routes": ["sandbox/testcard", "sandbox/slow"]}}
+    async with opened(providers=providers, prices=prices, models=models) as operator:
+        video_id = str((await operator.gateway.create(model="card"))["id"])
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(5)
+        await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+        await operator.gateway.worker.run_once()
+        assert await operator.ledger(video_id) == [("reserve", -HELD), ("settle", 0)]
+        assert (await shown(operator, video_id))["cost_micros"] == HELD
+
+
+async def test_an_extension_is_charged_by_what_it_adds(operator: Operator, fake: FakeOpenAI) -> None:
+    """Its file has the film that it goes on from, too; that one is paid for."""
+    source = await create(operator)
+    await operator.gateway.finish(source)
+    body = {"video": {"id": source}, "prompt": "on", "seconds": "0.2"}
+    extended = await operator.gateway.client.post("/v1/videos/extensions", json=body)
+    video = await operator.gateway.finish(extended.json()["id"])
+    assert (video["status"], video["cost_estimate"], video["cost"]) == ("completed", 0.02, 0.02)
+
+
 async def test_fail_over_keeps_one_hold_and_charges_where_it_was_made(opened: Open, fake: FakeOpenAI) -> None:
     """What is held is the most that any route may cost; what is charged is the price of the one that made it."""
     prices = {"up/sora-2": PRICE, "spare/sora-2": 0.3}
@@ -319,6 +344,41 @@ async def test_after_a_restore_nothing_is_paid_for_twice(opened: Open, fake: Fak
         await operator.ask("POST", f"repairs/{repair['id']}", action="resubmit")
         assert (await operator.gateway.finish(video_id))["status"] == "completed"
         assert await operator.ledger(video_id) == [("reserve", -HELD), ("settle", HELD - COST)]
+
+
+async def test_of_two_tasks_for_one_output_both_are_charged_and_one_is_shown(opened: Open, fake: FakeOpenAI) -> None:
+    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    async with opened(models=models) as operator:
+        fake.polls_until_done = 10_000
+        fake.script("submit", Reset())
+        video_id = await create(operator, model="film", n=2)
+        await operator.gateway.worker.run_once()
+        (repair,) = (await operator.ask("GET", "repairs"))["data"]
+        attempts = await operator.gateway.attempts(video_id)
+        (first,) = (attempt for attempt in attempts if attempt.id == repair["id"])
+        (second,) = (a for a in attempts if a.output_index == first.output_index and a is not first)
+        (free,) = fake.jobs.keys() - {attempt.upstream_ref for attempt in attempts}
+        decision: dict[str, Any] = {"action": "find", "upstream_ref": free}
+        refused = await operator.ask("POST", f"repairs/{first.id}", status=409, **decision)
+        assert "another task for this output is under way" in refused["error"]["message"]
+        fake.finish(str(second.upstream_ref))
+        operator.gateway.clock.advance(20)
+        await operator.gateway.worker.run_once()
+        await operator.ask("POST", f"repairs/{first.id}", **decision)
+        for ref in fake.jobs:
+            fake.finish(ref)
+        video = await operator.gateway.finish(video_id)
+        assert (video["status"], video["cost"], "warnings" in video) == ("completed", 0.075, False)
+        assert [output["index"] for output in (await shown(operator, video_id))["outputs"]] == [0, 1]
+
+
+async def test_the_task_of_another_job_is_not_found(operator: Operator, fake: FakeOpenAI) -> None:
+    other = await create(operator)
+    await operator.gateway.worker.run_once()
+    await lost(operator, fake)
+    (repair,) = (await operator.ask("GET", "repairs"))["data"]
+    refused = await operator.ask("POST", f"repairs/{repair['id']}", status=409, action="find", upstream_ref="video_1")
+    assert f"the task 'video_1' makes the video {other}" in refused["error"]["message"]
 
 
 async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: FakeOpenAI, database_url: str) -> None:
@@ -500,6 +560,22 @@ async def test_a_budget_set_later_counts_what_was_spent_this_month(operator: Ope
     async with operator.user(key) as client:
         assert (await client.get("/v1/balance")).json()["available"]["amount"] == 0.1
     assert (await asked(operator, key)).status_code == 402
+
+
+async def test_a_project_that_goes_by_the_id_of_its_key_is_counted_apart(operator: Operator, database_url: str) -> None:
+    """Before there were projects, a key with no owner named was its own; those were made projects as they were."""
+    key = await operator.key()
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        project = "insert into projects (id, name, billing, created_at) values (%s, 'old', 'postpaid', now())"
+        await connection.execute(project, (key["id"],))
+        await connection.execute("update keys set owner = id where id = %s", (key["id"],))
+    await operator.ask("PATCH", f"keys/{key['id']}", monthly_budget_usd=0.8)
+    await operator.ask("PATCH", f"projects/{key['id']}", monthly_budget_usd=2)
+    other = await operator.key(project=key["id"])
+    assert (await asked(operator, other)).status_code == 202
+    answers = [(await asked(operator, key)).status_code for _ in range(3)]
+    assert answers == [202, 202, 402]
+    assert (await operator.ask("GET", f"projects/{key['id']}"))["available_usd"] == 0.8
 
 
 async def test_a_budget_starts_anew_with_the_month_and_settles_in_the_old_one(opened: Open, fake: FakeOpenAI) -> None:

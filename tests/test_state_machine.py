@@ -56,10 +56,10 @@ ENDED = ("completed", "failed")
 
 METERS = sa.text("""
 select meters.subject, meters.spent_micros, booked.spent from meters
-left join keys on keys.id = meters.subject left join projects on projects.id = meters.subject
+left join keys on keys.id = meters.subject left join projects on 'project:' || projects.id = meters.subject
 cross join lateral (
   select - coalesce(sum(amount_micros), 0)::bigint as spent from ledger
-  where (ledger.key_id = meters.subject or ledger.owner = meters.subject) and kind <> 'credit'
+  where (ledger.key_id = keys.id or ledger.owner = projects.id) and kind <> 'credit'
     and date_trunc('month', day) = meters.month
 ) as booked
 where meters.month > '0001-01-01' and meters.spent_micros <> booked.spent

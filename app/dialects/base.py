@@ -186,10 +186,12 @@ async def create(
     `shown_model` is what the client calls the model where it did not name it itself; `idempotency` is the client's
     key and a hash of its request. What raises here leaves nothing behind: no job, no upload, no money held.
     """
+    caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
     plan = plan_of(gateway, caller, request, only_provider=only_provider, shown_model=shown_model)
     key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
+        await gateway.authenticator.check(caller)
         created = await intake.create(
             gateway.db,
             plan.request.model_copy(update={"app": plan.request.app or app}),

@@ -233,6 +233,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         uploads = Uploads(ids.new("char"))
         video = uploads.media(wire.video, "video")
         named = wire.model or gateway.router.default_model or ""
+        caller = await gateway.authenticator.check(caller)
         provider = gateway.router.character_provider(wire.model, partial(caller.may_use, named))
         try:
             await uploads.store(gateway)

@@ -67,10 +67,11 @@ begin
     perform gateway_meter(new.key_id, this_month, spent, key_budget, 'key', checked);
   end if;
   if new.kind <> 'credit' and project.monthly_budget_micros is not null then
-    perform gateway_meter(new.owner, this_month, spent, project.monthly_budget_micros, 'project', checked);
+    perform gateway_meter(
+      'project:' || new.owner, this_month, spent, project.monthly_budget_micros, 'project', checked);
   end if;
   if project.billing = 'prepaid' then
-    perform gateway_meter(new.owner, '0001-01-01', spent, 0, 'balance', checked);
+    perform gateway_meter('project:' || new.owner, '0001-01-01', spent, 0, 'balance', checked);
   end if;
   return null;
 end $$;
