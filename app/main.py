@@ -62,7 +62,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         signed = Links(keys.own_secret(config, "links"), config, clock)
         typical = Typical(database)
         stack.push_async_callback(typical.close)
-        bell = Bell(url)
+        bell = Bell(db.libpq(url))
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
         renderers: dict[WebhookStyle, Renderer] = {}  # filled below: how a video is shown takes the gateway
         sender = Sender(config, clock, renderers)
