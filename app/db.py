@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -59,7 +60,7 @@ class Database:
         )
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._bare: AsyncConnectionPool[psycopg.AsyncConnection[dict[str, Any]]] = AsyncConnectionPool(
-            url.replace("postgresql+psycopg://", "postgresql://", 1),
+            libpq(url),
             kwargs={**arguments, "autocommit": True, "row_factory": dict_row},
             min_size=0,
             max_size=pool_size,
@@ -96,6 +97,14 @@ class Database:
     async def close(self) -> None:
         await self._bare.close()
         await self.engine.dispose()
+
+
+def libpq(url: str) -> str:
+    """The same address for PostgreSQL's own library, which is stricter about what a password is written like, and
+    repeats what it cannot read in its errors."""
+    parsed = sa.make_url(url)
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    return make_conninfo(**options)
 
 
 def unavailable(error: BaseException) -> bool:

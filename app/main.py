@@ -62,7 +62,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         store = media.Store.from_settings(config)
         signed = Links(keys.own_secret(config, "links"), config, clock)
         listening = config.database_listen_url
-        bell = Bell(listening.get_secret_value() if listening is not None else url, database.notify)
+        bell = Bell(db.libpq(listening.get_secret_value() if listening is not None else url), database.notify)
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
         authenticator = keys.Authenticator(database, config, bell, clock)
         async with database.transaction() as session:

@@ -2,12 +2,15 @@
 
 import logging
 import logging.config
+import re
 from collections.abc import MutableMapping
-from typing import Any
+from io import StringIO
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import ExcInfo
 
 from app.settings import Settings, is_terminal
 
@@ -47,6 +50,8 @@ QUEUE_AGE = Gauge(
 
 _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
 """The variables of a traceback's frames are where keys and addresses are."""
+_ROWS = re.compile(r"\n(DETAIL|CONTEXT): .*?(?=\n\[SQL: |\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL)
+"""What PostgreSQL adds to an error: the values of the row that it did not take."""
 
 log = structlog.stdlib.get_logger("gateway")
 
@@ -61,9 +66,9 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_as_text)]
         if console
-        else [structlog.processors.ExceptionRenderer(_WITHOUT_LOCALS), structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_as_documents), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -95,6 +100,19 @@ def configure_logging(settings: Settings) -> None:
             },
         }
     )
+
+
+def _as_text(to: TextIO, exc_info: ExcInfo) -> None:
+    written = StringIO()
+    structlog.dev.plain_traceback(written, exc_info)
+    to.write(_ROWS.sub("", written.getvalue()))
+
+
+def _as_documents(exc_info: ExcInfo) -> list[dict[str, Any]]:
+    found = _WITHOUT_LOCALS(exc_info)
+    for exception in found:
+        exception["exc_value"] = _ROWS.sub("", exception["exc_value"])
+    return found
 
 
 def _drop_colour(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -114,7 +114,7 @@ class Entry(StrEnum):
 class Media(BaseModel):
     """A picture or a film the caller gave; exactly one of `url`, `key` and `video_id` is set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     url: str | None = None
     """An http(s) address of the caller's; hostile until fetched through the guarded client."""
@@ -130,7 +130,7 @@ class Media(BaseModel):
 class Webhook(BaseModel):
     """Where the caller of one request wants to be told about its end. Never shown to anybody."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     url: str = Field(repr=False)
     """Hostile until called through the guarded client; its query often holds a token."""
@@ -146,6 +146,8 @@ class VideoRequest(BaseModel):
 
     Absent means absent: defaults belong to the vendor, except where a dialect documents its own.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     prompt: str
     model: str
@@ -196,6 +198,8 @@ class Submission(BaseModel):
 
 class Output(BaseModel):
     """Where the finished file is to be had; kept with the attempt until it is in our store."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str | None = None
     """None where the provider has a content call of its own."""
