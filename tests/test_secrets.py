@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app import providers, settings
+from app.buckets import TRIED
 from app.main import open_parts
 from app.providers.answers import echo_of
 from app.settings import ConfigurationError
@@ -82,7 +83,10 @@ class Echo:
         if mode == "bucket":
             secret = request.headers.get("x-amz-security-token", "")
             head = '<?xml version="1.0" encoding="UTF-8"?>\n'
-            return Response(f"{head}<Error><Code>InvalidToken</Code><Token-0>{secret}</Token-0></Error>", 403)
+            if "list-type" in request.query_params:  # nothing is there, so that films are asked for at all
+                return Response(f"{head}<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
+            told = f"{head}<Error><Code>InvalidToken</Code><Token-0>{secret}</Token-0></Error>"
+            return Response(told, 503 if TRIED in request.url.path else 403)  # or the start would end with it
         match mode, request.method:
             case ("failed" | "odd" | "away" | "gone" | "closed", "POST"):
                 return JSONResponse(job)
