@@ -318,33 +318,34 @@ class Steps:
         Looked at first: a task that is finished has its price, and may well be "cancelled" all the same."""
         provider = self._provider_of(claim)
         now = self._clock()
-        given_up = claim.video.ended_at is not None and now >= claim.video.ended_at + timedelta(
-            seconds=self._settings.late_watch_s
-        )
-        due_at = self._after(ABANDONED_GAP_S)
+        ended: tuple[S, str] | None = None
+        news: dict[str, Any] = {"strikes": 0}
         try:
             if provider is None:
                 raise self._not_configured(claim)
             task = await self._task(claim)
             progress = await provider.poll(task)
-            stopped = False
-            if not progress.status.ended and not claim.attempt.cancel_tried:
-                stopped = await provider.cancel(task)
-        except errors.UpstreamError as error:
-            if given_up or isinstance(error, errors.UpstreamGone):
-                note = error.message
-                await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note=note, now=now))
+            if progress.status is Status.completed:
+                ended = S.succeeded, "late success"
+            elif progress.status is Status.failed:
+                ended = S.failed, "no late success"
+            elif not claim.attempt.cancel_tried and await provider.cancel(task):
+                ended = S.cancelled, "stopped"
             else:
-                await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
-            return
-        if progress.status is Status.completed:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.succeeded, note="late success", now=now))
-        elif stopped:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.cancelled, note="stopped", now=now))
-        elif progress.status is Status.failed or given_up:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note="no late success", now=now))
+                news["cancel_tried"] = True
+        except errors.UpstreamError as error:
+            if isinstance(error, errors.UpstreamGone):  # may know it again after a while, as any other task
+                news["strikes"] = claim.attempt.strikes + 1
+            if news["strikes"] >= jobs.MAX_STRIKES:
+                ended = S.failed, error.message
+        if ended is None and now >= (claim.video.ended_at or now) + timedelta(seconds=self._settings.late_watch_s):
+            ended = S.failed, "no late success"
+        if ended is not None:
+            to, note = ended
+            await self._record(lambda s: jobs.ended_late(s, claim, to, note=note, now=now))
         else:
-            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, cancel_tried=True))
+            due_at = self._after(ABANDONED_GAP_S)
+            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, **news))
 
     async def _fetch(self, claim: Claim) -> None:
         """Bring the finished file into our store."""

@@ -138,6 +138,34 @@ async def test_a_cancelled_job_that_was_made_all_the_same_is_charged(operator: O
     assert (found["status"], found["settlement"], found["cost_micros"]) == ("failed", "settled", HELD)
 
 
+async def test_a_cancelled_job_whose_task_is_unknown_for_a_moment_is_charged(
+    operator: Operator, fake: FakeOpenAI
+) -> None:
+    """One 404 is no end, here as with every other poll: the upstream may just be deploying."""
+    video_id = await create(operator)
+    await operator.gateway.worker.run_once()
+    await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.script("poll", Answer(404), Answer(404), Answer(500), Answer(404), Answer(404))
+    for _ in range(5):
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(70)
+    assert (await shown(operator, video_id))["settlement"] == "held"
+    fake.finish("video_1")
+    await operator.gateway.worker.run_once()
+    assert (await shown(operator, video_id))["cost_micros"] == HELD
+
+
+async def test_a_cancelled_job_whose_task_is_gone_is_refunded(operator: Operator, fake: FakeOpenAI) -> None:
+    video_id = await create(operator)
+    await operator.gateway.worker.run_once()
+    await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.jobs.clear()
+    for _ in range(3):
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(70)
+    assert await operator.ledger(video_id) == [("reserve", -HELD), ("refund", HELD)]
+
+
 async def test_a_late_success_is_settled(opened: Open, fake: FakeOpenAI) -> None:
     async with opened(job_deadline_s=60) as operator:
         fake.polls_until_done = 10_000
