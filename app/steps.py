@@ -165,7 +165,7 @@ class Steps:
             await self._refused(claim, error)
             await self._heard(provider, error)
         except errors.GatewayError as error:
-            await self._fail(claim, error.code, error.message)
+            await self._not_sent(claim, error)
         else:
             gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
             log.info("submitted", upstream_ref=submission.ref)
@@ -184,13 +184,23 @@ class Steps:
                 return None
             return await self._task(claim)
         except errors.GatewayError as error:
-            await self._fail(claim, error.code, error.message)
+            await self._not_sent(claim, error)
         except Exception:
             if claim.was is not S.pending:
                 raise
             log.exception("a submit could not be prepared; it is tried again")
             await self._record(lambda s: jobs.release(s, claim, now=self._after(5)))
         return None
+
+    async def _not_sent(self, claim: Claim, error: errors.GatewayError) -> None:
+        """It could not be put together; a submit begun before may have been taken all the same."""
+        if isinstance(error, media.StorageUnavailable):  # our own trouble: never the job's fault
+            log.error("the store does not give the upload; it is sent later", error=error.message)
+            await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
+        elif claim.was is S.submitting:
+            await self._lost(claim, self._nobody_knows(claim))
+        else:
+            await self._fail(claim, error.code, error.message)
 
     async def _submit_again_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         """The same id again, so no second task: the attempt stays `submitting`, and is rescued when it is due."""
@@ -295,11 +305,8 @@ class Steps:
         """A poll that errs is no verdict on the job."""
         log.warning("poll failed; asked again later", code=error.code, error=error.message, body=error.body)
         due_at = min(self._after(self._backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
-        await self._record(
-            lambda s: jobs.snooze(
-                s, claim, due_at=due_at, strikes=0, error_code=error.code, error_message=error.message
-            )
-        )
+        values = {"strikes": 0, "error_code": error.code, "error_message": error.message}
+        await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, **values))
 
     async def _strike(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1
@@ -374,19 +381,15 @@ class Steps:
             return
         except media.StorageUnavailable as error:  # our own trouble: never the job's fault
             log.error("the store does not take the file; it is fetched again later", error=error.message)
-            due_at = self._after(30)
-            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+            await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
             return
-        video = await self._store_output(claim, output)
-        if video is None or all(kept["key"] != key for kept in video.outputs):
-            log.warning("the video has no use for this file", key=key)
-            await self._store.delete([key])
-
-    async def _store_output(self, claim: Claim, output: dict[str, Any]) -> Video | None:
         now = self._clock()
         retention_s = claim.request.retention_s or self._settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        return await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        video = await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        if video is None or all(kept["key"] != key for kept in video.outputs):
+            log.warning("the video has no use for this file", key=key)
+            await self._store.delete([key])
 
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1

@@ -5,10 +5,13 @@ At the end of every test the ledger adds up to what the videos cost and what is 
 
 import asyncio
 import csv
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import psycopg
@@ -25,6 +28,7 @@ HELD = 400_000
 """Four seconds at that price."""
 COST = 25_000
 """The fake's film has a quarter of a second."""
+PICTURE = f"data:image/png;base64,{b64encode(bytes([0x89]) + b'PNG' + bytes(100)).decode()}"
 
 Open = Callable[..., AbstractAsyncContextManager[Operator]]
 
@@ -264,6 +268,23 @@ async def test_an_unknown_outcome_keeps_its_hold_and_waits_for_a_decision(operat
     }
     (row,) = await operator.usage("provider")
     assert (row["provider"], row["held_usd"], row["cost_usd"]) == ("up", 0.4, 0)
+
+
+async def test_a_submit_that_cannot_be_repeated_may_have_been_taken_all_the_same(
+    opened: Open, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    async with serve(fake) as url:
+        up = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "idempotency": "header"}
+        async with opened(providers={"up": up}) as operator:
+            fake.script("submit", Reset())
+            video_id = await create(operator, input_reference=PICTURE)
+            await operator.gateway.worker.run_once()
+            rmtree(tmp_path / "data" / "media" / "uploads")
+            operator.gateway.clock.advance(60)
+            await operator.gateway.worker.run_once()
+            assert (await operator.gateway.get(video_id))["error"]["code"] == "upstream_outcome_unknown"
+            assert (await shown(operator, video_id))["settlement"] == "held"
+    assert len(fake.jobs) == 1
 
 
 async def test_found_by_an_operator_the_job_goes_on(operator: Operator, fake: FakeOpenAI) -> None:
