@@ -166,7 +166,7 @@ class Steps:
             await self._refused(claim, error)
             await self._heard(provider, error)
         except errors.GatewayError as error:
-            await self._fail(claim, error.code, error.message)
+            await self._not_sent(claim, error)
         else:
             gap = submission.poll_after_s or provider.poll_gap_s(0, self._settings.poll_interval_s)
             log.info("submitted", upstream_ref=submission.ref)
@@ -185,13 +185,23 @@ class Steps:
                 return None
             return await self._task(claim)
         except errors.GatewayError as error:
-            await self._fail(claim, error.code, error.message)
+            await self._not_sent(claim, error)
         except Exception:
             if claim.was is not S.pending:
                 raise
             log.exception("a submit could not be prepared; it is tried again")
             await self._record(lambda s: jobs.release(s, claim, now=self._after(5)))
         return None
+
+    async def _not_sent(self, claim: Claim, error: errors.GatewayError) -> None:
+        """It could not be put together; a submit begun before may have been taken all the same."""
+        if isinstance(error, media.StorageUnavailable):  # our own trouble: never the job's fault
+            log.error("the store does not give the upload; it is sent later", error=error.message)
+            await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
+        elif claim.was is S.submitting:
+            await self._lost(claim, self._nobody_knows(claim))
+        else:
+            await self._fail(claim, error.code, error.message)
 
     async def _submit_again_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         """The same id again, so no second task: the attempt stays `submitting`, and is rescued when it is due."""
@@ -296,11 +306,8 @@ class Steps:
         """A poll that errs is no verdict on the job."""
         log.warning("poll failed; asked again later", code=error.code, error=error.message, body=error.body)
         due_at = min(self._after(self._backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
-        await self._record(
-            lambda s: jobs.snooze(
-                s, claim, due_at=due_at, strikes=0, error_code=error.code, error_message=error.message
-            )
-        )
+        values = {"strikes": 0, "error_code": error.code, "error_message": error.message}
+        await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, **values))
 
     async def _strike(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1
@@ -319,33 +326,34 @@ class Steps:
         Looked at first: a task that is finished has its price, and may well be "cancelled" all the same."""
         provider = self._provider_of(claim)
         now = self._clock()
-        given_up = claim.video.ended_at is not None and now >= claim.video.ended_at + timedelta(
-            seconds=self._settings.late_watch_s
-        )
-        due_at = self._after(ABANDONED_GAP_S)
+        ended: tuple[S, str] | None = None
+        news: dict[str, Any] = {"strikes": 0}
         try:
             if provider is None:
                 raise self._not_configured(claim)
             task = await self._task(claim)
             progress = await provider.poll(task)
-            stopped = False
-            if not progress.status.ended and not claim.attempt.cancel_tried:
-                stopped = await provider.cancel(task)
-        except errors.UpstreamError as error:
-            if given_up or isinstance(error, errors.UpstreamGone):
-                note = error.message
-                await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note=note, now=now))
+            if progress.status is Status.completed:
+                ended = S.succeeded, "late success"
+            elif progress.status is Status.failed:
+                ended = S.failed, "no late success"
+            elif not claim.attempt.cancel_tried and await provider.cancel(task):
+                ended = S.cancelled, "stopped"
             else:
-                await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
-            return
-        if progress.status is Status.completed:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.succeeded, note="late success", now=now))
-        elif stopped:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.cancelled, note="stopped", now=now))
-        elif progress.status is Status.failed or given_up:
-            await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note="no late success", now=now))
+                news["cancel_tried"] = True
+        except errors.UpstreamError as error:
+            if isinstance(error, errors.UpstreamGone):  # may know it again after a while, as any other task
+                news["strikes"] = claim.attempt.strikes + 1
+            if news["strikes"] >= jobs.MAX_STRIKES:
+                ended = S.failed, error.message
+        if ended is None and now >= (claim.video.ended_at or now) + timedelta(seconds=self._settings.late_watch_s):
+            ended = S.failed, "no late success"
+        if ended is not None:
+            to, note = ended
+            await self._record(lambda s: jobs.ended_late(s, claim, to, note=note, now=now))
         else:
-            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, cancel_tried=True))
+            due_at = self._after(ABANDONED_GAP_S)
+            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at, **news))
 
     async def _fetch(self, claim: Claim) -> None:
         """Bring the finished file into our store."""
@@ -375,19 +383,15 @@ class Steps:
             return
         except media.StorageUnavailable as error:  # our own trouble: never the job's fault
             log.error("the store does not take the file; it is fetched again later", error=error.message)
-            due_at = self._after(30)
-            await self._record(lambda s: jobs.snooze(s, claim, due_at=due_at))
+            await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
             return
-        video = await self._store_output(claim, output)
-        if video is None or all(kept["key"] != key for kept in video.outputs):
-            log.warning("the video has no use for this file", key=key)
-            await self._store.delete([key])
-
-    async def _store_output(self, claim: Claim, output: dict[str, Any]) -> Video | None:
         now = self._clock()
         retention_s = claim.request.retention_s or self._settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        return await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        video = await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        if video is None or all(kept["key"] != key for kept in video.outputs):
+            log.warning("the video has no use for this file", key=key)
+            await self._store.delete([key])
 
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1

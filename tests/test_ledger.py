@@ -6,11 +6,13 @@ At the end of every test the ledger adds up to what the videos cost and what is 
 import asyncio
 import csv
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import psycopg
@@ -27,6 +29,7 @@ HELD = 400_000
 """Four seconds at that price."""
 COST = 25_000
 """The fake's film has a quarter of a second."""
+PICTURE = f"data:image/png;base64,{b64encode(bytes([0x89]) + b'PNG' + bytes(100)).decode()}"
 
 Open = Callable[..., AbstractAsyncContextManager[Operator]]
 
@@ -140,6 +143,34 @@ async def test_a_cancelled_job_that_was_made_all_the_same_is_charged(operator: O
     assert (found["status"], found["settlement"], found["cost_micros"]) == ("failed", "settled", HELD)
 
 
+async def test_a_cancelled_job_whose_task_is_unknown_for_a_moment_is_charged(
+    operator: Operator, fake: FakeOpenAI
+) -> None:
+    """One 404 is no end, here as with every other poll: the upstream may just be deploying."""
+    video_id = await create(operator)
+    await operator.gateway.worker.run_once()
+    await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.script("poll", Answer(404), Answer(404), Answer(500), Answer(404), Answer(404))
+    for _ in range(5):
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(70)
+    assert (await shown(operator, video_id))["settlement"] == "held"
+    fake.finish("video_1")
+    await operator.gateway.worker.run_once()
+    assert (await shown(operator, video_id))["cost_micros"] == HELD
+
+
+async def test_a_cancelled_job_whose_task_is_gone_is_refunded(operator: Operator, fake: FakeOpenAI) -> None:
+    video_id = await create(operator)
+    await operator.gateway.worker.run_once()
+    await operator.gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.jobs.clear()
+    for _ in range(3):
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(70)
+    assert await operator.ledger(video_id) == [("reserve", -HELD), ("refund", HELD)]
+
+
 async def test_a_late_success_is_settled(opened: Open, fake: FakeOpenAI) -> None:
     async with opened(job_deadline_s=60) as operator:
         fake.polls_until_done = 10_000
@@ -238,6 +269,23 @@ async def test_an_unknown_outcome_keeps_its_hold_and_waits_for_a_decision(operat
     }
     (row,) = await operator.usage("provider")
     assert (row["provider"], row["held_usd"], row["cost_usd"]) == ("up", 0.4, 0)
+
+
+async def test_a_submit_that_cannot_be_repeated_may_have_been_taken_all_the_same(
+    opened: Open, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    async with serve(fake) as url:
+        up = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "idempotency": "header"}
+        async with opened(providers={"up": up}) as operator:
+            fake.script("submit", Reset())
+            video_id = await create(operator, input_reference=PICTURE)
+            await operator.gateway.worker.run_once()
+            rmtree(tmp_path / "data" / "media" / "uploads")
+            operator.gateway.clock.advance(60)
+            await operator.gateway.worker.run_once()
+            assert (await operator.gateway.get(video_id))["error"]["code"] == "upstream_outcome_unknown"
+            assert (await shown(operator, video_id))["settlement"] == "held"
+    assert len(fake.jobs) == 1
 
 
 async def test_found_by_an_operator_the_job_goes_on(operator: Operator, fake: FakeOpenAI) -> None:

@@ -150,6 +150,19 @@ async def test_uploads_are_kept_until_the_end(gateway: Running, s3: S3, fake: Fa
     assert [key.split("/")[1] for key in s3.files] == ["videos"]
 
 
+async def test_a_submit_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
+    created = await gateway.client.post(
+        "/v1/videos",
+        data={"prompt": "a paper boat", "model": "up/sora-2"},
+        files={"input_reference": ("boat.png", b"\x89PNG\r\n\x1a\n" + bytes(100), "image/png")},
+    )
+    with s3.away():
+        await gateway.worker.run_once()
+    assert (await gateway.get(created.json()["id"]))["status"] == "queued"
+    assert (await gateway.finish(created.json()["id"]))["status"] == "completed"
+    assert len(fake.jobs) == 1
+
+
 async def test_an_upload_while_the_bucket_is_away_is_a_503(gateway: Running, s3: S3) -> None:
     with s3.away():
         refused = await gateway.client.post(
