@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from app import claims, errors, media, mp4, videos
 from app.dialects import base
 from app.dialects.base import Gateway, GatewayDep
+from app.dialects.described import FILE_HEADERS, FILMS, file_responses
 from app.tables import Video
 
 PRESIGNED_S = 900
@@ -17,7 +18,12 @@ PRESIGNED_S = 900
 routes = APIRouter(tags=["media"])
 
 
-@routes.get("/media/{video_id}/{index}.mp4")
+@routes.get(
+    "/media/{video_id}/{index}.mp4",
+    response_class=Response,
+    responses={**file_responses(*FILMS), 307: {"description": "The file is streamed from a bucket."}},
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
 @routes.head("/media/{video_id}/{index}.mp4", include_in_schema=False)
 async def play(
     video_id: str,

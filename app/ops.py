@@ -27,7 +27,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok", "version": version("video-gateway")})
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", responses={503: {"description": "Not now."}})
 async def readyz(gateway: GatewayDep) -> Response:
     """200 when requests can be served: the database answers and the schema is current (checked at start); else 503."""
     try:
@@ -40,7 +40,7 @@ async def readyz(gateway: GatewayDep) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Prometheus metrics of this process, and of the queue that all processes share. With `GATEWAY_METRICS_KEY` it
     wants that key as a bearer token."""

@@ -11,6 +11,7 @@ from app import errors, keys, projects, usage, videos
 from app.admin import money
 from app.admin.shapes import (
     Dollars,
+    Given,
     Moment,
     budget_or_refuse,
     key_object,
@@ -21,6 +22,7 @@ from app.admin.shapes import (
 )
 from app.dialects.base import GatewayDep, gateway_of
 from app.dialects.bodies import body_of, body_schema, validated
+from app.dialects.described import BearerKey
 from app.keys import Changes
 from app.video import Billing
 
@@ -36,7 +38,8 @@ async def require_admin(request: Request) -> None:
         raise errors.AuthenticationFailed("send the admin key as `Authorization: Bearer <key>`")
 
 
-routes = APIRouter(tags=["administration"], dependencies=[Depends(require_admin)])
+_admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)
+routes = APIRouter(tags=["administration"], dependencies=[Depends(_admin_key)])
 
 
 class ProjectChanges(BaseModel):
@@ -133,7 +136,7 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 
 
 @routes.get("/admin/v1/keys")
-async def list_keys(gateway: GatewayDep, project: str | None = None) -> Response:
+async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     """All keys, without the keys themselves."""
     async with gateway.db.reading() as connection:
         found = await keys.listed(connection, owner=project)
