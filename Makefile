@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type format bench migration docs hooks clean
+.PHONY: help run test lint type format bench fuzz migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ format: | $(NEEDS_UV) ## Put the code into shape
 
 bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
 	@$(RUN) python -m benchmarks $(ARGS)
+
+fuzz: | $(NEEDS_UV) ## Let schemathesis loose on a gateway of its own; ARGS="--max-examples 200" for longer
+	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
 
 migration: | $(NEEDS_UV) ## Write the migration for a changed app/tables.py: m="add colour to videos"
 	@test -n "$(m)" || { echo 'say what changes: make migration m="add colour to videos"' >&2; exit 2; }

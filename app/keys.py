@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
@@ -262,6 +263,14 @@ async def find(connection: AsyncConnection, hashed: str, *, static_owner: str | 
         expires_at=row.expires_at,
         key_hash=hashed,
     )
+
+
+def require(key: SecretStr, header: str, what: str) -> None:
+    """Raises `AuthenticationFailed` unless an Authorization header brings this key, one of the operator's own."""
+    scheme, _, given = header.partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
+    if scheme.lower() != "bearer" or not right:
+        raise errors.AuthenticationFailed(f"send the {what} key as `Authorization: Bearer <key>`")
 
 
 # Requests per minute

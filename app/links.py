@@ -1,14 +1,14 @@
 """Addresses that carry their own permission: films for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import claims, errors, media, mp4, videos
 from app.dialects import base
 from app.dialects.base import Gateway, GatewayDep
+from app.dialects.described import FILE_HEADERS, FILMS, file_responses
 from app.tables import Video
 
 PRESIGNED_S = 900
@@ -20,15 +20,20 @@ FILM_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; 
 routes = APIRouter(tags=["media"])
 
 
-@routes.get("/media/{video_id}/{index}.mp4")
-@routes.head("/media/{video_id}/{index}.mp4", include_in_schema=False)
+@routes.get(
+    "/media/{video_id}/{index:int}.mp4",
+    response_class=Response,
+    responses={**file_responses(*FILMS), 307: {"description": "The file is streamed from a bucket."}},
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
+@routes.head("/media/{video_id}/{index:int}.mp4", include_in_schema=False)
 async def play(
     video_id: str,
     index: int,
     request: Request,
     gateway: GatewayDep,
-    exp: Annotated[str, Query(max_length=20)] = "",
-    sig: Annotated[str, Query(max_length=100)] = "",
+    exp: str = "",
+    sig: str = "",
 ) -> Response:
     """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
     if not gateway.links.verify(request.scope["path"], exp, sig):
@@ -51,14 +56,14 @@ async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires:
     return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
 
 
-@routes.api_route("/media/uploads/{video_id}/{number}", methods=["GET", "HEAD"], include_in_schema=False)
+@routes.api_route("/media/uploads/{video_id}/{number:int}", methods=["GET", "HEAD"], include_in_schema=False)
 async def fetch_upload(
     video_id: str,
     number: int,
     request: Request,
     gateway: GatewayDep,
-    exp: Annotated[str, Query(max_length=20)] = "",
-    sig: Annotated[str, Query(max_length=100)] = "",
+    exp: str = "",
+    sig: str = "",
 ) -> Response:
     """Hand an upload to the upstream that was given its link."""
     if not gateway.links.verify(request.scope["path"], exp, sig):

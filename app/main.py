@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import Response
+from starlette.routing import Match
 
 from app import buckets, db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
 from app.admin import api as admin
 from app.bell import Bell
 from app.db import Database
 from app.deliveries import Renderer, Sender
+from app.description import Described
 from app.dialects import apilaplas, luma, lumen, openai_webhooks, vendors
 from app.dialects.base import Gateway
 from app.routing import Router
@@ -111,7 +114,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
                     parts.worker.stop()
                     await running
 
-    app = FastAPI(
+    app = Described(
         title="video-gateway",
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
@@ -126,9 +129,21 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
     app.include_router(ops.routes)
     app.include_router(admin.routes)
     edge.install_error_handlers(app)
+    app.add_exception_handler(405, _not_that_method)
     https = (chosen.public_url or "").startswith("https:")
     app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20, https=https)
     return app
+
+
+async def _not_that_method(request: Request, error: Exception) -> Response:
+    """The methods of one path are routes that stand apart, and the one that says 405 only knows its own."""
+    routes = request.app.routes
+    allowed = (
+        method
+        for method in edge.METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
+    return edge.to_response(request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}))
 
 
 def serving_app() -> FastAPI:

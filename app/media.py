@@ -416,7 +416,7 @@ def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
     except (BaseError, OSError) as error:
         if isinstance(error, FileNotFoundError) and not bucket:
             raise MissingFile(key) from error
-        log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error))
+        log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error).partition(": <")[0])
         raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
 
 

@@ -1,6 +1,5 @@
 """What operators and orchestrators ask, /healthz, /readyz, /metrics, and what people read: /docs."""
 
-import hmac
 import math
 import re
 import time
@@ -14,7 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app import errors, videos
+from app import keys, videos
 from app.db import unavailable
 from app.dialects.base import Gateway, GatewayDep
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
@@ -42,7 +41,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok", "version": RELEASE})
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", responses={503: {"description": "Not now."}})
 async def readyz(gateway: GatewayDep) -> Response:
     """200 when requests can be served: the database answers and the schema is current (checked at start); else 503."""
     try:
@@ -71,7 +70,7 @@ async def docs(request: Request) -> Response:
     return page
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Prometheus metrics of this process, and of the queue that all processes share. With `GATEWAY_METRICS_KEY` it
     wants that key as a bearer token."""
@@ -87,10 +86,7 @@ def _require_key(request: Request, gateway: Gateway) -> None:
     key = gateway.settings.metrics_key
     if key is None:
         return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
-    if scheme.lower() != "bearer" or not right:
-        raise errors.AuthenticationFailed("send the metrics key as `Authorization: Bearer <key>`")
+    keys.require(key, request.headers.get("authorization", ""), "metrics")
 
 
 async def _read_queue(gateway: Gateway) -> None:

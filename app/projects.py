@@ -1,6 +1,6 @@
 """Projects: who keys, videos, webhooks and money belong to. `keys.py` and this module are their only writers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -35,8 +35,10 @@ async def create_project(session: AsyncSession, name: str, *, now: datetime) -> 
 async def get_project(session: AsyncSession, project_id: str) -> Project:
     """Read and lock a project by its id, or by its name where only one has it. Raises `NotFound`."""
     query = sa.select(Project).with_for_update()
-    found = (await session.scalars(query.where(Project.id == project_id))).one_or_none()
-    named = [found] if found else (await session.scalars(query.where(Project.name == project_id).limit(2))).all()
+    named: Sequence[Project] = []
+    if project_id.isprintable():  # as every id and name is; a NUL cannot even be asked for
+        found = (await session.scalars(query.where(Project.id == project_id))).one_or_none()
+        named = [found] if found else (await session.scalars(query.where(Project.name == project_id).limit(2))).all()
     if len(named) != 1:
         how_many = "several projects have" if named else "no project has"
         raise errors.NotFound(

@@ -206,6 +206,14 @@ class Settings(BaseSettings):
             raise ValueError("a key must be one line of printable ASCII characters")
         return value
 
+    @field_validator("admin_key", "metrics_key", "pepper")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        """A key that is there and empty would be had by everybody."""
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("must not be blank; leave it out to have none")
+        return value
+
     @field_validator("database_url", "database_listen_url")
     @classmethod
     def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -229,6 +237,8 @@ class Settings(BaseSettings):
     def _storage_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"(file|s3|gs|az|memory)://", value):
             raise ValueError("expected file:///path or s3://bucket/prefix")
+        if value is not None and re.search(r"://[^/]*@|\?", value):
+            raise ValueError("credentials and options go into the AWS_ variables, not into the address")
         return value
 
     @model_validator(mode="after")

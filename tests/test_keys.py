@@ -277,6 +277,20 @@ async def test_admin_calls_with_a_normal_key(operator: Operator, method: str, pa
     assert await status(operator.gateway, ADMIN) == 401, "nor does the admin key make videos"
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *((f"keys?project={nul}", 400) for nul in ("%00", "proj_%00x")),
+        *((f"ledger?{name}=%00", 400) for name in ("project", "video", "after")),
+        ("usage?project=%00", 400),
+        *((f"{name}/%00", 404) for name in ("projects", "keys", "videos")),
+    ],
+)
+async def test_what_a_database_cannot_be_asked_for(operator: Operator, path: str, status: int) -> None:
+    answer = await operator.client.get(f"/admin/v1/{path}")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
+
+
 def test_every_admin_route_is_in_that_list(gateway_routes: set[tuple[str, str]]) -> None:
     named = {(method, re.sub(r"/\w+_x", "/{}", path)) for method, path in ADMIN_CALLS}
     assert gateway_routes == named

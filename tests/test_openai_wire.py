@@ -572,6 +572,23 @@ async def test_addresses_and_methods_that_are_not_there(
     assert ("allow" in response.headers) == (status == 405)
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/videos", "GET, POST"),
+        ("/openai/v1/videos/video_x", "GET, DELETE"),
+        ("/v1/videos/video_x/content", "GET, HEAD"),
+        ("/v1/webhook_endpoints/whe_x", "GET, POST, DELETE"),
+        ("/admin/v1/projects/proj_x", "GET, PATCH"),
+        ("/healthz", "GET"),
+    ],
+)
+async def test_all_methods_of_an_address_are_named(gateway: Running, path: str, allowed: str) -> None:
+    response = await gateway.client.put(path)
+    assert response.headers["allow"] == allowed
+    assert error_of(response, 405)["message"].endswith(f"allowed: {allowed}")
+
+
 async def test_head(gateway: Running) -> None:
     for path, status in (("/v1/nothing", 404), ("/v1/videos", 405), ("/v1/videos/video_x/content", 404)):
         response = await gateway.client.head(path)

@@ -1,16 +1,16 @@
 """The administration API: JSON under /admin/v1, with `GATEWAY_ADMIN_KEY`. Shows what clients do not see."""
 
-import hmac
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import errors, keys, projects, usage, videos
+from app import errors, keys, projects, usage, videos, webhooks
 from app.admin import money
 from app.admin.shapes import (
     Dollars,
+    Given,
     Moment,
     budget_or_refuse,
     key_object,
@@ -21,6 +21,7 @@ from app.admin.shapes import (
 )
 from app.dialects.base import GatewayDep, gateway_of
 from app.dialects.bodies import body_of, body_schema, validated
+from app.dialects.described import BearerKey
 from app.keys import Changes
 from app.video import Billing
 
@@ -30,13 +31,11 @@ async def require_admin(request: Request) -> None:
     key = gateway_of(request).settings.admin_key
     if key is None:
         raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
-    if scheme.lower() != "bearer" or not right:
-        raise errors.AuthenticationFailed("send the admin key as `Authorization: Bearer <key>`")
+    keys.require(key, request.headers.get("authorization", ""), "admin")
 
 
-routes = APIRouter(tags=["administration"], dependencies=[Depends(require_admin)])
+_admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)
+routes = APIRouter(tags=["administration"], dependencies=[Depends(_admin_key)])
 
 
 class ProjectChanges(BaseModel):
@@ -133,7 +132,7 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 
 
 @routes.get("/admin/v1/keys")
-async def list_keys(gateway: GatewayDep, project: str | None = None) -> Response:
+async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     """All keys, without the keys themselves."""
     async with gateway.db.reading() as connection:
         found = await keys.listed(connection, owner=project)
@@ -203,7 +202,8 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     shown = [plain(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
     request = dict(video.request)
     if "webhook" in request:
-        request["webhook"] = {**request["webhook"], "secret": None}
+        hook = request["webhook"]  # its path and query often hold a token
+        request["webhook"] = {**hook, "url": webhooks.lane_of(hook["url"]), "secret": None}
     return no_store({**plain(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors, prices, projects, repairs, usage
-from app.admin.shapes import Dollars, listing, micros_or_refuse, no_store, plain, project_object
+from app.admin.shapes import Dollars, Given, listing, micros_or_refuse, no_store, plain, project_object
 from app.dialects.base import Gateway, GatewayDep
 from app.dialects.bodies import body_of, body_schema, validated
 from app.repairs import Bench
@@ -58,13 +58,13 @@ async def credit_project(project_id: str, request: Request, gateway: GatewayDep)
 # Usage
 
 
-@routes.get("/admin/v1/usage")
+@routes.get("/admin/v1/usage", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
 async def show_usage(
     gateway: GatewayDep,
     since: date | None = None,
     until: date | None = None,
     by: Annotated[str, Query(max_length=100)] = "day",
-    project: str | None = None,
+    project: Given = None,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
 ) -> Response:
     """What was used from `since` to `until`, both included (UTC, the last 30 days); `by` any of project, key, model,
@@ -128,9 +128,9 @@ def _cell(value: Any) -> Any:
 @routes.get("/admin/v1/ledger")
 async def show_ledger(
     gateway: GatewayDep,
-    project: str | None = None,
-    video: str | None = None,
-    after: str | None = None,
+    project: Given = None,
+    video: Given = None,
+    after: Given = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
     """The entries of the ledger, newest first; page on with `after=<last_id>`."""

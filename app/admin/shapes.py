@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from fastapi import Query
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BeforeValidator
 
@@ -21,6 +22,10 @@ def _number(value: Any) -> Any:
 Dollars = Annotated[float, BeforeValidator(_number)]
 Moment = AwareDatetime
 """ISO 8601 with an offset: a moment without one is a different one on every machine."""
+
+
+Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
+"""An id in a query; text with a NUL cannot even be asked for in PostgreSQL."""
 
 
 def micros_or_refuse(amount: float, param: str) -> int:

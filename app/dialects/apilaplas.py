@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from app import errors, videos, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
+from app.dialects.bodies import Body, body_of, strict_extra_of, validated
+from app.dialects.described import Responses, create_schema, parameter
 from app.keys import Caller
 from app.signing import Links
 from app.tables import Video
@@ -41,6 +42,9 @@ STATE = {
 }
 ORDER = list(STATE.values())
 """Each is at or above those before it."""
+
+NOT_NEW: Responses = {200: {"description": "The video that the same idempotency key made before."}}
+IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, with commas between them.")
 
 routes = APIRouter(tags=["apilaplas"])
 
@@ -157,7 +161,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     }
 
 
-@routes.post(f"{PATH}/generation", status_code=201, openapi_extra=body_schema(CreateGeneration))
+@routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video, or with a generation as `keyframes.frame0` make a longer one, as Apilaplas' Luma does."""
     origin = vendors.origin_of(request)
@@ -203,7 +207,7 @@ async def retrieve_generation(
     return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
 
 
-@routes.get(f"{PATH}/generations")
+@routes.get(f"{PATH}/generations", openapi_extra={"parameters": [IDS]})
 async def list_generations(
     request: Request, gateway: GatewayDep, caller: CallerDep, state: str | None = None, status: str | None = None
 ) -> Response:

@@ -21,6 +21,7 @@ from app.bell import Bell
 from app.db import Database, unavailable
 from app.deliveries import Sender
 from app.dialects.bodies import Body, fingerprint
+from app.dialects.described import BearerKey
 from app.keys import Authenticator, Caller
 from app.providers.base import Provider
 from app.routing import Plan, Router
@@ -81,7 +82,7 @@ async def caller_of(request: Request) -> Caller:
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
-CallerDep = Annotated[Caller, Depends(caller_of)]
+CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this gateway.", caller_of))]
 
 
 # Media in a request

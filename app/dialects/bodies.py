@@ -288,11 +288,22 @@ def _has_file(value: Any) -> bool:
     return isinstance(value, UploadFile)
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """What a route that decodes its own body adds to the OpenAPI description."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    kinds = {kind: {"schema": schema} for kind in ("application/json", "multipart/form-data")}
-    return {"requestBody": {"required": True, "content": kinds}}
+    schema = model.model_json_schema(ref_template="{model}")
+    whole = _inlined(schema, schema.pop("$defs", {}))
+    kinds = {kind: {"schema": whole} for kind in ("application/json", "multipart/form-data")}
+    return {"requestBody": {"required": required, "content": kinds}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its models in place: several doors have models of one name, and none contains itself."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = definitions.get(schema.get("$ref", ""), {})
+    return {name: _inlined(value, definitions) for name, value in {**named, **schema}.items() if name != "$ref"}
 
 
 def fingerprint(body: Body, *, operation: str = "create") -> str:

@@ -18,6 +18,7 @@ from app import errors, videos, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
 from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
+from app.dialects.described import create_schema
 from app.signing import Links
 from app.tables import Video
 from app.video import Status, VideoRequest, WebhookStyle
@@ -119,7 +120,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"code": error.code, "message": error.message, "data": None}
 
 
-@routes.post("/luma/generations", openapi_extra=body_schema(CreateGeneration))
+@routes.post("/luma/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video as gpt.ge's Luma does."""
     async with body_of(request) as body:
@@ -151,7 +152,7 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
     return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
 
 
-@routes.post("/luma/generations/{video_id}/extend", openapi_extra=body_schema(CreateGeneration))
+@routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a longer video from a finished one."""
     async with body_of(request) as body:

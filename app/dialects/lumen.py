@@ -16,7 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app import errors, webhooks
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
+from app.dialects.bodies import Body, body_of, strict_extra_of, validated
+from app.dialects.described import create_schema
 from app.signing import Links
 from app.tables import Video
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook, WebhookStyle
@@ -50,7 +51,7 @@ class CreateGeneration(BaseModel):
     prompt: vendors.Prompt
     resolution: str | None = None
     aspect_ratio: str | None = None
-    duration: Annotated[int, BeforeValidator(_no_truth), Field(ge=MIN_SECONDS, le=MAX_SECONDS)] | None = None
+    duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(_no_truth)] | None = None
     generate_audio: bool | None = None
     image_url: Any = None
     """The first frame."""
@@ -123,7 +124,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-@routes.post("/v1/videos/generations", openapi_extra=body_schema(CreateGeneration))
+@routes.post("/v1/videos/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video as Lumen does."""
     async with body_of(request) as body:

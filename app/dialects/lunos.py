@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.dialects import base, vendors
 from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
+from app.dialects.bodies import Body, body_of, strict_extra_of, validated
+from app.dialects.described import create_schema
 from app.signing import Links
 from app.tables import Video
 from app.video import Status, VideoRequest
@@ -86,7 +87,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"error": error.message}
 
 
-@routes.post("/v1/video/generations", openapi_extra=body_schema(CreateGeneration))
+@routes.post("/v1/video/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video as Lunos does."""
     async with body_of(request) as body:

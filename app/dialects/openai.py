@@ -16,6 +16,7 @@ from app import errors, ids, jobs, media, usage, videos
 from app.dialects import base, openai_webhooks
 from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
 from app.dialects.bodies import body_of, body_schema, strict_extra_of, validated
+from app.dialects.described import FILE_HEADERS, FILMS, Responses, create_schema, file_responses, parameter
 from app.dialects.openai_wire import (
     CreateCharacter,
     CreateVideo,
@@ -42,6 +43,9 @@ PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
 """Proxies close a stream on which nothing happens."""
+
+DRY_RUN = parameter("query", "dryRun", "Say what it would cost, and create nothing.", kind="boolean")
+NOT_NEW: Responses = {200: {"description": "A dry run, or the video that the same idempotency key made before."}}
 
 routes = APIRouter(tags=["videos"])
 
@@ -107,7 +111,7 @@ async def retrieve_video(
 # Literal segments before {video_id}
 
 
-@routes.post("/v1/videos", status_code=202, openapi_extra=body_schema(CreateVideo))
+@routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 @routes.post("/openai/v1/videos", status_code=202, include_in_schema=False)
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
@@ -187,14 +191,16 @@ async def list_videos(
     return JSONResponse(page_of, headers={"cache-control": "no-store"})
 
 
-@routes.post("/v1/videos/edits", status_code=202, openapi_extra=body_schema(EditVideo))
+@routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
 @routes.post("/openai/v1/videos/edits", status_code=202, include_in_schema=False)
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from one of yours or an uploaded one, changed as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
 
 
-@routes.post("/v1/videos/extensions", status_code=202, openapi_extra=body_schema(ExtendVideo))
+@routes.post(
+    "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
+)
 @routes.post("/openai/v1/videos/extensions", status_code=202, include_in_schema=False)
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a longer video from one of yours or an uploaded one."""
@@ -263,7 +269,12 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 # One video
 
 
-@routes.get("/v1/videos/{video_id}/events")
+@routes.get(
+    "/v1/videos/{video_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "The last event that was seen.")]},
+)
 @routes.get("/openai/v1/videos/{video_id}/events", include_in_schema=False)
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
@@ -323,7 +334,9 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
-@routes.post("/v1/videos/{video_id}/remix", status_code=202, openapi_extra=body_schema(RemixVideo))
+@routes.post(
+    "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
+)
 @routes.post("/openai/v1/videos/{video_id}/remix", status_code=202, include_in_schema=False)
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from a finished one, changed as the prompt says."""
@@ -338,7 +351,12 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
 
 
-@routes.get("/v1/videos/{video_id}/content")
+@routes.get(
+    "/v1/videos/{video_id}/content",
+    response_class=Response,
+    responses=file_responses(*FILMS, "image/webp", "image/jpeg"),
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
 @routes.head("/v1/videos/{video_id}/content", include_in_schema=False)
 @routes.api_route("/openai/v1/videos/{video_id}/content", methods=["GET", "HEAD"], include_in_schema=False)
 async def download_content(

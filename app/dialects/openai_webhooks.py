@@ -208,7 +208,9 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
     return JSONResponse({"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True})
 
 
-@routes.post("/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret))
+@routes.post(
+    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret, required=False)
+)
 @routes.post("/openai/v1/webhook_endpoints/{endpoint_id}/rotate_secret", include_in_schema=False)
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new secret. With `keep_old_secret_active_for_24_hours` events carry the signatures of both for a day."""

@@ -40,9 +40,9 @@ def _no_truth(value: Any) -> Any:
 
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-Seconds = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=3_600, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False), BeforeValidator(_no_truth)]
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, BeforeValidator(_text), Field(max_length=2_000)]],
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=2_000), BeforeValidator(_text)]],
     Field(max_length=64),
 ]
 
@@ -81,7 +81,7 @@ class CreateVideo(_Prompted):
     reference_images: Any = None
     reference_video: Any = None
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
-    n: Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=4)] = 1
+    n: Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_truth)] = 1
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None

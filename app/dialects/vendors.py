@@ -42,7 +42,7 @@ def _plain_number(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
-Seconds = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_plain_number)]
 
 
 def sized(aspect_ratio: str | None, resolution: str | None = None) -> dict[str, Any]:
