@@ -7,6 +7,7 @@ fail       it is not there, and nobody wants it any more: give the money back
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -25,7 +26,6 @@ from app.telemetry import log
 from app.video import AttemptState, Settlement
 
 MAX_LISTED = 1_000
-_UNKNOWN = (Attempt.state == AttemptState.lost, Attempt.settlement == Settlement.held)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Bench:
 async def listed(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
     """All attempts that wait for a decision, or this one, with their videos; oldest first."""
     table, videos = Attempt.__table__, Video.__table__
-    query = sa.select(table, videos).join_from(table, videos, Video.id == Attempt.video_id).where(*_UNKNOWN)
+    query = sa.select(table, videos).join_from(table, videos, Video.id == Attempt.video_id).where(*usage.UNKNOWN)
     if attempt_id is not None:
         query = query.where(Attempt.id == attempt_id)
     rows = (await connection.execute(query.order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED))).all()
@@ -113,6 +113,9 @@ async def fail(bench: Bench, attempt_id: str) -> None:
     async with bench.db.transaction() as session:
         video, attempt = await _locked(session, attempt_id)
         await usage.refund(session, video, attempt, now=bench.clock(), note="the operator says that it was not taken")
+    if video.status.ended and video.settlement is not Settlement.held:
+        with suppress(media.StorageUnavailable):  # they go with the video
+            await bench.store.delete_prefix(f"uploads/{video.id}/")
     log.warning("an operator gave up a lost submit", attempt=attempt_id)
 
 
@@ -123,7 +126,7 @@ async def _locked(session: AsyncSession, attempt_id: str) -> tuple[Video, Attemp
         .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))
         .with_for_update()
     )
-    attempt = await session.scalar(sa.select(Attempt).where(Attempt.id == attempt_id, *_UNKNOWN).with_for_update())
+    attempt = await session.scalar(sa.select(Attempt).where(Attempt.id == attempt_id, *usage.UNKNOWN).with_for_update())
     if video is None or attempt is None:
         raise _nothing(attempt_id)
     return video, attempt

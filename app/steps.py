@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4
+from app import errors, jobs, media, mp4, usage
 from app.breaker import Breaker
 from app.claims import Claim
 from app.db import Database, unavailable
@@ -271,8 +271,7 @@ class Steps:
             return
         now = self._clock()
         if progress.status is Status.completed:
-            output = progress.output or Output()
-            await self._record(lambda s: jobs.done(s, claim, progress, output, now=now))
+            await self._record(lambda s: jobs.done(s, claim, progress, progress.output or Output(), now=now))
             self._wake()
         elif progress.status is Status.failed:
             failure = progress.failure or Failure(code="generation_failed", message="The generation failed.")
@@ -482,7 +481,10 @@ class Steps:
 
     async def _forget_uploads(self, video_id: str) -> None:
         try:
-            await self._store.delete_prefix(f"uploads/{video_id}/")
+            async with self._db.reading() as connection:
+                needed = await usage.waits_for_decision(connection, video_id)
+            if not needed:
+                await self._store.delete_prefix(f"uploads/{video_id}/")
         except errors.GatewayError as error:
             log.warning("uploads stay behind", video=video_id, error=error.message)
 

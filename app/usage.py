@@ -25,6 +25,8 @@ from app.video import AttemptState, Billing, Entry, Settlement
 
 ALL_TIME = date(1, 1, 1)
 """The month of a meter that counts a balance."""
+UNKNOWN = (Attempt.state == AttemptState.lost, Attempt.settlement == Settlement.held)
+"""Attempts of which nobody knows whether the upstream took them, until an operator decides."""
 
 
 # What the state machine says
@@ -79,25 +81,29 @@ async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: da
     await _sum_up(session, video)
 
 
-async def release_unknown(session: AsyncSession, *, older_than_s: float, limit: int, now: datetime) -> list[str]:
-    """Refund up to `limit` attempts whose outcome nobody has found out for so long; returns their ids."""
-    rows = await session.execute(
+async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> tuple[Attempt, Video] | None:
+    """Refund an attempt whose outcome nobody has found out for so long, if there is one. One for each transaction: the
+    meters of several owners would be locked in any order."""
+    row = await session.execute(
         sa.select(Attempt, Video)
         .join(Video, Video.id == Attempt.video_id)
-        .where(
-            Attempt.state == AttemptState.lost,
-            Attempt.settlement == Settlement.held,
-            Attempt.ended_at <= now - timedelta(seconds=older_than_s),
-        )
+        .where(*UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
         .order_by(Attempt.ended_at)
-        .limit(limit)
+        .limit(1)
         .with_for_update(skip_locked=True)
     )
-    released = []
-    for attempt, video in rows.all():
-        if await refund(session, video, attempt, now=now, note="nobody found out what became of it"):
-            released.append(attempt.id)
-    return released
+    found = row.first()
+    if found is None:
+        return None
+    attempt, video = found
+    await refund(session, video, attempt, now=now, note="nobody found out what became of it")
+    return attempt, video
+
+
+async def waits_for_decision(connection: AsyncConnection, video_id: str) -> bool:
+    """Whether somebody may yet have something of a video made once more, so that what it takes has to be kept."""
+    waiting = sa.exists().where(Attempt.video_id == video_id, *UNKNOWN)
+    return bool(await connection.scalar(sa.select(waiting)))
 
 
 async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **values: Any) -> bool:

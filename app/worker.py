@@ -20,6 +20,7 @@ from app.signing import Links
 from app.steps import ABANDONED_GAP_S, Steps
 from app.telemetry import log
 from app.video import AttemptState as S
+from app.video import Settlement
 
 PURGE_BATCH = 100
 UPLOAD_LEFT_S = 3_600
@@ -232,15 +233,25 @@ class Worker:
             horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, ABANDONED_GAP_S)
             if await claims.pull_in(await session.connection(), horizon_s=horizon_s, now=now):
                 log.warning("the clock was ahead; what it had put off is due now")
-        async with self._db.transaction() as session:
-            for attempt_id in await usage.release_unknown(
-                session, older_than_s=settings.late_watch_s, limit=PURGE_BATCH, now=now
-            ):
-                log.warning("a lost submit was never found; its money is given back", attempt=attempt_id)
         try:
+            for _ in range(PURGE_BATCH):
+                if not await self._give_back():
+                    break
             await self._purge_files()
         except media.StorageUnavailable as error:
             log.warning("files that should go stay for now", error=error.message)
+
+    async def _give_back(self) -> bool:
+        """Refund one submit that nobody found; True when there may be more."""
+        async with self._db.transaction() as session:
+            found = await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=self._clock())
+        if found is None:
+            return False
+        attempt, video = found
+        log.warning("a lost submit was never found; its money is given back", attempt=attempt.id)
+        if video.status.ended and video.settlement is not Settlement.held:
+            await self._store.delete_prefix(f"uploads/{video.id}/")
+        return True
 
     async def _purge_files(self) -> None:
         """Files go before the row forgets them."""

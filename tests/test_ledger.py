@@ -316,6 +316,23 @@ async def test_resubmitted_by_an_operator_it_is_made_once_more(operator: Operato
     assert "waits for a decision" in again["error"]["message"]
 
 
+@pytest.mark.parametrize("decision", ["resubmit", "fail", None])
+async def test_uploads_are_kept_for_as_long_as_it_may_be_made_once_more(
+    operator: Operator, fake: FakeOpenAI, tmp_path: Path, decision: str | None
+) -> None:
+    video_id = await lost(operator, fake, input_reference=PICTURE)
+    uploads = tmp_path / "data" / "media" / "uploads" / video_id
+    assert uploads.exists()
+    (repair,) = (await operator.ask("GET", "repairs"))["data"]
+    if decision is not None:
+        await operator.ask("POST", f"repairs/{repair['id']}", action=decision)
+    operator.gateway.clock.advance(90_000 if decision is None else 0)
+    await operator.gateway.worker.run_once()
+    video = await operator.gateway.finish(video_id)
+    assert video["status"] == ("completed" if decision == "resubmit" else "failed")
+    assert not list(uploads.glob("*"))
+
+
 async def test_given_up_by_an_operator_the_money_comes_back(operator: Operator, fake: FakeOpenAI) -> None:
     video_id = await lost(operator, fake)
     (repair,) = (await operator.ask("GET", "repairs"))["data"]
@@ -359,6 +376,30 @@ async def test_what_nobody_found_is_given_back_in_time(operator: Operator, fake:
     operator.gateway.clock.advance(1_000)
     await operator.gateway.worker.run_once()
     assert await operator.ledger(video_id) == [("reserve", -HELD), ("refund", HELD)]
+    assert (await operator.ask("GET", "repairs"))["data"] == []
+
+
+async def test_what_is_given_back_holds_up_nobody(operator: Operator, fake: FakeOpenAI, database_url: str) -> None:
+    """Meters are locked in one order, the key's before its project's; over several jobs there would be none."""
+    first = await operator.key("first", monthly_budget_usd=10)
+    second = await operator.key("second", project=first["project"], monthly_budget_usd=10)
+    await operator.ask("PATCH", f"projects/{first['project']}", monthly_budget_usd=10)
+    for key in (first, second):
+        fake.script("submit", Reset())
+        assert (await asked(operator, key)).status_code == 202
+        await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(1)
+    operator.gateway.clock.advance(90_000)
+    lock = "update meters set spent_micros = spent_micros where subject = %s"
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute(lock, (second["id"],))
+        purging = asyncio.create_task(operator.gateway.worker.purge())
+        async with asyncio.timeout(30):
+            while len((await operator.ask("GET", "repairs"))["data"]) > 1:  # noqa: ASYNC110  # the first was given back
+                await asyncio.sleep(0.05)
+        await connection.execute(lock, (f"project:{first['project']}",))
+        await connection.commit()
+    await purging
     assert (await operator.ask("GET", "repairs"))["data"] == []
 
 
