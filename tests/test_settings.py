@@ -75,6 +75,19 @@ def test_lists_are_comma_separated_or_json(text: str, keys: list[str], monkeypat
     assert shown_keys(load()) == keys
 
 
+@pytest.mark.parametrize("name", ["admin_key", "metrics_key", "pepper"])
+def test_a_key_that_is_there_and_blank_is_refused(name: str) -> None:
+    """Or everybody would have it who sends none."""
+    Path("gateway.toml").write_text(f'{name} = " "')
+    refused(f"GATEWAY_{name.upper()}: must not be blank; leave it out to have none")
+
+
+def test_a_storage_address_holds_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("s3://id:sekret@bucket/films", "s3://bucket/films?access_key=sekret"):
+        set_all(monkeypatch, STORAGE_URL=url)
+        refused("GATEWAY_STORAGE_URL: credentials and options go into the AWS_ variables, not into the address")
+
+
 def test_lists_of_networks_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, ALLOW_NETWORKS="10.1.0.0/16, ::1", PROVIDERS__UP__KIND="openai")
     set_all(monkeypatch, PROVIDERS__UP__BASE_URL="http://h/v1", PROVIDERS__UP__MODELS="wan-2.2, other")
