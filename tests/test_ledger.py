@@ -801,6 +801,8 @@ async def test_usage_by_everything(operator: Operator) -> None:
         {"by": "colour"},
         {"by": "day,day"},
         {"since": "2026-02-30"},
+        {"since": "20260201"},
+        {"until": "0"},
         {"since": "2026-02-02", "until": "2026-02-01"},
     ):
         refused = await operator.client.get("/admin/v1/usage", params=wrong)

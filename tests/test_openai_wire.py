@@ -397,6 +397,14 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
 
 
+@pytest.mark.parametrize("word", ["yes", "", "2", "null"])
+async def test_a_dry_run_that_is_neither(gateway: Running, word: str) -> None:
+    error = error_of(await gateway.client.post(f"/v1/videos?dryRun={word}", json={"prompt": "p"}), 400)
+    assert error["param"] == "dryRun"
+    assert (await gateway.client.get("/v1/videos")).json()["data"] == []
+    assert (await gateway.client.post("/v1/videos?dryRun=False", json={"prompt": "p"})).status_code == 202
+
+
 # Too much, too little, and cut off
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors, prices, projects, repairs, usage
-from app.admin.shapes import Dollars, Given, listing, micros_or_refuse, no_store, plain, project_object
+from app.admin.shapes import Day, Dollars, Given, listing, micros_or_refuse, no_store, plain, project_object
 from app.dialects.base import Gateway, GatewayDep
 from app.dialects.bodies import body_of, body_schema, validated
 from app.repairs import Bench
@@ -61,8 +61,8 @@ async def credit_project(project_id: str, request: Request, gateway: GatewayDep)
 @routes.get("/admin/v1/usage", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
 async def show_usage(
     gateway: GatewayDep,
-    since: date | None = None,
-    until: date | None = None,
+    since: Day | None = None,
+    until: Day | None = None,
     by: Annotated[str, Query(max_length=100)] = "day",
     project: Given = None,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",

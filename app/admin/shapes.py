@@ -1,7 +1,8 @@
 """How the administration API shows things, and how it reads money and moments."""
 
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -24,6 +25,14 @@ Moment = AwareDatetime
 """ISO 8601 with an offset: a moment without one is a different one on every machine."""
 
 
+def _written_as_a_day(value: Any) -> Any:
+    """A number would be taken for seconds since 1970, 20261101 too."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("expected a day such as 2026-11-01")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
 """An id in a query; text with a NUL cannot even be asked for in PostgreSQL."""
 

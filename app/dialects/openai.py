@@ -137,7 +137,7 @@ async def _create(
     shown_model: str | None = None,
 ) -> Response:
     parsed = parsed.model_copy(update={"webhook": webhook})
-    if request.query_params.get("dryRun", "false").lower() not in ("false", "0"):
+    if _is_dry_run(request):
         plan = base.plan_of(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
         return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
     created = await base.create(
@@ -155,6 +155,13 @@ async def _create(
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
+
+
+def _is_dry_run(request: Request) -> bool:
+    given = request.query_params.get("dryRun", "false").lower()
+    if given not in ("true", "1", "false", "0"):
+        raise errors.InvalidRequest("dryRun: expected true or false", param="dryRun", code="invalid_value")
+    return given in ("true", "1")
 
 
 async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:

@@ -86,8 +86,5 @@ def show_depth(gateway: Served) -> None:
     counted = re.findall(r'_duration_seconds_count\{method="(\w+)",route="(.+)",status="[23]\d\d"\} (\d+)', metrics)
     good = {(method, route.replace(":path}", "}")): int(count) for method, route, count in counted}
     calls = [(method.upper(), path) for path, operations in paths.items() for method in operations]
-    print(
-        f"{sum(good.values())} answers were a success; never:",
-        *(f"{m} {p}" for m, p in calls if (m, p) not in good),
-        sep="\n  ",
-    )
+    never = [" ".join(call) for call in calls if call not in good]
+    print(f"{sum(good.values())} answers were a success; none of", *never, sep="\n  ")
