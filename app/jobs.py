@@ -146,14 +146,14 @@ async def refused(
 
 
 async def lost(
-    session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, resubmit: bool, now: datetime
+    session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, again_at: datetime | None, now: datetime
 ) -> Video | None:
     """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice."""
     if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
-    if resubmit:
-        video = await _locked(session, claim.video.id)
-        again = await _add_attempt(session, video, claim.attempt, claim.attempt.route_index, now)
+    if again_at is not None:
+        video, held = await _locked(session, claim.video.id), claim.attempt
+        again = await _add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
         if video is not None and again is not None:
             await usage.hold(session, video, again, now=now, note="sent again, the first may have been taken")
     return await _end_if_over(session, claim.video.id, now)

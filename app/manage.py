@@ -18,7 +18,7 @@ from rich.table import Table
 from app import db, errors, keys, prices, projects, telemetry
 from app import settings as configuration
 from app import usage as ledger
-from app.admin.money import as_csv, dimensions_of, usage_row
+from app.admin.money import as_csv, dimensions_of, span_of, usage_row
 from app.db import Database
 from app.keys import Changes
 from app.settings import Settings
@@ -356,8 +356,8 @@ def usage(
 ) -> None:
     """Show what was used: jobs, outputs, seconds, cost, and what is held for what still runs."""
     dimensions = dimensions_of(by)
-    last = until.date() if until else ledger.day_of(now())
-    first = since.date() if since else last - timedelta(days=29)
+    today = ledger.day_of(now())
+    first, last = span_of(since and since.date(), until and until.date(), today=today)
 
     async def run(database: Database) -> tuple[list[dict[str, Any]], dict[str, str]]:
         async with database.transaction() as session:
@@ -372,7 +372,10 @@ def usage(
         if str(csv) == "-":
             print(content, end="")
         else:
-            csv.write_text(content, "utf-8", newline="")
+            try:
+                csv.write_text(content, "utf-8", newline="")
+            except OSError as error:
+                raise errors.InvalidRequest(f"csv: {csv} cannot be written: {error.strerror}") from None
         return
     _show_usage(dimensions, rows, names, first, last)
 

@@ -220,9 +220,10 @@ class Steps:
         await self._end(lambda s: jobs.refused(s, claim, error, due_at=due_at, now=self._clock()))
 
     async def _lost(self, claim: Claim, error: errors.UpstreamUnknown) -> None:
-        alias = self._settings.models.get(claim.video.model)
-        resubmit = alias is not None and alias.on_unknown == "resubmit"
-        await self._end(lambda s: jobs.lost(s, claim, error, resubmit=resubmit, now=self._clock()))
+        alias, tries = self._settings.models.get(claim.video.model), claim.attempt.submits
+        twice = alias is not None and alias.on_unknown == "resubmit"
+        again_at = self._after(self._backoff_s(tries, error)) if twice else None
+        await self._end(lambda s: jobs.lost(s, claim, error, again_at=again_at, now=self._clock()))
 
     def _nobody_knows(self, claim: Claim) -> errors.UpstreamUnknown:
         return errors.UpstreamUnknown(
@@ -293,8 +294,8 @@ class Steps:
             log.warning("the breaker could not be told", error=type(error).__name__)
 
     def _resting(self, provider: Provider, seconds: float, last: str | None) -> errors.UpstreamUnavailable:
-        message = last or f"{provider.name} failed several times in a row and is left alone for a while"
-        return errors.UpstreamUnavailable(message, provider=provider.name, retry_after_s=seconds)
+        said = last or f"{provider.name} failed several times in a row and is left alone for a while"
+        return errors.UpstreamUnavailable(said, provider=provider.name, retry_after_s=seconds)
 
     def _may_retry(self, claim: Claim, failure: Failure) -> bool:
         alias = self._settings.models.get(claim.video.model)
@@ -493,10 +494,7 @@ class Steps:
         return self._clock() + timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311
 
     def _backoff_s(self, tries: int, error: errors.UpstreamError) -> float:
-        if error.retry_after_s is not None:
-            return max(1.0, error.retry_after_s)
-        return float(min(60, 2 ** min(tries, 6)))
+        return max(1.0, error.retry_after_s) if error.retry_after_s is not None else min(60.0, 2.0 ** min(tries, 6))
 
     def _poll_gap_s(self, claim: Claim, provider: Provider, asked_s: float | None) -> float:
-        own = provider.poll_gap_s(claim.attempt.polls, self._settings.poll_interval_s)
-        return max(own, asked_s) if asked_s is not None else own
+        return max(provider.poll_gap_s(claim.attempt.polls, self._settings.poll_interval_s), asked_s or 0)

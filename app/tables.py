@@ -215,7 +215,8 @@ class Attempt(Base):
             "owner",
             postgresql_where=text("state in ('submitting', 'running')"),
         ),
-        Index("ix_attempts_unknown", "ended_at", postgresql_where=text("state = 'lost' and settlement = 'held'")),
+        # Ended without a word about the money: lost ones, until somebody decides, and what older releases left behind.
+        Index("ix_attempts_open", "ended_at", postgresql_where=text("ended_at is not null and settlement = 'held'")),
         Index("uq_attempts_live", "video_id", "output_index", unique=True, postgresql_where=text(_LIVE_SQL)),
     )
 

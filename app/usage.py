@@ -25,7 +25,11 @@ from app.video import AttemptState, Billing, Entry, Settlement
 
 ALL_TIME = date(1, 1, 1)
 """The month of a meter that counts a balance."""
-UNKNOWN = (Attempt.state == AttemptState.lost, Attempt.settlement == Settlement.held)
+UNKNOWN = (
+    Attempt.ended_at.is_not(None),
+    Attempt.state == AttemptState.lost,
+    Attempt.settlement == Settlement.held,
+)
 """Attempts of which nobody knows whether the upstream took them, until an operator decides."""
 
 
@@ -84,20 +88,38 @@ async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: da
 async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> tuple[Attempt, Video] | None:
     """Refund an attempt whose outcome nobody has found out for so long, if there is one. One for each transaction: the
     meters of several owners would be locked in any order."""
-    row = await session.execute(
+    found = await _oldest(session, *UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
+    if found is not None:
+        attempt, video = found
+        await refund(session, video, attempt, now=now, note="nobody found out what became of it")
+    return found
+
+
+async def close_leftover(session: AsyncSession, *, now: datetime) -> tuple[Attempt, Video] | None:
+    """Settle or refund an attempt that ended without it, if there is one: a worker of a release that knew nothing of
+    money was still at it after the migration. What it made is charged as it was held."""
+    found = await _oldest(session, Attempt.settlement == Settlement.held, Attempt.state != AttemptState.lost)
+    if found is not None:
+        attempt, video = found
+        if attempt.state is AttemptState.succeeded:
+            await settle(session, video, attempt, cost_micros=video.hold_micros, seconds=None, now=now)
+        else:
+            await refund(session, video, attempt, now=now)
+    return found
+
+
+async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tuple[Attempt, Video] | None:
+    """Lock an attempt that has ended, with its video."""
+    rows = await session.execute(
         sa.select(Attempt, Video)
         .join(Video, Video.id == Attempt.video_id)
-        .where(*UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
+        .where(Attempt.ended_at.is_not(None), *which)
         .order_by(Attempt.ended_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    found = row.first()
-    if found is None:
-        return None
-    attempt, video = found
-    await refund(session, video, attempt, now=now, note="nobody found out what became of it")
-    return attempt, video
+    found = rows.first()
+    return None if found is None else (found[0], found[1])
 
 
 async def waits_for_decision(connection: AsyncConnection, video_id: str) -> bool:
@@ -213,11 +235,12 @@ async def _start_meters(
     transaction ends, so that nothing falls between the sum and the triggers."""
     await session.flush()
     await session.execute(sa.text("lock table ledger in share row exclusive mode"))
-    this_month = day_of(now).replace(day=1)
+    # One month more than there should be anything of, for entries of a clock that runs ahead.
+    since = (day_of(now).replace(day=1) - timedelta(days=1)).replace(day=1)
     month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
     spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
     found = await session.execute(
-        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, month >= this_month).group_by(month)
+        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, LedgerEntry.day >= since).group_by(month)
     )
     meters: dict[date, Any] = {row[0]: row[1] for row in found}
     if prepaid:

@@ -242,13 +242,15 @@ class Worker:
             log.warning("files that should go stay for now", error=error.message)
 
     async def _give_back(self) -> bool:
-        """Refund one submit that nobody found; True when there may be more."""
+        """Give back what is held for one attempt for which nothing will come any more; True when there may be more."""
         async with self._db.transaction() as session:
-            found = await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=self._clock())
+            now = self._clock()
+            found = await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=now)
+            found = found or await usage.close_leftover(session, now=now)
         if found is None:
             return False
         attempt, video = found
-        log.warning("a lost submit was never found; its money is given back", attempt=attempt.id)
+        log.warning("money that was still held is accounted for", attempt=attempt.id, state=str(attempt.state))
         if video.status.ended and video.settlement is not Settlement.held:
             await self._store.delete_prefix(f"uploads/{video.id}/")
         return True

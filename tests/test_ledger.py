@@ -403,6 +403,19 @@ async def test_what_is_given_back_holds_up_nobody(operator: Operator, fake: Fake
     assert (await operator.ask("GET", "repairs"))["data"] == []
 
 
+@pytest.mark.parametrize(("state", "left"), [("succeeded", ("settle", 0)), ("failed", ("refund", HELD))])
+async def test_what_a_worker_of_an_older_release_ended_is_accounted_for(
+    operator: Operator, fake: FakeOpenAI, database_url: str, state: str, left: tuple[str, int]
+) -> None:
+    """It may still be at work after the migration, and knows nothing of money."""
+    video_id = await create(operator)
+    await operator.gateway.worker.run_once()
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("update attempts set state = %s, ended_at = now(), lease = null", (state,))
+    await operator.gateway.worker.run_once()
+    assert await operator.ledger(video_id) == [("reserve", -HELD), left]
+
+
 async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI) -> None:
     models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
     async with opened(models=models) as operator:

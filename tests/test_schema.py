@@ -58,6 +58,59 @@ async def test_migrations_make_what_the_tables_say_and_can_be_taken_back(empty: 
     await db.require_current_schema(empty)
 
 
+VIDEO = """
+insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings, error_code,
+  created_at, updated_at, completed_at, ended_at, deadline_at)
+values (%(id)s, %(owner)s, 'openai', %(status)s::text, 0, 'sandbox/testcard',
+  '{"prompt": "x", "model": "sandbox/testcard", "seconds": 1, "size": "320x180"}', '["sandbox/testcard"]', '[]', '[]',
+  case when %(status)s::text = 'failed' then 'x' end, now(), now(),
+  case when %(status)s::text = 'completed' then now() end,
+  case when %(status)s::text in ('failed', 'completed') then now() end, now() + interval '1 hour')
+"""
+ATTEMPT = """
+insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress, due_at,
+  submits, polls, strikes, cancel_tried, created_at, ended_at)
+values ('att_' || right(%(id)s::text, 26), %(id)s::text, %(owner)s, 0, 0, %(state)s::text, 'sandbox', 'testcard', 0,
+  now(), 0, 0, 0, false, now(), case when %(state)s::text <> 'pending' then now() end)
+"""
+
+
+async def test_keys_and_jobs_of_the_release_before_there_was_money(empty: str, start_gateway: StartGateway) -> None:
+    await asyncio.to_thread(command.upgrade, db.alembic_config(empty), "0002")
+    own, shared = ids.new("key"), ids.new("key")
+    jobs = {
+        (ids.new("video"), "completed", "succeeded"): "settled",
+        (ids.new("video"), "failed", "lost"): "refunded",
+        (ids.new("video"), "queued", "pending"): "held",
+    }
+    async with await psycopg.AsyncConnection.connect(plain(empty), autocommit=True) as connection:
+        for key_id, owner in ((own, own), (shared, "team")):
+            key = "insert into keys (id, name, owner, hash, hint, created_at) values (%s, 'x', %s, %s, 'x', now())"
+            await connection.execute(key, (key_id, owner, key_id))
+        for video_id, status, state in jobs:
+            values = {"id": video_id, "owner": own, "status": status, "state": state}
+            await connection.execute(VIDEO, values)
+            await connection.execute(ATTEMPT, values)
+        await db.migrate(empty)
+        found = await (await connection.execute("select id, name, billing from projects order by id")).fetchall()
+        assert found == [(own, own, "postpaid"), ("team", "team", "postpaid")]
+        settled = await (await connection.execute("select id, settlement, key_id from videos")).fetchall()
+        assert sorted(settled) == sorted((key[0], settlement, own) for key, settlement in jobs.items())
+        async with start_gateway(database_url=empty) as gateway:
+            for _ in range(8):
+                gateway.clock.advance(5)
+                await gateway.worker.run_once()
+        left = "select status, settlement from videos where id = %s"
+        (running,) = (video_id for video_id, status, _ in jobs if status == "queued")
+        assert await (await connection.execute(left, (running,))).fetchone() == ("completed", "settled")
+        entries = await connection.execute("select kind, amount_micros, cost_micros, video_id from ledger")
+        assert await entries.fetchall() == [("settle", None, None, running)], "no price was written down with it"
+
+
+def plain(url: str) -> str:
+    return url.replace("+psycopg", "")
+
+
 async def test_many_may_migrate_at_once(empty: str, tmp_path: Path) -> None:
     await asyncio.gather(*(ran("migrate", cwd=tmp_path, database_url=empty) for _ in range(3)))
     assert differences(empty) == []

@@ -134,8 +134,9 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 @routes.get("/admin/v1/keys")
 async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     """All keys, without the keys themselves."""
-    async with gateway.db.reading() as connection:
-        found = await keys.listed(connection, owner=project)
+    async with gateway.db.transaction() as session:
+        owner = (await projects.get_project(session, project)).id if project is not None else None
+        found = await keys.listed(await session.connection(), owner=owner)
     return no_store(listing([key_object(key) for key in found]))
 
 

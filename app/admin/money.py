@@ -70,9 +70,11 @@ async def show_usage(
     """What was used from `since` to `until`, both included (UTC, the last 30 days); `by` any of project, key, model,
     provider, app, user and day, comma separated. `format=csv` for a spreadsheet."""
     dimensions = dimensions_of(by)
-    since, until = span_of(gateway, since, until)
-    async with gateway.db.reading() as connection:
-        rows = await usage.report(connection, dimensions, since=since, until=until, owner=project)
+    since, until = span_of(since, until, today=usage.day_of(gateway.clock()))
+    async with gateway.db.transaction() as session:
+        owner = (await projects.get_project(session, project)).id if project is not None else None
+        connection = await session.connection()
+        rows = await usage.report(connection, dimensions, since=since, until=until, owner=owner)
     shown = [usage_row(row) for row in rows]
     if form == "csv":
         return Response(
@@ -92,9 +94,9 @@ def dimensions_of(by: str) -> list[str]:
     return names
 
 
-def span_of(gateway: Gateway, since: date | None, until: date | None) -> tuple[date, date]:
+def span_of(since: date | None, until: date | None, *, today: date) -> tuple[date, date]:
     """The days that are meant. Raises `InvalidRequest`."""
-    last = until or usage.day_of(gateway.clock())
+    last = until or today
     if since is None and last.toordinal() <= 30:
         raise errors.InvalidRequest("until: there was nothing then", param="until")
     first = since or last - timedelta(days=29)
@@ -115,7 +117,7 @@ def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """The report for a spreadsheet, which must not take what a client called itself for a formula."""
     columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
     file = StringIO()
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
     return file.getvalue()
@@ -134,8 +136,10 @@ async def show_ledger(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
     """The entries of the ledger, newest first; page on with `after=<last_id>`."""
-    async with gateway.db.reading() as connection:
-        found = await usage.entries(connection, owner=project, video_id=video, after=after, limit=limit + 1)
+    async with gateway.db.transaction() as session:
+        owner = (await projects.get_project(session, project)).id if project is not None else None
+        connection = await session.connection()
+        found = await usage.entries(connection, owner=owner, video_id=video, after=after, limit=limit + 1)
     data = [plain(entry) for entry in found[:limit]]
     return no_store({**listing(data), "has_more": len(found) > limit})
 

@@ -190,11 +190,11 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
-        "ix_attempts_unknown",
+        "ix_attempts_open",
         "attempts",
         ["ended_at"],
         unique=False,
-        postgresql_where=sa.text("state = 'lost' and settlement = 'held'"),
+        postgresql_where=sa.text("ended_at is not null and settlement = 'held'"),
     )
     op.drop_index(op.f("uq_deliveries_endpoint"), table_name="deliveries", postgresql_where="(endpoint_id IS NOT NULL)")
     op.create_index(
@@ -298,7 +298,9 @@ def downgrade() -> None:
         postgresql_where="(endpoint_id IS NOT NULL)",
     )
     op.drop_index(
-        "ix_attempts_unknown", table_name="attempts", postgresql_where=sa.text("state = 'lost' and settlement = 'held'")
+        "ix_attempts_open",
+        table_name="attempts",
+        postgresql_where=sa.text("ended_at is not null and settlement = 'held'"),
     )
     op.drop_column("attempts", "settlement")
     op.drop_table("request_rates")
