@@ -119,16 +119,19 @@ async def test_life_of_a_projects_money(gateway: Served, settings: dict[str, Any
     (row,) = (line for line in keys.out if "cutter" in line)
     assert all(limit in row for limit in ("sandbox/*", "600", "2", "$5"))
     key_id = row.split()[0]
-    await run("keys", "update", key_id, "--monthly-budget", "none", "--model", "none", "--name", "editor")
-    await run("projects", "update", "Studio", "--name", "Film", "--monthly-budget", "7")
-    (row,) = (line for line in (await run("keys", "list")).out if key_id in line)
+    await asyncio.gather(
+        run("keys", "update", key_id, "--monthly-budget", "none", "--model", "none", "--name", "editor"),
+        run("projects", "update", "Studio", "--name", "Film", "--monthly-budget", "7"),
+    )
+    again, used, sheet = await asyncio.gather(
+        run("keys", "list"), run("usage", "--by", "project,app,user"), run("usage", "--by", "project", "--csv", "-")
+    )
+    (row,) = (line for line in again.out if key_id in line)
     assert "editor" in row
     assert "sandbox/*" not in row
-    used = await run("usage", "--by", "project,app,user")
     (row,) = (line for line in used.out if "Film" in line)
     assert "[31mred" in row
     assert used.printed.replace("\n", "").isprintable()
-    sheet = await run("usage", "--by", "project", "--csv", "-")
     assert sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs"
     assert any(line.startswith(f"{project},1,") for line in sheet.out)
 

@@ -408,11 +408,11 @@ class Reaper:
             self._stored.set_result(found[1])
 
 
-@pytest.mark.parametrize("seed", [SEED])
 async def test_nothing_is_lost_while_processes_are_killed(
-    seed: int, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    luck = random.Random(seed)
+    print(f"FLEET_SEED={SEED} is this run's luck")
+    luck = random.Random(SEED)
     receiver = Told()
     fakes = {name: FakeOpenAI(polls_until_working=0, polls_until_done=0) for name in ("plain", "keyed")}
     async with AsyncExitStack() as stack:
