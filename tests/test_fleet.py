@@ -411,7 +411,7 @@ class Reaper:
 async def test_nothing_is_lost_while_processes_are_killed(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    print(f"FLEET_SEED={SEED} is this run's luck")
+    print(f"FLEET_SEED={SEED} is the luck of this run")  # noqa: T201  # to be had again
     luck = random.Random(SEED)
     receiver = Told()
     fakes = {name: FakeOpenAI(polls_until_working=0, polls_until_done=0) for name in ("plain", "keyed")}
