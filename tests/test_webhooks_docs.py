@@ -56,7 +56,7 @@ async def test_registering(gateway: Running) -> None:
     assert video["id"] == names["video"].id
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
 def test_python_with_the_sdk(secret: str) -> None:
     names = run(block("python", "unwrap").replace("whsec_...", secret))
     handle: Callable[..., str] = names["handle"]
@@ -68,7 +68,7 @@ def test_python_with_the_sdk(secret: str) -> None:
     names["client"].close()
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
 def test_python_without_the_sdk(secret: str) -> None:
     verify: Callable[..., dict[str, Any]] = run(block("python", "def verify"))["verify"]
     assert verify(secret, signed(secret), BODY) == json.loads(BODY)
