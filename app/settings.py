@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     """The same database without a pooler in between, for the one connection of each process that listens; unset:
     `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
-    """Connections each process may hold."""
+    """Connections of each of a process's two pools; one more listens."""
     database_prepare: bool = True
     """Prepared statements; false behind PgBouncer in transaction mode."""
     data_dir: Path = Path("./data")
