@@ -455,6 +455,8 @@ async def test_of_two_tasks_for_one_output_both_are_charged_and_one_is_shown(ope
         fake.script("submit", Reset())
         video_id = await create(operator, model="film", n=2)
         await operator.gateway.worker.run_once()
+        operator.gateway.clock.advance(5)  # the second one is sent after a gap
+        await operator.gateway.worker.run_once()
         (repair,) = (await operator.ask("GET", "repairs"))["data"]
         attempts = await operator.gateway.attempts(video_id)
         (first,) = (attempt for attempt in attempts if attempt.id == repair["id"])
