@@ -21,7 +21,7 @@ run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000
 	@$(RUN) video-gateway serve $(ARGS)
 
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/test_house.py -k settings" for some of them
-	@$(RUN) pytest -n auto --dist loadfile $(ARGS)
+	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: | $(NEEDS_UV) ## Check style, formatting and the import arrows
 	@$(RUN) ruff check

@@ -26,7 +26,6 @@ from processes import served
 from app import deliveries, ids, webhooks
 from app.dialects import base
 from app.dialects.base import Uploads
-from app.keys import Caller
 from app.tables import Delivery
 from app.video import VideoRequest, Webhook, WebhookStyle
 
@@ -542,7 +541,8 @@ async def test_other_styles_send_an_object_and_sign_their_way(
     secret = "your-secret" if style is WebhookStyle.lumen else None
     request = VideoRequest(prompt="p", model="sandbox/reject", webhook=Webhook(url=hook, secret=secret, style=style))
     uploads = Uploads(base.new_video_id())
-    await base.create(gateway.gateway, Caller("somebody", "key"), request, uploads, dialect="openai", app=None)
+    caller = await gateway.gateway.authenticator.authenticate(ALICE)
+    await base.create(gateway.gateway, caller, request, uploads, dialect="openai", app=None)
     await gateway.worker.run_once()
     (received,) = receiver.received
     assert received.json["id"] == uploads.video_id
