@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4, usage
+from app import errors, jobs, media, mp4, videos
 from app.breaker import Breaker
 from app.claims import Claim
 from app.db import Database, unavailable
@@ -483,7 +483,7 @@ class Steps:
     async def _forget_uploads(self, video_id: str) -> None:
         try:
             async with self._db.reading() as connection:
-                needed = await usage.waits_for_decision(connection, video_id)
+                needed = await videos.needing_uploads(connection, [video_id])
             if not needed:
                 await self._store.delete_prefix(f"uploads/{video_id}/")
         except errors.GatewayError as error:

@@ -122,12 +122,6 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
     return None if found is None else (found[0], found[1])
 
 
-async def waits_for_decision(connection: AsyncConnection, video_id: str) -> bool:
-    """Whether somebody may yet have something of a video made once more, so that what it takes has to be kept."""
-    waiting = sa.exists().where(Attempt.video_id == video_id, *UNKNOWN)
-    return bool(await connection.scalar(sa.select(waiting)))
-
-
 async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **values: Any) -> bool:
     """Take an attempt's money out of `held`, once."""
     closed = await session.execute(

@@ -102,9 +102,10 @@ async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
 
 
 async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str]) -> set[str]:
-    """Those of these videos whose uploads may still be sent to an upstream."""
-    live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
-    query = sa.select(Video.id).where(Video.id.in_(video_ids), sa.or_(Video.ended_at.is_(None), live))
+    """Those of these videos whose uploads may still be sent to an upstream: of an ended one, too, for as long as an
+    operator may have it made once more."""
+    undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
+    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
     return set(await connection.scalars(query))
 
 

@@ -322,7 +322,9 @@ async def test_uploads_are_kept_for_as_long_as_it_may_be_made_once_more(
 ) -> None:
     video_id = await lost(operator, fake, input_reference=PICTURE)
     uploads = tmp_path / "data" / "media" / "uploads" / video_id
-    assert uploads.exists()
+    operator.gateway.clock.advance(7_200)
+    await operator.gateway.worker.purge()
+    assert list(uploads.glob("*"))
     (repair,) = (await operator.ask("GET", "repairs"))["data"]
     if decision is not None:
         await operator.ask("POST", f"repairs/{repair['id']}", action=decision)
