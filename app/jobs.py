@@ -62,9 +62,8 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
 
 async def release(connection: AsyncConnection, claim: Claim, *, now: datetime) -> None:
     """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
-    to = S.pending if claim.was is S.pending else claim.was
     submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
-    await move(connection, claim, to, due_at=now, submits=submits)
+    await move(connection, claim, claim.was, due_at=now, submits=submits)
 
 
 async def accepted(
@@ -265,11 +264,11 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
     video = await _locked(session, claim.video.id)
     if video is None or video.status.ended:
         if claim.was is not S.pending:
-            await move(session, claim, claim.attempt.state, due_at=now)
+            await move(session, claim, claim.was, due_at=now)
         elif await move(session, claim, S.cancelled, ended_at=now) and video is not None:
             await usage.refund(session, video, claim.attempt, now=now)
         return None
-    await move(session, claim, S.pending if claim.was is S.pending else claim.attempt.state, due_at=now)
+    await move(session, claim, claim.was, due_at=now)
     if video.provider is None:
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     if video.outputs:  # some of it is there and paid for

@@ -18,9 +18,9 @@ from rich.table import Table
 from app import db, errors, keys, prices, projects, telemetry
 from app import settings as configuration
 from app import usage as ledger
-from app.admin.money import as_csv, dimensions_of, span_of, usage_row
 from app.db import Database
 from app.keys import Changes
+from app.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.settings import Settings
 from app.tables import Key, Project
 from app.video import Billing
@@ -318,7 +318,8 @@ def credit_project(
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
             await ledger.credit(session, row, micros, reference=reference, now=now())
-            return row, (await ledger.available(await session.connection(), row.id, "", now=now()))[1]
+            left = await ledger.available(await session.connection(), [row.id], now=now())
+            return row, left[row.id][1]
 
     row, left = with_database(load(), run)
     note = "" if row.billing is Billing.prepaid else " The project is postpaid, so that nothing depends on it."
@@ -333,7 +334,8 @@ def list_projects() -> None:
     async def run(database: Database) -> list[tuple[Project, int | None]]:
         async with database.reading() as connection:
             found = await projects.listed(connection)
-            return [(row, (await ledger.available(connection, row.id, "", now=now()))[1]) for row in found]
+            left = await ledger.available(connection, [row.id for row in found], now=now())
+            return [(row, left[row.id][1]) for row in found]
 
     table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
     for row, left in with_database(load(), run):
@@ -363,7 +365,7 @@ def usage(
         async with database.transaction() as session:
             owner = (await projects.get_project(session, project)).id if project is not None else None
             connection = await session.connection()
-            found = await ledger.report(connection, dimensions, since=first, until=last, owner=owner)
+            found = await report(connection, dimensions, since=first, until=last, owner=owner)
             return found, {row.id: row.name for row in await projects.listed(connection)}
 
     rows, names = with_database(load(), run)

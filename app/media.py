@@ -36,6 +36,8 @@ PIECE_BYTES = 2**20
 """Films are read in ranges of this size: a slow client never holds a connection to the bucket open."""
 HAND_OVER_BYTES = 2**20
 HEAD_BYTES = 512
+COPIES_AT_ONCE = 2
+"""Films of a bucket that lie on this machine's disk for as long as pictures are made of them."""
 ABORT_S = 10
 """How long a broken upload may take to clean up after itself."""
 MAX_PRESIGNED_S = 7 * 86_400
@@ -106,6 +108,7 @@ class Store:
         """Variants under way, see `variant`."""
         self._objects = objects
         self._root = root
+        self._copies = asyncio.Semaphore(COPIES_AT_ONCE)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -230,12 +233,13 @@ class Store:
                 raise MissingFile(key)
             yield local
             return
-        with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
-            copy = Path(folder) / "film"
-            with copy.open("wb") as file:
-                async for piece in self.open(key):
-                    await asyncio.to_thread(file.write, piece)
-            yield copy
+        async with self._copies:
+            with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+                copy = Path(folder) / "film"
+                with copy.open("wb") as file:
+                    async for piece in self.open(key):
+                        await asyncio.to_thread(file.write, piece)
+                yield copy
 
     async def presigned(self, key: str, ttl_s: int) -> str | None:
         """An address at the bucket that works for `ttl_s` seconds; None where the gateway has to serve the file."""

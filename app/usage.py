@@ -1,4 +1,4 @@
-"""The ledger: reserve, hold, settle, refund, credit; and what was used. Its only writer. US dollars in millionths.
+"""The ledger: reserve, hold, settle, refund, credit; and what is left. Its only writer. US dollars in millionths.
 
 Money follows what upstreams did, not what the client was told: a cancelled job whose task could not be stopped is
 settled, one that was refused is refunded, and while nobody knows, what was reserved stays held. Every function is part
@@ -85,27 +85,29 @@ async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: da
     await _sum_up(session, video)
 
 
-async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> tuple[Attempt, Video] | None:
+async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> Attempt | None:
     """Refund an attempt whose outcome nobody has found out for so long, if there is one. One for each transaction: the
     meters of several owners would be locked in any order."""
     found = await _oldest(session, *UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
-    if found is not None:
-        attempt, video = found
-        await refund(session, video, attempt, now=now, note="nobody found out what became of it")
-    return found
+    if found is None:
+        return None
+    attempt, video = found
+    await refund(session, video, attempt, now=now, note="nobody found out what became of it")
+    return attempt
 
 
-async def close_leftover(session: AsyncSession, *, now: datetime) -> tuple[Attempt, Video] | None:
+async def close_leftover(session: AsyncSession, *, now: datetime) -> Attempt | None:
     """Settle or refund an attempt that ended without it, if there is one: a worker of a release that knew nothing of
     money was still at it after the migration. What it made is charged as it was held."""
     found = await _oldest(session, Attempt.settlement == Settlement.held, Attempt.state != AttemptState.lost)
-    if found is not None:
-        attempt, video = found
-        if attempt.state is AttemptState.succeeded:
-            await settle(session, video, attempt, cost_micros=video.hold_micros, seconds=None, now=now)
-        else:
-            await refund(session, video, attempt, now=now)
-    return found
+    if found is None:
+        return None
+    attempt, video = found
+    if attempt.state is AttemptState.succeeded:
+        await settle(session, video, attempt, cost_micros=video.hold_micros, seconds=None, now=now)
+    else:
+        await refund(session, video, attempt, now=now)
+    return attempt
 
 
 async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tuple[Attempt, Video] | None:
@@ -249,10 +251,11 @@ async def _start_meters(
         )
 
 
-# What is left, and what was used
+# What is left, and what is written
 
 _AVAILABLE = """
-select project.billing, balance.spent_micros as balance_spent, project.monthly_budget_micros as project_budget,
+select project.id, project.billing, balance.spent_micros as balance_spent,
+  project.monthly_budget_micros as project_budget,
   coalesce(project_month.spent_micros, 0) as project_spent, keys.monthly_budget_micros as key_budget,
   coalesce(key_month.spent_micros, 0) as key_spent
 from projects as project
@@ -261,70 +264,28 @@ left join meters as balance on balance.subject = 'project:' || project.id and ba
 left join meters as project_month on project_month.subject = 'project:' || project.id
   and project_month.month = %(month)s
 left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
-where project.id = %(owner)s
+where project.id = any(%(owners)s)
 """
 
 
 async def available(
-    connection: AsyncConnection, owner: str, key_id: str, *, now: datetime
-) -> tuple[Billing, int | None]:
-    """How the project pays, and how many micros the key may still spend by whatever limits it most; None: no limit."""
-    parameters = {"owner": owner, "key_id": key_id, "month": day_of(now).replace(day=1)}
-    row = (await connection.exec_driver_sql(_AVAILABLE, parameters)).mappings().first()
-    if row is None:
-        return Billing.postpaid, None
+    connection: AsyncConnection, owners: Sequence[str], *, key_id: str | None = None, now: datetime
+) -> dict[str, tuple[Billing, int | None]]:
+    """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
+    that key; None: no limit."""
+    parameters = {"owners": list(owners), "key_id": key_id, "month": day_of(now).replace(day=1)}
+    rows = await connection.exec_driver_sql(_AVAILABLE, parameters)
+    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(owners, (Billing.postpaid, None))
+    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in rows.mappings()}
+
+
+def _left(row: sa.RowMapping) -> int | None:
     left = [
         row[f"{what}_budget"] - row[f"{what}_spent"] for what in ("project", "key") if row[f"{what}_budget"] is not None
     ]
     if row["billing"] == Billing.prepaid:
         left.append(-(row["balance_spent"] or 0))
-    return Billing(row["billing"]), min(left, default=None)
-
-
-DIMENSIONS = {
-    "project": "owner",
-    "key": "key_id",
-    "model": "model",
-    "provider": "provider",
-    "app": "app",
-    "user": "end_user",
-    "day": "day",
-}
-"""What usage can be told by: the name an operator knows, and the column."""
-
-_USAGE = """
-with used as (
-  select owner, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs, 0 as held,
-    null::bigint as held_micros, (cost_micros is null)::int as unpriced
-  from ledger where kind = 'settle' and day between :since and :until
-  union all
-  select attempts.owner, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
-    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, 1, hold_micros, (hold_micros is null)::int
-  from attempts join videos on videos.id = attempts.video_id
-  where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
-)
-select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
-  coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
-  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced
-from used where (cast(:owner as text) is null or owner = :owner) {group}
-"""
-
-
-async def report(
-    connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, owner: str | None = None
-) -> list[dict[str, Any]]:
-    """What was used on the days from `since` to `until`, both included, a row for each combination of `by` (names of
-    `DIMENSIONS`), with none a single one.
-
-    Each has jobs, outputs, seconds, cost_micros, held_micros (what runs or is not known yet), unpriced (outputs without
-    a price, which cost_micros leaves out).
-    """
-    columns = [DIMENSIONS[name] for name in by]
-    group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
-    chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
-    statement = sa.text(_USAGE.format(columns=chosen, group=group))
-    rows = await connection.execute(statement, {"since": since, "until": until, "owner": owner})
-    return [dict(row) for row in rows.mappings()]
+    return min(left, default=None)
 
 
 async def entries(

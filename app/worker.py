@@ -20,7 +20,6 @@ from app.signing import Links
 from app.steps import ABANDONED_GAP_S, Steps
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Settlement
 
 PURGE_BATCH = 100
 UPLOAD_LEFT_S = 3_600
@@ -249,10 +248,7 @@ class Worker:
             found = found or await usage.close_leftover(session, now=now)
         if found is None:
             return False
-        attempt, video = found
-        log.warning("money that was still held is accounted for", attempt=attempt.id, state=str(attempt.state))
-        if video.status.ended and video.settlement is not Settlement.held:
-            await self._store.delete_prefix(f"uploads/{video.id}/")
+        log.warning("money that was still held is accounted for", attempt=found.id, state=str(found.state))
         return True
 
     async def _purge_files(self) -> None:
@@ -260,17 +256,15 @@ class Worker:
         async with self._db.transaction() as session:
             for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
                 await self._store.delete_prefix(f"videos/{video_id}/")
-                await self._store.delete_prefix(f"uploads/{video_id}/")  # gone since its end, unless that failed
                 log.info("expired files deleted", video=video_id)
         async with self._db.transaction() as session:
             for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
                 await self._store.delete_prefix(f"videos/{video_id}/")
-                await self._store.delete_prefix(f"uploads/{video_id}/")
         await self._purge_uploads()
 
     async def _purge_uploads(self) -> None:
-        """Delete what was left by a server that died before it wrote the job, a worker that died once a job had ended,
-        and a job that was cancelled."""
+        """Delete what a server left that died before it wrote the job, a worker that died once a job had ended, a job
+        that was cancelled, and one that an operator might have had made once more."""
         old = await self._store.written_before("uploads/", self._clock() - timedelta(seconds=UPLOAD_LEFT_S))
         left = {key.split("/")[1] for key in old}
         if left:

@@ -332,6 +332,7 @@ async def test_uploads_are_kept_for_as_long_as_it_may_be_made_once_more(
     await operator.gateway.worker.run_once()
     video = await operator.gateway.finish(video_id)
     assert video["status"] == ("completed" if decision == "resubmit" else "failed")
+    await operator.gateway.worker.purge()
     assert not list(uploads.glob("*"))
 
 

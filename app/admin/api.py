@@ -18,6 +18,7 @@ from app.admin.shapes import (
     no_store,
     plain,
     project_object,
+    project_objects,
 )
 from app.dialects.base import GatewayDep, gateway_of
 from app.dialects.bodies import body_of, body_schema, validated
@@ -88,7 +89,7 @@ async def list_projects(gateway: GatewayDep) -> Response:
     """All projects; each static key of the settings is one."""
     async with gateway.db.reading() as connection:
         found = await projects.listed(connection)
-    return no_store(listing([await project_object(gateway, project) for project in found]))
+    return no_store(listing(await project_objects(gateway, found)))
 
 
 @routes.post("/admin/v1/projects", status_code=201, openapi_extra=body_schema(NewProject))

@@ -1,23 +1,19 @@
 """The administration API, money: credits, the ledger, usage, and submits whose outcome nobody knows."""
 
-import csv
-from collections.abc import Sequence
-from datetime import date, timedelta
-from io import StringIO
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import errors, prices, projects, repairs, usage
+from app import prices, projects, usage
+from app.admin import repairs
 from app.admin.shapes import Day, Dollars, Given, listing, micros_or_refuse, no_store, plain, project_object
 from app.dialects.base import Gateway, GatewayDep
 from app.dialects.bodies import body_of, body_schema, validated
-from app.repairs import Bench
+from app.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.tables import Attempt, Video
-
-MAX_DAYS = 3_700
 
 routes = APIRouter(tags=["administration"])
 
@@ -74,7 +70,7 @@ async def show_usage(
     async with gateway.db.transaction() as session:
         owner = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
-        rows = await usage.report(connection, dimensions, since=since, until=until, owner=owner)
+        rows = await report(connection, dimensions, since=since, until=until, owner=owner)
     shown = [usage_row(row) for row in rows]
     if form == "csv":
         return Response(
@@ -84,47 +80,6 @@ async def show_usage(
         )
     whole = {"since": since.isoformat(), "until": until.isoformat(), "by": dimensions}
     return no_store({"object": "usage", **whole, "data": shown})
-
-
-def dimensions_of(by: str) -> list[str]:
-    """The dimensions of a comma separated list. Raises `InvalidRequest`."""
-    names = [name.strip() for name in by.split(",") if name.strip()]
-    if any(name not in usage.DIMENSIONS for name in names) or len(set(names)) != len(names):
-        raise errors.InvalidRequest(f"by: expected any of {', '.join(usage.DIMENSIONS)}, each once", param="by")
-    return names
-
-
-def span_of(since: date | None, until: date | None, *, today: date) -> tuple[date, date]:
-    """The days that are meant. Raises `InvalidRequest`."""
-    last = until or today
-    if since is None and last.toordinal() <= 30:
-        raise errors.InvalidRequest("until: there was nothing then", param="until")
-    first = since or last - timedelta(days=29)
-    if not 0 <= (last - first).days <= MAX_DAYS:
-        raise errors.InvalidRequest("since has to be before until, by ten years at most", param="since")
-    return first, last
-
-
-def usage_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the report, its money in dollars."""
-    shown: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
-    cost, held = shown.pop("cost_micros"), shown.pop("held_micros")
-    unpriced = shown.pop("unpriced")
-    return {**shown, "cost_usd": prices.dollars(cost), "held_usd": prices.dollars(held), "unpriced_outputs": unpriced}
-
-
-def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    """The report for a spreadsheet, which must not take what a client called itself for a formula."""
-    columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
-    file = StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
-    return file.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 @routes.get("/admin/v1/ledger")
@@ -161,14 +116,13 @@ async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Resp
     gives the money back."""
     async with body_of(request) as body:
         wire = validated(Repair, body)
-    bench = Bench(gateway.db, gateway.settings, gateway.providers, gateway.store, gateway.links, gateway.clock)
     match wire.action:
         case "find":
-            await repairs.find(bench, attempt_id, wire.upstream_ref)
+            await repairs.find(gateway, attempt_id, wire.upstream_ref)
         case "resubmit":
-            await repairs.resubmit(bench, attempt_id)
+            await repairs.resubmit(gateway, attempt_id)
         case "fail":
-            await repairs.fail(bench, attempt_id)
+            await repairs.fail(gateway, attempt_id)
     gateway.wake()
     return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
 

@@ -86,19 +86,27 @@ def key_object(key: Key) -> dict[str, Any]:
     }
 
 
-async def project_object(gateway: Gateway, project: Project) -> dict[str, Any]:
-    """A project, with what it may still spend: null where nothing limits it."""
+async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list[dict[str, Any]]:
+    """Projects, with what each may still spend: null where nothing limits it."""
+    owners = [project.id for project in projects]
     async with gateway.db.reading() as connection:
-        _, left = await usage.available(connection, project.id, "", now=gateway.clock())
-    return {
-        "id": project.id,
-        "object": "project",
-        "name": project.name,
-        "billing": str(project.billing),
-        "monthly_budget_usd": prices.dollars(project.monthly_budget_micros),
-        "available_usd": prices.dollars(left),
-        "created_at": _moment(project.created_at),
-    }
+        left = await usage.available(connection, owners, now=gateway.clock())
+    return [
+        {
+            "id": project.id,
+            "object": "project",
+            "name": project.name,
+            "billing": str(project.billing),
+            "monthly_budget_usd": prices.dollars(project.monthly_budget_micros),
+            "available_usd": prices.dollars(left[project.id][1]),
+            "created_at": _moment(project.created_at),
+        }
+        for project in projects
+    ]
+
+
+async def project_object(gateway: Gateway, project: Project) -> dict[str, Any]:
+    return (await project_objects(gateway, [project]))[0]
 
 
 def _moment(at: datetime | None) -> str | None:

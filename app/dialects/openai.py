@@ -408,7 +408,8 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
     is null where nothing does."""
     async with gateway.db.reading() as connection:
-        billing, left = await usage.available(connection, caller.owner, caller.key_id, now=gateway.clock())
+        available = await usage.available(connection, [caller.owner], key_id=caller.key_id, now=gateway.clock())
+    billing, left = available[caller.owner]
     return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
 
 

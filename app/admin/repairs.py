@@ -6,38 +6,20 @@ resubmit   it is not there: have it made once more
 fail       it is not there, and nobody wants it any more: give the money back
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, jobs, media, usage
+from app import errors, ids, jobs, usage
 from app.claims import Claim
-from app.db import Database
-from app.providers.base import Provider
-from app.settings import Settings
-from app.signing import Links
+from app.dialects.base import Gateway
 from app.tables import Attempt, Video
 from app.tasks import task_of
 from app.telemetry import log
-from app.video import AttemptState, Settlement
+from app.video import AttemptState
 
 MAX_LISTED = 1_000
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What it takes to ask an upstream about a task."""
-
-    db: Database
-    settings: Settings
-    providers: Mapping[str, Provider]
-    store: media.Store
-    links: Links
-    clock: Callable[[], datetime]
 
 
 async def listed(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
@@ -57,14 +39,14 @@ async def listed(connection: AsyncConnection, *, attempt_id: str | None = None) 
     ]
 
 
-async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
+async def find(gateway: Gateway, attempt_id: str, upstream_ref: str | None) -> None:
     """Go on with a task that is there after all. Its name is the operator's, from the vendor's console, else the one
     that a late answer brought; the upstream is asked whether it knows it.
 
     Raises `NotFound`, `InvalidRequest` for a name the upstream does not know, `UpstreamError` when it cannot be asked,
     `Conflict` for the task of another attempt.
     """
-    async with bench.db.reading() as connection:
+    async with gateway.db.reading() as connection:
         attempt, video = _only(await listed(connection, attempt_id=attempt_id), attempt_id)
     ref = upstream_ref or attempt.upstream_ref
     if not ref:
@@ -74,48 +56,46 @@ async def find(bench: Bench, attempt_id: str, upstream_ref: str | None) -> None:
             param="upstream_ref",
             code="missing_parameter",
         )
-    provider = bench.providers.get(attempt.provider)
+    provider = gateway.providers.get(attempt.provider)
     if provider is None:
         raise errors.InvalidRequest(f"the provider {attempt.provider} is not configured here; it cannot be asked")
-    async with bench.db.reading() as connection:
+    async with gateway.db.reading() as connection:
         same = (Attempt.provider == attempt.provider, Attempt.upstream_ref == ref, Attempt.id != attempt.id)
         other = await connection.scalar(sa.select(Attempt.video_id).where(*same).limit(1))
     if other is not None:
         raise errors.Conflict(f"the task {ref!r:.120} makes the video {other}; this attempt has another one")
     attempt.upstream_ref = ref
     claim = Claim(attempt, video, AttemptState.lost)
-    now = bench.clock()
+    now = gateway.clock()
     try:
-        await provider.poll(await task_of(claim, provider, db=bench.db, store=bench.store, links=bench.links, now=now))
+        task = await task_of(claim, provider, db=gateway.db, store=gateway.store, links=gateway.links, now=now)
+        await provider.poll(task)
     except (errors.UpstreamGone, errors.UpstreamRejected) as error:
         raise errors.InvalidRequest(
             f"{attempt.provider} does not know a task {ref!r:.120}: {error.message}", param="upstream_ref"
         ) from None
-    deadline_at = now + timedelta(seconds=bench.settings.job_deadline_s)
-    async with bench.db.transaction() as session:
+    deadline_at = now + timedelta(seconds=gateway.settings.job_deadline_s)
+    async with gateway.db.transaction() as session:
         locked = await _locked(session, attempt_id)
         pins = {"upstream_ref": ref, "base_url": provider.config.base_url, "credential": provider.fingerprint}
         await jobs.found(session, *locked, pins=pins, deadline_at=deadline_at, now=now)
     log.warning("an operator found a lost task", attempt=attempt_id, upstream_ref=ref)
 
 
-async def resubmit(bench: Bench, attempt_id: str) -> None:
+async def resubmit(gateway: Gateway, attempt_id: str) -> None:
     """Have it made once more. Raises `NotFound`, `Conflict` where the job has ended otherwise."""
-    now = bench.clock()
-    deadline_at = now + timedelta(seconds=bench.settings.job_deadline_s)
-    async with bench.db.transaction() as session:
+    now = gateway.clock()
+    deadline_at = now + timedelta(seconds=gateway.settings.job_deadline_s)
+    async with gateway.db.transaction() as session:
         await jobs.resubmitted(session, *await _locked(session, attempt_id), deadline_at=deadline_at, now=now)
     log.warning("an operator had a lost submit sent again", attempt=attempt_id)
 
 
-async def fail(bench: Bench, attempt_id: str) -> None:
+async def fail(gateway: Gateway, attempt_id: str) -> None:
     """Give the money back; the job stays as it ended. Raises `NotFound`."""
-    async with bench.db.transaction() as session:
+    async with gateway.db.transaction() as session:
         video, attempt = await _locked(session, attempt_id)
-        await usage.refund(session, video, attempt, now=bench.clock(), note="the operator says that it was not taken")
-    if video.status.ended and video.settlement is not Settlement.held:
-        with suppress(media.StorageUnavailable):  # they go with the video
-            await bench.store.delete_prefix(f"uploads/{video.id}/")
+        await usage.refund(session, video, attempt, now=gateway.clock(), note="the operator says that it was not taken")
     log.warning("an operator gave up a lost submit", attempt=attempt_id)
 
 
