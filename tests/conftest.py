@@ -58,6 +58,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="gateway-tests-") as directory:
         Path(directory).chmod(0o711)  # the embedded server may run as another user
         server = db.start_embedded(Path(directory))
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            for setting in ("fsync", "full_page_writes"):  # it is thrown away anyhow
+                connection.execute(f"alter system set {setting} = off".encode())
+            connection.execute("select pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
 
