@@ -84,7 +84,7 @@ def show_depth(gateway: Served) -> None:
         metrics = client.get("/metrics").text
         paths = client.get("/openapi.json").json()["paths"]
     counted = re.findall(r'_duration_seconds_count\{method="(\w+)",route="(.+)",status="[23]\d\d"\} (\d+)', metrics)
-    good = {(method, route.replace(":path}", "}")): int(count) for method, route, count in counted}
+    good = {(method, re.sub(r":\w+}", "}", route)): int(count) for method, route, count in counted}
     calls = [(method.upper(), path) for path, operations in paths.items() for method in operations]
     never = [" ".join(call) for call in calls if call not in good]
     print(f"{sum(good.values())} answers were a success; none of", *never, sep="\n  ")
