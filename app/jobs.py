@@ -19,13 +19,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, prices, usage, webhooks
+from app import errors, ids, prices, recovery, usage, webhooks
 from app.claims import Claim
-from app.moves import move
+from app.moves import add_attempt, locked, move
 from app.tables import LIVE, Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Failure, Operation, Output, Progress, Settlement, Status, Submission
+from app.video import Failure, Operation, Output, Progress, Status, Submission
 
 MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
@@ -80,7 +80,9 @@ async def accepted(
         "error_message": None,
         "error_body": None,
     }
-    if not await move(session, claim, S.running, **values) and not await _found(session, claim, values, now):
+    if not await move(session, claim, S.running, **values) and not await recovery.answered_late(
+        session, claim, values, now
+    ):
         return False
     await session.execute(
         sa.update(Video)
@@ -91,33 +93,6 @@ async def accepted(
             status=Status.in_progress if submission.status is Status.in_progress else Status.queued,
             updated_at=now,
         )
-    )
-    return True
-
-
-async def _found(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
-    """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
-    was sent in its place, when its name is kept for the operator."""
-    lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
-    if await _is_being_made(session, claim.attempt):
-        await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
-    elif await _resume(session, claim.video.id, claim.attempt.id, values, now):
-        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
-        return True
-    log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
-    return False
-
-
-async def _resume(session: AsyncSession, video_id: str, attempt_id: str, values: dict[str, Any], now: datetime) -> bool:
-    """Go on with the task of a lost attempt; what came back of its money meanwhile is held once more."""
-    video = await _locked(session, video_id)
-    attempt = await session.get(Attempt, attempt_id, with_for_update=True, populate_existing=True)
-    if video is None or attempt is None or attempt.state is not S.lost:
-        return False
-    if attempt.settlement is not Settlement.held:
-        await usage.hold(session, video, attempt, now=now, note="the task was found after its money had come back")
-    await session.execute(
-        sa.update(Attempt).where(Attempt.id == attempt_id).values(**values, state=S.running, lease=None, ended_at=None)
     )
     return True
 
@@ -151,8 +126,8 @@ async def lost(
     if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
     if again_at is not None:
-        video, held = await _locked(session, claim.video.id), claim.attempt
-        again = await _add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
+        video, held = await locked(session, claim.video.id), claim.attempt
+        again = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
         if video is not None and again is not None:
             await usage.hold(session, video, again, now=now, note="sent again, the first may have been taken")
     return await _end_if_over(session, claim.video.id, now)
@@ -225,7 +200,7 @@ async def stored(
 ) -> Video | None:
     """The file is in our store. Returns the video, None when that ended before; a file that is not among its outputs
     then is nobody's."""
-    video = await _locked(session, claim.video.id)
+    video = await locked(session, claim.video.id)
     if not await move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
         ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
         return video if ours else None  # written by the same call before, whose commit was not answered
@@ -261,7 +236,7 @@ async def failed(
 
 async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
     """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
-    video = await _locked(session, claim.video.id)
+    video = await locked(session, claim.video.id)
     if video is None or video.status.ended:
         if claim.was is not S.pending:
             await move(session, claim, claim.was, due_at=now)
@@ -287,7 +262,7 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
 async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
     """The upstream's end of an attempt whose job had already ended without it: what it made has its price, what it did
     not make is refunded."""
-    video = await _locked(session, claim.video.id)
+    video = await locked(session, claim.video.id)
     code = None if to is S.succeeded else "abandoned"
     if video is None or not await move(session, claim, to, ended_at=now, error_code=code):
         return
@@ -298,67 +273,7 @@ async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, n
     log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
 
 
-# What operators do
-
-
-async def found(
-    session: AsyncSession,
-    video: Video,
-    attempt: Attempt,
-    *,
-    pins: dict[str, str],
-    deadline_at: datetime,
-    now: datetime,
-) -> None:
-    """An operator has found the task of a lost attempt, by the name and at the place that `pins` say: it is gone on
-    with, and settled when it ends; a job that failed by it runs again. Raises `Conflict`."""
-    if await _is_being_made(session, attempt):
-        raise errors.Conflict("another task for this output is under way; decide once that has ended")
-    values = {**pins, "due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
-    if not await _resume(session, video.id, attempt.id, values, now):
-        raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
-    if _may_run_again(video):
-        await _reopen(session, video, Status.in_progress, deadline_at, now)
-
-
-async def resubmitted(
-    session: AsyncSession, video: Video, attempt: Attempt, *, deadline_at: datetime, now: datetime
-) -> None:
-    """An operator has a lost attempt made once more, as one that was never taken; a job that failed by it runs again.
-
-    Raises `Conflict` where the job has ended otherwise or the output is being made already.
-    """
-    if video.status.ended and not _may_run_again(video):
-        raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
-    if await _is_being_made(session, attempt):
-        raise errors.Conflict("this output is being made already; decide on fail or find")
-    if video.status.ended:
-        await _reopen(session, video, Status.queued, deadline_at, now)
-    await _add_attempt(session, video, attempt, attempt.route_index, now)
-    await usage.move(session, attempt)
-
-
-async def _is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
-    same = (Attempt.video_id == attempt.video_id, Attempt.output_index == attempt.output_index)
-    return bool(await session.scalar(sa.select(sa.exists().where(*same, Attempt.state.in_(LIVE)))))
-
-
-def _may_run_again(video: Video) -> bool:
-    return video.status is Status.failed and video.error_code != "cancelled" and video.deleted_at is None
-
-
-async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
-    """A failed job runs again; its end will be told anew."""
-    video.status, video.error_code, video.error_message, video.ended_at = status, None, None, None
-    video.deadline_at, video.updated_at = max(deadline_at, video.deadline_at), now
-    await session.flush()
-
-
 # Inside one transaction
-
-
-async def _locked(session: AsyncSession, video_id: str) -> Video | None:
-    return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
 
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
@@ -381,10 +296,10 @@ async def _ended_unpaid(
     submits: int = 0,
 ) -> Video | None:
     """After an attempt that made nothing: go on with `next_route` on what was held for it, or give that back."""
-    video = await _locked(session, claim.video.id)
+    video = await locked(session, claim.video.id)
     following = None
     if next_route is not None:
-        following = await _add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
+        following = await add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
     if following is not None:
         await usage.move(session, claim.attempt)
     elif video is not None:
@@ -397,7 +312,7 @@ async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> V
 
     Returns it when it ended here.
     """
-    video = await _locked(session, video_id)
+    video = await locked(session, video_id)
     if video is None or video.status.ended:
         return None
     attempts = (
@@ -456,38 +371,6 @@ async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> 
         .values(due_at=now)
         .execution_options(synchronize_session=False)
     )
-
-
-async def _add_attempt(
-    session: AsyncSession,
-    video: Video | None,
-    before: Attempt,
-    route_index: int,
-    due_at: datetime,
-    *,
-    submits: int = 0,
-) -> Attempt | None:
-    """Another attempt at the output of the one `before`; None when the video, which is locked, has ended meanwhile."""
-    if video is None or video.status.ended:
-        return None
-    provider, _, upstream_model = video.routes[route_index].partition("/")
-    attempt = Attempt(
-        id=ids.new("att"),
-        video_id=video.id,
-        owner=video.owner,
-        output_index=before.output_index,
-        route_index=route_index,
-        state=S.pending,
-        settlement=Settlement.held,
-        provider=provider,
-        upstream_model=upstream_model,
-        due_at=due_at,
-        submits=submits,
-        created_at=due_at,
-    )
-    session.add(attempt)
-    await session.flush()
-    return attempt
 
 
 def _error_values(error: errors.UpstreamError) -> dict[str, Any]:

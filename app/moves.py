@@ -1,17 +1,20 @@
-"""The one guarded UPDATE of an attempt, and the table of where it may go. What a move means for the job and its money
-is the business of `jobs.py`.
+"""The one guarded UPDATE of an attempt, the table of where it may go, and how one follows another. What a move means for
+the job and its money is the business of `jobs.py`.
 """
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app import ids
 from app.claims import Claim
-from app.tables import Attempt
+from app.tables import Attempt, Video
 from app.telemetry import log
 from app.video import AttemptState as S
+from app.video import Settlement
 
 MOVES: dict[S, frozenset[S]] = {
     S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
@@ -50,3 +53,39 @@ async def move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **v
 
 def count(result: sa.Result[Any]) -> int:
     return result.rowcount if isinstance(result, sa.CursorResult) else 0
+
+
+async def locked(session: AsyncSession, video_id: str) -> Video | None:
+    return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
+
+
+async def add_attempt(
+    session: AsyncSession,
+    video: Video | None,
+    before: Attempt,
+    route_index: int,
+    due_at: datetime,
+    *,
+    submits: int = 0,
+) -> Attempt | None:
+    """Another attempt at the output of the one `before`; None when the video, which is locked, has ended meanwhile."""
+    if video is None or video.status.ended:
+        return None
+    provider, _, upstream_model = video.routes[route_index].partition("/")
+    attempt = Attempt(
+        id=ids.new("att"),
+        video_id=video.id,
+        owner=video.owner,
+        output_index=before.output_index,
+        route_index=route_index,
+        state=S.pending,
+        settlement=Settlement.held,
+        provider=provider,
+        upstream_model=upstream_model,
+        due_at=due_at,
+        submits=submits,
+        created_at=due_at,
+    )
+    session.add(attempt)
+    await session.flush()
+    return attempt

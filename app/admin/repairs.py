@@ -11,7 +11,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, jobs, usage
+from app import errors, ids, recovery, usage
 from app.claims import Claim
 from app.dialects.base import Gateway
 from app.tables import Attempt, Video
@@ -78,7 +78,7 @@ async def find(gateway: Gateway, attempt_id: str, upstream_ref: str | None) -> N
     async with gateway.db.transaction() as session:
         locked = await _locked(session, attempt_id)
         pins = {"upstream_ref": ref, "base_url": provider.config.base_url, "credential": provider.fingerprint}
-        await jobs.found(session, *locked, pins=pins, deadline_at=deadline_at, now=now)
+        await recovery.found(session, *locked, pins=pins, deadline_at=deadline_at, now=now)
     log.warning("an operator found a lost task", attempt=attempt_id, upstream_ref=ref)
 
 
@@ -87,7 +87,7 @@ async def resubmit(gateway: Gateway, attempt_id: str) -> None:
     now = gateway.clock()
     deadline_at = now + timedelta(seconds=gateway.settings.job_deadline_s)
     async with gateway.db.transaction() as session:
-        await jobs.resubmitted(session, *await _locked(session, attempt_id), deadline_at=deadline_at, now=now)
+        await recovery.resubmitted(session, *await _locked(session, attempt_id), deadline_at=deadline_at, now=now)
     log.warning("an operator had a lost submit sent again", attempt=attempt_id)
 
 

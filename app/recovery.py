@@ -1,0 +1,97 @@
+"""Lost attempts, whose submit nobody knows the end of: what becomes of one when its answer comes late, or when an operator
+has looked into the vendor's console. Part of the state machine, see `jobs.py`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import errors, usage
+from app.claims import Claim
+from app.moves import add_attempt, locked
+from app.tables import LIVE, Attempt, Video
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Settlement, Status
+
+
+async def answered_late(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
+    """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
+    was sent in its place, when its name is kept for the operator."""
+    lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
+    if await is_being_made(session, claim.attempt):
+        await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
+    elif await _resume(session, claim.video.id, claim.attempt.id, values, now):
+        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+        return True
+    log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
+    return False
+
+
+async def found(
+    session: AsyncSession,
+    video: Video,
+    attempt: Attempt,
+    *,
+    pins: dict[str, str],
+    deadline_at: datetime,
+    now: datetime,
+) -> None:
+    """An operator has found the task of a lost attempt, by the name and at the place that `pins` say: it is gone on
+    with, and settled when it ends; a job that failed by it runs again. Raises `Conflict`."""
+    if await is_being_made(session, attempt):
+        raise errors.Conflict("another task for this output is under way; decide once that has ended")
+    values = {**pins, "due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
+    if not await _resume(session, video.id, attempt.id, values, now):
+        raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
+    if _may_run_again(video):
+        await _reopen(session, video, Status.in_progress, deadline_at, now)
+
+
+async def resubmitted(
+    session: AsyncSession, video: Video, attempt: Attempt, *, deadline_at: datetime, now: datetime
+) -> None:
+    """An operator has a lost attempt made once more, as one that was never taken; a job that failed by it runs again.
+
+    Raises `Conflict` where the job has ended otherwise or the output is being made already.
+    """
+    if video.status.ended and not _may_run_again(video):
+        raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
+    if await is_being_made(session, attempt):
+        raise errors.Conflict("this output is being made already; decide on fail or find")
+    if video.status.ended:
+        await _reopen(session, video, Status.queued, deadline_at, now)
+    await add_attempt(session, video, attempt, attempt.route_index, now)
+    await usage.move(session, attempt)
+
+
+async def is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
+    same = (Attempt.video_id == attempt.video_id, Attempt.output_index == attempt.output_index)
+    return bool(await session.scalar(sa.select(sa.exists().where(*same, Attempt.state.in_(LIVE)))))
+
+
+def _may_run_again(video: Video) -> bool:
+    return video.status is Status.failed and video.error_code != "cancelled" and video.deleted_at is None
+
+
+async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
+    """A failed job runs again; its end will be told anew."""
+    video.status, video.error_code, video.error_message, video.ended_at = status, None, None, None
+    video.deadline_at, video.updated_at = max(deadline_at, video.deadline_at), now
+    await session.flush()
+
+
+async def _resume(session: AsyncSession, video_id: str, attempt_id: str, values: dict[str, Any], now: datetime) -> bool:
+    """Go on with the task of a lost attempt; what came back of its money meanwhile is held once more."""
+    video = await locked(session, video_id)
+    attempt = await session.get(Attempt, attempt_id, with_for_update=True, populate_existing=True)
+    if video is None or attempt is None or attempt.state is not S.lost:
+        return False
+    if attempt.settlement is not Settlement.held:
+        await usage.hold(session, video, attempt, now=now, note="the task was found after its money had come back")
+    await session.execute(
+        sa.update(Attempt).where(Attempt.id == attempt_id).values(**values, state=S.running, lease=None, ended_at=None)
+    )
+    return True
