@@ -42,7 +42,7 @@ class Claim:
 
     @property
     def folder(self) -> str:
-        """Where its file is stored. Whoever has the claim may clear it: what lies there is in no row yet."""
+        """Where its file is stored."""
         return f"videos/{self.video.id}/{self.attempt.id}/"
 
     @property

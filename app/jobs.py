@@ -80,9 +80,8 @@ async def accepted(
         "error_message": None,
         "error_body": None,
     }
-    if not await move(session, claim, S.running, **values) and not await recovery.answered_late(
-        session, claim, values, now
-    ):
+    moved = await move(session, claim, S.running, **values)
+    if not moved and not await recovery.answered_late(session, claim, values, now):
         return False
     await session.execute(
         sa.update(Video)
@@ -122,10 +121,11 @@ async def refused(
 async def lost(
     session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, again_at: datetime | None, now: datetime
 ) -> Video | None:
-    """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice."""
+    """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice; and
+    never a third time."""
     if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
-    if again_at is not None:
+    if again_at is not None and not await recovery.was_lost_before(session, claim.attempt):
         video, held = await locked(session, claim.video.id), claim.attempt
         again = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
         if video is not None and again is not None:

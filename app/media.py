@@ -10,7 +10,7 @@ import hmac
 import re
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -202,16 +202,19 @@ class Store:
             with suppress(MissingFile), _translated(key):
                 await obstore.delete_async(self._objects, _checked(key))
 
-    async def delete_prefix(self, prefix: str) -> None:
-        """Delete all files of the folder `prefix`, the remains of interrupted uploads too."""
+    async def delete_prefix(self, prefix: str, *, but: Collection[str] = ()) -> None:
+        """Delete all files of the folder `prefix`, the remains of interrupted uploads too; not those that are in `but`
+        and what is kept beside them."""
         folder = _checked(prefix.rstrip("/"))
         if self._root is not None:
             with suppress(MissingFile), _translated(prefix):
-                await asyncio.to_thread(rmtree, self._root / folder)
+                await asyncio.to_thread(_delete_files, self._root, folder, tuple(but))
             return
         with _translated(prefix, bucket=True):
             async for page in obstore.list(self._objects, folder):
-                await obstore.delete_async(self._objects, [found["path"] for found in page])
+                left = [found["path"] for found in page if not found["path"].startswith(tuple(but))]
+                if left:
+                    await obstore.delete_async(self._objects, left)
 
     async def written_before(self, prefix: str, moment: datetime) -> list[str]:
         """Return the keys in the folder `prefix` that are older than that."""
@@ -357,6 +360,9 @@ async def _make(store: Store, key: str, kind: Variant, target: str, duration_s: 
         async with store.as_file(key) as film:
             await make(film, picture, duration_s=duration_s, timeout_s=timeout_s)
         await store.put(target, _file(picture), max_bytes=64 * 2**20, content_type=VARIANTS[kind][1])
+    if await store.stat(key) is None:  # deleted meanwhile, with all that is kept beside it
+        await store.delete([target])
+        raise MissingFile(key)
 
 
 class Signer:
@@ -437,6 +443,15 @@ async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
             waiting.clear()
     if waiting:
         yield bytes(waiting)
+
+
+def _delete_files(root: Path, folder: str, but: tuple[str, ...]) -> None:
+    if not any(key.startswith(f"{folder}/") for key in but):
+        rmtree(root / folder)
+        return
+    for path in (root / folder).iterdir():
+        if not f"{folder}/{path.name}".startswith(but):
+            path.unlink(missing_ok=True)
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:

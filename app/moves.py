@@ -1,5 +1,5 @@
-"""The one guarded UPDATE of an attempt, the table of where it may go, and how one follows another. What a move means for
-the job and its money is the business of `jobs.py`.
+"""The one guarded UPDATE of an attempt, the table of where it may go, and how one follows another. What a move means
+for the job and its money is the business of `jobs.py`.
 """
 
 from datetime import datetime

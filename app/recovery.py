@@ -1,5 +1,5 @@
-"""Lost attempts, whose submit nobody knows the end of: what becomes of one when its answer comes late, or when an operator
-has looked into the vendor's console. Part of the state machine, see `jobs.py`.
+"""Lost attempts, whose submit nobody knows the end of: what becomes of one when its answer comes late, or when an
+operator has looked into the vendor's console. Part of the state machine, see `jobs.py`.
 """
 
 from datetime import datetime
@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app import errors, usage
 from app.claims import Claim
@@ -18,16 +19,37 @@ from app.video import Settlement, Status
 
 
 async def answered_late(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
-    """The answer to a submit that was given up as lost comes after all: its task is gone on with, unless another one
-    was sent in its place, when its name is kept for the operator."""
-    lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
-    if await is_being_made(session, claim.attempt):
+    """The answer to a submit that was given up as lost comes after all: its task is gone on with, at once or, where
+    another one was sent in its place, when that has ended (`left_over`)."""
+    await locked(session, claim.video.id)  # or an operator may decide in between
+    if not await is_being_made(session, claim.attempt):
+        if await _resume(session, claim.video.id, claim.attempt.id, values, now):
+            log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+            return True
+    else:
+        lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
         await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
-    elif await _resume(session, claim.video.id, claim.attempt.id, values, now):
-        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
-        return True
     log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
     return False
+
+
+async def left_over(session: AsyncSession, *, now: datetime) -> Attempt | None:
+    """Go on with a lost attempt whose task has a name by now, if there is one and its output is not being made: what it
+    costs is to be seen to, whatever became of the job."""
+    other = aliased(Attempt)
+    same = (other.video_id == Attempt.video_id, other.output_index == Attempt.output_index)
+    found = await session.scalar(
+        sa.select(Attempt)
+        .where(Attempt.state == S.lost, Attempt.upstream_ref.is_not(None))
+        .where(Attempt.settlement.in_((Settlement.held, Settlement.moved)))
+        .where(~sa.exists().where(*same, other.state.in_(LIVE)))
+        .order_by(Attempt.ended_at)
+        .limit(1)
+    )
+    values = {"due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
+    if found is None or not await _resume(session, found.video_id, found.id, values, now):
+        return None
+    return found
 
 
 async def found(
@@ -68,8 +90,17 @@ async def resubmitted(
 
 
 async def is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
+    return await _is_another(session, attempt, Attempt.state.in_(LIVE))
+
+
+async def was_lost_before(session: AsyncSession, attempt: Attempt) -> bool:
+    """Whether another attempt at the same output was lost, too."""
+    return await _is_another(session, attempt, Attempt.state == S.lost)
+
+
+async def _is_another(session: AsyncSession, attempt: Attempt, which: sa.ColumnElement[bool]) -> bool:
     same = (Attempt.video_id == attempt.video_id, Attempt.output_index == attempt.output_index)
-    return bool(await session.scalar(sa.select(sa.exists().where(*same, Attempt.state.in_(LIVE)))))
+    return bool(await session.scalar(sa.select(sa.exists().where(*same, Attempt.id != attempt.id, which))))
 
 
 def _may_run_again(video: Video) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app import errors, jobs, media, mp4, videos
+from app import errors, films, jobs, media, videos
 from app.breaker import Breaker
 from app.claims import Claim
 from app.db import Database, unavailable
@@ -35,7 +35,6 @@ ABANDONED_GAP_S = 60
 STRIKE_GAP_S = 30
 """Between two answers that a task is unknown: a vendor that is just deploying knows it again after a while."""
 STORE_TRIES = 8
-TEXT_TYPES = ("text/", "application/json", "application/xml")
 
 T = TypeVar("T")
 
@@ -104,10 +103,17 @@ class Steps:
 
     async def _give_up(self, claim: Claim) -> None:
         """What goes wrong every time must not go on for ever: past its deadline such an attempt has failed."""
-        hopeless = claim.was in (S.running, S.storing) and self._clock() >= claim.video.deadline_at
-        if hopeless and not claim.video.status.ended:
-            with suppress(Exception):
+        now = self._clock()
+        if claim.was not in (S.running, S.storing) or now < claim.video.deadline_at:
+            return
+        with suppress(Exception):
+            if not claim.video.status.ended:
                 await self._fail(claim, "internal_error", "The gateway failed at this job; its log says why.")
+            elif self._watched_long_enough(claim, now):
+                await self._record(lambda s: jobs.ended_late(s, claim, S.failed, note="the gateway failed", now=now))
+
+    def _watched_long_enough(self, claim: Claim, now: datetime) -> bool:
+        return now >= (claim.video.ended_at or now) + timedelta(seconds=self._settings.late_watch_s)
 
     async def _step(self, claim: Claim) -> None:
         ended = claim.video.status.ended
@@ -126,10 +132,10 @@ class Steps:
             case S.running:
                 await self._poll(claim)
             case _ if ended:
-                await self._store.delete_prefix(claim.folder)
                 await self._record(
                     lambda s: jobs.ended_late(s, claim, S.succeeded, note="finished upstream", now=self._clock())
                 )
+                await films.tidy(claim, self._db, self._store)
             case _:
                 await self._fetch(claim)
 
@@ -346,7 +352,7 @@ class Steps:
                 news["strikes"] = claim.attempt.strikes + 1
             if news["strikes"] >= jobs.MAX_STRIKES:
                 ended = S.failed, error.message
-        if ended is None and now >= (claim.video.ended_at or now) + timedelta(seconds=self._settings.late_watch_s):
+        if ended is None and self._watched_long_enough(claim, now):
             ended = S.failed, "no late success"
         if ended is not None:
             to, note = ended
@@ -363,8 +369,9 @@ class Steps:
         try:
             if provider is None:
                 raise self._not_configured(claim)
-            await self._store.delete_prefix(claim.folder)  # of a worker that died before it could say what it stored
-            output = await self._transfer(claim, provider, key)
+            await self._store.stat(key)  # raises where there is nowhere to put it, before the upstream sends it
+            limit = self._settings.max_file_mb * 2**20
+            output = await films.bring(claim, provider, await self._task(claim), self._store, key, max_bytes=limit)
         except errors.UpstreamFailed as error:
             await self._fail(claim, error.code, error.message, error.body)
             return
@@ -388,10 +395,8 @@ class Steps:
         now = self._clock()
         retention_s = claim.request.retention_s or self._settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        video = await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
-        if video is None or all(kept["key"] != key for kept in video.outputs):
-            log.warning("the video has no use for this file", key=key)
-            await self._store.delete([key])
+        await self._end(lambda s: jobs.stored(s, claim, output, expires_at=expires_at, now=now))
+        await films.tidy(claim, self._db, self._store, key)
 
     async def _fetch_later(self, claim: Claim, error: errors.UpstreamError) -> None:
         strikes = claim.attempt.strikes + 1
@@ -406,34 +411,8 @@ class Steps:
     async def _fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:
         failure = Failure(code=code, message=message)
         await self._end(lambda s: jobs.failed(s, claim, failure, body=body, now=self._clock()))
-
-    async def _transfer(self, claim: Claim, provider: Provider, key: str) -> dict[str, Any]:
-        output = Output.model_validate(claim.attempt.output)
-        async with provider.fetch(await self._task(claim), output) as download:
-            limit = self._settings.max_file_mb * 2**20
-            declared = (download.content_type or "").partition(";")[0].strip().lower()
-            likely = declared if declared.startswith("video/") else "video/mp4"
-            try:
-                stored = await self._store.put(
-                    key, download.chunks, max_bytes=limit, expected_size=download.size, content_type=likely
-                )
-            except media.IncompleteFile as error:
-                raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
-        content_type = mp4.sniff(stored.head)
-        if content_type is None and (declared.startswith(TEXT_TYPES) or mp4.is_text(stored.head)):
-            await self._store.delete([key])
-            raise errors.UpstreamUnavailable(f"{provider.name} sent a text for a film", provider=provider.name)
-        film = await media.probe(self._store, key, stored.size)
-        return {
-            "index": claim.attempt.output_index,
-            "key": key,
-            "size": stored.size,
-            "sha256": stored.sha256,
-            "content_type": content_type or likely,
-            "width": film.width if film else None,
-            "height": film.height if film else None,
-            "duration_s": film.duration_s if film else None,
-        }
+        if claim.was in (S.running, S.storing):
+            await films.tidy(claim, self._db, self._store)
 
     # What the steps use
 

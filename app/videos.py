@@ -109,6 +109,17 @@ async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str
     return set(await connection.scalars(query))
 
 
+async def files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool, list[str]]:
+    """Whether an attempt has ended, or is gone, and the keys of all files of its video."""
+    query = (
+        sa.select(Attempt.ended_at, Video.outputs)
+        .join(Video, Video.id == Attempt.video_id)
+        .where(Attempt.id == attempt_id)
+    )
+    row = (await connection.execute(query)).first()
+    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])
+
+
 async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
     """Unfinished attempts by (provider, state), and how long the oldest due one has been waiting, in seconds."""
     rows = await connection.execute(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from app import claims, deliveries, jobs, media, usage, videos
+from app import claims, deliveries, jobs, media, recovery, usage, videos
 from app.claims import Claim, Slots
 from app.db import Database, unavailable
 from app.deliveries import Courier, Sender
@@ -241,14 +241,16 @@ class Worker:
             log.warning("files that should go stay for now", error=error.message)
 
     async def _give_back(self) -> bool:
-        """Give back what is held for one attempt for which nothing will come any more; True when there may be more."""
+        """See to the money of one attempt that nobody is at: go on with its task where that has a name by now, else
+        give back what is held for it. True when there may be more."""
         async with self._db.transaction() as session:
             now = self._clock()
-            found = await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=now)
+            found = await recovery.left_over(session, now=now)
+            found = found or await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=now)
             found = found or await usage.close_leftover(session, now=now)
         if found is None:
             return False
-        log.warning("money that was still held is accounted for", attempt=found.id, state=str(found.state))
+        log.warning("money that nobody was at is seen to", attempt=found.id, was=str(found.state))
         return True
 
     async def _purge_files(self) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from conftest import Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, closed_port, serve
+from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, SlowYes, closed_port, serve
 from processes import until
 
 from app import ids, videos
@@ -201,23 +201,6 @@ async def test_an_answer_that_comes_after_the_lease_still_finds_its_attempt(
         await gateway.worker.run_once()
         assert [a.state for a in await gateway.attempts(video["id"])] == ["cancelled"]
     assert len(fake.submits) == len(fake.deletes) == 1
-
-
-class SlowYes:
-    """Takes the task, and says so only when released."""
-
-    def __init__(self, fake: FakeOpenAI) -> None:
-        self.fake = fake
-        self.reached, self.release = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def held(message: Any) -> None:
-            if scope["method"] == "POST":
-                self.reached.set()
-                await self.release.wait()
-            await send(message)
-
-        await self.fake(scope, receive, held)
 
 
 # Refusals: certainly not accepted

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from conftest import StartGateway, another_worker
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Answer, Hang, Reset, serve
+from fakes.server import KEY, Answer, Hang, Reset, SlowYes, serve
 from money import ADMIN, Operator, operator_of
 
 pytestmark = pytest.mark.anyio
@@ -433,6 +433,55 @@ async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI
         assert (await shown(operator, video_id))["settlement"] == "settled"
 
 
+async def test_paying_twice_by_choice_is_not_paying_thrice(opened: Open, fake: FakeOpenAI) -> None:
+    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    async with opened(models=models) as operator:
+        fake.script("submit", *[Reset()] * 5)
+        video_id = await create(operator, model="film")
+        assert (await operator.gateway.finish(video_id))["error"]["code"] == "upstream_outcome_unknown"
+        assert len(fake.jobs) == 2
+        assert await operator.ledger(video_id) == [("reserve", -HELD), ("hold", -HELD)]
+
+
+@pytest.mark.parametrize("by", ["the settings", "the operator"])
+async def test_a_task_whose_answer_comes_beside_another_one_is_charged(opened: Open, fake: FakeOpenAI, by: str) -> None:
+    slow = SlowYes(fake)
+    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit" if by == "the settings" else "fail"}}
+    async with (
+        serve(slow) as url,
+        opened(
+            providers={"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY}}, models=models
+        ) as operator,
+    ):
+        fake.polls_until_done = 10_000
+        gateway = operator.gateway
+        video_id = await create(operator, model="film")
+        asleep = asyncio.create_task(gateway.worker.run_once())
+        await slow.reached.wait()
+        gateway.clock.advance(gateway.gateway.settings.lease_s + 1)
+        async with another_worker(gateway) as other:
+            await other.run_once()
+            if by == "the operator":
+                (repair,) = (await operator.ask("GET", "repairs"))["data"]
+                await operator.ask("POST", f"repairs/{repair['id']}", action="resubmit")
+            gateway.clock.advance(5)
+            await other.run_once()
+        assert [a.state for a in await gateway.attempts(video_id)] == ["lost", "running"]
+        slow.release.set()
+        await asleep
+        assert [a.state for a in await gateway.attempts(video_id)] == ["lost", "running"]
+        for ref in fake.jobs:
+            fake.finish(ref)
+        assert (await gateway.finish(video_id))["status"] == "completed"
+        await gateway.worker.purge()
+        gateway.clock.advance(120)
+        await gateway.worker.run_once()
+        assert [a.state for a in await gateway.attempts(video_id)] == ["succeeded", "succeeded"]
+        assert (await gateway.get(video_id))["cost"] == 0.425, "of a film that nobody fetched, what was asked for"
+        assert (await shown(operator, video_id))["settlement"] == "settled"
+        await operator.check_sums()
+
+
 async def test_after_a_restore_nothing_is_paid_for_twice(opened: Open, fake: FakeOpenAI, database_url: str) -> None:
     """The statement of docs/deploy.md, on a database in which a job still waits that was sent after the backup."""
     page = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
@@ -532,7 +581,8 @@ async def test_a_ledger_that_cannot_be_written_after_the_upstream_took_it(
 
 
 async def test_two_workers_charge_once(operator: Operator, fake: FakeOpenAI) -> None:
-    """The first worker's lease is over while it fetches; both get the file, one of them gets to charge."""
+    """The first worker's lease is over while it fetches; both get the file, one of them gets to charge, and only its
+    file is kept."""
     video_id = await create(operator)
     await operator.gateway.worker.run_once()
     fake.finish("video_1")
@@ -548,6 +598,41 @@ async def test_two_workers_charge_once(operator: Operator, fake: FakeOpenAI) -> 
     await first
     assert (await operator.gateway.get(video_id))["status"] == "completed"
     assert await operator.ledger(video_id) == [("reserve", -HELD), ("settle", HELD - COST)]
+    film = await operator.gateway.client.get(f"/v1/videos/{video_id}/content")
+    assert (film.status_code, film.content) == (200, fake.file)
+
+
+async def test_a_worker_that_wakes_up_late_deletes_only_what_it_brought_itself(
+    opened: Open, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    """A worker died with its file in the store; of two others, one sleeps until all is over."""
+    slow = SlowYes(fake, "/content")
+    async with serve(slow) as url:
+        up = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY}
+        async with opened(providers={"up": up}) as operator:
+            gateway = operator.gateway
+            video_id = await create(operator)
+            await gateway.worker.run_once()
+            fake.finish("video_1")
+            (attempt,) = await gateway.attempts(video_id)
+            folder = tmp_path / "data" / "media" / "videos" / video_id / attempt.id
+            folder.mkdir(parents=True)
+            (folder / "died.mp4").write_bytes(b"of a worker that died")
+            gateway.clock.advance(20)
+            asleep = asyncio.create_task(gateway.worker.run_once())
+            await slow.reached.wait()
+            gateway.clock.advance(120)
+            async with another_worker(gateway) as second:
+                await second.run_once()
+            assert (await gateway.get(video_id))["status"] == "completed"
+            await gateway.client.get(f"/v1/videos/{video_id}/content?variant=thumbnail")
+            left = {path.name for path in folder.iterdir()}
+            assert "died.mp4" not in left
+            slow.release.set()
+            await asleep
+            film = await gateway.client.get(f"/v1/videos/{video_id}/content")
+            assert (film.status_code, film.content) == (200, fake.file)
+            assert {path.name for path in folder.iterdir()} == left
 
 
 # Balances and budgets

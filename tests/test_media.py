@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,6 +272,17 @@ async def test_one_caller_who_goes_away_takes_no_variant_from_another(local: Sto
         await asyncio.wait({impatient}, timeout=0.001)
     impatient.cancel()
     assert await patient == ("film.mp4.thumbnail.webp", "image/webp")
+
+
+async def test_a_picture_of_a_film_that_is_deleted_meanwhile_goes_with_it(store: Store, film: bytes) -> None:
+    await store.put("v/film.mp4", source(film), max_bytes=MIB)
+    making = asyncio.create_task(media.variant(store, "v/film.mp4", "spritesheet", 1, 20))
+    while not psutil.Process().children():  # ffmpeg
+        await asyncio.wait({making}, timeout=0.001)
+    await store.delete_prefix("v/")
+    with pytest.raises((MissingFile, ffmpeg.FfmpegFailed)):
+        await making
+    assert await store.stat("v/film.mp4.spritesheet.jpg") is None
 
 
 @pytest.mark.parametrize("kind", ["thumbnail", "spritesheet"])

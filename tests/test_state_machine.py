@@ -158,6 +158,10 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             assert {row["status"] for row in rows} <= set(ENDED), "every job ends"
             assert {row["settlement"] for row in rows} <= {"settled", "refunded"}
             assert live == 0
+            for video in [row for row in rows if row["status"] == "completed" and row["deleted_at"] is None]:
+                client = self.clients[self.made[video["id"]]["who"]]
+                answer = await client.get(f"/v1/videos/{video['id']}/content")
+                assert answer.status_code == 200, "a film is kept for as long as its video is"
             assert sums == -cost, "what is booked is what it cost"
             self._nothing_was_bought_twice()
 

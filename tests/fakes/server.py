@@ -26,7 +26,7 @@ import uvicorn
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 KEY = "sk-upstream-0123456789"
@@ -392,3 +392,26 @@ def segments(path: str) -> list[str]:
 
 def as_json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(document, status, headers)
+
+
+class SlowYes:
+    """Answers the first submit, or the first request for what `ending` ends the path of, only when released."""
+
+    def __init__(self, fake: Fake, ending: str | None = None) -> None:
+        self._fake = fake
+        self._ending = ending
+        self._first = True
+        self.reached, self.release = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        meant = scope["method"] == "POST" if self._ending is None else scope["path"].endswith(self._ending)
+        held = self._first and meant
+        self._first = self._first and not held
+
+        async def send_released(message: Message) -> None:
+            if held:
+                self.reached.set()
+                await self.release.wait()
+            await send(message)
+
+        await self._fake(scope, receive, send_released)
