@@ -210,13 +210,13 @@ class Attempt(Base):
         # For the claim: whose turn it is, and how many each provider has under way.
         Index("ix_attempts_pending", "provider", "owner", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index(
-            "ix_attempts_under_way",
-            "provider",
-            "owner",
-            postgresql_where=text("state in ('submitting', 'running')"),
+            "ix_attempts_under_way", "provider", "owner", postgresql_where=text("state in ('submitting', 'running')")
         ),
         # Ended without a word about the money: lost ones, until somebody decides, and what older releases left behind.
         Index("ix_attempts_open", "ended_at", postgresql_where=text("ended_at is not null and settlement = 'held'")),
+        Index("ix_attempts_held", "video_id", postgresql_where=text("settlement = 'held'")),
+        Index("ix_attempts_late", "ended_at", postgresql_where=text("state = 'lost' and upstream_ref is not null")),
+        Index("ix_attempts_ref", "provider", "upstream_ref", postgresql_where=text("upstream_ref is not null")),
         Index("uq_attempts_live", "video_id", "output_index", unique=True, postgresql_where=text(_LIVE_SQL)),
     )
 
@@ -341,6 +341,8 @@ class LedgerEntry(Base):
         Index("uq_ledger_attempt", "attempt_id", unique=True, postgresql_where=text("kind = 'settle'")),
         Index("uq_ledger_credit", "owner", "note", unique=True, postgresql_where=text("kind = 'credit'")),
         Index("ix_ledger_day", "day", "owner"),
+        Index("ix_ledger_owner", "owner", "day"),
+        Index("ix_ledger_key_id", "key_id", "day"),
     )
 
 

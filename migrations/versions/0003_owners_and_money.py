@@ -140,6 +140,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger")),
     )
     op.create_index("ix_ledger_day", "ledger", ["day", "owner"], unique=False)
+    op.create_index("ix_ledger_owner", "ledger", ["owner", "day"], unique=False)
+    op.create_index("ix_ledger_key_id", "ledger", ["key_id", "day"], unique=False)
     op.create_index(op.f("ix_ledger_video_id"), "ledger", ["video_id"], unique=False)
     op.create_index(
         "uq_ledger_attempt",
@@ -195,6 +197,23 @@ def upgrade() -> None:
         ["ended_at"],
         unique=False,
         postgresql_where=sa.text("ended_at is not null and settlement = 'held'"),
+    )
+    op.create_index(
+        "ix_attempts_held", "attempts", ["video_id"], unique=False, postgresql_where=sa.text("settlement = 'held'")
+    )
+    op.create_index(
+        "ix_attempts_late",
+        "attempts",
+        ["ended_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'lost' and upstream_ref is not null"),
+    )
+    op.create_index(
+        "ix_attempts_ref",
+        "attempts",
+        ["provider", "upstream_ref"],
+        unique=False,
+        postgresql_where=sa.text("upstream_ref is not null"),
     )
     op.drop_index(op.f("uq_deliveries_endpoint"), table_name="deliveries", postgresql_where="(endpoint_id IS NOT NULL)")
     op.create_index(
@@ -297,6 +316,13 @@ def downgrade() -> None:
         unique=True,
         postgresql_where="(endpoint_id IS NOT NULL)",
     )
+    op.drop_index("ix_attempts_ref", table_name="attempts", postgresql_where=sa.text("upstream_ref is not null"))
+    op.drop_index(
+        "ix_attempts_late",
+        table_name="attempts",
+        postgresql_where=sa.text("state = 'lost' and upstream_ref is not null"),
+    )
+    op.drop_index("ix_attempts_held", table_name="attempts", postgresql_where=sa.text("settlement = 'held'"))
     op.drop_index(
         "ix_attempts_open",
         table_name="attempts",
@@ -309,6 +335,8 @@ def downgrade() -> None:
     op.drop_index("uq_ledger_credit", table_name="ledger", postgresql_where=sa.text("kind = 'credit'"))
     op.drop_index("uq_ledger_attempt", table_name="ledger", postgresql_where=sa.text("kind = 'settle'"))
     op.drop_index(op.f("ix_ledger_video_id"), table_name="ledger")
+    op.drop_index("ix_ledger_key_id", table_name="ledger")
+    op.drop_index("ix_ledger_owner", table_name="ledger")
     op.drop_index("ix_ledger_day", table_name="ledger")
     op.drop_table("ledger")
     # ### end Alembic commands ###
