@@ -10,9 +10,11 @@ from decimal import Decimal
 from app import errors
 from app.routing import Plan, Route
 from app.settings import Settings
-from app.video import VideoRequest
+from app.video import Operation, VideoRequest
 
 MICROS = 1_000_000
+LEAST_SECONDS = 1.0
+"""What is expected of an output at least: no upstream makes a film as short as a request may say."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,14 @@ class Estimate:
     micros_per_second: int
 
     @property
+    def billable_seconds(self) -> float:
+        """Of each output, at least a second: what was too short to be held for could be asked for without end."""
+        return max(self.seconds, LEAST_SECONDS)
+
+    @property
     def micros(self) -> int:
         """Of all outputs together."""
-        return charge(self.seconds, self.micros_per_second) * self.outputs
+        return charge(self.billable_seconds, self.micros_per_second) * self.outputs
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimat
     """What the request is expected to cost; None when the price or the length is not known."""
     able = route.provider.capabilities(route.model)
     seconds = request.seconds if request.seconds is not None else able.default_seconds if able else None
+    if request.operation in (Operation.remix, Operation.edit) and request.source and request.source.seconds:
+        seconds = max(seconds or 0, request.source.seconds)  # it becomes as long as the film that it is made from
     per_second = price(settings, route, request.resolution)
     if per_second == 0:
         seconds = seconds or 0  # of whatever length

@@ -122,6 +122,8 @@ class Media(BaseModel):
     """An upload kept in our own store."""
     video_id: str | None = None
     """A video of this gateway, of the same owner."""
+    seconds: float | None = None
+    """How long that video is, where its file could be measured; for the estimate only."""
     content_type: str | None = None
     """Sniffed from the first bytes of an upload, never taken from the caller; None where the bytes say nothing."""
     filename: str | None = None

@@ -208,7 +208,22 @@ async def test_an_extension_is_charged_by_what_it_adds(operator: Operator, fake:
     body = {"video": {"id": source}, "prompt": "on", "seconds": "0.2"}
     extended = await operator.gateway.client.post("/v1/videos/extensions", json=body)
     video = await operator.gateway.finish(extended.json()["id"])
-    assert (video["status"], video["cost_estimate"], video["cost"]) == ("completed", 0.02, 0.02)
+    assert (video["status"], video["cost_estimate"], video["cost"]) == ("completed", 0.1, 0.02)
+
+
+@pytest.mark.parametrize("path", ["remix", "edits"])
+async def test_what_is_made_from_a_longer_film_is_held_by_the_length_of_that(
+    operator: Operator, fake: FakeOpenAI, path: str
+) -> None:
+    """Of an extension only what it added was asked for; its file has the film that it went on from, too."""
+    scale = fake.file.index(b"mvhd") + 16
+    fake.file = fake.file[:scale] + (25).to_bytes(4, "big") + fake.file[scale + 4 :]
+    source = await create(operator)
+    assert (await operator.gateway.finish(source))["output"]["duration_seconds"] == 10
+    at, more = (path, {"video": {"id": source}}) if path == "edits" else (f"{source}/{path}", {})
+    answer = await operator.gateway.client.post(f"/v1/videos/{at}", json={"prompt": "at dusk", **more})
+    made = answer.json()
+    assert (made["seconds"], made["cost_estimate"]) == ("4", 1.0)
 
 
 async def test_fail_over_keeps_one_hold_and_charges_where_it_was_made(opened: Open, fake: FakeOpenAI) -> None:
@@ -670,6 +685,14 @@ async def test_a_budget_crossed_by_one_micro_is_a_402(operator: Operator, whose:
     assert (await asked(operator, key)).status_code == 202
     assert (await asked(operator, key)).status_code == 402
     assert await videos_of(operator, key) == 1
+
+
+async def test_a_length_of_next_to_nothing_is_held_for_as_a_second(operator: Operator) -> None:
+    key = await operator.key(monthly_budget_usd=0.4)
+    tiny = {"seconds": "0.000001", "n": 4}
+    assert (await asked(operator, key, **tiny)).json()["cost_estimate"] == 0.4
+    refused = await asked(operator, key, **tiny)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "budget_exceeded")
 
 
 async def test_a_prepaid_project_spends_its_balance_and_no_more(operator: Operator) -> None:

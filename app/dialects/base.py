@@ -317,11 +317,12 @@ def based_on(
 ) -> VideoRequest:
     """A request in the shape of `source`, and of its length where `seconds` names no other."""
     original = VideoRequest.model_validate(source.request)
+    measured = max((output["duration_s"] or 0 for output in source.outputs), default=0)
     return VideoRequest(
         prompt=prompt,
         model=model,
         operation=operation,
-        source=Media(video_id=source.id),
+        source=Media(video_id=source.id, seconds=measured or None),
         seconds=seconds or original.seconds,
         size=original.size,
         aspect_ratio=original.aspect_ratio,

@@ -328,7 +328,7 @@ def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict
         "type": "output",
         "metric": "second",  # inferred: Lumenfall shows this for images only
         "quantity": found.seconds * found.outputs,
-        "billable_quantity": found.seconds * found.outputs,
+        "billable_quantity": found.billable_seconds * found.outputs,
         "unit_price": found.micros_per_second / prices.MICROS,
         "total_cost": found.micros,
     }
