@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache
 from math import ceil, floor
@@ -351,7 +351,7 @@ async def change(session: AsyncSession, key: Key, changes: Changes, *, now: date
         if value is not ...:
             setattr(key, name, _checked_limit(name, value))
     if changes.expires_at is not ...:
-        key.expires_at = changes.expires_at
+        key.expires_at = _checked_moment("expires_at", changes.expires_at)
     await session.flush()
 
 
@@ -370,6 +370,19 @@ def _checked_limit(name: str, value: int | None) -> int | None:
     if value is not None and not 1 <= value <= MAX_LIMIT:
         raise errors.InvalidRequest(f"{name}: expected 1 to {MAX_LIMIT}", param=name, code="invalid_value")
     return value
+
+
+def _checked_moment(name: str, at: datetime | None) -> datetime | None:
+    """In UTC. The first and the last year are left out: a moment there may be none in another time zone, such as the
+    database's."""
+    try:
+        moment = None if at is None else at.astimezone(UTC)
+    except OverflowError:
+        moment = datetime.max
+    if moment is not None and not MINYEAR < moment.year < MAXYEAR:
+        message = f"{name}: expected a moment from the year {MINYEAR + 1} to {MAXYEAR - 1}, or none for never"
+        raise errors.InvalidRequest(message, param=name, code="invalid_value")
+    return moment
 
 
 async def get(session: AsyncSession, key_id: str) -> Key:

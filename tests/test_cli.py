@@ -143,6 +143,7 @@ async def test_keys_that_cannot_be(settings: dict[str, Any], tmp_path: Path) -> 
         (("keys", "create", "x", "--project", "\x1b[31m"), "no project has the id or name"),
         (("keys", "create", "x", "--monthly-budget", "a lot"), "monthly-budget: expected US dollars such as 25"),
         (("keys", "create", "x", "--expires", "soon"), "expires: expected 90d, 12h or 2027-01-31"),
+        (("keys", "create", "x", "--expires", "9999-12-31T23:59:59-12:00"), "expires_at: expected a moment from the"),
         (("keys", "update", "key_x", "--concurrent-jobs", "0"), "no key has the id"),
         (("projects", "credit", "nobody", "5"), "no project has the id or name"),
         (("usage", "--by", "colour"), "by: expected any of project, key, model"),

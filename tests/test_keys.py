@@ -331,6 +331,9 @@ def gateway_routes() -> set[tuple[str, str]]:
         ({"name": "x", "monthly_budget_usd": True}, "monthly_budget_usd"),
         ({"name": "x", "expires_at": "2027-01-01T00:00:00"}, "expires_at"),
         ({"name": "x", "expires_at": "tomorrow"}, "expires_at"),
+        ({"name": "x", "expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
+        ({"name": "x", "expires_at": "0001-01-01T00:00:00+12:00"}, "expires_at"),
+        ({"name": "x", "expires_at": "9999-12-31T23:59:59Z"}, "expires_at"),
         ({"name": "x", "colour": "red"}, "colour"),
     ],
 )
