@@ -211,7 +211,18 @@ async def test_a_revoked_key_waits_no_longer(operator: Operator) -> None:
     assert bell.waiters == 0
 
 
-@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/generations", "/v1/videos/characters"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/videos",
+        "/v1/videos/generations",
+        "/v1/videos/characters",
+        "/v1/webhook_endpoints",
+        "/v1/webhook_endpoints/whe_x",
+        "/v1/webhook_endpoints/whe_x/rotate_secret",
+        "/v1/webhook_endpoints/whe_x/test",
+    ],
+)
 async def test_a_body_that_takes_longer_than_its_key_makes_nothing(operator: Operator, path: str) -> None:
     key = await operator.key()
     begun, revoked = asyncio.Event(), asyncio.Event()
@@ -219,6 +230,7 @@ async def test_a_body_that_takes_longer_than_its_key_makes_nothing(operator: Ope
     async def body() -> AsyncIterator[bytes]:
         begun.set()
         yield b'{"prompt": "x", "name": "x", "video": "https://films.example/1.mp4", '
+        yield b'"url": "https://hooks.example/", "event_types": ["video.completed"], "event_type": "video.completed", '
         await revoked.wait()
         yield b'"model": "sandbox/testcard"}'
 

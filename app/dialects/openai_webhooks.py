@@ -139,6 +139,7 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
     """Register an address that is told when your videos end. The secret is shown here and never again."""
     async with body_of(request) as body:
         wire = validated(CreateEndpoint, body)
+    caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
     async with gateway.db.transaction() as session:
         endpoint = await webhooks.create_endpoint(
             session, owner=caller.owner, name=wire.name, url=wire.url, types=wire.event_types, now=gateway.clock()
@@ -185,6 +186,7 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
     """Change what is given. A new `url`, or `enabled`, brings a disabled endpoint back."""
     async with body_of(request) as body:
         wire = validated(UpdateEndpoint, body)
+    caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
         endpoint = await webhooks.update_endpoint(
             session,
@@ -218,6 +220,7 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
     if await request.body():
         async with body_of(request) as body:
             wire = validated(RotateSecret, body)
+    caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
         keep = wire.keep_old_secret_active_for_24_hours
         endpoint = await webhooks.rotate_secret(
@@ -232,6 +235,7 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
     """Send one sample event now and say what the receiver answered; 400 with the reason when it did not answer."""
     async with body_of(request) as body:
         (event_type,) = webhooks.event_types([validated(TestEndpoint, body).event_type], "event_type")
+    caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
         endpoint = await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
     answer = await gateway.sender.test(endpoint, event_type)
