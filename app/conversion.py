@@ -12,12 +12,12 @@ from app.video import (
     ASPECT_RATIO,
     MAX_SIDE,
     OPTIONAL_PARAMETERS,
-    RESOLUTION,
     SIZE,
     Capabilities,
     Media,
     Operation,
     VideoRequest,
+    shorter_side,
 )
 
 RATIO_TOLERANCE = 0.02
@@ -226,7 +226,7 @@ def _ratio(text: str, field: str) -> tuple[int, int]:
 
 
 def _shorter_side(text: str) -> int:
-    match = RESOLUTION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"resolution: expected 480p, 720p, 1080p, 4k or the like, got {text!r:.60}")
-    return int(match[1]) if match[1] else {"1": 1080, "2": 1440, "4": 2160, "8": 4320}[match[2]]
+    try:
+        return shorter_side(text)
+    except ValueError as error:
+        raise ValueError(f"resolution: {error}") from None

@@ -375,11 +375,14 @@ def _checked_limit(name: str, value: int | None) -> int | None:
 def _checked_moment(name: str, at: datetime | None) -> datetime | None:
     """In UTC. The first and the last year are left out: a moment there may be none in another time zone, such as the
     database's."""
+    if at is None:
+        return None
     try:
-        moment = None if at is None else at.astimezone(UTC)
+        moment = at.astimezone(UTC)
+        sound = MINYEAR < moment.year < MAXYEAR
     except OverflowError:
-        moment = datetime.max
-    if moment is not None and not MINYEAR < moment.year < MAXYEAR:
+        sound = False
+    if not sound:
         message = f"{name}: expected a moment from the year {MINYEAR + 1} to {MAXYEAR - 1}, or none for never"
         raise errors.InvalidRequest(message, param=name, code="invalid_value")
     return moment

@@ -118,16 +118,29 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
     a limit cannot cover what has no price."""
     routes = tuple(route for route in plan.routes if estimate(settings, route, plan.request) is not None)
     if not routes:
-        raise no_price(plan.routes[0].name)
+        raise no_price(plan.routes[0].name, *_unpriced(settings, plan.routes[0], plan.request))
     return replace(plan, routes=routes)
 
 
-def no_price(name: str) -> errors.InsufficientFunds:
+def no_price(
+    name: str, why: str = "no price is known for it", then: str = "the operator sets one under [prices]"
+) -> errors.InsufficientFunds:
     return errors.InsufficientFunds(
-        f"no price is known for {name}, so the limit of this key or its project cannot cover it; the operator sets one "
-        "under [prices]. A length is needed too, where the model has no default.",
-        code="price_unknown",
+        f"{name}: {why}, so the limit of this key or its project cannot cover it; {then}", code="price_unknown"
     )
+
+
+def _unpriced(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, ...]:
+    """Why there is no estimate, and what helps; empty where there is no price at all."""
+    table = prices_of(settings, route)
+    if not table:
+        return ()
+    if price(settings, route, request.resolution) is None:
+        asked = f"for {request.resolution}" if request.resolution else "without a resolution"
+        return f"no price is known {asked}", f"name a resolution that has one: {', '.join(table)}"
+    if request.operation is Operation.edit:
+        return "how long the film to be edited is is not known", "edit a video of this gateway, by its id"
+    return "how long a film it makes is not known", "name its length, or a model that has one of its own"
 
 
 def cost(prices: Sequence[int | None], route_index: int, seconds: float | None) -> int | None:

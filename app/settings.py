@@ -24,6 +24,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.video import shorter_side
+
 
 class ConfigurationError(Exception):
     """The settings cannot be used; the message names the variable and what it should be."""
@@ -76,6 +78,23 @@ class Doors(BaseModel):
     apilaplas: ApilaplasDoorSettings = ApilaplasDoorSettings()
 
 
+Price = Annotated[float, Field(ge=0)]
+Prices = dict[str, Price | dict[str, Price]]
+
+
+def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for resolution, price in table.items():
+        try:
+            name = f"{shorter_side(resolution)}p" if resolution else ""
+        except ValueError as error:
+            raise ValueError(f"{model}: {error}") from None
+        if name in found:
+            raise ValueError(f"{model}: {name} has two prices")
+        found[name] = price
+    return found
+
+
 class Settings(BaseSettings):
     """Everything that can be set, one field a variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
@@ -121,7 +140,7 @@ class Settings(BaseSettings):
     """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
     providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
     """`PROVIDERS__<NAME>__KIND|API_KEY|BASE_URL|...`; KIND defaults to the name."""
-    prices: dict[str, Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]]] = {}
+    prices: Prices = {}
     """US dollars per second, by `provider/upstream-model`: one number, or a table by resolution (`""`: any other)."""
     models: dict[str, ModelSettings] = {}
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
@@ -240,6 +259,12 @@ class Settings(BaseSettings):
         if value is not None and re.search(r"://[^/]*@|\?", value):
             raise ValueError("credentials and options go into the AWS_ variables, not into the address")
         return value
+
+    @field_validator("prices")
+    @classmethod
+    def _resolutions_in_the_words_of_requests(cls, value: Prices) -> Prices:
+        """A request for 4k is one for 2160p; a price by any other name would never be found."""
+        return {model: _by_resolution(model, p) if isinstance(p, dict) else p for model, p in value.items()}
 
     @model_validator(mode="after")
     def _absolute_data_dir(self) -> Self:

@@ -19,6 +19,14 @@ RESOLUTION = re.compile(r"([1-9]\d{1,3})[pP]|([1248])[kK]")
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
 
+def shorter_side(resolution: str) -> int:
+    """The pixels that `720p` or `4k` stands for. Raises `ValueError`."""
+    match = RESOLUTION.fullmatch(resolution)
+    if match is None:
+        raise ValueError(f"expected 480p, 720p, 1080p, 4k or the like, got {resolution!r:.60}")
+    return int(match[1]) if match[1] else {"1": 1080, "2": 1440, "4": 2160, "8": 4320}[match[2]]
+
+
 class Status(StrEnum):
     """What a client sees of a video, in whatever words its dialect has for it."""
 

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from conftest import StartGateway, another_worker
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Answer, Hang, Reset, SlowYes, serve
+from fakes.server import KEY, Answer, Hang, Reset, SlowYes, sample_mp4, serve
 from money import ADMIN, Operator, operator_of
 
 pytestmark = pytest.mark.anyio
@@ -757,6 +757,35 @@ async def test_what_has_no_price_cannot_be_covered(operator: Operator) -> None:
     assert (await asked(operator, free, model="up/other")).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": "up/other"}, "no price is known for it, so the limit of this key"),
+        ({"resolution": "720p"}, "no price is known for 720p"),
+        ({"resolution": "720p"}, "name a resolution that has one: 2160p, 1080p"),
+        ({}, "no price is known without a resolution"),
+        ({"resolution": "1080p", "seconds": None}, "name its length"),
+    ],
+)
+async def test_what_is_missing_to_cover_it_is_said(opened: Open, fields: dict[str, Any], said: str) -> None:
+    async with opened(prices={"up/sora-2": {"4k": 0.4, "1080p": 0.2}}) as operator:
+        key = await operator.key(monthly_budget_usd=100)
+        refused = await asked(operator, key, **fields)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (402, "price_unknown")
+        assert said in refused.json()["error"]["message"]
+        for resolution in ("4k", "2160p", "4K"):
+            assert (await asked(operator, key, resolution=resolution)).json()["cost_estimate"] == 1.6
+
+
+async def test_an_uploaded_film_has_no_length_to_cover(operator: Operator) -> None:
+    key = await operator.key(monthly_budget_usd=100)
+    async with operator.user(key) as client:
+        film = {"video": ("a.mp4", sample_mp4())}
+        refused = await client.post("/v1/videos/edits", data={"prompt": "x", "model": "up/sora-2"}, files=film)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "price_unknown")
+    assert "edit a video of this gateway" in refused.json()["error"]["message"]
+
+
 async def test_limited_money_goes_only_where_a_price_is_known(opened: Open) -> None:
     async with opened(models={"film": {"routes": ["spare/sora-2", "up/sora-2"]}}) as operator:
         key = await operator.key(monthly_budget_usd=100)
@@ -848,7 +877,7 @@ async def test_402_in_the_words_of_each_door(operator: Operator, door: str) -> N
     document = refused.json()
     error = document.get("error", document)
     said = error if isinstance(error, str) else error["message"]
-    assert "monthly budget of $0;" in said or "no price is known" in said
+    assert "monthly budget of $0;" in said or "name its length" in said
     assert (
         set(document)
         == {

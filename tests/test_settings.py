@@ -154,6 +154,8 @@ def test_nothing_secret_in_the_settings_when_they_are_shown(monkeypatch: pytest.
         ("STORAGE_URL", "ftp://sekret", "expected file:///path or s3://bucket/prefix"),
         ("LOG_FORMAT", "sekret", "'auto', 'json' or 'console'"),
         ("MODELS", '{"m": {"routes": []}}', "at least 1 item"),
+        ("PRICES", '{"up/sora-2": {"720": 1}}', "up/sora-2: expected 480p, 720p, 1080p, 4k or the like, got '720'"),
+        ("PRICES", '{"up/sora-2": {"4k": 1, "2160p": 2}}', "up/sora-2: 2160p has two prices"),
         ("PROVIDERS", "sekret", ""),
         ("PROVIDERS__UP", "sekret", ""),
     ],
