@@ -1,10 +1,12 @@
 """Keys and their limits, through the front door: who gets in, how fast that ends, and what a key may do."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from fakes.server import closed_port
 from money import ADMIN, Operator, operator_of
 
 from app import keys
+from app.settings import load
 
 pytestmark = pytest.mark.anyio
 
@@ -257,6 +260,20 @@ async def test_a_key_may_hold_so_many_requests(start_gateway: StartGateway) -> N
         assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 200
         await gateway.client.delete(f"/v1/videos/{video['id']}")
         assert [(await answer).json()["status"] for answer in held] == ["failed", "failed"]
+
+
+# The server's own secrets
+
+
+def test_what_another_container_is_just_writing_is_left_alone(tmp_path: Path) -> None:
+    """On one volume at the first start; the other one thinks that it is this process."""
+    settings = load(_env_file=None, data_dir=tmp_path)
+    settings.secrets_dir.mkdir()
+    theirs = settings.secrets_dir / f"api-key.{os.getpid()}"
+    theirs.write_text("theirs")
+    key, path = keys.first_key(settings)
+    assert (key, theirs.read_text()) == (path.read_text(), "theirs")
+    assert sorted(settings.secrets_dir.iterdir()) == [path, theirs]
 
 
 # The administration's own door
