@@ -156,11 +156,14 @@ def _refusal(error: psycopg.Error, route: str) -> Exception:
         return error
     told = json.loads(error.diag.message_detail or "{}")
     if error.sqlstate == TOO_MANY_JOBS:
-        return errors.RateLimited(
+        refused = errors.RateLimited(
             f"this key may have {told['allowed']} jobs under way at once; wait for one to end, or cancel one",
             retry_after_s=CONCURRENCY_RETRY_S,
             code="concurrent_jobs_exceeded",
         )
+        refused.headers["x-ratelimit-limit-concurrent-jobs"] = str(told["allowed"])
+        refused.headers["x-ratelimit-remaining-concurrent-jobs"] = "0"
+        return refused
     if told["what"] == "price":
         return prices.no_price(route)
     needed, left = prices.shown(told["needed_micros"]), prices.shown(max(0, told["left_micros"]))

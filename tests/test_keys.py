@@ -509,6 +509,8 @@ async def test_concurrent_jobs_are_counted_over_all_processes(operator: Operator
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["error"]["code"] == "concurrent_jobs_exceeded"
     assert refused.headers["retry-after"] == "10"
+    assert refused.headers["x-ratelimit-limit-concurrent-jobs"] == "3"
+    assert refused.headers["x-ratelimit-remaining-concurrent-jobs"] == "0"
     made = next(answer for answer in answers if answer.status_code == 202).json()
     async with operator.user(key) as client:
         assert (await client.post("/v1/videos", json=body)).status_code == 429
