@@ -13,15 +13,17 @@ from app.video import AttemptState, Settlement, Status
 
 _VIDEO_COLUMNS = tuple(Video.__table__.columns)
 _NAMES = ", ".join(column.name for column in _VIDEO_COLUMNS)
-_GET = f"select {_NAMES} from videos where id = %(id)s and deleted_at is null".encode()  # noqa: S608  # our own names
+_GET_ANY = f"select {_NAMES} from videos where id = %(id)s".encode()  # noqa: S608  # our own names
+_GET = _GET_ANY + b" and deleted_at is null"
 
 
-async def get(db: Database, video_id: str, *, owner: str | None) -> Video:
+async def get(db: Database, video_id: str, *, owner: str | None, deleted: bool = False) -> Video:
     """Read one video. Raises `NotFound` for an id that is not the owner's, whoever else's it may be.
 
-    `owner` is None only where something else proved the right to see it, such as a signed link.
+    `owner` is None only where something else proved the right to see it, such as a signed link; with `deleted` one that
+    was deleted is seen for as long as its row is there.
     """
-    row = await db.one(_GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
+    row = await db.one(_GET_ANY if deleted else _GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
     if row is None or owner not in (None, row["owner"]):
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
     return read_only({**row, "status": Status(row["status"])})

@@ -558,6 +558,8 @@ async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: 
     assert (await operator.gateway.client.get(f"/v1/videos/{video_id}")).status_code == 404
     await operator.gateway.worker.run_once()
     (repair,) = (await operator.ask("GET", "repairs"))["data"]
+    seen = await shown(operator, repair["video"])
+    assert (seen["id"], seen["settlement"], seen["deleted_at"] is None) == (video_id, "held", False)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.RaiseException, match="is not settled"):
             await connection.execute("delete from videos where id = %s", (video_id,))
@@ -566,6 +568,7 @@ async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: 
         await operator.ask("POST", f"repairs/{repair['id']}", action="fail")
         await operator.gateway.worker.run_once()
         assert await (await connection.execute(count, (video_id,))).fetchone() == (0,)
+        await operator.ask("GET", f"videos/{video_id}", status=404)
         for change in ("update ledger set amount_micros = 0", "delete from ledger"):
             with pytest.raises(psycopg.errors.RaiseException, match="only ever added to"):
                 await connection.execute(change.encode())

@@ -197,8 +197,9 @@ def _changes(wire: KeyChanges) -> Changes:
 
 @routes.get("/admin/v1/videos/{video_id}")
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
-    """One video of whichever owner, with every attempt: where it was sent, what the upstream said, what it cost."""
-    video = await videos.get(gateway.db, video_id, owner=None)
+    """One video of whichever owner, with every attempt: where it was sent, what the upstream said, what it cost. One
+    that its owner deleted is there, with `deleted_at`, while it still runs upstream or holds money."""
+    video = await videos.get(gateway.db, video_id, owner=None, deleted=True)
     async with gateway.db.reading() as connection:
         attempts = await videos.attempts_of(connection, video_id)
     shown = [plain(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
