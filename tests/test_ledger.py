@@ -921,6 +921,21 @@ async def test_the_project_of_a_static_key_can_be_limited(operator: Operator) ->
 # What was used
 
 
+async def test_the_ledger_is_read_page_by_page(operator: Operator) -> None:
+    for _ in range(5):
+        await create(operator)
+    whole = (await operator.ask("GET", "ledger"))["data"]
+    found: list[Any] = []
+    page: dict[str, Any] = {"last_id": "~", "has_more": True}
+    while page["has_more"]:
+        page = await operator.ask("GET", f"ledger?limit=2&after={page['last_id']}")
+        found += page["data"]
+        assert (page["first_id"], page["last_id"]) == (page["data"][0]["id"], page["data"][-1]["id"])
+    assert (len(found), found) == (5, whole)
+    nothing = await operator.ask("GET", "ledger?video=video_x")
+    assert (nothing["first_id"], nothing["last_id"], nothing["has_more"]) == (None, None, False)
+
+
 async def test_usage_by_everything(operator: Operator) -> None:
     key = await operator.key("shop")
     async with operator.user(key) as client:

@@ -90,13 +90,14 @@ async def show_ledger(
     after: Given = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
-    """The entries of the ledger, newest first; page on with `after=<last_id>`."""
+    """The entries of the ledger, newest first; page on with `after=<last_id>` while `has_more`."""
     async with gateway.db.transaction() as session:
         owner = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
         found = await usage.entries(connection, owner=owner, video_id=video, after=after, limit=limit + 1)
     data = [plain(entry) for entry in found[:limit]]
-    return no_store({**listing(data), "has_more": len(found) > limit})
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return no_store({**listing(data), **ends, "has_more": len(found) > limit})
 
 
 # Submits whose outcome nobody knows
