@@ -281,7 +281,7 @@ _COUNT_REQUEST = b"""
 insert into request_rates as rate (key_id, spent, at, allowed) values (%(key_id)s, 1, %(now)s, true)
 on conflict (key_id) do update set (spent, at, allowed) = (
   select left_over + case when left_over + 1 <= %(limit)s + 1e-6 then 1 else 0 end,
-    case when excluded.at < rate.at - interval '1 minute' then excluded.at else greatest(excluded.at, rate.at) end,
+    case when excluded.at < rate.at - interval '10 minutes' then excluded.at else greatest(excluded.at, rate.at) end,
     left_over + 1 <= %(limit)s + 1e-6
   from (
     select greatest(0, least(rate.spent, %(limit)s)
@@ -296,7 +296,8 @@ async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[
     """Count one request of a limited key; returns the headers that tell how much is left. Raises `RateLimited`.
 
     A bucket that holds a minute's requests and empties steadily, counted in the database, so that all processes count
-    together, by the clock that is ahead. A clock that is put back costs nobody more than that minute.
+    together, by the clock that is ahead, as long as no two are more than ten minutes apart. A clock that is put back by
+    less empties nothing until it has caught up; put back by more, it costs nobody more than a minute.
     """
     limit = caller.requests_per_minute
     if limit is None:

@@ -494,6 +494,16 @@ async def test_a_clock_that_jumps_locks_nobody_out(operator: Operator) -> None:
     assert codes == [200, 200, 429, 200, 200, 429, 429, 429, 200]
 
 
+async def test_machines_whose_clocks_differ_count_together(operator: Operator) -> None:
+    """One is a minute and a half ahead of the other, and a client asks them in turn."""
+    key = await operator.key(requests_per_minute=2)
+    codes = []
+    for jump in (0, 90, -90, 90, -90, 90, -90, 630):
+        operator.gateway.clock.advance(jump)
+        codes.append(await status(operator.gateway, key["key"]))
+    assert codes == [200, 200, 200, 429, 429, 429, 429, 200]
+
+
 async def test_concurrent_jobs_are_counted_over_all_processes(operator: Operator, start_gateway: StartGateway) -> None:
     key = await operator.key(concurrent_jobs=3)
     headers = {"authorization": f"Bearer {key['key']}"}
