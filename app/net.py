@@ -8,7 +8,8 @@ checked, follows no redirect and uses no proxy.
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable
+import zlib
+from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -36,6 +37,10 @@ KEEPALIVE_S = 4
 closed is a submit whose outcome nobody knows."""
 RESOLVE_S = 10
 
+HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
+"""What stands in `content-encoding` where nothing is encoded; the last ones by mistake, mostly from buckets."""
+
 
 @lru_cache
 def _tls() -> ssl.SSLContext:
@@ -50,7 +55,7 @@ class ForbiddenAddress(httpx.ConnectError):
 def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
     """A client for one configured provider: no redirects, since the key must not leave the configured origin."""
     return httpx.AsyncClient(
-        headers={"user-agent": USER_AGENT},
+        headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         limits=httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
@@ -65,12 +70,41 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
     """A client for addresses that users or upstreams gave. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
     return httpx.AsyncClient(
         transport=GuardedTransport(allow),
-        headers={"user-agent": USER_AGENT},
+        headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
         trust_env=False,
         event_hooks={"response": [_refuse_redirect_to_nowhere]},
     )
+
+
+async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
+    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated where somebody packed it unasked.
+
+    httpx would inflate what it has read in one go, to a thousand times its size and once more for each coding named.
+    Raises `httpx.DecodingError` for a coding other than gzip and deflate, for more than one, and for broken data.
+    """
+    named = response.headers.get("content-encoding", "").lower().split(",")
+    codings = [coding.strip() for coding in named if coding.strip() not in NO_CODING]
+    inflater = zlib.decompressobj(47)  # gzip or zlib, as the first bytes say
+    async for packed in response.aiter_raw(piece_bytes):
+        if not codings:
+            yield packed
+            continue
+        if len(codings) > 1 or codings[0] not in ("gzip", "x-gzip", "deflate"):
+            raise httpx.DecodingError(f"the coding {', '.join(codings)!r:.80} is not read", request=response.request)
+        more = True
+        while more and not inflater.eof:
+            try:
+                piece = inflater.decompress(packed, piece_bytes)
+            except zlib.error as error:
+                raise httpx.DecodingError(str(error), request=response.request) from error
+            packed = inflater.unconsumed_tail
+            more = bool(packed) or len(piece) == piece_bytes  # a full piece may leave something inside
+            if piece:
+                yield piece
+    if codings and response.num_bytes_downloaded and not inflater.eof:
+        raise httpx.DecodingError("the packed answer has no end", request=response.request)
 
 
 async def _refuse_redirect_to_nowhere(response: httpx.Response) -> None:

@@ -697,7 +697,7 @@ async def test_submit_on_the_wire(stage: Stage, upstream: Upstream, wire: str) -
     sent = {name: value for name, value in call.headers.items() if name not in ("host", "content-length", "user-agent")}
     kind = sent.pop("content-type")
     assert kind == "application/json" if expected.form is None else kind.startswith("multipart/form-data; boundary=")
-    common = {"accept": "*/*", "accept-encoding": sent["accept-encoding"], "connection": "keep-alive"}
+    common = {"accept": "*/*", "accept-encoding": "identity", "connection": "keep-alive"}
     assert sent == {**common, "authorization": f"Bearer {KEY}", **expected.headers}
     assert "content-length" in call.headers
     assert call.headers["user-agent"].startswith("video-gateway/")

@@ -304,7 +304,7 @@ class Provider(ABC):
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
         """The answer with its body in memory, which is refused beyond `MAX_ANSWER_BYTES`."""
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in net.unpacked(response, CHUNK_BYTES):
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise self.unreadable(verb, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
@@ -460,7 +460,7 @@ class Provider(ABC):
             same_host = home is not None and target.host == home.host
             same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
             client = self.http if same_host else self.guarded
-            headers = {"accept": "video/*, */*;q=0.5", "accept-encoding": "identity"}
+            headers = {"accept": "video/*, */*;q=0.5"}
             with_key = authenticated and same_origin
             if with_key:
                 headers |= self.auth
@@ -476,7 +476,7 @@ class Provider(ABC):
                             raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
                         raise refusal
                     yield Download(
-                        chunks=response.aiter_bytes(CHUNK_BYTES),
+                        chunks=net.unpacked(response, CHUNK_BYTES),
                         content_type=response.headers.get("content-type"),
                         size=declared_size(response.headers),
                     )

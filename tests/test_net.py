@@ -1,0 +1,110 @@
+"""What comes back from servers that are not ours: packed or not, it is read within bounds."""
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+from conftest import Running, StartGateway
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, Answer, serve
+
+pytestmark = pytest.mark.anyio
+
+ACCEPTED = b'{"id": "video_1", "object": "video", "status": "queued", "model": "sora-2"}'
+PEAK_BYTES = 32 * 2**20
+
+
+@lru_cache
+def bomb() -> bytes:
+    """100 MiB in 100 KiB."""
+    return gzip.compress(bytes(100 * 2**20))
+
+
+@pytest.fixture
+async def fake() -> FakeOpenAI:
+    return FakeOpenAI(polls_until_working=0, polls_until_done=0)
+
+
+@pytest.fixture
+async def up(fake: FakeOpenAI, start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway in front of an upstream that the test scripts."""
+    async with serve(fake) as url:
+        upstream = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
+        async with start_gateway(providers={"up": upstream}, max_file_mb=1) as running:
+            yield running
+
+
+def packed(content: bytes, coding: str, pack: Callable[[bytes], bytes] = gzip.compress) -> Answer:
+    return Answer(200, pack(content), {"content-type": "application/json", "content-encoding": coding})
+
+
+CODINGS = {
+    "gzip": packed(ACCEPTED, "gzip"),
+    "x-gzip": packed(ACCEPTED, "X-GZip"),
+    "deflate": packed(ACCEPTED, "deflate", zlib.compress),
+    "identity": packed(ACCEPTED, "identity", bytes),
+    "a charset": packed(ACCEPTED, "UTF-8", bytes),
+    "long": packed(ACCEPTED[:-1] + b', "pad": "' + bytes([120]) * (3 * 2**20) + b'"}', "gzip"),
+}
+
+
+@pytest.mark.parametrize("name", CODINGS)
+async def test_a_submit_that_is_answered_packed_is_understood(up: Running, fake: FakeOpenAI, name: str) -> None:
+    fake.script("submit", CODINGS[name])
+    video = await up.create(model="up/sora-2")
+    await up.worker.run_once()
+    (attempt,) = await up.attempts(video["id"])
+    assert (attempt.upstream_ref, attempt.error_body) == ("video_1", None)
+    assert fake.submits[0].headers["accept-encoding"] == "identity"
+
+
+UNREADABLE = {
+    "twice": (packed(gzip.compress(ACCEPTED), "gzip, gzip"), "DecodingError"),
+    "unknown": (packed(ACCEPTED, "br"), "DecodingError"),
+    "broken": (packed(ACCEPTED, "gzip", bytes), "DecodingError"),
+    "cut off": (packed(gzip.compress(ACCEPTED)[:-9], "gzip", bytes), "DecodingError"),
+    "bomb": (Answer(headers={"content-encoding": "gzip"}), "longer than 8388608 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_a_submit_whose_answer_cannot_be_unpacked_has_an_unknown_outcome(
+    up: Running, fake: FakeOpenAI, name: str
+) -> None:
+    answer, why = UNREADABLE[name]
+    fake.script("submit", replace(answer, body=answer.body or bomb()))
+    video = await up.create(model="up/sora-2")
+    tracemalloc.start()
+    try:
+        await up.worker.run_once()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    (attempt,) = await up.attempts(video["id"])
+    assert why in f"{attempt.error_message}"
+    assert len(fake.submits) == 1
+    assert peak < PEAK_BYTES
+
+
+async def test_a_film_that_comes_packed_is_unpacked(up: Running, fake: FakeOpenAI) -> None:
+    fake.script("content", packed(fake.file, "gzip"))
+    video = await up.create(model="up/sora-2")
+    assert (await up.finish(video["id"]))["status"] == "completed"
+    assert (await up.client.get(f"/v1/videos/{video['id']}/content")).content == fake.file
+
+
+async def test_a_film_that_unpacks_to_too_much_is_refused(up: Running, fake: FakeOpenAI) -> None:
+    fake.script("content", packed(bomb(), "gzip", bytes))
+    video = await up.create(model="up/sora-2")
+    tracemalloc.start()
+    try:
+        ended = await up.finish(video["id"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ended["error"]["code"] == "output_too_large"
+    assert peak < PEAK_BYTES
