@@ -10,7 +10,8 @@ import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -36,6 +37,9 @@ KEEPALIVE_S = 4
 """Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
 closed is a submit whose outcome nobody knows."""
 RESOLVE_S = 10
+_resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
+"""For names that somebody else gave. A name whose servers are dead holds its thread for long after we stopped waiting:
+in the threads that all else shares, a few would stop every other name, the database's included."""
 
 HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
@@ -129,9 +133,11 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            host = request.url.host
+            _ = request.url.host
         except ValueError:  # `xn--` and what does not decode
             raise httpx.ConnectError("the host of this address has no name") from None
+        # As it is sent: sockets and TLS would encode the decoded name by another standard, `faß.de` to `fass.de`.
+        host = request.url.raw_host.decode("ascii")
         address = await checked_address(host, request.url.port, self._allow)
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
@@ -142,7 +148,8 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
     try:
         async with asyncio.timeout(RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(_resolvers, ask)
     except (OSError, UnicodeError, OverflowError):  # TimeoutError is an OSError, a long port overflows
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]

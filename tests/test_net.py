@@ -1,16 +1,24 @@
-"""What comes back from servers that are not ours: packed or not, it is read within bounds."""
+"""What comes back from servers that are not ours is read within bounds, packed or not; and how names are resolved."""
 
+import asyncio
 import gzip
+import socket
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import lru_cache
+from ipaddress import ip_network
+from typing import Any
 
+import httpx
 import pytest
 from conftest import Running, StartGateway
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Answer, serve
+from fakes.server import KEY, Answer, Elsewhere, serve
+
+from app import net
 
 pytestmark = pytest.mark.anyio
 
@@ -108,3 +116,41 @@ async def test_a_film_that_unpacks_to_too_much_is_refused(up: Running, fake: Fak
         tracemalloc.stop()
     assert ended["error"]["code"] == "output_too_large"
     assert peak < PEAK_BYTES
+
+
+# Names
+
+
+async def test_names_that_do_not_resolve_hold_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def dead(*_: Any, **__: Any) -> Any:
+        over.wait(30)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", dead)
+    async with net.guarded() as http:
+        calls = [asyncio.create_task(http.get(f"http://{number}.example.com/")) for number in range(40)]
+        try:
+            await asyncio.sleep(0.1)
+            assert await asyncio.wait_for(asyncio.to_thread(int, "7"), 5) == 7
+        finally:
+            over.set()
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            assert "does not resolve" in str(answer)
+
+
+async def test_a_name_is_resolved_as_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets and TLS know an older standard, by which this is the name of somebody else."""
+    asked, elsewhere, really = [], Elsewhere(), socket.getaddrinfo
+
+    def resolve(host: Any, *given: Any, **options: Any) -> Any:
+        asked.append(host)
+        return really("127.0.0.1", *given, **options)
+
+    async with serve(elsewhere) as url, net.guarded(allow=[ip_network("127.0.0.0/8")]) as http:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        answer = await http.get(url.replace("127.0.0.1", "faß.de"))
+    assert asked == ["xn--fa-hia.de"]
+    assert answer.request.extensions["sni_hostname"] == "xn--fa-hia.de"
+    assert elsewhere.calls[0].headers["host"] == f"xn--fa-hia.de:{httpx.URL(url).port}"
