@@ -412,7 +412,7 @@ class Steps:
         async with provider.fetch(await self._task(claim), output) as download:
             limit = self._settings.max_file_mb * 2**20
             declared = (download.content_type or "").partition(";")[0].strip().lower()
-            likely = declared if declared.startswith("video/") else "video/mp4"
+            likely = declared if mp4.FILM_TYPE.fullmatch(declared) else "video/mp4"
             try:
                 stored = await self._store.put(
                     key, download.chunks, max_bytes=limit, expected_size=download.size, content_type=likely
