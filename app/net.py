@@ -6,6 +6,7 @@ checked, follows no redirect and uses no proxy.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 import zlib
@@ -32,6 +33,9 @@ _NEVER_PUBLIC = [
 """`is_global` says yes to these, in some versions of Python at least."""
 
 Network = IPv4Network | IPv6Network
+
+_ADDRESS = re.compile(r"""(https?:\\*/\\*/)([^\s"'<>`]*)""", re.IGNORECASE)  # JSON may write a slash as `\/`
+_PERMISSION = re.compile(r"""(callbacks(?:\\*/|%2f)|sig(?:=|%3d))[^\s"'<>`&]+""", re.IGNORECASE)
 
 KEEPALIVE_S = 4
 """Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
@@ -156,6 +160,17 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     if not addresses or not all(may_reach(address, allow) for address in addresses):
         raise ForbiddenAddress(f"{host} is not a public address")
     return addresses[0]
+
+
+def bare(text: str) -> str:
+    """The text with its addresses cut to what may be told: no user, no query, no fragment, no token of a callback."""
+    return _PERMISSION.sub(r"\1...", _ADDRESS.sub(_cut, text))
+
+
+def _cut(found: re.Match[str]) -> str:
+    place = re.split(r"[?#]", found[2], maxsplit=1)[0]
+    authority = re.split(r"[/\\]", place, maxsplit=1)[0]
+    return found[1] + authority.rpartition("@")[2] + place[len(authority) :]
 
 
 def may_reach(address: str, allow: Iterable[Network] = ()) -> bool:

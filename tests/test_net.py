@@ -154,3 +154,23 @@ async def test_a_name_is_resolved_as_it_is_sent(monkeypatch: pytest.MonkeyPatch)
     assert asked == ["xn--fa-hia.de"]
     assert answer.request.extensions["sni_hostname"] == "xn--fa-hia.de"
     assert elsewhere.calls[0].headers["host"] == f"xn--fa-hia.de:{httpx.URL(url).port}"
+
+
+# Addresses in what others say
+
+TOLD = {
+    "https://gw.example/media/uploads/v/0?exp=1&sig=T0KEN": "https://gw.example/media/uploads/v/0",
+    "at HTTPS://me:T0KEN@x.example:8443/a#T0KEN, no": "at HTTPS://x.example:8443/a no",
+    '{"url":"https:\\/\\/me:T0KEN@x.example\\/a?b=T0KEN"}': '{"url":"https:\\/\\/x.example\\/a"}',
+    "<https://gw.example/callbacks/att_1/T0KEN>": "<https://gw.example/callbacks/...>",
+    '"https:\\/\\/gw.example\\/callbacks\\/att_1\\/T0KEN"': '"https:\\/\\/gw.example\\/callbacks\\/..."',
+    "GET /media/v/0?exp=1&sig=T0KEN answers 403": "GET /media/v/0?exp=1&sig=... answers 403",
+    "u=https%3A%2F%2Fgw%2Fcallbacks%2Fatt_1%2FT0KEN": "u=https%3A%2F%2Fgw%2Fcallbacks%2F...",
+    "https://x.example/@me/film.mp4 is no film": "https://x.example/@me/film.mp4 is no film",
+    "what? a@b.example, #1": "what? a@b.example, #1",
+}
+
+
+@pytest.mark.parametrize("said", TOLD)
+def test_addresses_are_told_without_what_permits(said: str) -> None:
+    assert net.bare(said) == TOLD[said]

@@ -426,9 +426,9 @@ class Provider(ABC):
         return None, error if isinstance(error, str) else ""
 
     def scrub(self, text: str) -> str:
-        """Cut to a readable length and take out our key and the configured address."""
+        """Cut to a readable length and take out our key, the configured address, and what permits in other ones."""
         host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
-        text = self._echo.sub("[key]", text) if self._echo else text
+        text = net.bare(self._echo.sub("[key]", text) if self._echo else text)
         for inner in filter(None, (self.config.base_url, host)):
             text = text.replace(inner, self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
