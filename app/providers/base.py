@@ -29,6 +29,8 @@ from app.video import Capabilities, Failure, Media, Output, Progress, Status, Su
 MAX_ANSWER_BYTES = 8 * 2**20
 """An answer that is not a file is never longer than this."""
 MAX_REDIRECTS = 5
+MAX_DATA_URL_BYTES = 20 * 2**20
+"""Of an upload that travels as text within JSON, and is in memory as a whole, several times."""
 CHUNK_BYTES = 2**20
 FILES_AT_ONCE = 16
 
@@ -94,9 +96,12 @@ class Task:
     callback_secret: str = ""
     """For upstreams that insist on signing their calls."""
 
-    async def data_url(self, media: Media) -> str:
-        """An upload as a `data:` URL, for upstreams that take pictures within JSON."""
+    async def data_url(self, media: Media, *, provider: str) -> str:
+        """An upload as a `data:` URL, for pictures within JSON. Raises `UpstreamRejected` for one too large."""
         async with self.read(media) as upload:
+            if upload.size > MAX_DATA_URL_BYTES:
+                limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
+                raise errors.UpstreamRejected(f"{limit}; send the picture's https:// address", provider=provider)
             content = b"".join([chunk async for chunk in upload.chunks])
         return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 
@@ -460,10 +465,8 @@ class Provider(ABC):
             same_host = home is not None and target.host == home.host
             same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
             client = self.http if same_host else self.guarded
-            headers = {"accept": "video/*, */*;q=0.5"}
             with_key = authenticated and same_origin
-            if with_key:
-                headers |= self.auth
+            headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
             try:
                 async with client.stream("GET", target, headers=headers) as response:
                     location = response.headers.get("location")
