@@ -270,6 +270,11 @@ def export(**values: object) -> None:
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
+def for_others() -> dict[str, str]:
+    """The environment for a program that is not ours: what it takes to start, and none of our secrets."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+
+
 def explain(error: ValidationError, prefix: str) -> str:
     """Say what is wrong, a line for each variable, without the values: they may be secret."""
     lines = []
