@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: there is none."""
     metrics_key: SecretStr | None = None
-    """The key of /metrics, as a bearer token; unset: whoever reaches this gateway may read them."""
+    """The key of /metrics, and of a worker's metrics, as a bearer token; unset: whoever reaches them may read them."""
     pepper: SecretStr | None = None
     """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
     Machines that share a database must share it."""
