@@ -15,14 +15,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import start_http_server
 from rich.markup import escape
 from rich.table import Table
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import buckets, client, db, errors, keys, manage, providers, settings, telemetry
+from app import buckets, client, db, errors, keys, manage, ops, providers, settings, telemetry
 from app import main as wiring
 from app.manage import complaints, console, load, prepared
 from app.protocol import Protocol
@@ -256,7 +255,7 @@ def worker() -> None:
     """Work on jobs without serving requests; run as many as you like, on as many machines."""
     config = load()
     if config.worker_metrics_port is not None:
-        start_http_server(config.worker_metrics_port, config.host, registry=telemetry.REGISTRY)
+        ops.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
 
     async def work() -> None:
         async with wiring.open_parts(config) as parts:

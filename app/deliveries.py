@@ -107,7 +107,7 @@ class Sender:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream("POST", url, content=body, headers={**headers, "accept-encoding": "identity"}) as r,
+                self._client.stream("POST", url, content=body, headers=headers) as r,
             ):
                 status = r.status_code
                 text = await _beginning(r)

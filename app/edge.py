@@ -102,7 +102,7 @@ class Edge:
                 status = status or 499
             except Exception as error:
                 if status:  # too late for an answer; the connection has to break off
-                    log.exception("an answer broke off", path=_shown(scope))
+                    log.exception("an answer broke off", path=shown(scope["path"]))
                     raise
                 await self._last_word(error)(scope, receive, tagged_send)
             finally:
@@ -125,12 +125,13 @@ class Edge:
         HTTP_SECONDS.labels(method, route, str(status)).observe(first_byte_s)
         if scope["path"] in QUIET and status < 400:
             return
-        log.info("request", method=scope["method"], path=_shown(scope), status=status, ms=round(total_s * 1000, 1))
+        log.info(
+            "request", method=scope["method"], path=shown(scope["path"]), status=status, ms=round(total_s * 1000, 1)
+        )
 
 
-def _shown(scope: Scope) -> str:
+def shown(path: str) -> str:
     """The path for the log; that of a callback is its own permission."""
-    path: str = scope["path"]
     return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
 
 

@@ -1,9 +1,9 @@
 """The ffmpeg program: test cards, thumbnails and sprite sheets.
 
 Always a child process in a group of its own, never a shell, killed with its group when time runs out or the caller is
-cancelled, and bounded in memory, CPU time and what it may write. Films are foreign bytes: only what is known to be one
-by its first bytes gets here, no format but that one and no decoder but those of films is tried on it, and nothing that
-a film or a prompt contains ever becomes part of an argument or of a filter.
+cancelled, bounded in memory, CPU time and what it may write, and told nothing of our environment. Films are foreign
+bytes: only what is known to be one by its first bytes gets here, no format but that one and no decoder but those of
+films is tried on it, and nothing that a film or a prompt contains ever becomes part of an argument or of a filter.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
-from app import errors, mp4
+from app import errors, mp4, settings
 from app.telemetry import log
 
 AT_ONCE = 2
@@ -132,6 +132,7 @@ async def run(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd=cwd,
+                env=settings.for_others(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -386,7 +387,9 @@ def _candidates() -> list[str]:
 def _complete(path: str) -> bool:
     try:
         said = {
-            option: subprocess.run([path, "-hide_banner", option], capture_output=True, text=True, timeout=20).stdout
+            option: subprocess.run(
+                [path, "-hide_banner", option], capture_output=True, env=settings.for_others(), text=True, timeout=20
+            ).stdout
             for option, _ in NEEDED
         }
     except (OSError, subprocess.SubprocessError):

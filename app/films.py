@@ -22,7 +22,7 @@ async def bring(
     output = Output.model_validate(claim.attempt.output)
     async with provider.fetch(task, output) as download:
         declared = (download.content_type or "").partition(";")[0].strip().lower()
-        likely = declared if declared.startswith("video/") else "video/mp4"
+        likely = declared if mp4.FILM_TYPE.fullmatch(declared) else "video/mp4"
         try:
             stored = await store.put(
                 key, download.chunks, max_bytes=max_bytes, expected_size=download.size, content_type=likely

@@ -4,6 +4,7 @@ Every byte is hostile: all sizes are checked against the box around them, the nu
 what makes no sense is None rather than an error. Layout: ISO/IEC 14496-12.
 """
 
+import re
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ CODECS = {
     "apch": "prores", "apcn": "prores", "apcs": "prores", "apco": "prores", "ap4h": "prores", "ap4x": "prores",
 }  # fmt: skip
 """Sample entries to names; one that is not here is named by its own four letters."""
+
+FILM_TYPE = re.compile(r"video/[a-z0-9.+-]{1,60}")
+"""A content type that can be believed, stored and sent: what an upstream says may be anything."""
 
 Box = tuple[bytes, memoryview]
 Fetch = Callable[[int, int], Awaitable[bytes]]

@@ -6,10 +6,13 @@ checked, follows no redirect and uses no proxy.
 """
 
 import asyncio
+import re
 import socket
 import ssl
-from collections.abc import Iterable
-from functools import lru_cache
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -31,10 +34,20 @@ _NEVER_PUBLIC = [
 
 Network = IPv4Network | IPv6Network
 
+_ADDRESS = re.compile(r"""(https?:\\*/\\*/)([^\s"'<>`]*)""", re.IGNORECASE)  # JSON may write a slash as `\/`
+_PERMISSION = re.compile(r"""(callbacks(?:\\*/|%2f)|sig(?:=|%3d))[^\s"'<>`&]+""", re.IGNORECASE)
+
 KEEPALIVE_S = 4
 """Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
 closed is a submit whose outcome nobody knows."""
 RESOLVE_S = 10
+_resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
+"""For names that somebody else gave. A name whose servers are dead holds its thread for long after we stopped waiting:
+in the threads that all else shares, a few would stop every other name, the database's included."""
+
+HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
+"""What stands in `content-encoding` where nothing is encoded; the last ones by mistake, mostly from buckets."""
 
 
 @lru_cache
@@ -50,7 +63,7 @@ class ForbiddenAddress(httpx.ConnectError):
 def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
     """A client for one configured provider: no redirects, since the key must not leave the configured origin."""
     return httpx.AsyncClient(
-        headers={"user-agent": USER_AGENT},
+        headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         limits=httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
@@ -65,12 +78,41 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
     """A client for addresses that users or upstreams gave. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
     return httpx.AsyncClient(
         transport=GuardedTransport(allow),
-        headers={"user-agent": USER_AGENT},
+        headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
         trust_env=False,
         event_hooks={"response": [_refuse_redirect_to_nowhere]},
     )
+
+
+async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
+    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated where somebody packed it unasked.
+
+    httpx would inflate what it has read in one go, to a thousand times its size and once more for each coding named.
+    Raises `httpx.DecodingError` for a coding other than gzip and deflate, for more than one, and for broken data.
+    """
+    named = response.headers.get("content-encoding", "").lower().split(",")
+    codings = [coding.strip() for coding in named if coding.strip() not in NO_CODING]
+    inflater = zlib.decompressobj(47)  # gzip or zlib, as the first bytes say
+    async for packed in response.aiter_raw(piece_bytes):
+        if not codings:
+            yield packed
+            continue
+        if len(codings) > 1 or codings[0] not in ("gzip", "x-gzip", "deflate"):
+            raise httpx.DecodingError(f"the coding {', '.join(codings)!r:.80} is not read", request=response.request)
+        more = True
+        while more and not inflater.eof:
+            try:
+                piece = inflater.decompress(packed, piece_bytes)
+            except zlib.error as error:
+                raise httpx.DecodingError(str(error), request=response.request) from error
+            packed = inflater.unconsumed_tail
+            more = bool(packed) or len(piece) == piece_bytes  # a full piece may leave something inside
+            if piece:
+                yield piece
+    if codings and response.num_bytes_downloaded and not inflater.eof:
+        raise httpx.DecodingError("the packed answer has no end", request=response.request)
 
 
 async def _refuse_redirect_to_nowhere(response: httpx.Response) -> None:
@@ -95,9 +137,11 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            host = request.url.host
+            _ = request.url.host
         except ValueError:  # `xn--` and what does not decode
             raise httpx.ConnectError("the host of this address has no name") from None
+        # As it is sent: sockets and TLS would encode the decoded name by another standard, `faß.de` to `fass.de`.
+        host = request.url.raw_host.decode("ascii")
         address = await checked_address(host, request.url.port, self._allow)
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
@@ -108,13 +152,25 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
     try:
         async with asyncio.timeout(RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(_resolvers, ask)
     except (OSError, UnicodeError, OverflowError):  # TimeoutError is an OSError, a long port overflows
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
     if not addresses or not all(may_reach(address, allow) for address in addresses):
         raise ForbiddenAddress(f"{host} is not a public address")
     return addresses[0]
+
+
+def bare(text: str) -> str:
+    """The text with its addresses cut to what may be told: no user, no query, no fragment, no token of a callback."""
+    return _PERMISSION.sub(r"\1...", _ADDRESS.sub(_cut, text))
+
+
+def _cut(found: re.Match[str]) -> str:
+    place = re.split(r"[?#]", found[2], maxsplit=1)[0]
+    authority = re.split(r"[/\\]", place, maxsplit=1)[0]
+    return found[1] + authority.rpartition("@")[2] + place[len(authority) :]
 
 
 def may_reach(address: str, allow: Iterable[Network] = ()) -> bool:

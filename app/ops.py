@@ -2,18 +2,25 @@
 
 import math
 import re
+import socket
 import time
 from base64 import b64encode
 from hashlib import sha256
 from importlib.metadata import version
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+from pydantic import SecretStr
 
-from app import keys, videos
+from app import errors, keys, videos
 from app.db import unavailable
 from app.dialects.base import Gateway, GatewayDep
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
@@ -87,6 +94,31 @@ def _require_key(request: Request, gateway: Gateway) -> None:
     if key is None:
         return
     keys.require(key, request.headers.get("authorization", ""), "metrics")
+
+
+def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
+    """Show the metrics of a process that serves nothing else in a thread; a key is wanted where there is one."""
+    metrics = make_wsgi_app(REGISTRY)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        try:
+            if key is not None:
+                keys.require(key, environ.get("HTTP_AUTHORIZATION", ""), "metrics")
+        except errors.AuthenticationFailed as error:
+            start_response("401 Unauthorized", [("content-type", "text/plain"), ("www-authenticate", "Bearer")])
+            return [f"{error.message}\n".encode()]
+        return metrics(environ, start_response)
+
+    class Server(ThreadingWSGIServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    server = make_server(host, port, app, Server, _Silent)
+    Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # named as in the base class
+        """Nothing: machines ask every few seconds."""
 
 
 async def _read_queue(gateway: Gateway) -> None:

@@ -177,7 +177,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < left:
             self._watch_reader()
             return
-        path = self._answering.scope["path"][:200] if self._answering is not None else None
+        path = edge.shown(self._answering.scope["path"]) if self._answering is not None else None
         log.info("an answer is given up, for its client does not read it", path=path)
         self.transport.abort()
 

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: there is none."""
     metrics_key: SecretStr | None = None
-    """The key of /metrics, as a bearer token; unset: whoever reaches this gateway may read them."""
+    """The key of /metrics, and of a worker's metrics, as a bearer token; unset: whoever reaches them may read them."""
     pepper: SecretStr | None = None
     """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
     Machines that share a database must share it."""
@@ -293,6 +293,11 @@ def load(**overrides: Any) -> Settings:
 def export(**values: object) -> None:
     """Hand settings to the server processes that this one starts."""
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
+
+
+def for_others() -> dict[str, str]:
+    """The environment for a program that is not ours: what it takes to start, and none of our secrets."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def explain(error: ValidationError, prefix: str) -> str:

@@ -1,6 +1,5 @@
 """Addresses that callers and upstreams give: wherever one of them comes in, it leads nowhere inside."""
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -47,18 +46,17 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @pytest.fixture(autouse=True)
-async def names(monkeypatch: pytest.MonkeyPatch) -> None:
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that knows some names of ours."""
-    loop = asyncio.get_running_loop()
-    really = loop.getaddrinfo
+    really = socket.getaddrinfo
 
-    async def resolve(host: Any, port: Any, **options: Any) -> Any:
+    def resolve(host: Any, port: Any, *given: Any, **options: Any) -> Any:
         known = NAMES.get(str(host).rstrip("."))
         if known is None:
-            return await really(host, port, **options)
+            return really(host, port, *given, **options)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known]
 
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @dataclass(frozen=True)

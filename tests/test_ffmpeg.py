@@ -369,6 +369,18 @@ async def test_no_more_than_two_run_at_once(process_ids: ProcessIds) -> None:
     assert process_ids() == set()
 
 
+async def test_it_is_told_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch, process_ids: ProcessIds) -> None:
+    monkeypatch.setenv("GATEWAY_PEPPER", "sekret")
+    await asyncio.to_thread(ffmpeg.program)  # which may run some to find one
+    task = asyncio.create_task(ffmpeg.run(FOREVER, timeout_s=60))
+    await started(process_ids, 1)
+    (process,) = process_ids()
+    told = await asyncio.to_thread(Path(f"/proc/{process}/environ").read_bytes)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert {line.partition(b"=")[0] for line in told.split(b"\0") if line} <= {b"PATH", b"LD_LIBRARY_PATH"}
+
+
 def test_without_ffmpeg_the_error_names_the_next_step() -> None:
     script = (
         "import sys; sys.modules['imageio_ffmpeg'] = None\n"

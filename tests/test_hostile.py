@@ -409,6 +409,14 @@ async def test_json_of_a_million_nodes(gateway: Running, node: bytes) -> None:
     )
 
 
+async def test_form_of_a_million_escapes(gateway: Running) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    body = b"prompt=" + b"%41" * 1_000_000
+    for content, said in ((body, "prompt"), (body + b"%41", None)):
+        message = refused(await gateway.client.post("/v1/videos", content=content, headers=headers), said)
+    assert "send it as multipart/form-data or as JSON" in message
+
+
 async def test_more_media_than_anybody_needs(up: Running) -> None:
     pictures = [f"https://example.com/{n}.png" for n in range(21)]
     await refused_create(up, "reference_images", model="up/sora-2", reference_images=pictures)

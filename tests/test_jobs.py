@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Running, StartGateway, another_worker
+from fakes.gptge import FakeGptGe
+from fakes.lumenfall import FakeLumenfall
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, SlowYes, closed_port, serve
 from processes import until
@@ -703,6 +705,26 @@ async def test_a_file_that_a_killed_worker_stored_and_never_told_of_goes(
     keys = await gateway.gateway.store.written_before("videos/", gateway.clock())
     assert keys == await stored_keys(gateway, video["id"])
     assert len(keys) == (0 if cancelled else 1)
+
+
+@pytest.mark.parametrize("kind", ["lumenfall", "gptge"])
+async def test_an_upload_too_large_for_json_fails_the_job(start_gateway: StartGateway, kind: str) -> None:
+    fake = FakeLumenfall() if kind == "lumenfall" else FakeGptGe()
+    png = b"\x89PNG\r\n\x1a\n"
+    async with serve(fake) as url:
+        home = f"{url}/openai/v1" if kind == "lumenfall" else url
+        async with start_gateway(providers={"up": {"kind": kind, "base_url": home, "api_key": KEY}}) as gateway:
+            videos = []
+            for size in (20 * 2**20, 20 * 2**20 + 1):
+                fields = {"prompt": "p", "model": "up/luma" if kind == "gptge" else "up/veo-3.1"}
+                files = {"input_reference": ("a.png", png.ljust(size, b"\0"))}
+                videos.append((await gateway.client.post("/v1/videos", data=fields, files=files)).json())
+            await gateway.worker.run_once()
+            fits, too_large = [await gateway.get(video["id"]) for video in videos]
+    assert fits["error"] is None
+    assert too_large["error"]["code"] == "upstream_rejected"
+    assert "up takes uploads of at most 20 MiB; send the picture's https:// address" in too_large["error"]["message"]
+    assert len(fake.submits) == 1
 
 
 async def test_uploads_that_nobody_needs_are_purged(gateway: Running, fake: FakeOpenAI) -> None:

@@ -15,13 +15,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from fakes.openai import FakeOpenAI
-from fakes.server import Hang, serve
+from fakes.server import Hang, closed_port, serve
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send
 
@@ -177,6 +178,17 @@ async def test_worker_of_its_own_does_the_work(shared: dict[str, Any], tmp_path:
         await w.line(f'"video": "{video["id"]}".*video ended|video ended.*"{video["id"]}"')
         assert await w.stop() == 0, w.printed
         assert video["id"] not in "\n".join(line for line in gateway.child.err if "video ended" in line)
+
+
+async def test_metrics_of_a_worker_want_the_key(shared: dict[str, Any], tmp_path: Path) -> None:
+    url = httpx.URL(closed_port())
+    metrics: dict[str, Any] = {"worker_metrics_port": url.port, "metrics_key": "sk-metrics"}
+    async with running("worker", cwd=tmp_path, **shared, **metrics) as worker, httpx.AsyncClient() as http:
+        await worker.line("worker started")
+        for key, status in (("", 401), ("Bearer sk-wrong", 401), ("Basic sk-metrics", 401), ("Bearer sk-metrics", 200)):
+            answer = await http.get(url, headers={"authorization": key})
+            assert (answer.status_code, "gateway_" in answer.text) == (status, status == 200)
+        assert await worker.stop() == 0, worker.printed
 
 
 async def test_first_key_is_not_in_the_log_of_a_server_with_a_database_of_ours(

@@ -697,7 +697,7 @@ async def test_submit_on_the_wire(stage: Stage, upstream: Upstream, wire: str) -
     sent = {name: value for name, value in call.headers.items() if name not in ("host", "content-length", "user-agent")}
     kind = sent.pop("content-type")
     assert kind == "application/json" if expected.form is None else kind.startswith("multipart/form-data; boundary=")
-    common = {"accept": "*/*", "accept-encoding": sent["accept-encoding"], "connection": "keep-alive"}
+    common = {"accept": "*/*", "accept-encoding": "identity", "connection": "keep-alive"}
     assert sent == {**common, "authorization": f"Bearer {KEY}", **expected.headers}
     assert "content-length" in call.headers
     assert call.headers["user-agent"].startswith("video-gateway/")
@@ -1054,7 +1054,9 @@ async def test_a_key_in_place_of_a_status_is_not_told(stage: Stage, provider: Pr
 
 
 async def test_secrets_are_never_told(stage: Stage, provider: Provider) -> None:
+    link = "https://me:T0KEN@gw.example/media/uploads/video_1/0?exp=1&sig=T0KEN"
     told = f"key {KEY} refused by {stage.origin}{stage.upstream.prefix}/videos and {stage.origin[7:]}"
+    told += f" for {link} and https://gw.example/callbacks/att_1/T0KEN"
     caught: list[errors.UpstreamError] = []
     task = await stage.submitted(provider)
     for status in (400, 401, 402, 404, 429, 500):
@@ -1068,7 +1070,7 @@ async def test_secrets_are_never_told(stage: Stage, provider: Provider) -> None:
     progress = await provider.poll(task)
     words = [repr(provider), repr(provider.config), str(provider.config), repr(progress.failure)]
     words += [word for error in caught for word in (str(error), repr(error), error.message, str(error.body))]
-    assert [word for word in words if KEY in word] == []
+    assert [word for word in words if KEY in word or "T0KEN" in word] == []
     assert [word for word in words[3:] if stage.origin[7:] in word] == []
     assert provider.fingerprint
     assert provider.fingerprint not in KEY

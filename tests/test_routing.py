@@ -8,9 +8,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from conftest import ORIGIN, Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
+
+from app.tables import Attempt
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +231,26 @@ async def test_an_operator_sees_every_attempt(start_gateway: StartGateway, two: 
         ("two", "succeeded", None),
     ]
     assert KEY not in str(shown)
+
+
+async def test_an_operator_sees_addresses_without_what_permits(start_gateway: StartGateway, two: Upstreams) -> None:
+    fields = {
+        "prompt": "a boat",
+        "input_reference": "https://me:sekret@x.example/a.png?sig=sekret#sekret",
+        "style": {"like": ["https://x.example/b.png?token=sekret"]},
+    }
+    async with start_gateway(providers=two.providers(), admin_key="root") as gateway:
+        video = await gateway.create(model="one/sora-2", **fields)
+        async with gateway.gateway.db.transaction() as session:
+            output = {"url": "https://y.example/film.mp4?X-Amz-Signature=sekret"}
+            await session.execute(sa.update(Attempt).values(output=output))
+        path = f"/admin/v1/videos/{video['id']}"
+        answer = await gateway.client.get(path, headers={"authorization": "Bearer root"})
+    assert "sekret" not in answer.text
+    shown = answer.json()
+    assert shown["request"]["first_frame"]["url"] == "https://x.example/a.png"
+    assert shown["request"]["extra"] == {"style": {"like": ["https://x.example/b.png"]}}
+    assert [attempt["output"] for attempt in shown["attempts"]] == [{"url": "https://y.example/film.mp4"}]
 
 
 async def test_without_an_admin_key_there_is_no_administration(gateway: Running) -> None:

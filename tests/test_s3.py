@@ -236,6 +236,31 @@ async def test_a_directory_is_served_by_the_gateway_all_the_same(start_gateway: 
         assert (played.status_code, played.headers["content-type"]) == (200, FILM)
 
 
+TYPES = {
+    "video/webm": "video/webm",
+    "Video/X-FLV; a=b": "video/x-flv",
+    "image/png": FILM,
+    "video/日本": FILM,
+    "video/": FILM,
+}
+
+
+@pytest.mark.parametrize("bucket", [True, False], ids=["bucket", "directory"])
+@pytest.mark.parametrize("said", TYPES, ids=ascii)
+async def test_the_type_that_an_upstream_says(
+    start_gateway: StartGateway, storage_url: str, fake: FakeOpenAI, said: str, bucket: bool
+) -> None:
+    """Only where the first bytes say nothing, and never as it comes."""
+    film = b"\x01\xff" * 500
+    fake.script("content", *[Answer(200, film, {"content-type": said.encode().decode("latin-1")})] * 100)
+    async with serve(fake) as url:
+        providers = {"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY}}
+        async with start_gateway(providers=providers, **({"storage_url": storage_url} if bucket else {})) as gateway:
+            video = await gateway.finish((await gateway.create(model="up/sora-2"))["id"], steps=20)
+            head = await gateway.client.head(f"/v1/videos/{video['id']}/content")
+    assert (head.status_code, head.headers["content-type"]) == (200, TYPES[said])
+
+
 # Uploads that break
 
 

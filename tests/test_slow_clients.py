@@ -21,6 +21,7 @@ from conftest import ALICE, Running, StartGateway
 from fakes.server import serve
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
 from test_dialect_contract import DOORS, Door
 from uvicorn.server import ServerState
 
@@ -508,9 +509,12 @@ async def test_an_answer_whose_end_nobody_reads() -> None:
             super().connection_lost(exc)
             lost.set()
 
-    async with serve(all_at_once, http=Watching) as url, deaf(url, GET):
-        async with asyncio.timeout(PATIENCE_S):
-            await lost.wait()
+    request = GET.replace(b"/healthz", b"/callbacks/att_1/T0KEN")
+    with capture_logs() as logs:
+        async with serve(all_at_once, http=Watching) as url, deaf(url, request):
+            async with asyncio.timeout(PATIENCE_S):
+                await lost.wait()
+    assert [entry["path"] for entry in logs] == ["/callbacks/"]
 
 
 # Headers of every answer

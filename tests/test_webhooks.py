@@ -950,18 +950,17 @@ async def test_name_that_changes_its_address_after_the_check_gains_nothing(
 ) -> None:
     """Whoever asks first is told an allowed address, whoever asks again the one behind the wall."""
     inside: list[object] = []
-    loop = asyncio.get_running_loop()
-    really, asked = loop.getaddrinfo, 0
+    really, asked = socket.getaddrinfo, 0
 
-    async def rebinding(host: Any, port: Any, **options: Any) -> Any:
+    def rebinding(host: Any, port: Any, *given: Any, **options: Any) -> Any:
         nonlocal asked
         if host != "rebind.example.com":
-            return await really(host, port, **options)
+            return really(host, port, *given, **options)
         asked += 1
         address = "127.0.0.1" if asked % 2 else "127.0.0.3"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
-    monkeypatch.setattr(loop, "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     port = httpx.URL(hook).port
     async with AsyncExitStack() as stack:
         server = await asyncio.start_server(lambda *connection: inside.append(connection), "127.0.0.3", port)

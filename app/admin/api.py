@@ -12,6 +12,7 @@ from app.admin.shapes import (
     Dollars,
     Given,
     Moment,
+    bared,
     budget_or_refuse,
     key_object,
     listing,
@@ -203,9 +204,11 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     async with gateway.db.reading() as connection:
         attempts = await videos.attempts_of(connection, video_id)
     shown = [plain(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
-    request = dict(video.request)
+    for attempt in shown:
+        attempt["output"] = bared(attempt["output"])
+    request = bared(video.request)
     if "webhook" in request:
-        hook = request["webhook"]  # its path and query often hold a token
+        hook = video.request["webhook"]  # its path and query often hold a token
         request["webhook"] = {**hook, "url": webhooks.lane_of(hook["url"]), "secret": None}
     return no_store({**plain(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
 

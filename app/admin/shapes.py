@@ -9,7 +9,7 @@ from fastapi import Query
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BeforeValidator
 
-from app import errors, prices, usage
+from app import errors, net, prices, usage
 from app.dialects.base import Gateway
 from app.tables import Base, Key, Project
 
@@ -66,6 +66,18 @@ def plain(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     columns = [column.key for column in row.__table__.columns if column.key not in without]
     values = {name: getattr(row, name) for name in columns}
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
+
+
+def bared(value: Any) -> Any:
+    """A document whose addresses are cut: their queries often hold a permission."""
+    match value:
+        case dict():
+            return {name: bared(inner) for name, inner in value.items()}
+        case list():
+            return [bared(inner) for inner in value]
+        case str() if value.lower().startswith(("http://", "https://")):
+            return net.bare(value)
+    return value
 
 
 def key_object(key: Key) -> dict[str, Any]:

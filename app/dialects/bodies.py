@@ -29,6 +29,8 @@ MAX_DEPTH = 32
 MAX_NAME_CHARACTERS = 80
 MAX_NODES = 200_000
 """Of a JSON body, by its commas and brackets: a prompt of any length has fewer, and a data URL has one."""
+MAX_ESCAPES = 1_000_000
+"""`%41` in a form: decoding makes an object of each. A data URL of the longest kind has 0.75 million."""
 MAX_EXTRA_CHARACTERS = 64 * 2**10
 CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 """Python knows charsets whose decoding takes quadratic time, and some that make no text at all."""
@@ -146,6 +148,8 @@ def _form(raw: bytes) -> Body:
     """curl labels any `-d` as a form, so a body that is plainly JSON is read as that."""
     if raw.lstrip().startswith(b"{"):
         return _json(raw)
+    if raw.count(b"%") > MAX_ESCAPES:
+        raise errors.InvalidRequest("the form has too many %-escapes in it; send it as multipart/form-data or as JSON")
     try:
         items = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError:  # broken UTF-8 is one, too

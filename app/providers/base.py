@@ -29,6 +29,8 @@ from app.video import Capabilities, Failure, Media, Output, Progress, Status, Su
 MAX_ANSWER_BYTES = 8 * 2**20
 """An answer that is not a file is never longer than this."""
 MAX_REDIRECTS = 5
+MAX_DATA_URL_BYTES = 20 * 2**20
+"""Of an upload that travels as text within JSON, and is in memory as a whole, several times."""
 CHUNK_BYTES = 2**20
 FILES_AT_ONCE = 16
 
@@ -94,9 +96,12 @@ class Task:
     callback_secret: str = ""
     """For upstreams that insist on signing their calls."""
 
-    async def data_url(self, media: Media) -> str:
-        """An upload as a `data:` URL, for upstreams that take pictures within JSON."""
+    async def data_url(self, media: Media, *, provider: str) -> str:
+        """An upload as a `data:` URL, for pictures within JSON. Raises `UpstreamRejected` for one too large."""
         async with self.read(media) as upload:
+            if upload.size > MAX_DATA_URL_BYTES:
+                limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
+                raise errors.UpstreamRejected(f"{limit}; send the picture's https:// address", provider=provider)
             content = b"".join([chunk async for chunk in upload.chunks])
         return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 
@@ -304,7 +309,7 @@ class Provider(ABC):
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
         """The answer with its body in memory, which is refused beyond `MAX_ANSWER_BYTES`."""
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in net.unpacked(response, CHUNK_BYTES):
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise self.unreadable(verb, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
@@ -426,9 +431,9 @@ class Provider(ABC):
         return None, error if isinstance(error, str) else ""
 
     def scrub(self, text: str) -> str:
-        """Cut to a readable length and take out our key and the configured address."""
+        """Cut to a readable length and take out our key, the configured address, and what permits in other ones."""
         host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
-        text = self._echo.sub("[key]", text) if self._echo else text
+        text = net.bare(self._echo.sub("[key]", text) if self._echo else text)
         for inner in filter(None, (self.config.base_url, host)):
             text = text.replace(inner, self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
@@ -460,10 +465,8 @@ class Provider(ABC):
             same_host = home is not None and target.host == home.host
             same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
             client = self.http if same_host else self.guarded
-            headers = {"accept": "video/*, */*;q=0.5", "accept-encoding": "identity"}
             with_key = authenticated and same_origin
-            if with_key:
-                headers |= self.auth
+            headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
             try:
                 async with client.stream("GET", target, headers=headers) as response:
                     location = response.headers.get("location")
@@ -476,7 +479,7 @@ class Provider(ABC):
                             raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
                         raise refusal
                     yield Download(
-                        chunks=response.aiter_bytes(CHUNK_BYTES),
+                        chunks=net.unpacked(response, CHUNK_BYTES),
                         content_type=response.headers.get("content-type"),
                         size=declared_size(response.headers),
                     )

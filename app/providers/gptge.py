@@ -117,7 +117,7 @@ class GptGe(Provider):
         """The caller's own address, or an upload as the whole `data:` URL that a client in the wild sends as well."""
         if picture is None:
             return None
-        return picture.url or await task.data_url(picture)
+        return picture.url or await task.data_url(picture, provider=self.name)
 
     # Reading errors
 

@@ -22,7 +22,7 @@ from pydantic import Field, SecretStr
 from app import errors
 from app.providers.answers import file_url, segment
 from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
-from app.video import Capabilities, Media, Progress, Status, Submission
+from app.video import Capabilities, Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
 INNER_NAMES = (".localhost", ".local", ".internal")
@@ -110,7 +110,8 @@ class Lumenfall(Provider):
         else:
             body |= {"aspect_ratio": request.aspect_ratio, "resolution": request.resolution}
         images = [image for image in (request.first_frame, *request.reference_images) if image is not None]
-        references = [{"image_url": await _address(task, image)} for image in images]
+        addresses = [image.url or await task.data_url(image, provider=self.name) for image in images]
+        references = [{"image_url": address} for address in addresses]
         body["input_reference"] = references if len(references) > 1 else next(iter(references), None)
         body |= {name: getattr(request, name) for name in PLAIN}
         body["metadata"] = request.metadata or None
@@ -132,10 +133,6 @@ class Lumenfall(Provider):
                 retry_after_s=error.retry_after_s,
             )
         return error
-
-
-async def _address(task: Task, media: Media) -> str:
-    return media.url if media.url is not None else await task.data_url(media)
 
 
 def _may_call(url: str | None) -> bool:
