@@ -277,9 +277,11 @@ async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, n
 
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
-    """Settle an output by its real length, or where that could not be read by what was asked or else held for. An
-    extension by what was asked for: its file has the film that it goes on from, too."""
-    asked = video.request.get("seconds") or prices.held_seconds(video.prices, video.hold_micros)
+    """Settle an output by its real length, or where that could not be read by what was asked, a second at least, or
+    else held for. An extension by what was asked for: its file has the film that it goes on from, too."""
+    asked = video.request.get("seconds")
+    held = prices.held_seconds(video.prices, video.hold_micros)
+    asked = held if asked is None else max(asked, prices.LEAST_SECONDS)
     longer = video.request.get("operation") == Operation.extend and asked is not None
     seconds = asked if made_s is None or longer else made_s
     cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
