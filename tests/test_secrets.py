@@ -83,7 +83,9 @@ class Echo:
         if mode == "bucket":
             secret = request.headers.get("x-amz-security-token", "")
             head = '<?xml version="1.0" encoding="UTF-8"?>\n'
-            if "list-type" in request.query_params:  # nothing is there, so that films are asked for at all
+            if request.method == "HEAD":  # nothing is there, so that films are asked for at all
+                return Response(status_code=404)
+            if "list-type" in request.query_params:
                 return Response(f"{head}<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
             told = f"{head}<Error><Code>InvalidToken</Code><Token-0>{secret}</Token-0></Error>"
             return Response(told, 503 if TRIED in request.url.path else 403)  # or the start would end with it
