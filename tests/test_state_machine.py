@@ -37,7 +37,7 @@ from app import settings as configuration
 from app.main import create_app
 from app.worker import Worker
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 STEPS = int(os.environ.get("FUZZ_STEPS", "25"))
 
 REFUSALS = [
