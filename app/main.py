@@ -1,16 +1,16 @@
 """The only place where everything is wired: the gateway's parts, and the application that serves them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from app import buckets, db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
 from app.admin import api as admin
@@ -98,6 +98,17 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         yield Parts(gateway, worker)
 
 
+@cache
+def _all_routes() -> Sequence[BaseRoute]:
+    """Put together once for all applications of a process: FastAPI reads every signature anew for each inclusion."""
+    router = APIRouter()
+    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
+        router.include_router(dialect.routes)
+    for others in (links.routes, ops.routes, admin.routes):
+        router.include_router(others)
+    return router.routes
+
+
 def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
     """The ASGI application; everything with a state starts and stops with its lifespan."""
     chosen = config or settings.load()
@@ -123,11 +134,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         redoc_url=None,
         redirect_slashes=False,
     )
-    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
-        app.include_router(dialect.routes)
-    app.include_router(links.routes)
-    app.include_router(ops.routes)
-    app.include_router(admin.routes)
+    app.router.routes.extend(_all_routes())
     edge.install_error_handlers(app)
     app.add_exception_handler(405, _not_that_method)
     https = (chosen.public_url or "").startswith("https:")
