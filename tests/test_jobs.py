@@ -349,14 +349,15 @@ async def test_polls_back_off_gently(gateway: Running, fake: FakeOpenAI) -> None
     video = await gateway.create(model="up/sora-2")
     await gateway.worker.run_once()
     gaps: list[float] = []
-    last = gateway.clock.now
-    while len(gaps) < 25:
-        before = len(fake.polls)
-        gateway.clock.advance(0.5)
+    for polls in range(25):
+        (attempt,) = await gateway.attempts(video["id"])
+        gaps.append((attempt.due_at - gateway.clock.now).total_seconds())
+        gateway.clock.advance(gaps[-1] - 0.001)
         await gateway.worker.run_once()
-        if len(fake.polls) > before:
-            gaps.append((gateway.clock.now - last).total_seconds())
-            last = gateway.clock.now
+        assert len(fake.polls) == polls
+        gateway.clock.advance(0.001)
+        await gateway.worker.run_once()
+        assert len(fake.polls) == polls + 1
     assert 1.5 <= gaps[0] <= 4
     assert gaps[0] < gaps[-1] <= 17.5
     assert (await gateway.attempts(video["id"]))[0].submits == 1
@@ -755,9 +756,9 @@ async def test_each_round_of_refusals_waits_longer(
     models = {"film": {"routes": ["up/sora-2", "up/sora-2-pro"]}}
     async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
         video = await gateway.create(model="film")
-        for _ in range(300):
+        for _ in range(60):
             await gateway.worker.run_once()
-            gateway.clock.advance(1)
+            gateway.clock.advance(5)
         assert len(await gateway.attempts(video["id"])) < 25
 
 
