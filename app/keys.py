@@ -131,9 +131,8 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
 
 
 def _keep(path: Path, secret: str) -> None:
-    temporary = path.with_suffix(
-        f".{secrets.token_hex(8)}"
-    )  # not the process: those of two containers are called alike
+    # Not named by the process: those of two containers have the same number.
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)

@@ -21,14 +21,11 @@ from app.video import Settlement, Status
 async def answered_late(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
     """The answer to a submit that was given up as lost comes after all: its task is gone on with, at once or, where
     another one was sent in its place, when that has ended (`left_over`)."""
-    await locked(session, claim.video.id)  # or an operator may decide in between
-    if not await is_being_made(session, claim.attempt):
-        if await _resume(session, claim.video.id, claim.attempt.id, values, now):
-            log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
-            return True
-    else:
-        lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
-        await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
+    if await _resume(session, claim.attempt, now, **values):
+        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+        return True
+    lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
+    await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
     log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
     return False
 
@@ -46,10 +43,7 @@ async def left_over(session: AsyncSession, *, now: datetime) -> Attempt | None:
         .order_by(Attempt.ended_at)
         .limit(1)
     )
-    values = {"due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
-    if found is None or not await _resume(session, found.video_id, found.id, values, now):
-        return None
-    return found
+    return found if found is not None and await _resume(session, found, now) else None
 
 
 async def found(
@@ -65,8 +59,7 @@ async def found(
     with, and settled when it ends; a job that failed by it runs again. Raises `Conflict`."""
     if await is_being_made(session, attempt):
         raise errors.Conflict("another task for this output is under way; decide once that has ended")
-    values = {**pins, "due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
-    if not await _resume(session, video.id, attempt.id, values, now):
+    if not await _resume(session, attempt, now, **pins):
         raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
     if _may_run_again(video):
         await _reopen(session, video, Status.in_progress, deadline_at, now)
@@ -114,15 +107,16 @@ async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_
     await session.flush()
 
 
-async def _resume(session: AsyncSession, video_id: str, attempt_id: str, values: dict[str, Any], now: datetime) -> bool:
-    """Go on with the task of a lost attempt; what came back of its money meanwhile is held once more."""
-    video = await locked(session, video_id)
-    attempt = await session.get(Attempt, attempt_id, with_for_update=True, populate_existing=True)
-    if video is None or attempt is None or attempt.state is not S.lost:
+async def _resume(session: AsyncSession, lost: Attempt, now: datetime, **values: Any) -> bool:
+    """Go on with the task of a lost attempt, unless its output is being made; what came back of its money meanwhile is
+    held once more."""
+    video = await locked(session, lost.video_id)
+    attempt = await session.get(Attempt, lost.id, with_for_update=True, populate_existing=True)
+    if video is None or attempt is None or attempt.state is not S.lost or await is_being_made(session, attempt):
         return False
     if attempt.settlement is not Settlement.held:
         await usage.hold(session, video, attempt, now=now, note="the task was found after its money had come back")
-    await session.execute(
-        sa.update(Attempt).where(Attempt.id == attempt_id).values(**values, state=S.running, lease=None, ended_at=None)
-    )
+    accepted = {"due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
+    running = {"state": S.running, "lease": None, "ended_at": None}
+    await session.execute(sa.update(Attempt).where(Attempt.id == lost.id).values({**accepted, **values, **running}))
     return True
