@@ -12,20 +12,29 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from app import buckets, db, dialects, edge, keys, links, media, ops, projects, providers, settings, telemetry
-from app.admin import api as admin
-from app.bell import Bell
-from app.db import Database
-from app.deliveries import Renderer, Sender
-from app.description import Described
-from app.dialects import apilaplas, luma, lumen, openai_webhooks, vendors
-from app.dialects.base import Gateway
-from app.routing import Router
+from app import dialects, providers, settings, telemetry
+from app.accounts import keys, projects
+from app.admin import routes as admin
+from app.db import database as db
+from app.db.database import Database
+from app.db.listener import Bell
+from app.dialects import apilaplas, luma, lumen
+from app.dialects import shared as vendors
+from app.dialects.openai import webhooks as openai_webhooks
+from app.http import health as ops
+from app.http import media as links
+from app.http import middleware as edge
+from app.http.create import Gateway
+from app.http.openapi_document import Described
+from app.jobs.durations import Typical
+from app.jobs.worker import Worker
+from app.media import bucket as buckets
+from app.media import store as media
+from app.media.signed_links import Links
+from app.providers.routing import Router
 from app.settings import Settings
-from app.signing import Links
-from app.typical import Typical
 from app.video import WebhookStyle
-from app.worker import Worker
+from app.webhooks.deliveries import Renderer, Sender
 
 VENDOR_STYLES = {WebhookStyle.lumen: lumen, WebhookStyle.luma: luma, WebhookStyle.apilaplas: apilaplas}
 """The vendors' ways of telling about a video, which is their answer to a GET."""
@@ -126,6 +135,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
                     await running
 
     app = Described(
+        dialect_of=dialects.dialect_of,
         title="video-gateway",
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
@@ -135,10 +145,12 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         redirect_slashes=False,
     )
     app.router.routes.extend(_all_routes())
-    edge.install_error_handlers(app)
+    edge.install_error_handlers(app, dialects.render_error)
     app.add_exception_handler(405, _not_that_method)
     https = (chosen.public_url or "").startswith("https:")
-    app.add_middleware(edge.Edge, max_body_bytes=chosen.max_body_mb * 2**20, https=https)
+    app.add_middleware(
+        edge.Edge, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
+    )
     return app
 
 
@@ -150,11 +162,13 @@ async def _not_that_method(request: Request, error: Exception) -> Response:
         for method in edge.METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     )
-    return edge.to_response(request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}))
+    return edge.to_response(
+        request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}), dialects.render_error
+    )
 
 
 def serving_app() -> FastAPI:
-    """What each server process runs: `uvicorn --factory app.main:serving_app --http app.protocol:Protocol`."""
+    """What each server process runs: `uvicorn --factory app.main:serving_app --http app.http.server:Protocol`."""
     config = settings.load()
     telemetry.configure_logging(config)
     return create_app(config)

@@ -20,8 +20,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from app import ids
-from app.intake import CREATE
-from app.tables import Video
+from app.db.models import Video
+from app.jobs.enqueue import CREATE
 
 CONNECTIONS = 10
 """As many as the gateway's pool holds by default."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.request import urlopen
 
-from app import db
+from app.db import database as db
 from benchmarks.load import Load, Result
 from benchmarks.processes import Child, free_port, load
 from benchmarks.seed import REQUEST, Seed
@@ -139,7 +139,7 @@ class Bench:
     def _gateway(self, *options: str) -> Iterator[tuple[Child, int]]:
         port = free_port()
         settings = {"GATEWAY_DATA_DIR": str(self._data), "GATEWAY_API_KEYS": KEY, "GATEWAY_PORT": str(port)}
-        with self._child("gateway", f"{port}/readyz", ["app.cli", "serve", *options], **settings) as child:
+        with self._child("gateway", f"{port}/readyz", ["app.cli.main", "serve", *options], **settings) as child:
             yield child, port
 
     # Measurements
@@ -209,7 +209,7 @@ class Bench:
         }
         with self._child("upstream", f"{port}/polls", ["benchmarks.upstream", str(port)]):
             seed.running(IN_FLIGHT, provider="bench", base_url=base_url, due_s=FIRST_POLL_S)
-            with self._child("worker", f"{port}/polls", ["app.cli", "worker"], **settings) as worker:
+            with self._child("worker", f"{port}/polls", ["app.cli.main", "worker"], **settings) as worker:
                 self._say(f"polling: {IN_FLIGHT} in flight, {self._effort.poll_s:g} s")
                 while _count(count_url) < POLLS_PER_S:
                     time.sleep(0.05)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app import ids
-from app.tables import Attempt, Video
+from app.db.models import Attempt, Video
 from app.video import AttemptState, Status
 
 REQUEST = {"prompt": "a paper boat on a pond", "model": "sandbox/testcard", "seconds": 4, "size": "1280x720", "n": 1}

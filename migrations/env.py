@@ -5,8 +5,9 @@ import asyncio
 import sqlalchemy as sa
 from alembic import context
 
-from app import db, settings
-from app.tables import Base
+from app import settings
+from app.db import database as db
+from app.db.models import Base
 
 LOCK = 0x76696465  # "vide": one migration at a time, however many processes start
 

@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
-from app import db, settings
-from app.dialects.base import Gateway
+from app import settings
+from app.db import database as db
+from app.db.models import Attempt, Base
+from app.http.create import Gateway
+from app.jobs.worker import Worker
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Attempt, Base
-from app.worker import Worker
 
 ORIGIN = "http://gateway.test"
 ALICE, BOB = "sk-alice-0123456789", "sk-bob with a blank"

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 60
 """How long anything may take on a busy machine before a test gives up on it."""
-CLI = (sys.executable, "-m", "app.cli")
+CLI = (sys.executable, "-m", "app.cli.main")
 
 
 @dataclass

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from app import errors
 from app.conversion import complete_size, fit
+from app.media.uploads import Upload
 from app.providers.apilaplas import MODELS, Apilaplas
-from app.providers.base import Task, Upload
+from app.providers.base import Task
 from app.video import Media, Operation, Progress, Status, VideoRequest
 
 pytestmark = pytest.mark.anyio

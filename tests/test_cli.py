@@ -12,7 +12,7 @@ from conftest import ALICE
 from processes import Child, Served, ran, served, until
 from typer.testing import CliRunner
 
-from app.cli import cli
+from app.cli.main import cli
 
 pytestmark = pytest.mark.anyio
 

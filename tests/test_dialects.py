@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import settings
-from app.tables import Video
+from app.db.models import Video
 from app.video import VideoRequest
 
 pytestmark = pytest.mark.anyio

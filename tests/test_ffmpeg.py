@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import pytest
 
-from app import ffmpeg, mp4
-from app.ffmpeg import FfmpegFailed, FfmpegMissing, FfmpegStopped, NoPicture
-from app.mp4 import Film
+from app.media import ffmpeg, mp4
+from app.media.ffmpeg import FfmpegFailed, FfmpegMissing, FfmpegStopped, NoPicture
+from app.media.mp4 import Film
 
 ProcessIds = Callable[[], set[int]]
 
@@ -384,7 +384,7 @@ async def test_it_is_told_nothing_of_the_environment(monkeypatch: pytest.MonkeyP
 def test_without_ffmpeg_the_error_names_the_next_step() -> None:
     script = (
         "import sys; sys.modules['imageio_ffmpeg'] = None\n"
-        "from app import ffmpeg\n"
+        "from app.media import ffmpeg\n"
         "try: ffmpeg.program()\n"
         "except ffmpeg.FfmpegMissing as error: print(error.message)"
     )

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from app import errors
 from app.conversion import complete_size, fit
-from app.providers.base import Task, Upload
+from app.media.uploads import Upload
+from app.providers.base import Task
 from app.providers.gptge import MODELS, GptGe
 from app.video import Media, Operation, Status, VideoRequest
 

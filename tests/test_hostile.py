@@ -14,9 +14,10 @@ from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
 from fakes.server import KEY, Answer, serve
 
-from app import net, webhooks
+from app import net
 from app.providers.answers import declared_size, file_url
 from app.video import Media
+from app.webhooks import endpoints as webhooks
 
 pytestmark = pytest.mark.anyio
 

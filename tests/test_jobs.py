@@ -14,7 +14,8 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, SlowYes, closed_port, serve
 from processes import until
 
-from app import ids, videos
+from app import ids
+from app.jobs import videos
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from conftest import ORIGIN, Running, StartGateway
 from fakes.server import closed_port
 from money import ADMIN, Operator, operator_of
 
-from app import keys
+from app.accounts import keys
 from app.settings import load
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import errors, ffmpeg, media, mp4
-from app.media import IncompleteFile, MissingFile, RangeNotSatisfiable, Signer, StorageUnavailable, Store, parse_range
+from app import errors
+from app.media import ffmpeg, mp4
+from app.media import store as media
+from app.media.store import (
+    IncompleteFile,
+    MissingFile,
+    RangeNotSatisfiable,
+    Signer,
+    StorageUnavailable,
+    Store,
+    parse_range,
+)
 from app.settings import ConfigurationError, Settings
 
 MIB = 2**20
@@ -209,7 +219,7 @@ async def test_a_bucket_signs_its_own_links(tmp_path: Path, monkeypatch: pytest.
 def test_large_files_do_not_stay_in_memory(tmp_path: Path) -> None:
     script = """if True:
         import asyncio, os, resource, sys
-        from app.media import Store
+        from app.media.store import Store
         from app.settings import Settings
 
         def peak():

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import ffmpeg, mp4
-from app.mp4 import Film
+from app.media import ffmpeg, mp4
+from app.media.mp4 import Film
 
 
 class Blob:

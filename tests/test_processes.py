@@ -26,7 +26,7 @@ from fakes.server import Hang, closed_port, serve
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send
 
-from app import db
+from app.db import database as db
 from app.video import AttemptState as S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

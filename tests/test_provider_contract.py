@@ -43,8 +43,9 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app import errors
+from app.media.uploads import Upload
 from app.providers.apilaplas import Apilaplas
-from app.providers.base import MAX_ANSWER_BYTES, Provider, Task, Upload
+from app.providers.base import MAX_ANSWER_BYTES, Provider, Task
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall

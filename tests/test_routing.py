@@ -13,7 +13,7 @@ from conftest import ORIGIN, Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
 
-from app.tables import Attempt
+from app.db.models import Attempt
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,10 @@ from fakes.server import KEY, Answer, BrokenOff, Fault, Hang, Reset, closed_port
 from processes import ran
 from structlog.testing import capture_logs
 
-from app import errors, media
-from app.buckets import try_out
-from app.media import StorageUnavailable, Store
+from app import errors
+from app.media import store as media
+from app.media.bucket import try_out
+from app.media.store import StorageUnavailable, Store
 from app.settings import ConfigurationError, Settings
 
 pytestmark = pytest.mark.anyio

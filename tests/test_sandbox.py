@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from app import errors, mp4
+from app import errors
 from app.conversion import fit
-from app.mp4 import Film
-from app.providers.base import Task, Upload
+from app.media import mp4
+from app.media.mp4 import Film
+from app.media.uploads import Upload
+from app.providers.base import Task
 from app.providers.sandbox import Sandbox
 from app.video import (
     OPTIONAL_PARAMETERS,

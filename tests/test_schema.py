@@ -20,9 +20,12 @@ from processes import ran
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import claims, db, ids, settings, videos
+from app import ids, settings
+from app.db import database as db
+from app.db.models import Base
+from app.jobs import claim as claims
+from app.jobs import videos
 from app.settings import ConfigurationError
-from app.tables import Base
 
 pytestmark = pytest.mark.anyio
 

@@ -22,11 +22,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app import providers, settings
-from app.buckets import TRIED
+from app.db.models import Base
 from app.main import open_parts
+from app.media.bucket import TRIED
 from app.providers.answers import echo_of
 from app.settings import ConfigurationError
-from app.tables import Base
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import providers
-from app.routing import Router
+from app.providers.routing import Router
 from app.settings import ConfigurationError, Settings, load
 
 

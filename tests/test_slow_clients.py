@@ -26,9 +26,10 @@ from test_dialect_contract import DOORS, Door
 from uvicorn.server import ServerState
 
 from app import settings
-from app.edge import Edge
+from app.dialects import render_error
+from app.http.middleware import Edge
+from app.http.server import Protocol
 from app.main import create_app
-from app.protocol import Protocol
 from app.video import Media
 
 pytestmark = pytest.mark.anyio
@@ -588,7 +589,9 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
         scope["gateway_headers"] = [(b"x-ratelimit-remaining", b"0")]
         raise ZeroDivisionError
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(Edge(app, max_body_bytes=1))) as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(Edge(app, render_error=render_error, max_body_bytes=1))
+    ) as client:
         answer = await client.get("http://gateway.test/")
     assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (500, "0")
     assert security_of(answer) == STRICT

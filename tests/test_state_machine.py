@@ -32,10 +32,10 @@ from hypothesis.stateful import (
 )
 from money import ADMIN, Operator
 
-from app import db
 from app import settings as configuration
+from app.db import database as db
+from app.jobs.worker import Worker
 from app.main import create_app
-from app.worker import Worker
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 STEPS = int(os.environ.get("FUZZ_STEPS", "25"))

@@ -23,11 +23,13 @@ from fakes.server import Answer, Fault, Hang, Reset, closed_port, serve
 from openai import AsyncOpenAI, InvalidWebhookSignatureError
 from processes import served
 
-from app import deliveries, ids, webhooks
-from app.dialects import base
-from app.dialects.base import Uploads
-from app.tables import Delivery
+from app import ids
+from app.db.models import Delivery
+from app.http import create as base
+from app.http.create import Uploads
 from app.video import VideoRequest, Webhook, WebhookStyle
+from app.webhooks import deliveries
+from app.webhooks import endpoints as webhooks
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ from conftest import ALICE, Running
 from fakes.server import serve
 from openai import InvalidWebhookSignatureError
 
-from app import webhooks
 from app.settings import Settings
 from app.video import WebhookStyle
+from app.webhooks import endpoints as webhooks
 
 TEXT = (Path(__file__).parent.parent / "docs" / "webhooks.md").read_text("utf-8")
 BODY = '{"id":"evt_1","object":"event","created_at":1,"type":"video.completed","data":{"id":"video_1 äöü"}}'.encode()
@@ -112,7 +112,7 @@ for (const [secret, headers, body, good] of JSON.parse(require("node:fs").readFi
 
 
 def test_numbers_are_those_of_the_code() -> None:
-    from app import deliveries
+    from app.webhooks import deliveries
 
     assert list(deliveries.GAPS_S) == [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800]
     assert "after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h and then every 8 h" in TEXT

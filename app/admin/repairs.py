@@ -11,11 +11,13 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, recovery, usage
-from app.claims import Claim
-from app.dialects.base import Gateway
-from app.tables import Attempt, Video
-from app.tasks import task_of
+from app import errors, ids
+from app.accounts import ledger as usage
+from app.db.models import Attempt, Video
+from app.http.create import Gateway
+from app.jobs import reconcile as recovery
+from app.jobs.claim import Claim
+from app.jobs.task import task_of
 from app.telemetry import log
 from app.video import AttemptState
 

@@ -1,7 +1,9 @@
 """The explicit list of dialects, and which of them speaks on a path."""
 
 from types import ModuleType
+from typing import Any
 
+from app import errors
 from app.dialects import apilaplas, luma, lumen, lunos, openai
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
@@ -16,3 +18,9 @@ def dialect_of(path: str) -> ModuleType:
         (len(prefix), dialect) for dialect in DIALECTS for prefix in dialect.PREFIXES if f"{path}/".startswith(prefix)
     ]
     return max(claims, key=lambda claim: claim[0])[1] if claims else DIALECTS[-1]
+
+
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
+    """An error in the shape of the dialect that owns the path."""
+    shown: dict[str, Any] = dialect_of(path).render_error(error, path=path, request_id=request_id)
+    return shown

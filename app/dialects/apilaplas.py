@@ -20,15 +20,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from app import errors, videos, webhooks
-from app.dialects import base, vendors
-from app.dialects.base import CallerDep, Gateway, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, strict_extra_of, validated
-from app.dialects.described import Responses, create_schema, parameter
-from app.keys import Caller
-from app.signing import Links
-from app.tables import Video
+from app import errors
+from app.accounts.keys import Caller
+from app.db.models import Video
+from app.dialects import shared as vendors
+from app.http import create as base
+from app.http.body import Body, body_of, strict_extra_of, validated
+from app.http.create import CallerDep, Gateway, GatewayDep, Uploads
+from app.http.openapi import Responses, create_schema, parameter
+from app.jobs import videos
+from app.media.signed_links import Links
 from app.video import Media, Status, VideoRequest, WebhookStyle
+from app.webhooks import endpoints as webhooks
 
 PREFIXES = ("/v2/",)
 PATH = "/v2/generate/video/luma-ai"

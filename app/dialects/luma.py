@@ -14,14 +14,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from app import errors, videos, webhooks
-from app.dialects import base, vendors
-from app.dialects.base import CallerDep, GatewayDep, Uploads
-from app.dialects.bodies import Body, body_of, body_schema, strict_extra_of, validated
-from app.dialects.described import create_schema
-from app.signing import Links
-from app.tables import Video
+from app import errors
+from app.db.models import Video
+from app.dialects import shared as vendors
+from app.http import create as base
+from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
+from app.http.create import CallerDep, GatewayDep, Uploads
+from app.http.openapi import create_schema
+from app.jobs import videos
+from app.media.signed_links import Links
 from app.video import Status, VideoRequest, WebhookStyle
+from app.webhooks import endpoints as webhooks
 
 PREFIXES = ("/luma/",)
 MAX_TASKS = 100

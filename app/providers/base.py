@@ -22,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app import errors, net
+from app.media.uploads import CHUNK_BYTES, Upload
 from app.providers.answers import address, declared_size, echo_of, is_usable, plain, retry_after_s
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Capabilities, Failure, Media, Output, Progress, Status, Submission, VideoRequest
@@ -31,7 +32,6 @@ MAX_ANSWER_BYTES = 8 * 2**20
 MAX_REDIRECTS = 5
 MAX_DATA_URL_BYTES = 20 * 2**20
 """Of an upload that travels as text within JSON, and is in memory as a whole, several times."""
-CHUNK_BYTES = 2**20
 FILES_AT_ONCE = 16
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
@@ -46,16 +46,6 @@ CREDIT_WORDS = (
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 ReadMedia = Callable[[Media], AbstractAsyncContextManager["Upload"]]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An uploaded file on its way to an upstream."""
-
-    filename: str
-    content_type: str
-    size: int
-    chunks: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True)

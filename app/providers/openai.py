@@ -22,16 +22,9 @@ import httpx
 from pydantic import Field
 
 from app import errors
+from app.media.uploads import Upload
 from app.providers.answers import file_url, segment
-from app.providers.base import (
-    CANCELLED_WORDS,
-    Download,
-    Provider,
-    ProviderConfig,
-    ReadMedia,
-    Task,
-    Upload,
-)
+from app.providers.base import CANCELLED_WORDS, Download, Provider, ProviderConfig, ReadMedia, Task
 from app.video import (
     OPTIONAL_PARAMETERS,
     Capabilities,

@@ -13,9 +13,11 @@ from typing import BinaryIO
 
 from pydantic import Field
 
-from app import errors, ffmpeg
+from app import errors
 from app.conversion import complete_size
-from app.providers.base import CHUNK_BYTES, Download, Provider, ProviderConfig, Task
+from app.media import ffmpeg
+from app.media.uploads import CHUNK_BYTES
+from app.providers.base import Download, Provider, ProviderConfig, Task
 from app.video import (
     OPTIONAL_PARAMETERS,
     SIZE,

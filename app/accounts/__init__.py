@@ -1,0 +1,1 @@
+"""Projects, keys, limits, prices and the ledger."""

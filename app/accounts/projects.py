@@ -1,0 +1,61 @@
+"""Projects: who keys, videos, webhooks and money belong to. `keys.py` and this module are their only writers."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import errors, ids
+from app.db.models import Project
+from app.video import Billing
+
+MAX_NAME_CHARACTERS = 100
+
+
+def checked_name(param: str, value: str) -> str:
+    """The name without blanks around it. Raises `InvalidRequest` for one that a terminal or a table could not show."""
+    value = value.strip()
+    if not value or len(value) > MAX_NAME_CHARACTERS or not value.isprintable():
+        raise errors.InvalidRequest(
+            f"a {param} is 1 to {MAX_NAME_CHARACTERS} printable characters", param=param, code="invalid_value"
+        )
+    return value
+
+
+async def create_project(session: AsyncSession, name: str, *, now: datetime) -> Project:
+    """Make a project that pays afterwards and has no limit. Raises `InvalidRequest`."""
+    project = Project(id=ids.new("proj"), name=checked_name("name", name), billing=Billing.postpaid, created_at=now)
+    session.add(project)
+    await session.flush()
+    return project
+
+
+async def get_project(session: AsyncSession, project_id: str) -> Project:
+    """Read and lock a project by its id, or by its name where only one has it. Raises `NotFound`."""
+    query = sa.select(Project).with_for_update()
+    named: Sequence[Project] = []
+    if project_id.isprintable():  # as every id and name is; a NUL cannot even be asked for
+        found = (await session.scalars(query.where(Project.id == project_id))).one_or_none()
+        named = [found] if found else (await session.scalars(query.where(Project.name == project_id).limit(2))).all()
+    if len(named) != 1:
+        how_many = "several projects have" if named else "no project has"
+        raise errors.NotFound(
+            f"{how_many} the id or name {project_id!r:.120}; see `video-gateway projects list`, or make one with "
+            "`video-gateway projects create NAME`",
+            param="project",
+        )
+    return named[0]
+
+
+async def listed(connection: AsyncConnection) -> list[Project]:
+    rows = await connection.execute(sa.select(*Project.__table__.columns).order_by(Project.created_at, Project.id))
+    return [Project(**row._mapping) for row in rows]
+
+
+async def ensure(session: AsyncSession, owners: Iterable[str], *, now: datetime) -> None:
+    """Make the projects of the keys that stand in the settings, where there are none yet."""
+    for owner in owners:
+        values = {"id": owner, "name": owner, "billing": Billing.postpaid, "created_at": now}
+        await session.execute(insert(Project).values(values).on_conflict_do_nothing())

@@ -1,0 +1,100 @@
+"""What was used, from the ledger: by project, key, model, provider, app, end user and day."""
+
+import csv
+from collections.abc import Sequence
+from datetime import date, timedelta
+from io import StringIO
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import errors
+from app.accounts import pricing as prices
+
+MAX_DAYS = 3_700
+DIMENSIONS = {
+    "project": "owner",
+    "key": "key_id",
+    "model": "model",
+    "provider": "provider",
+    "app": "app",
+    "user": "end_user",
+    "day": "day",
+}
+"""What usage can be told by: the name an operator knows, and the column."""
+
+_USAGE = """
+with used as (
+  select owner, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs,
+    null::bigint as held_micros, (cost_micros is null)::int as unpriced
+  from ledger where kind = 'settle' and day between :since and :until
+  union all
+  select attempts.owner, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
+    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, hold_micros, (hold_micros is null)::int
+  from attempts join videos on videos.id = attempts.video_id
+  where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
+)
+select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
+  coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
+  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced
+from used where (cast(:owner as text) is null or owner = :owner) {group}
+"""
+
+
+async def report(
+    connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, owner: str | None = None
+) -> list[dict[str, Any]]:
+    """What was used on the days from `since` to `until`, both included, a row for each combination of `by` (names of
+    `DIMENSIONS`), with none a single one.
+
+    Each has jobs, outputs, seconds, cost_micros, held_micros (what runs or is not known yet), unpriced (outputs without
+    a price, which cost_micros leaves out).
+    """
+    columns = [DIMENSIONS[name] for name in by]
+    group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
+    chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
+    statement = sa.text(_USAGE.format(columns=chosen, group=group))
+    rows = await connection.execute(statement, {"since": since, "until": until, "owner": owner})
+    return [dict(row) for row in rows.mappings()]
+
+
+def dimensions_of(by: str) -> list[str]:
+    """The dimensions of a comma separated list. Raises `InvalidRequest`."""
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    if any(name not in DIMENSIONS for name in names) or len(set(names)) != len(names):
+        raise errors.InvalidRequest(f"by: expected any of {', '.join(DIMENSIONS)}, each once", param="by")
+    return names
+
+
+def span_of(since: date | None, until: date | None, *, today: date) -> tuple[date, date]:
+    """The days that are meant. Raises `InvalidRequest`."""
+    last = until or today
+    if since is None and last.toordinal() <= 30:
+        raise errors.InvalidRequest("until: there was nothing then", param="until")
+    first = since or last - timedelta(days=29)
+    if not 0 <= (last - first).days <= MAX_DAYS:
+        raise errors.InvalidRequest("since has to be before until, by ten years at most", param="since")
+    return first, last
+
+
+def usage_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the report, its money in dollars."""
+    shown: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
+    cost, held = shown.pop("cost_micros"), shown.pop("held_micros")
+    unpriced = shown.pop("unpriced")
+    return {**shown, "cost_usd": prices.dollars(cost), "held_usd": prices.dollars(held), "unpriced_outputs": unpriced}
+
+
+def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """The report for a spreadsheet, which must not take what a client called itself for a formula."""
+    columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,0 +1,127 @@
+"""How the administration API shows things, and how it reads money and moments."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+from fastapi import Query
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BeforeValidator
+
+from app import errors, net
+from app.accounts import ledger as usage
+from app.accounts import pricing as prices
+from app.db.models import Base, Key, Project
+from app.http.create import Gateway
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Dollars = Annotated[float, BeforeValidator(_number)]
+Moment = AwareDatetime
+"""ISO 8601 with an offset: a moment without one is a different one on every machine."""
+
+
+def _written_as_a_day(value: Any) -> Any:
+    """A number would be taken for seconds since 1970, 20261101 too."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("expected a day such as 2026-11-01")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_a_day)]
+Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
+"""An id in a query; text with a NUL cannot even be asked for in PostgreSQL."""
+
+
+def micros_or_refuse(amount: float, param: str) -> int:
+    """The micros of an amount. Raises `InvalidRequest`."""
+    try:
+        return prices.micros_of(amount)
+    except (ValueError, ArithmeticError) as error:
+        raise errors.InvalidRequest(f"{param}: {error}", param=param, code="invalid_value") from None
+
+
+def budget_or_refuse(amount: float | None) -> int | None:
+    """A budget in micros, None for none. Raises `InvalidRequest`."""
+    micros = None if amount is None else micros_or_refuse(amount, "monthly_budget_usd")
+    if micros is not None and micros < 0:
+        raise errors.InvalidRequest("monthly_budget_usd: expected 0 or more", param="monthly_budget_usd")
+    return micros
+
+
+def no_store(content: Any, *, status: int = 200) -> JSONResponse:
+    return JSONResponse(content, status_code=status, headers={"cache-control": "no-store"})
+
+
+def listing(data: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"object": "list", "data": list(data)}
+
+
+def plain(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A row as JSON, column by column."""
+    columns = [column.key for column in row.__table__.columns if column.key not in without]
+    values = {name: getattr(row, name) for name in columns}
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
+
+
+def bared(value: Any) -> Any:
+    """A document whose addresses are cut: their queries often hold a permission."""
+    match value:
+        case dict():
+            return {name: bared(inner) for name, inner in value.items()}
+        case list():
+            return [bared(inner) for inner in value]
+        case str() if value.lower().startswith(("http://", "https://")):
+            return net.bare(value)
+    return value
+
+
+def key_object(key: Key) -> dict[str, Any]:
+    """A key without the key."""
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "name": key.name,
+        "project": key.owner,
+        "ends_in": key.hint,
+        "models": key.models,
+        "requests_per_minute": key.requests_per_minute,
+        "concurrent_jobs": key.concurrent_jobs,
+        "monthly_budget_usd": prices.dollars(key.monthly_budget_micros),
+        "expires_at": _moment(key.expires_at),
+        "created_at": _moment(key.created_at),
+        "revoked_at": _moment(key.revoked_at),
+    }
+
+
+async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list[dict[str, Any]]:
+    """Projects, with what each may still spend: null where nothing limits it."""
+    owners = [project.id for project in projects]
+    async with gateway.db.reading() as connection:
+        left = await usage.available(connection, owners, now=gateway.clock())
+    return [
+        {
+            "id": project.id,
+            "object": "project",
+            "name": project.name,
+            "billing": str(project.billing),
+            "monthly_budget_usd": prices.dollars(project.monthly_budget_micros),
+            "available_usd": prices.dollars(left[project.id][1]),
+            "created_at": _moment(project.created_at),
+        }
+        for project in projects
+    ]
+
+
+async def project_object(gateway: Gateway, project: Project) -> dict[str, Any]:
+    return (await project_objects(gateway, [project]))[0]
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat()

@@ -1,0 +1,358 @@
+"""The command line: serve, worker, migrate, models, generate. Keys, projects and usage are in `manage.py`."""
+
+import asyncio
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from rich.markup import escape
+from rich.table import Table
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from app import errors, providers, settings, telemetry
+from app import main as wiring
+from app.accounts import keys
+from app.cli import generate as client
+from app.cli import manage
+from app.cli.manage import complaints, console, load, prepared
+from app.db import database as db
+from app.http import health as ops
+from app.http.server import Protocol
+from app.media import bucket as buckets
+from app.providers.routing import Router
+from app.settings import ConfigurationError, Settings
+
+T = TypeVar("T")
+
+EPILOG = (
+    "Settings come from GATEWAY_ variables, .env and gateway.toml; .env.example lists them all. "
+    "Try: video-gateway serve, and in another terminal: video-gateway generate 'a paper boat'."
+)
+
+cli = typer.Typer(
+    help="A self-hosted, OpenAI-compatible gateway for video generation.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(manage.keys_cli, name="keys")
+cli.add_typer(manage.projects_cli, name="projects")
+cli.command()(manage.usage)
+
+STOPPED = 128 + signal.SIGTERM
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: GATEWAY_HOST or 127.0.0.1).")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one (default: GATEWAY_PORT or 8080)."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of server processes.")] = 1,
+    worker: Annotated[
+        bool | None,
+        typer.Option(
+            "--worker/--no-worker",
+            help="Also work on jobs, or leave that to `video-gateway worker` (default: GATEWAY_RUN_WORKER or yes).",
+        ),
+    ] = None,
+) -> None:
+    """Run the server, which also works on the jobs unless told otherwise.
+
+    Needs nothing else: without GATEWAY_DATABASE_URL it runs a PostgreSQL of its own under GATEWAY_DATA_DIR (./data),
+    and without a vendor configured the model sandbox/testcard renders test films. The first start makes an API key and
+    prints it. With a database of yours, run `video-gateway migrate` first.
+    """
+    given = {"host": host, "port": port, "run_worker": worker}
+    config = load(**{name: value for name, value in given.items() if value is not None})
+    with _bound(config.host, config.port) as listener:
+        if workers == 1:
+            with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+                runner.run(_serve_one(config, listener))
+        else:
+            _serve_many(config, listener, workers)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is started. Raises `ConfigurationError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only then; without it every answer waits for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on port {port} of {host}: {(error.strerror or str(error)).lower()}.\n"
+            f"Another port: video-gateway serve --port {port + 1 if 1023 < port < 65_535 else 8080}"
+        ) from None
+    return listener
+
+
+async def _serve_one(config: Settings, listener: socket.socket) -> None:
+    application = wiring.create_app(config)
+    app = _Starting(application)
+    server = _Server(_uvicorn_config(config, app), config, application)
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit as end:
+        if not server.started:
+            raise app.trouble or typer.Exit(1) from None
+        if end.code != STOPPED:
+            raise
+
+
+def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
+    """The parent holds the embedded database and prints the welcome; its children find both ready."""
+    providers.build(config)
+    with asyncio.Runner() as runner:
+        runner.run(buckets.try_out(config.storage_url))
+        database = db.url_of(config)
+        url = runner.run(database.__aenter__())
+        try:
+            runner.run(prepared(config, url))
+            settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
+            options = _uvicorn_config(config, "app.cli.main:child_app", factory=True, workers=workers)
+            listener.listen(options.backlog)  # who comes before the first child is ready waits instead of failing
+            _welcome(config, listener.getsockname()[1])
+            children = Multiprocess(options, sockets=[listener])
+            children.run()
+            if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
+                raise typer.Exit(1)
+        finally:
+            runner.run(database.__aexit__(None, None, None))
+
+
+def child_app() -> FastAPI:
+    """What each of several server processes runs; it ends with its parent, also when that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return wiring.serving_app()
+
+
+def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=config.host,
+        port=config.port,
+        http=Protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),
+        timeout_worker_healthcheck=60,  # a child answers once it has imported us; too early a kill starts another
+        **options,
+    )
+
+
+class _Starting:
+    """Keeps what went wrong while the application started, which uvicorn would log as a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.trouble: ConfigurationError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failed: list[Message] = []
+
+        async def listen(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)  # the reason is still on its way
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, listen)
+        except ConfigurationError as error:
+            self.trouble = error
+            failed = [{"type": message["type"]} for message in failed]
+            raise
+        finally:
+            for message in failed:
+                await send(message)
+
+
+class _Server(uvicorn.Server):
+    """Prints the welcome once the server can be reached, with the port that was really taken."""
+
+    def __init__(self, options: uvicorn.Config, config: Settings, application: FastAPI) -> None:
+        super().__init__(options)
+        self._settings = config
+        self._state = application.state
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if sockets and not self.should_exit:
+            _welcome(self._settings, sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The worker stops claiming and waiting clients are answered at once, not after the last connection."""
+        if hasattr(self._state, "gateway"):
+            self._state.worker.stop()
+            self._state.gateway.bell.close()
+        await super().shutdown(sockets)
+
+
+def _welcome(config: Settings, port: int) -> None:
+    """What a newcomer needs next. The key is shown only where it is ours and the database too: on somebody's own
+    machine, not in a production log."""
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104  # shown, not listened on
+    url = config.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"\nvideo-gateway is ready at {url}/v1   (documentation: {url}/docs)")
+    if config.api_keys:
+        key = "$GATEWAY_KEY"
+        print("API keys: those in GATEWAY_API_KEYS, and those made with `video-gateway keys create`")
+    elif config.database_url is not None:
+        key = f"$(cat {shlex.quote(str(keys.first_key(config)[1]))})"
+        print(f"API key: in {keys.first_key(config)[1]}")
+    else:
+        key, path = keys.first_key(config)
+        print(f"API key: {key}   (kept in {path})")
+    elsewhere = "" if config.public_url or port == settings.load().port else f" --url {url}/v1"
+    print(
+        f"\nTry it in another terminal:\n"
+        f'  curl {url}/v1/videos -H "Authorization: Bearer {key}" \\\n'
+        f"    -F prompt='a paper boat on a pond' -F model=sandbox/testcard -F seconds=4\n"
+        f"or make one, watch it being made, and save the film:\n"
+        f"  {_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
+        f"Ctrl-C stops the server.\n",
+        flush=True,
+    )
+
+
+def _command() -> str:
+    """This command as it can be typed here: `make run` finds it in a virtual environment that is not on the path."""
+    path = Path(sys.argv[0]).absolute()
+    if path.name != "video-gateway":
+        return "video-gateway"
+    if path.is_relative_to(Path.cwd()):
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    return "video-gateway" if shutil.which("video-gateway") == str(path) else shlex.quote(str(path))
+
+
+@cli.command()
+def worker() -> None:
+    """Work on jobs without serving requests; run as many as you like, on as many machines."""
+    config = load()
+    if config.worker_metrics_port is not None:
+        ops.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
+
+    async def work() -> None:
+        async with wiring.open_parts(config) as parts:
+            loop = asyncio.get_running_loop()
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(name, parts.worker.stop)
+            telemetry.log.info("worker started", providers=list(parts.gateway.providers))
+            await parts.worker.run()
+        telemetry.log.info("worker stopped")
+
+    asyncio.run(work())
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema to this release. Safe to run at any time, and by many at once."""
+
+    config = load()
+
+    async def run() -> str | None:
+        async with db.url_of(config) as url:
+            return await db.migrate(url)
+
+    revision = asyncio.run(run())
+    console.print(f"The database is now at {revision}." if revision else "The database is up to date already.")
+
+
+@cli.command()
+def models() -> None:
+    """List every model that a request can name, and where it goes."""
+    config = load()
+    table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
+    for name, routes in Router(config, providers.build(config)).models().items():
+        able = routes[0].provider.capabilities(routes[0].model)
+        seconds = "any" if able is None or able.seconds is None else "–".join(f"{s:g}" for s in able.seconds)
+        if able is not None and able.seconds is not None and not able.seconds_range:
+            seconds = ", ".join(f"{s:g}" for s in able.seconds)
+        sizes = ", ".join(able.sizes) if able is not None and able.sizes is not None else "any"
+        table.add_row(escape(name), escape(", ".join(route.name for route in routes)), seconds, sizes)
+    console.print(table)
+
+
+@cli.command()
+def generate(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(help="What the video should show.")],
+    model: Annotated[str | None, typer.Option(help="As listed by `models` (default: the server's).")] = None,
+    seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
+    size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9 (default: the model's).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or directory to write to (default: the video's id, .mp4).")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="OPENAI_BASE_URL", help="Gateway to ask, up to /v1 (default: the one configured here)."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="OPENAI_API_KEY", help="API key for --url (default: the one configured here)."),
+    ] = None,
+) -> None:
+    """Make a video on a running gateway, show how far it is, save it, and print the path."""
+    config = load()
+    source = context.get_parameter_source("key")
+    if url is None and source is not None and source.name == "ENVIRONMENT":
+        key = None  # a key for another server: many who come here have one lying around
+    base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
+    fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
+    wanted = {name: value for name, value in fields.items() if value is not None}
+    print(asyncio.run(client.generate(base_url, key or _own_key(config), wanted, out, complaints)))
+
+
+def _own_key(config: Settings) -> str:
+    key = config.api_keys[0].get_secret_value() if config.api_keys else keys.existing_key(config)
+    if key is None:
+        raise ConfigurationError(
+            f"there is no API key in {config.data_dir}. Give one with --key or OPENAI_API_KEY, set GATEWAY_DATA_DIR to "
+            "the server's, or start the server here first:\n  video-gateway serve"
+        )
+    return key
+
+
+def main() -> None:
+    """Entry point of the `video-gateway` command: known trouble is one message and exit code 1, not a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that what was opened is closed
+    try:
+        cli()
+    except (ConfigurationError, errors.GatewayError, client.ClientError) as error:
+        complaints.print(f"[bold red]video-gateway:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,407 @@
+"""The command line, what belongs to the operator: projects, keys, and what was used."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app import errors, telemetry
+from app import settings as configuration
+from app.accounts import keys, ledger, projects
+from app.accounts import pricing as prices
+from app.accounts.keys import Changes
+from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
+from app.db import database as db
+from app.db.database import Database
+from app.db.models import Key, Project
+from app.settings import Settings
+from app.video import Billing
+
+T = TypeVar("T")
+
+NONE = "none"
+"""What takes a limit away."""
+SPAN = re.compile(r"(\d{1,5})([dh])")
+
+console = Console(width=None if sys.stdout.isatty() else 200)
+complaints = Console(stderr=True)
+
+keys_cli = typer.Typer(help="Make, list, change and revoke API keys.", no_args_is_help=True)
+projects_cli = typer.Typer(
+    help="Projects own keys, videos, webhooks and money: make, list, change and credit them.", no_args_is_help=True
+)
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings and set up logging by them. Raises `ConfigurationError`."""
+    config = configuration.load(**overrides)
+    telemetry.configure_logging(config)
+    return config
+
+
+async def prepared(config: Settings, url: str) -> None:
+    """See to the schema: an embedded database is migrated, behind any other nothing is done."""
+    await (db.migrate(url) if config.database_url is None else db.require_current_schema(url))
+
+
+def with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
+    """Run something on the configured database, which is started when it is the embedded one."""
+
+    async def running() -> T:
+        async with db.url_of(config) as url:
+            await prepared(config, url)
+            database = Database(url, pool_size=1, prepare=config.database_prepare)
+            try:
+                return await run(database)
+            finally:
+                await database.close()
+
+    return asyncio.run(running())
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# Options
+
+
+class Pays(StrEnum):
+    prepaid = "prepaid"
+    postpaid = "postpaid"
+
+
+Budget = Annotated[
+    str | None, typer.Option("--monthly-budget", help="US dollars in a calendar month, UTC; `none` for no limit.")
+]
+Rpm = Annotated[str | None, typer.Option("--requests-per-minute", help="`none` for no limit.")]
+Jobs = Annotated[str | None, typer.Option("--concurrent-jobs", help="Videos under way at once; `none` for no limit.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A model it may ask for, or a pattern such as lumen/*; several times, or `none`."),
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", help="After so long, 90d or 12h, or at 2027-01-31 (UTC); `none` for never.")
+]
+
+
+def _budget(value: str | None) -> Any:
+    """Micros, None for no limit, `...` for nothing said. Raises `InvalidRequest`."""
+    if value is None or value == NONE:
+        return ... if value is None else None
+    micros = _amount(value, "monthly-budget")
+    if micros < 0:
+        raise errors.InvalidRequest("monthly-budget: expected 0 or more")
+    return micros
+
+
+def _amount(value: str, name: str) -> int:
+    try:
+        return prices.micros_of(Decimal(value.removeprefix("$")))
+    except (ValueError, ArithmeticError):
+        raise errors.InvalidRequest(f"{name}: expected US dollars such as 25 or 12.50, got {value!r:.40}") from None
+
+
+def _number(value: str | None, name: str) -> Any:
+    if value is None or value == NONE:
+        return ... if value is None else None
+    if not value.isdecimal() or len(value) > 9:
+        raise errors.InvalidRequest(f"{name}: expected a whole number or `none`, got {value!r:.40}")
+    return int(value)
+
+
+def _moment(value: str | None) -> Any:
+    if value is None or value == NONE:
+        return ... if value is None else None
+    if span := SPAN.fullmatch(value):
+        return now() + (timedelta(days=int(span[1])) if span[2] == "d" else timedelta(hours=int(span[1])))
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise errors.InvalidRequest(f"expires: expected 90d, 12h or 2027-01-31, got {value!r:.40}") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _patterns(values: list[str] | None) -> Any:
+    if not values:
+        return ...
+    return None if values == [NONE] else values
+
+
+def _changes(rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, **more: Any) -> Changes:
+    return Changes(
+        models=_patterns(models),
+        requests_per_minute=_number(rpm, "requests-per-minute"),
+        concurrent_jobs=_number(jobs, "concurrent-jobs"),
+        expires_at=_moment(expires),
+        **more,
+    )
+
+
+def _cell(value: Any) -> str:
+    """Text for a terminal: what clients call themselves may hold anything."""
+    if value is None:
+        return ""
+    return escape("".join(character if character.isprintable() else "\ufffd" for character in str(value)))
+
+
+def _at(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
+
+
+def _usd(micros: int | None) -> str:
+    return "" if micros is None else prices.shown(micros)
+
+
+# Keys
+
+
+@keys_cli.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for, for your own eyes.")],
+    project: Annotated[
+        str | None,
+        typer.Option(help="Id or name; keys of one project see the same videos (default: a project of its own)."),
+    ] = None,
+    budget: Budget = None,
+    rpm: Rpm = None,
+    jobs: Jobs = None,
+    models: Models = None,
+    expires: Expires = None,
+) -> None:
+    """Make an API key and print it. It is shown this once only, alone on standard output."""
+    config = load()
+    changes, micros = _changes(rpm, jobs, models, expires), _budget(budget)
+
+    async def run(database: Database) -> tuple[Key, str]:
+        async with database.transaction() as session:
+            row, key = await keys.create(session, name, project_id=project, changes=changes, settings=config, now=now())
+            await ledger.limit_key(session, row, None if micros is ... else micros, now=now())
+            return row, key
+
+    row, key = with_database(config, run)
+    told = escape(f"{row.id}, project {row.owner}. Keep the key; it is not shown again:")
+    complaints.print(told, style="dim", highlight=False, soft_wrap=True)
+    print(key)
+
+
+@keys_cli.command("update")
+def update_key(
+    key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")],
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    budget: Budget = None,
+    rpm: Rpm = None,
+    jobs: Jobs = None,
+    models: Models = None,
+    expires: Expires = None,
+) -> None:
+    """Change what a key may do; every process knows within a second."""
+    changes = _changes(rpm, jobs, models, expires, **({} if name is None else {"name": name}))
+    micros = _budget(budget)
+
+    async def run(database: Database) -> str:
+        async with database.transaction() as session:
+            key = await keys.get(session, key_id)
+            await keys.change(session, key, changes, now=now())
+            if micros is not ...:
+                await ledger.limit_key(session, key, micros, now=now())
+            return key.name
+
+    changed = with_database(load(), run)
+    console.print(f"The key {escape(changed)} is changed.", highlight=False, soft_wrap=True)
+
+
+@keys_cli.command("list")
+def list_keys(
+    project: Annotated[str | None, typer.Option(help="Only those of this project, by its id or name.")] = None,
+) -> None:
+    """List all keys, without the keys themselves."""
+
+    async def run(database: Database) -> list[Key]:
+        async with database.transaction() as session:
+            owner = (await projects.get_project(session, project)).id if project is not None else None
+            return await keys.listed(await session.connection(), owner=owner)
+
+    columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Expires", "Revoked")
+    table = Table(*columns, box=None, header_style="bold")
+    for key in with_database(load(), run):
+        limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
+        table.add_row(
+            *(_cell(value) for value in (key.id, key.name, key.owner, f"…{key.hint}", *limits)),
+            _usd(key.monthly_budget_micros),
+            _at(key.expires_at),
+            _at(key.revoked_at),
+        )
+    console.print(table)
+
+
+@keys_cli.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")]) -> None:
+    """Refuse a key from now on; every process knows within a second. What it started runs on."""
+
+    async def run(database: Database) -> str:
+        async with database.transaction() as session:
+            return (await keys.revoke(session, key_id, now=now())).name
+
+    name = with_database(load(), run)
+    console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
+
+
+# Projects
+
+
+@projects_cli.command("create")
+def create_project(
+    name: Annotated[str, typer.Argument(help="What it is called.")],
+    billing: Annotated[Pays, typer.Option(help="prepaid: nothing is made that its balance does not cover.")] = (
+        Pays.postpaid
+    ),
+    budget: Budget = None,
+) -> None:
+    """Make a project and print its id."""
+    micros = _budget(budget)
+
+    async def run(database: Database) -> str:
+        async with database.transaction() as session:
+            project = await projects.create_project(session, name, now=now())
+            limit = None if micros is ... else micros
+            await ledger.limit_project(session, project, limit, Billing(billing), now=now())
+            return project.id
+
+    print(with_database(load(), run))
+
+
+@projects_cli.command("update")
+def update_project(
+    project: Annotated[str, typer.Argument(help="Id or name.")],
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    billing: Annotated[Pays | None, typer.Option(help="How it pays.")] = None,
+    budget: Budget = None,
+) -> None:
+    """Change a project; what it spent this month counts against a new budget."""
+    micros = _budget(budget)
+
+    async def run(database: Database) -> str:
+        async with database.transaction() as session:
+            row = await projects.get_project(session, project)
+            if name is not None:
+                row.name = projects.checked_name("name", name)
+            if micros is not ... or billing is not None:
+                limit = row.monthly_budget_micros if micros is ... else micros
+                await ledger.limit_project(session, row, limit, Billing(billing or row.billing), now=now())
+            return row.name
+
+    changed = with_database(load(), run)
+    console.print(f"The project {escape(changed)} is changed.", highlight=False, soft_wrap=True)
+
+
+@projects_cli.command("credit")
+def credit_project(
+    project: Annotated[str, typer.Argument(help="Id or name.")],
+    amount: Annotated[str, typer.Argument(help="US dollars; with a minus (after --), taken away.")],
+    reference: Annotated[
+        str | None, typer.Option(help="Your word for it, such as an invoice number; the same one counts once.")
+    ] = None,
+) -> None:
+    """Add to a project's balance and print what it is now."""
+    micros = _amount(amount, "amount")
+
+    async def run(database: Database) -> tuple[Project, int | None]:
+        async with database.transaction() as session:
+            row = await projects.get_project(session, project)
+            await ledger.credit(session, row, micros, reference=reference, now=now())
+            left = await ledger.available(await session.connection(), [row.id], now=now())
+            return row, left[row.id][1]
+
+    row, left = with_database(load(), run)
+    note = "" if row.billing is Billing.prepaid else " The project is postpaid, so that nothing depends on it."
+    told = f"{prices.shown(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
+    console.print(escape(told), highlight=False, soft_wrap=True)
+
+
+@projects_cli.command("list")
+def list_projects() -> None:
+    """List all projects, and what each may still spend."""
+
+    async def run(database: Database) -> list[tuple[Project, int | None]]:
+        async with database.reading() as connection:
+            found = await projects.listed(connection)
+            left = await ledger.available(connection, [row.id for row in found], now=now())
+            return [(row, left[row.id][1]) for row in found]
+
+    table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
+    for row, left in with_database(load(), run):
+        shown = (_cell(row.id), _cell(row.name), str(row.billing), _usd(row.monthly_budget_micros))
+        table.add_row(*shown, _usd(left), _at(row.created_at))
+    console.print(table)
+
+
+# Usage
+
+
+def usage(
+    by: Annotated[
+        str, typer.Option(help="Any of project, key, model, provider, app, user and day, comma separated.")
+    ] = "project,model",
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC (30 days ago).")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC (today).")] = None,
+    project: Annotated[str | None, typer.Option(help="Only this one, by its id or name.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write to this file, `-` for standard output.")] = None,
+) -> None:
+    """Show what was used: jobs, outputs, seconds, cost, and what is held for what still runs."""
+    dimensions = dimensions_of(by)
+    today = ledger.day_of(now())
+    first, last = span_of(since and since.date(), until and until.date(), today=today)
+
+    async def run(database: Database) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        async with database.transaction() as session:
+            owner = (await projects.get_project(session, project)).id if project is not None else None
+            connection = await session.connection()
+            found = await report(connection, dimensions, since=first, until=last, owner=owner)
+            return found, {row.id: row.name for row in await projects.listed(connection)}
+
+    rows, names = with_database(load(), run)
+    if csv is not None:
+        content = as_csv(dimensions, [usage_row(row) for row in rows])
+        if str(csv) == "-":
+            print(content, end="")
+        else:
+            try:
+                csv.write_text(content, "utf-8", newline="")
+            except OSError as error:
+                raise errors.InvalidRequest(f"csv: {csv} cannot be written: {error.strerror}") from None
+        return
+    _show_usage(dimensions, rows, names, first, last)
+
+
+def _show_usage(
+    dimensions: Sequence[str], rows: Sequence[dict[str, Any]], names: dict[str, str], first: date, last: date
+) -> None:
+    table = Table(box=None, header_style="bold", show_footer=bool(rows))
+    for name in dimensions:
+        table.add_column(name.capitalize(), footer="Total" if name == dimensions[0] else "")
+    for title, name in (("Jobs", "jobs"), ("Outputs", "outputs"), ("Seconds", "seconds")):
+        # A job that went to two providers stands in two rows, so jobs are not added up.
+        total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
+        table.add_column(title, justify="right", footer=total)
+    for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
+        table.add_column(title, justify="right", footer=prices.shown(sum(row[name] for row in rows)))
+    table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
+    for row in rows:
+        shown = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
+        counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
+        money = (prices.shown(row["cost_micros"]), prices.shown(row["held_micros"]), f"{row['unpriced'] or ''}")
+        table.add_row(*(_cell(value) for value in shown), *counts, *money)
+    console.print(table)
+    if not rows:
+        console.print(f"Nothing was used from {first} to {last}.")

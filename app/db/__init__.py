@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, tables, embedded server, LISTEN."""

@@ -1,0 +1,422 @@
+"""The OpenAI dialect, at /v1 and /openai/v1: OpenAI's Videos API as its SDKs speak it, with Lumenfall's extensions.
+
+The routes; what the bodies hold and how a video is shown is in `openai_wire.py`.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.datastructures import UploadFile
+
+from app import errors, ids
+from app.accounts import ledger as usage
+from app.accounts.keys import Caller
+from app.db.models import Video
+from app.dialects.openai import webhooks as openai_webhooks
+from app.dialects.openai.wire import (
+    CreateCharacter,
+    CreateVideo,
+    EditVideo,
+    ExtendVideo,
+    RemixVideo,
+    parse,
+    provider_of,
+    render,
+    render_balance,
+    render_character,
+    render_error,
+    render_estimate,
+    render_model,
+)
+from app.http import create as base
+from app.http.body import body_of, body_schema, strict_extra_of, validated
+from app.http.create import CallerDep, Gateway, GatewayDep, Uploads
+from app.http.openapi import FILE_HEADERS, FILMS, Responses, create_schema, file_responses, parameter
+from app.jobs import lifecycle as jobs
+from app.jobs import videos
+from app.jobs.metrics import count_ended
+from app.media import store as media
+from app.providers.routing import permitted_only
+from app.video import Operation, VideoRequest, Webhook
+
+__all__ = ["PREFIXES", "render_error", "routes"]
+
+PREFIXES = ("/v1/", "/openai/v1/")
+MAX_WAIT_S = 60
+KEEP_ALIVE_S = 15
+"""Proxies close a stream on which nothing happens."""
+
+DRY_RUN = parameter("query", "dryRun", "Say what it would cost, and create nothing.", kind="boolean")
+NOT_NEW: Responses = {200: {"description": "A dry run, or the video that the same idempotency key made before."}}
+
+routes = APIRouter(tags=["videos"])
+
+
+def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
+    headers = {"cache-control": "no-store", "x-gateway-provider": provider_of(video)}
+    if not video.status.ended:
+        provider, _, model = str(video.routes[0]).partition("/")
+        headers["openai-poll-after-ms"] = str(gateway.typical.poll_after_ms(provider, model))
+    return JSONResponse(render(video, gateway, request), status_code=status, headers=headers)
+
+
+async def _from_source(
+    gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
+) -> tuple[VideoRequest, Video | None]:
+    """The request of an edit or an extension, and the video of our own that it starts from, if it does."""
+    extra = strict_extra_of(wire)
+    seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
+    if isinstance(wire.video, dict) and "id" in wire.video:
+        source = await base.finished(gateway, caller, str(wire.video["id"]))
+        model = wire.model or base.model_of(source)
+        return base.based_on(source, wire.prompt, model, operation, extra, seconds=seconds), source
+    if not isinstance(wire.video, UploadFile):
+        raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
+    found = wire.model or gateway.router.default_model
+    if found is None:
+        raise errors.InvalidRequest("model is required with an uploaded video", param="model")
+    request = VideoRequest(
+        prompt=wire.prompt,
+        model=found,
+        operation=operation,
+        source=uploads.media(wire.video, "video"),
+        seconds=seconds,
+        extra=extra,
+    )
+    return request, None
+
+
+# Routes: every request is matched against them in order, so what clients ask all the time stands first. Otherwise
+# literal segments come before {video_id}; here the method tells them apart.
+
+
+@routes.get("/v1/videos/{video_id}")
+@routes.get("/openai/v1/videos/{video_id}", include_in_schema=False)
+async def retrieve_video(
+    video_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+) -> Response:
+    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
+    held until the status changes, for so many seconds at most."""
+    if wait == 0:
+        return answer(await base.get(gateway, caller, video_id), gateway, request)
+    before = (await base.get(gateway, caller, video_id)).status
+    video = await base.wait_for(
+        request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
+    )
+    return answer(video, gateway, request)
+
+
+# Literal segments before {video_id}
+
+
+@routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
+@routes.post("/openai/v1/videos", status_code=202, include_in_schema=False)
+async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body)
+        webhook = base.webhook_of(request, body)
+        uploads = Uploads(base.new_video_id())
+        parsed = parse(body, uploads, default_model=gateway.router.default_model)
+        provider = await _characters_provider(gateway, caller, parsed)
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
+
+
+async def _create(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    parsed: VideoRequest,
+    uploads: Uploads,
+    idempotency: tuple[str, str] | None,
+    webhook: Webhook | None,
+    *,
+    only_provider: str | None = None,
+    shown_model: str | None = None,
+) -> Response:
+    parsed = parsed.model_copy(update={"webhook": webhook})
+    if _is_dry_run(request):
+        plan = base.plan_of(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
+        return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
+    created = await base.create(
+        gateway,
+        caller,
+        parsed,
+        uploads,
+        dialect="openai",
+        app=base.app_of(request),
+        only_provider=only_provider,
+        shown_model=shown_model,
+        idempotency=idempotency,
+    )
+    response = answer(created.video, gateway, request, status=200 if created.replayed else 202)
+    if created.replayed:
+        response.headers["idempotent-replayed"] = "true"
+    return response
+
+
+def _is_dry_run(request: Request) -> bool:
+    given = request.query_params.get("dryRun", "false").lower()
+    if given not in ("true", "1", "false", "0"):
+        raise errors.InvalidRequest("dryRun: expected true or false", param="dryRun", code="invalid_value")
+    return given in ("true", "1")
+
+
+async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
+    """Characters live at the provider that made them, so the video has to be made there."""
+    providers = set()
+    for character_id in request.characters:
+        async with gateway.db.reading() as connection:
+            providers.add((await videos.get_character(connection, character_id, owner=caller.owner)).provider)
+    if len(providers) > 1:
+        raise errors.InvalidRequest(
+            f"the characters live at different providers: {', '.join(sorted(providers))}", param="characters"
+        )
+    return next(iter(providers), None)
+
+
+@routes.get("/v1/videos")
+@routes.get("/openai/v1/videos", include_in_schema=False)
+async def list_videos(
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=0, le=100)] = 20,
+    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+) -> Response:
+    """List your videos, newest first; page on with `after=<last_id>` while `has_more`."""
+    async with gateway.db.reading() as connection:
+        page, has_more = await videos.list_page(
+            connection, owner=caller.owner, after=after, limit=limit, ascending=order == "asc"
+        )
+    data = [render(video, gateway, request) for video in page]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    page_of = {"object": "list", "data": data, **ends, "has_more": has_more}
+    return JSONResponse(page_of, headers={"cache-control": "no-store"})
+
+
+@routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
+@routes.post("/openai/v1/videos/edits", status_code=202, include_in_schema=False)
+async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a new video from one of yours or an uploaded one, changed as the prompt says."""
+    return await _derive(request, gateway, caller, EditVideo, Operation.edit)
+
+
+@routes.post(
+    "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
+)
+@routes.post("/openai/v1/videos/extensions", status_code=202, include_in_schema=False)
+async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a longer video from one of yours or an uploaded one."""
+    return await _derive(request, gateway, caller, ExtendVideo, Operation.extend)
+
+
+async def _derive(
+    request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
+) -> Response:
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, str(operation))
+        webhook = base.webhook_of(request, body)
+        uploads = Uploads(base.new_video_id())
+        wire = validated(wire_model, body)
+        parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
+        where = _at(source) if source else {}
+        if source and wire.model:
+            where["shown_model"] = wire.model
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **where)
+
+
+def _at(source: Video) -> dict[str, str | None]:
+    """What is made from a video is made where that was, and goes by the name the client knows."""
+    return {"only_provider": source.provider, "shown_model": source.model}
+
+
+# Characters: kept by the upstream that made them
+
+
+@routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
+@routes.post("/openai/v1/videos/characters", include_in_schema=False)
+async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a reusable character from a film. The provider is that of `model`, else the first one that can."""
+    async with body_of(request) as body:
+        wire = validated(CreateCharacter, body)
+        uploads = Uploads(ids.new("char"))
+        video = uploads.media(wire.video, "video")
+        named = wire.model or gateway.router.default_model or ""
+        caller = await gateway.authenticator.check(caller)
+        provider = gateway.router.character_provider(wire.model, partial(caller.may_use, named))
+        try:
+            await uploads.store(gateway)
+            ref = await provider.create_character(wire.name, video, partial(media.reading, gateway.store))
+        finally:
+            await uploads.discard(gateway)
+    async with gateway.db.transaction() as session:
+        character = await videos.add_character(
+            session,
+            uploads.video_id,
+            owner=caller.owner,
+            name=wire.name,
+            provider=provider.name,
+            upstream_ref=ref,
+            now=gateway.clock(),
+        )
+    return JSONResponse(render_character(character))
+
+
+@routes.get("/v1/videos/characters/{character_id}")
+@routes.get("/openai/v1/videos/characters/{character_id}", include_in_schema=False)
+async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    async with gateway.db.reading() as connection:
+        return JSONResponse(render_character(await videos.get_character(connection, character_id, owner=caller.owner)))
+
+
+# One video
+
+
+@routes.get(
+    "/v1/videos/{video_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "The last event that was seen.")]},
+)
+@routes.get("/openai/v1/videos/{video_id}/events", include_in_schema=False)
+async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
+    out what was seen."""
+    await base.get(gateway, caller, video_id)  # a 404 is an answer, not an event
+    base.may_wait(gateway, caller)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    events = _events(video_id, request, gateway, caller)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(video_id: str, request: Request, gateway: Gateway, caller: Caller) -> AsyncIterator[bytes]:
+    seen = request.headers.get("last-event-id", "")
+    while True:
+        try:
+            video = await base.wait_for(
+                request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
+            )
+        except errors.GatewayError:  # the key was revoked, or the video deleted: what was not news is the end of it
+            return
+        if _mark(video) != seen:
+            name = "progress" if seen.startswith(f"{video.status}.") else "status"
+            yield _event(name, video, gateway, request)
+            seen = _mark(video)
+        elif not video.status.ended:
+            yield b": still here\n\n"
+        if video.status.ended:
+            yield _event("end", video, gateway, request)
+            return
+        if gateway.bell.closed:
+            return
+
+
+def _mark(video: Video) -> str:
+    """The id of an event: how far the video was."""
+    return f"{video.status}.{video.progress}"
+
+
+def _is_news(video: Video, *, seen: str) -> bool:
+    return video.status.ended or _mark(video) != seen
+
+
+def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
+    data = json.dumps(render(video, gateway, request), ensure_ascii=False)
+    return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
+
+
+@routes.delete("/v1/videos/{video_id}")
+@routes.delete("/openai/v1/videos/{video_id}", include_in_schema=False)
+async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
+    async with gateway.db.transaction() as session:
+        video = await jobs.delete(session, video_id, owner=caller.owner, now=gateway.clock())
+    if video.deleted_at is None:
+        count_ended(video, gateway.providers)
+    gateway.wake()
+    return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
+
+
+@routes.post(
+    "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
+)
+@routes.post("/openai/v1/videos/{video_id}/remix", status_code=202, include_in_schema=False)
+async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a new video from a finished one, changed as the prompt says."""
+    async with body_of(request) as body:
+        idempotency = base.idempotency_of(request, body, f"remix {video_id}")
+        webhook = base.webhook_of(request, body)
+        wire = validated(RemixVideo, body)
+        extra = strict_extra_of(wire)
+    source = await base.finished(gateway, caller, video_id)
+    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra)
+    uploads = Uploads(base.new_video_id())
+    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
+
+
+@routes.get(
+    "/v1/videos/{video_id}/content",
+    response_class=Response,
+    responses=file_responses(*FILMS, "image/webp", "image/jpeg"),
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
+@routes.head("/v1/videos/{video_id}/content", include_in_schema=False)
+@routes.api_route("/openai/v1/videos/{video_id}/content", methods=["GET", "HEAD"], include_in_schema=False)
+async def download_content(
+    video_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    index: Annotated[int, Query(ge=0, le=3)] = 0,
+) -> Response:
+    """Download the film, a thumbnail (WebP) or a sprite sheet (JPEG). Ranges, ETags and HEAD work."""
+    video = await base.get(gateway, caller, video_id)
+    return await base.content(request, gateway, video, index, variant=variant)
+
+
+# Models
+
+
+@routes.get("/v1/models", tags=["models"])
+@routes.get("/openai/v1/models", include_in_schema=False)
+async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
+    """All names that `model` can be with this key."""
+    data = [
+        render_model(name, allowed, gateway)
+        for name, candidates in gateway.router.models().items()
+        if (allowed := [route for route in candidates if caller.may_use(name, route.name)])
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+@routes.get("/v1/models/{model:path}", tags=["models"])
+@routes.get("/openai/v1/models/{model:path}", include_in_schema=False)
+async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """What a model can express, and what a second of it costs."""
+    allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
+    return JSONResponse(render_model(model, allowed, gateway))
+
+
+@routes.get("/v1/balance", tags=["models"])
+@routes.get("/openai/v1/balance", include_in_schema=False)
+async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
+    """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
+    is null where nothing does."""
+    async with gateway.db.reading() as connection:
+        available = await usage.available(connection, [caller.owner], key_id=caller.key_id, now=gateway.clock())
+    billing, left = available[caller.owner]
+    return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
+
+
+routes.include_router(openai_webhooks.routes)

@@ -1,0 +1,312 @@
+"""Webhooks in the OpenAI dialect: the SDK's `client.webhooks`, Lumenfall's secret, and what was delivered.
+
+Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai/webhooks, read 2026-11-21. `enabled`, `disabled_reason`, `failing_since`
+and everything under `deliveries` are this gateway's own.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from app import errors
+from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
+from app.dialects.openai.wire import render_output
+from app.http.body import body_of, body_schema, validated
+from app.http.create import CallerDep, Gateway, GatewayDep
+from app.webhooks import deliveries
+from app.webhooks import endpoints as webhooks
+
+routes = APIRouter(tags=["webhooks"])
+
+Limit = Annotated[int, Query(ge=0, le=100)]
+HINT_CHARACTERS = 4
+
+
+# Wire models
+
+
+class CreateEndpoint(BaseModel):
+    """POST /v1/webhook_endpoints."""
+
+    name: str
+    url: str
+    event_types: Annotated[list[str], Field(max_length=100)]
+
+
+class UpdateEndpoint(BaseModel):
+    """POST /v1/webhook_endpoints/{id}; what is left out stays as it is."""
+
+    name: str | None = None
+    url: str | None = None
+    event_types: Annotated[list[str], Field(max_length=100)] | None = None
+    enabled: bool | None = None
+    """True also brings an endpoint back that was given up; so does a new `url`."""
+
+
+class RotateSecret(BaseModel):
+    """POST /v1/webhook_endpoints/{id}/rotate_secret."""
+
+    keep_old_secret_active_for_24_hours: bool = False
+
+
+class TestEndpoint(BaseModel):
+    """POST /v1/webhook_endpoints/{id}/test."""
+
+    event_type: str
+
+
+# Rendering
+
+
+def render_data(video: Video, *, gateway: Gateway) -> dict[str, Any]:
+    """The `data` of an event that goes to the address given with a request: Lumenfall's shape, whose `id` is all that
+    OpenAI's has."""
+    origin = (video.request.get("webhook") or {}).get("origin")
+    settings = gateway.settings
+    fallback = origin or f"http://{settings.host}:{settings.port}"
+
+    def link(index: int) -> str:
+        return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=fallback)
+
+    shown = {"object": "video.generation", "id": video.id, "model": video.model, "status": str(video.status)}
+    if video.error_code:
+        return {**shown, "error": {"code": video.error_code, "message": video.error_message}}
+    return {**shown, "output": render_output(video, link, gateway.clock())}
+
+
+def _seconds(value: Any) -> int | None:
+    return int(value.timestamp()) if value is not None else None
+
+
+def _endpoint(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> dict[str, Any]:
+    return {
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "event_types": endpoint.event_types,
+        "created_at": _seconds(endpoint.created_at),
+        "updated_at": _seconds(endpoint.updated_at),
+        "signing_secret_hint": f"{webhooks.PREFIX}...{endpoint.secret[-HINT_CHARACTERS:]}",
+        "enabled": endpoint.disabled_at is None,
+        "disabled_reason": endpoint.disabled_reason,
+        "failing_since": _seconds(endpoint.failing_since),
+        **({"signing_secret": endpoint.secret} if with_secret else {}),
+    }
+
+
+def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "object": "webhook_delivery",
+        "event_id": delivery.event_id,
+        "event_type": delivery.event_type,
+        "video_id": delivery.video_id,
+        "webhook_endpoint_id": delivery.endpoint_id,
+        "state": str(delivery.state),
+        "created_at": _seconds(delivery.created_at),
+        "next_try_at": _seconds(delivery.due_at) if delivery.ended_at is None else None,
+        "ended_at": _seconds(delivery.ended_at),
+        "tries": [
+            {
+                "at": _seconds(entry.at),
+                "status_code": entry.status,
+                "duration_ms": entry.duration_ms,
+                "answer": entry.answer,
+                "error": entry.error,
+            }
+            for entry in tries
+        ],
+    }
+
+
+def _list(data: list[dict[str, Any]], has_more: bool) -> Response:
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    page = {"object": "list", "data": data, **ends, "has_more": has_more}
+    return JSONResponse(page, headers={"cache-control": "no-store"})
+
+
+def _secret(document: dict[str, Any]) -> Response:
+    return JSONResponse(document, headers={"cache-control": "no-store"})
+
+
+# Endpoints
+
+
+@routes.post("/v1/webhook_endpoints", openapi_extra=body_schema(CreateEndpoint))
+@routes.post("/openai/v1/webhook_endpoints", include_in_schema=False)
+async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Register an address that is told when your videos end. The secret is shown here and never again."""
+    async with body_of(request) as body:
+        wire = validated(CreateEndpoint, body)
+    caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
+    async with gateway.db.transaction() as session:
+        endpoint = await webhooks.create_endpoint(
+            session, owner=caller.owner, name=wire.name, url=wire.url, types=wire.event_types, now=gateway.clock()
+        )
+    return _secret(_endpoint(endpoint, with_secret=True))
+
+
+@routes.get("/v1/webhook_endpoints")
+@routes.get("/openai/v1/webhook_endpoints", include_in_schema=False)
+async def list_endpoints(
+    gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
+) -> Response:
+    """List your endpoints, newest first; page on with `after=<last_id>` while `has_more`."""
+    async with gateway.db.reading() as connection:
+        page, has_more = await webhooks.list_endpoints(connection, owner=caller.owner, after=after, limit=limit)
+    return _list([_endpoint(endpoint) for endpoint in page], has_more)
+
+
+@routes.get("/v1/webhook_event_types")
+@routes.get("/openai/v1/webhook_event_types", include_in_schema=False)
+async def list_event_types(caller: CallerDep) -> Response:
+    """What an endpoint can be told of."""
+    return JSONResponse({"object": "list", "data": [str(kind) for kind in webhooks.EventType]})
+
+
+@routes.get("/v1/webhooks/secret")
+@routes.get("/openai/v1/webhooks/secret", include_in_schema=False)
+async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
+    """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
+    async with gateway.db.transaction() as session:
+        return _secret({"key": await webhooks.owner_secret(session, caller.owner)})
+
+
+@routes.get("/v1/webhook_endpoints/{endpoint_id}")
+@routes.get("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
+async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    async with gateway.db.reading() as connection:
+        return JSONResponse(_endpoint(await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)))
+
+
+@routes.post("/v1/webhook_endpoints/{endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
+@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
+async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Change what is given. A new `url`, or `enabled`, brings a disabled endpoint back."""
+    async with body_of(request) as body:
+        wire = validated(UpdateEndpoint, body)
+    caller = await gateway.authenticator.check(caller)
+    async with gateway.db.transaction() as session:
+        endpoint = await webhooks.update_endpoint(
+            session,
+            endpoint_id,
+            owner=caller.owner,
+            name=wire.name,
+            url=wire.url,
+            types=wire.event_types,
+            enabled=wire.enabled,
+            now=gateway.clock(),
+        )
+    return JSONResponse(_endpoint(endpoint))
+
+
+@routes.delete("/v1/webhook_endpoints/{endpoint_id}")
+@routes.delete("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
+async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Forget an endpoint, with what was still to be sent to it."""
+    async with gateway.db.transaction() as session:
+        await webhooks.delete_endpoint(session, endpoint_id, owner=caller.owner)
+    return JSONResponse({"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True})
+
+
+@routes.post(
+    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret, required=False)
+)
+@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}/rotate_secret", include_in_schema=False)
+async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Make a new secret. With `keep_old_secret_active_for_24_hours` events carry the signatures of both for a day."""
+    wire = RotateSecret()
+    if await request.body():
+        async with body_of(request) as body:
+            wire = validated(RotateSecret, body)
+    caller = await gateway.authenticator.check(caller)
+    async with gateway.db.transaction() as session:
+        keep = wire.keep_old_secret_active_for_24_hours
+        endpoint = await webhooks.rotate_secret(
+            session, endpoint_id, owner=caller.owner, keep_old=keep, now=gateway.clock()
+        )
+    return _secret(_endpoint(endpoint, with_secret=True))
+
+
+@routes.post("/v1/webhook_endpoints/{endpoint_id}/test", openapi_extra=body_schema(TestEndpoint))
+@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}/test", include_in_schema=False)
+async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Send one sample event now and say what the receiver answered; 400 with the reason when it did not answer."""
+    async with body_of(request) as body:
+        (event_type,) = webhooks.event_types([validated(TestEndpoint, body).event_type], "event_type")
+    caller = await gateway.authenticator.check(caller)
+    async with gateway.db.reading() as connection:
+        endpoint = await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
+    answer = await gateway.sender.test(endpoint, event_type)
+    if answer.status is None:
+        raise errors.InvalidRequest(
+            f"the endpoint could not be called: {answer.error}", param="url", code="webhook_endpoint_unreachable"
+        )
+    result = {"object": "webhook_endpoint.test", "event_type": event_type, "status_code": answer.status}
+    return JSONResponse({**result, "success": True, "webhook_endpoint_id": endpoint.id})
+
+
+# Deliveries: this gateway's own
+
+
+@routes.get("/v1/webhook_endpoints/{endpoint_id}/deliveries")
+@routes.get("/openai/v1/webhook_endpoints/{endpoint_id}/deliveries", include_in_schema=False)
+async def list_deliveries(
+    endpoint_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
+) -> Response:
+    """What was sent to an endpoint in the last 30 days, newest first, with every try and its answer."""
+    async with gateway.db.reading() as connection:
+        await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
+        page, has_more = await deliveries.page(
+            connection, owner=caller.owner, endpoint_id=endpoint_id, after=after, limit=limit
+        )
+    return _list([_delivery(*entry) for entry in page], has_more)
+
+
+@routes.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver", status_code=202)
+@routes.post(
+    "/openai/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    include_in_schema=False,
+)
+async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Send an event once more, whatever came of it, under the same `webhook-id`."""
+    async with gateway.db.transaction() as session:
+        delivery = await deliveries.redeliver(
+            session, delivery_id, owner=caller.owner, endpoint_id=endpoint_id, now=gateway.clock()
+        )
+    return await _redelivered(delivery, gateway)
+
+
+@routes.get("/v1/videos/{video_id}/deliveries")
+@routes.get("/openai/v1/videos/{video_id}/deliveries", include_in_schema=False)
+async def list_deliveries_of_video(
+    video_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
+) -> Response:
+    """Whom the end of a video was told to: your endpoints and the `webhook_url` of its request."""
+    async with gateway.db.reading() as connection:
+        page, has_more = await deliveries.page(
+            connection, owner=caller.owner, video_id=video_id, after=after, limit=limit
+        )
+    return _list([_delivery(*entry) for entry in page], has_more)
+
+
+@routes.post("/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202)
+@routes.post(
+    "/openai/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202, include_in_schema=False
+)
+async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Send an event about a video once more, whatever came of it, under the same `webhook-id`."""
+    async with gateway.db.transaction() as session:
+        delivery = await deliveries.redeliver(
+            session, delivery_id, owner=caller.owner, video_id=video_id, now=gateway.clock()
+        )
+    return await _redelivered(delivery, gateway)
+
+
+async def _redelivered(delivery: Delivery, gateway: Gateway) -> Response:
+    gateway.wake()
+    return JSONResponse(_delivery(delivery, []), status_code=202)

@@ -1,0 +1,344 @@
+"""The OpenAI dialect's words: what its bodies may hold, how they become a `VideoRequest`, how a video is shown.
+
+Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions; the routes are in `openai.py`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from app import errors, ids
+from app.accounts import pricing as prices
+from app.conversion import complete_size
+from app.db.models import Character, Video
+from app.http import create as base
+from app.http.body import Body, extra_of, validated
+from app.http.create import Gateway, Uploads
+from app.providers.routing import Plan, Route
+from app.video import MAX_PROMPT_CHARACTERS, Billing, Capabilities, Media, Operation, VideoRequest
+
+DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
+"""What OpenAI documents as defaults; shown where neither the request, the model nor the file says better."""
+
+
+# Wire models
+
+
+def _text(value: Any) -> Any:
+    """JSON callers send numbers and booleans where multipart callers send text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=2_000), BeforeValidator(_text)]],
+    Field(max_length=64),
+]
+
+
+class _Prompted(BaseModel):
+    prompt: Prompt
+    webhook_url: str | None = None
+    """Told when the video ends; see `base.webhook_of`, which takes both out of the body."""
+    webhook_secret: str | None = None
+    """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return value
+
+
+class CreateVideo(_Prompted):
+    """POST /v1/videos. Fields not listed here are passed on to the provider untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    seconds: Seconds | None = None
+    duration: Seconds | None = None
+    """Lumenfall's other name for `seconds`."""
+    size: str | None = None
+    """`1280x720`, or a ratio such as `16:9`."""
+    aspect_ratio: str | None = None
+    resolution: str | None = None
+    input_reference: Any = None
+    """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
+    last_frame: Any = None
+    reference_images: Any = None
+    reference_video: Any = None
+    negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
+    n: Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_truth)] = 1
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    generate_audio: bool | None = None
+    loop: bool | None = None
+    expand_prompt: bool | None = None
+    characters: Annotated[list[dict[str, str]], Field(max_length=2)] = []
+    metadata: Metadata = {}
+    user: Annotated[str, Field(max_length=1_000)] | None = None
+    media_retention: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
+    """Seconds that the finished file is kept."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "CreateVideo":
+        if self.seconds is not None and self.duration is not None and self.seconds != self.duration:
+            raise ValueError("seconds and duration contradict each other; send one of them")
+        return self
+
+
+class RemixVideo(_Prompted):
+    """POST /v1/videos/{video_id}/remix."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class EditVideo(_Prompted):
+    """POST /v1/videos/edits."""
+
+    model_config = ConfigDict(extra="allow")
+
+    video: Any
+    """A file, or `{"id": "video_..."}`."""
+    model: str | None = None
+
+
+class ExtendVideo(EditVideo):
+    """POST /v1/videos/extensions."""
+
+    seconds: Seconds
+
+
+class CreateCharacter(BaseModel):
+    """POST /v1/videos/characters."""
+
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    video: Any
+    model: str | None = None
+
+
+# Parsing
+
+
+def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRequest:
+    """Read the body of a create. Raises `InvalidRequest` naming the parameter."""
+    wire = validated(CreateVideo, body)
+    model = wire.model or default_model
+    if model is None:
+        raise errors.InvalidRequest("model is required; GET /v1/models lists all models", param="model")
+    references = _media(wire.input_reference, "input_reference", uploads)
+    several = references if len(references) > 1 else []
+    seconds = wire.seconds if wire.seconds is not None else wire.duration
+    return VideoRequest(
+        prompt=wire.prompt,
+        model=model,
+        seconds=seconds,
+        first_frame=references[0] if len(references) == 1 else None,
+        last_frame=_one(wire.last_frame, "last_frame", uploads),
+        reference_images=(*several, *_media(wire.reference_images, "reference_images", uploads)),
+        reference_video=_one(wire.reference_video, "reference_video", uploads),
+        characters=tuple(_character_id(entry) for entry in wire.characters),
+        negative_prompt=wire.negative_prompt,
+        n=wire.n,
+        seed=wire.seed,
+        generate_audio=wire.generate_audio,
+        loop=wire.loop,
+        expand_prompt=wire.expand_prompt,
+        metadata=wire.metadata,
+        user=wire.user,
+        retention_s=wire.media_retention,
+        extra=extra_of(wire),
+        **_size(wire),
+    )
+
+
+def _media(value: Any, name: str, uploads: Uploads) -> list[Media]:
+    if value in (None, ""):
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [uploads.media(entry, name) for entry in values]
+
+
+def _one(value: Any, name: str, uploads: Uploads) -> Media | None:
+    found = _media(value, name, uploads)
+    if len(found) > 1:
+        raise errors.InvalidRequest(f"{name}: expected one, got {len(found)}", param=name)
+    return found[0] if found else None
+
+
+def _character_id(entry: Mapping[str, str]) -> str:
+    if not ids.is_id(entry.get("id", ""), "char"):
+        raise errors.InvalidRequest('characters: expected a list of {"id": "char_..."}', param="characters")
+    return entry["id"]
+
+
+def _size(wire: CreateVideo) -> dict[str, Any]:
+    try:
+        return dict(complete_size(wire.size, wire.aspect_ratio, wire.resolution))
+    except ValueError as error:
+        param = str(error).partition(":")[0]
+        raise errors.InvalidRequest(str(error), param=param, code="invalid_value") from None
+
+
+# Rendering
+
+
+def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
+    """The video object: OpenAI's 13 keys, then ours."""
+    asked = video.request
+    first = video.outputs[0] if video.outputs else {}
+    now = gateway.clock()
+    return {
+        "id": video.id,
+        "object": "video",
+        "model": video.model,
+        "status": str(video.status),
+        "progress": video.progress,
+        "created_at": int(video.created_at.timestamp()),
+        "completed_at": int(video.completed_at.timestamp()) if video.completed_at else None,
+        "expires_at": int(video.expires_at.timestamp()) if video.expires_at else None,
+        "prompt": asked["prompt"],
+        "size": asked.get("size") or _measured_size(first) or asked.get("aspect_ratio") or DEFAULT_SIZE,
+        "seconds": _seconds(asked, first),
+        "remixed_from_video_id": video.source_video_id,
+        "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
+        "output": render_output(video, lambda index: base.media_url(video, index, gateway, request), now),
+        "metadata": asked.get("metadata", {}),
+        "provider": provider_of(video),
+        "cost_estimate": prices.dollars(video.cost_estimate_micros),
+        "cost": prices.dollars(video.cost_micros),
+        "cost_currency": "USD",
+        **({"warnings": video.warnings} if video.warnings else {}),
+    }
+
+
+def provider_of(video: Video) -> str:
+    """Who makes it; before anybody has taken it, who is asked first."""
+    return video.provider or str(video.routes[0]).partition("/")[0]
+
+
+def _measured_size(output: Mapping[str, Any]) -> str | None:
+    return f"{output['width']}x{output['height']}" if output.get("width") and output.get("height") else None
+
+
+def _seconds(asked: Mapping[str, Any], output: Mapping[str, Any]) -> str:
+    """As asked for; the measured length where nothing was asked, and for an extension, whose total counts."""
+    measured = output.get("duration_s")
+    if measured and (asked.get("seconds") is None or asked.get("operation") == Operation.extend):
+        return f"{round(measured)}"
+    return f"{asked['seconds']:g}" if asked.get("seconds") is not None else DEFAULT_SECONDS
+
+
+def render_output(video: Video, link: Callable[[int], str], now: datetime) -> dict[str, Any] | None:
+    """The finished files, None where there are none or not any more; `link` makes the address of one."""
+    if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
+        return None
+    files = [
+        {
+            "url": link(output["index"]),
+            "content_type": output["content_type"],
+            "size_bytes": output["size"],
+            "duration_seconds": output["duration_s"],
+            "width": output["width"],
+            "height": output["height"],
+        }
+        for output in video.outputs
+    ]
+    return files[0] if len(files) == 1 else {**files[0], "files": files}
+
+
+def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
+    """OpenAI's envelope, all four keys always."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def render_character(character: Character) -> dict[str, Any]:
+    return {"id": character.id, "name": character.name, "created_at": int(character.created_at.timestamp())}
+
+
+def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> dict[str, Any]:
+    """A model as OpenAI lists it, and what a client would ask before it pays: what it can express, and the price.
+
+    Both are those of the first candidate; `routes` names all.
+    """
+    first = candidates[0]
+    able = first.provider.capabilities(first.model) or Capabilities()
+    per_second = prices.prices_of(gateway.settings, first)
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": first.provider.name,
+        "routes": [route.name for route in candidates],
+        "capabilities": render_capabilities(able),
+        "pricing": {
+            "currency": "USD",
+            "per_second": {resolution or "any": prices.dollars(micros) for resolution, micros in per_second.items()},
+        }
+        if per_second
+        else None,
+    }
+
+
+def render_capabilities(able: Capabilities) -> dict[str, Any]:
+    """Null means not known: passed on for the upstream to judge. An empty list means that it has no such parameter."""
+    seconds: Any = able.seconds
+    if able.seconds is not None and able.seconds_range:
+        seconds = {"minimum": able.seconds[0], "maximum": able.seconds[1], "whole": able.whole_seconds}
+    return {
+        "seconds": seconds,
+        "default_seconds": able.default_seconds,
+        "sizes": able.sizes,
+        "aspect_ratios": able.aspect_ratios,
+        "resolutions": able.resolutions,
+        "parameters": sorted(able.parameters),
+        "media": sorted(able.media),
+        "operations": sorted(able.operations),
+        "n": {"minimum": 1, "maximum": 4},
+        "passes_unknown_fields": able.passes_extra,
+    }
+
+
+def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
+    """Lumenfall's shape, but that its amount is never null."""
+    return {
+        "object": "balance",
+        "billing_type": str(billing),
+        "available": {"amount": prices.dollars(left_micros), "currency": "usd"},
+    }
+
+
+def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
+    """The answer to `?dryRun=true`, in Lumenfall's shape; no total where no price or length is known."""
+    route = plan.routes[0]
+    found = prices.estimate(gateway.settings, route, request)
+    component = found and {
+        "type": "output",
+        "metric": "second",  # inferred: Lumenfall shows this for images only
+        "quantity": found.seconds * found.outputs,
+        "billable_quantity": found.billable_seconds * found.outputs,
+        "unit_price": found.micros_per_second / prices.MICROS,
+        "total_cost": found.micros,
+    }
+    return {
+        "estimated": True,
+        "model": request.model,
+        "provider": route.provider.name,
+        "total_cost_micros": found.micros if found else None,
+        "currency": "USD",
+        "components": [component] if component else [],
+        **({"warnings": plan.warnings} if plan.warnings else {}),
+    }

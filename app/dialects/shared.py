@@ -1,0 +1,169 @@
+"""What the doors of other vendors share beside `base.py`: the fields that mean the same in all of them, which model a
+request is for where the vendor's shape has none of ours, and links where there is no request at hand."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from app import errors
+from app.accounts.keys import Caller
+from app.conversion import COMMON_RATIOS, complete_size, nearest_ratio
+from app.db.models import Video
+from app.http import create as base
+from app.http.create import Gateway, Uploads
+from app.jobs import enqueue as intake
+from app.media.signed_links import Links
+from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
+
+VENDORS_MODEL = re.compile(r"(?i:ray|luma|dream)[\w.\- ]*")
+"""What Luma and its resellers call their models; any other unknown name is a mistake that has to be said aloud."""
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{16,}+={0,2}+\s*+")
+
+
+# Fields
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _plain_number(value: Any) -> Any:
+    """Luma writes lengths as `5s`."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value[:-1] if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value) else value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_plain_number)]
+
+
+def sized(aspect_ratio: str | None, resolution: str | None = None) -> dict[str, Any]:
+    """The size fields of a `VideoRequest`. Raises `InvalidRequest`."""
+    try:
+        return dict(complete_size(None, aspect_ratio or None, resolution or None))
+    except ValueError as error:
+        param = str(error).partition(":")[0]
+        raise errors.InvalidRequest(str(error), param=param, code="invalid_value") from None
+
+
+def picture(value: Any, name: str, uploads: Uploads) -> Media | None:
+    """A medium as `Uploads.media` reads it, or as bare base 64; None where nothing was given."""
+    if value in (None, ""):
+        return None
+    if isinstance(value, str) and BASE64.fullmatch(value):
+        value = "data:;base64," + "".join(value.split())
+    return uploads.media(value, name)
+
+
+# Models
+
+
+def model_for(gateway: Gateway, door: Literal["luma", "apilaplas"], named: str | None) -> str:
+    """The name of a model that this gateway has: the one that was named, or for the vendor's own word and for none the
+    one that was configured. Raises `ModelNotFound`, `InvalidRequest`."""
+    if named and is_ours(gateway, named):
+        return named
+    model = getattr(gateway.settings.dialects, door).model or gateway.router.default_model
+    if model is None:
+        raise errors.InvalidRequest(
+            f"no model is configured for this API: set GATEWAY_DIALECTS__{door.upper()}__MODEL, or name one of "
+            "GET /v1/models as `model`",
+            param="model",
+            code="missing_parameter",
+        )
+    return str(model)
+
+
+def is_ours(gateway: Gateway, named: str) -> bool:
+    """Whether a name is one of this gateway, or a mistake that has to be told; else it is the vendor's own word."""
+    try:
+        return bool(gateway.router.routes(named))
+    except errors.ModelNotFound:
+        return VENDORS_MODEL.fullmatch(named) is None
+
+
+# Creating
+
+
+async def extend(
+    gateway: Gateway,
+    caller: Caller,
+    source_id: str,
+    wanted: VideoRequest,
+    uploads: Uploads,
+    *,
+    dialect: str,
+    app: str | None,
+    named: str | None,
+    idempotency: tuple[str, str] | None,
+) -> intake.Created:
+    """Create what goes on from a finished video, where that was made and in its shape; by its model, unless one of
+    ours is named.
+
+    Raises `ModelNotFound`, `NotFound` and `InvalidRequest` for a source that cannot be worked on.
+    """
+    source = await base.finished(gateway, caller, source_id)
+    given = named if named and is_ours(gateway, named) else None
+    based = base.based_on(source, wanted.prompt, given or base.model_of(source), Operation.extend, wanted.extra)
+    names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook")
+    request = based.model_copy(update={name: getattr(wanted, name) for name in names})
+    return await base.create(
+        gateway,
+        caller,
+        request,
+        uploads,
+        dialect=dialect,
+        app=app,
+        only_provider=source.provider,
+        shown_model=given or source.model,
+        idempotency=idempotency,
+    )
+
+
+# Answering
+
+
+def answer(content: Any, *, status: int = 200, created: intake.Created | None = None) -> JSONResponse:
+    """`status` is that of a create; a repeated one, which made nothing, answers 200."""
+    headers = {"cache-control": "no-store"}
+    if created is not None and created.replayed:
+        status, headers["idempotent-replayed"] = 200, "true"
+    return JSONResponse(content, status_code=status, headers=headers)
+
+
+def origin_of(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+def links_of(video: Video, links: Links, origin: str) -> list[str]:
+    """A link for each film of a completed video, at least one: after the files went it leads nowhere."""
+    indexes: Sequence[int] = [output["index"] for output in video.outputs] or [0]
+    return [links.video(video.id, index, expires_at=video.expires_at, origin=origin) for index in indexes]
+
+
+def for_webhook(
+    video: Video, *, show: Callable[[Video, Links, str], dict[str, Any]], gateway: Gateway
+) -> dict[str, Any]:
+    """What a receiver is sent; with no request at hand, its links lead to where the job was created."""
+    settings = gateway.settings
+    origin = (video.request.get("webhook") or {}).get("origin") or f"http://{settings.host}:{settings.port}"
+    return show(video, gateway.links, origin)
+
+
+def ratio_of(asked: Mapping[str, Any]) -> str | None:
+    """The ratio of a stored request by its usual name: 7:3 is sold as 21:9."""
+    ratio = asked.get("aspect_ratio")
+    return ratio and (nearest_ratio(ratio, COMMON_RATIOS) or str(ratio))
+
+
+def rfc3339(at: datetime, timespec: Literal["milliseconds", "microseconds"]) -> str:
+    return at.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")

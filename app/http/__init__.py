@@ -1,0 +1,1 @@
+"""The HTTP front that all dialects share."""

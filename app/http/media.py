@@ -1,0 +1,100 @@
+"""Addresses that carry their own permission: films for browsers, uploads for upstreams, callbacks of upstreams."""
+
+import hmac
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+
+from app import errors
+from app.db.models import Video
+from app.http import create as base
+from app.http.create import Gateway, GatewayDep
+from app.http.openapi import FILE_HEADERS, FILMS, file_responses
+from app.jobs import claim as claims
+from app.jobs import videos
+from app.media import mp4
+from app.media import store as media
+
+PRESIGNED_S = 900
+"""How long an address at the bucket works at most: players go back to it for other parts of the film."""
+
+FILM_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""A browser shows a film that is opened by itself in a page of its own making, to which the film's policy applies."""
+
+routes = APIRouter(tags=["media"])
+
+
+@routes.get(
+    "/media/{video_id}/{index:int}.mp4",
+    response_class=Response,
+    responses={**file_responses(*FILMS), 307: {"description": "The file is streamed from a bucket."}},
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
+@routes.head("/media/{video_id}/{index:int}.mp4", include_in_schema=False)
+async def play(
+    video_id: str,
+    index: int,
+    request: Request,
+    gateway: GatewayDep,
+    exp: str = "",
+    sig: str = "",
+) -> Response:
+    """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
+    if not gateway.links.verify(request.scope["path"], exp, sig):
+        raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
+    video = await videos.get(gateway.db, video_id, owner=None)
+    # A presigned address is for GET alone, so HEAD is answered here.
+    if gateway.settings.storage_presign and request.method == "GET":
+        address = await _at_the_bucket(gateway, video, index, expires=int(exp))
+        if address is not None:
+            return RedirectResponse(address, 307, {"cache-control": "no-store"})
+    film = await base.content(request, gateway, video, index)
+    film.headers["content-security-policy"] = FILM_POLICY
+    return film
+
+
+async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
+    """A fresh address of the film at the bucket, which works no longer than the link; None where there is none."""
+    output = base.stored_output(video, index, gateway.clock())
+    left_s = int(expires - gateway.clock().timestamp())
+    return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
+
+
+@routes.api_route("/media/uploads/{video_id}/{number:int}", methods=["GET", "HEAD"], include_in_schema=False)
+async def fetch_upload(
+    video_id: str,
+    number: int,
+    request: Request,
+    gateway: GatewayDep,
+    exp: str = "",
+    sig: str = "",
+) -> Response:
+    """Hand an upload to the upstream that was given its link."""
+    if not gateway.links.verify(request.scope["path"], exp, sig):
+        raise errors.NotFound("this link is not valid or has expired")
+    key = f"uploads/{video_id}/{number}"
+    size = await gateway.store.stat(key)
+    if size is None:
+        raise errors.NotFound("the upload is gone")
+    content_type = mp4.sniff(await gateway.store.read(key, 0, 64)) or "application/octet-stream"
+    suffix = content_type.rpartition("/")[2]
+    return await base.file_response(
+        request,
+        gateway,
+        key,
+        size=size,
+        tag=media.etag(f"{video_id}-{number}"),
+        content_type=content_type,
+        filename=f"upload.{suffix}",
+    )
+
+
+@routes.api_route("/callbacks/{attempt_id}/{token}", methods=["GET", "POST"], include_in_schema=False)
+async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response:
+    """An upstream has news of a task. Its content is not read: it only means that the task is polled now."""
+    if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
+        raise errors.NotFound("there is nothing at this address")
+    async with gateway.db.reading() as connection:
+        if await claims.nudge(connection, attempt_id, now=gateway.clock()):
+            gateway.wake()
+    return JSONResponse({"received": True})

@@ -1,0 +1,58 @@
+"""What the OpenAPI description cannot see of routes that read and answer by themselves: keys, headers, files."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Literal, TypeVar
+
+from fastapi import Request
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+
+from app.http.body import body_schema
+
+T = TypeVar("T")
+Responses = dict[int | str, dict[str, Any]]
+
+
+class BearerKey(SecurityBase, Generic[T]):
+    """A dependency that wants a key; `holder_of` says whose it is, or raises `AuthenticationFailed`."""
+
+    def __init__(self, name: str, description: str, holder_of: Callable[[Request], Awaitable[T]]) -> None:
+        self.scheme_name = name
+        self.model = HTTPBearer(description=description)
+        self._holder_of = holder_of
+
+    async def __call__(self, request: Request) -> T:
+        return await self._holder_of(request)
+
+
+def parameter(
+    place: Literal["header", "query"], name: str, description: str, *, kind: str = "string"
+) -> dict[str, Any]:
+    return {"in": place, "name": name, "description": description, "schema": {"type": kind}}
+
+
+def create_schema(model: type[BaseModel], *parameters: dict[str, Any]) -> dict[str, Any]:
+    """`body_schema` of a call that creates a video, with the headers that all of them read."""
+    return {**body_schema(model), "parameters": [*CREATE_HEADERS, *parameters]}
+
+
+def file_responses(*kinds: str) -> Responses:
+    """The answers of a route that streams a file."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {
+        200: {"content": content},
+        206: {"description": "The range that was asked for.", "content": content},
+        304: {"description": "The client has it already."},
+    }
+
+
+CREATE_HEADERS = (
+    parameter("header", "Idempotency-Key", "A repeated request with the same key is answered with the same video."),
+    parameter("header", "X-App-ID", "What the application calls itself, for the accounts of usage."),
+)
+FILE_HEADERS = (
+    parameter("header", "Range", "`bytes=0-1023` for a part of the file."),
+    parameter("header", "If-None-Match", "ETags of what the client has."),
+)
+FILMS = ("video/mp4", "video/webm", "video/quicktime")

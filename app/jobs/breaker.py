@@ -1,0 +1,98 @@
+"""The circuit breaker of each provider, shared by all processes through one row each.
+
+After several failures in a row nothing is submitted for a while; then one call, of whichever process comes first, tries
+whether the provider is back. Polls go on all the time: they cost nothing and finish what was begun.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from app.db.database import Database
+from app.db.models import ProviderHealth
+from app.telemetry import log
+
+THRESHOLD = 5
+"""Failures in a row that open it."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 15, 300
+PROBE_S = 30
+"""How long the others wait for the one that tries."""
+CACHE_S = 1.0
+
+_FAILED = sa.text(
+    """
+    insert into provider_health (name, failures) values (:name, 1)
+    on conflict (name) do update set
+      failures = provider_health.failures + 1,
+      open_until = case
+        when provider_health.open_until > :now then provider_health.open_until
+        when provider_health.failures + 1 >= :threshold then :now + make_interval(secs => least(
+          :longest, :first * power(2, least(10, provider_health.failures + 1 - :threshold))
+        ))
+      end
+    returning failures, open_until
+    """
+).bindparams(threshold=THRESHOLD, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
+
+
+class Breaker:
+    """What this process knows of all breakers; a second old at most."""
+
+    def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._clock = clock
+        self._known: dict[str, ProviderHealth] = {}
+        self._read_at = float("-inf")
+
+    async def closed_for(self, name: str) -> float:
+        """Seconds until something may be submitted; 0 means now, and that this call is the one that tries."""
+        await self._read()
+        health = self._known.get(name)
+        if health is None or health.open_until is None:
+            return 0
+        now = self._clock()
+        if now < health.open_until:
+            return (health.open_until - now).total_seconds()
+        async with self._db.reading() as connection:
+            won = await connection.execute(
+                sa.update(ProviderHealth)
+                .where(ProviderHealth.name == name, ProviderHealth.open_until == health.open_until)
+                .values(open_until=now + timedelta(seconds=PROBE_S))
+            )
+        self._forget()
+        return 0 if won.rowcount else PROBE_S
+
+    async def failed(self, name: str) -> None:
+        """The provider could not be reached, or failed by itself."""
+        async with self._db.reading() as connection:
+            row = (await connection.execute(_FAILED, {"name": name, "now": self._clock()})).one()
+        if row.open_until is not None:
+            log.warning(
+                "circuit open: nothing is submitted",
+                provider=name,
+                failures=row.failures,
+                until=row.open_until.isoformat(),
+            )
+        self._forget()
+
+    async def succeeded(self, name: str) -> None:
+        """The provider answered. Writes only when it had failed before."""
+        await self._read()
+        if name in self._known:
+            async with self._db.reading() as connection:
+                await connection.execute(sa.delete(ProviderHealth).where(ProviderHealth.name == name))
+            log.info("circuit closed", provider=name)
+            self._forget()
+
+    async def _read(self) -> None:
+        now = time.monotonic()
+        if now >= self._read_at + CACHE_S:
+            async with self._db.reading() as connection:
+                rows = await connection.execute(sa.select(*ProviderHealth.__table__.columns))
+            self._known = {row.name: ProviderHealth(**row._mapping) for row in rows}
+            self._read_at = now
+
+    def _forget(self) -> None:
+        self._read_at = float("-inf")

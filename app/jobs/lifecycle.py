@@ -1,0 +1,388 @@
+"""The state machine; but for the first (`intake.py`) and the claim (`claims.py`) the only writer of a state.
+
+    pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
+       ▲                  │   │                   │  ▲               │
+       └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
+                              │                      └── file gone, ask again
+                              └─ nobody knows ─▶ lost ──its answer comes late──▶ running
+    cancelled from pending, running and storing; a submit under way is cancelled once it is accepted
+
+Every move is one guarded UPDATE that expects the state and the lease it was claimed with (`moves.py`); a lost race
+changes nothing and says so. What a move means in money is written in the same transaction (`usage.py`): an attempt that
+ends is settled, refunded, or hands what is held for it to the one that follows; a lost one keeps it. Each function is
+one transaction's work; callers commit. Time is an argument, never read here.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import errors, ids
+from app.accounts import ledger as usage
+from app.accounts import pricing as prices
+from app.db.models import LIVE, Attempt, Video
+from app.jobs import reconcile as recovery
+from app.jobs.claim import Claim
+from app.jobs.transitions import add_attempt, locked, move
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Failure, Operation, Output, Progress, Status, Submission
+from app.webhooks import endpoints as webhooks
+
+MAX_STRIKES = 3
+"""Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
+
+
+# What clients do
+
+
+async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datetime) -> Video:
+    """Cancel a running video, or delete one that has ended. Raises `NotFound`.
+
+    A cancelled video stays visible as failed; a deleted one is gone at once, its files and row follow.
+    """
+    video = None
+    if ids.is_id(video_id, "video"):
+        video = await session.scalar(
+            sa.select(Video)
+            .where(Video.id == video_id, Video.owner == owner, Video.deleted_at.is_(None))
+            .with_for_update()
+        )
+    if video is None:
+        raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
+    if video.status.ended:
+        video.deleted_at = video.updated_at = now
+        video.idempotency_key = None
+        await webhooks.forget(session, video.id)
+    else:
+        await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
+    return video
+
+
+# What workers do
+
+
+async def release(connection: AsyncConnection, claim: Claim, *, now: datetime) -> None:
+    """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
+    submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
+    await move(connection, claim, claim.was, due_at=now, submits=submits)
+
+
+async def accepted(
+    session: AsyncSession, claim: Claim, submission: Submission, *, due_at: datetime, now: datetime
+) -> bool:
+    """The upstream has the task. An answer that comes after the attempt was given up as lost still finds it."""
+    values = {
+        "upstream_ref": submission.ref,
+        "upstream_status": submission.raw_status,
+        "progress": submission.progress or 0,
+        "accepted_at": now,
+        "due_at": _capped(due_at, claim, now),
+        "error_code": None,
+        "error_message": None,
+        "error_body": None,
+    }
+    moved = await move(session, claim, S.running, **values)
+    if not moved and not await recovery.answered_late(session, claim, values, now):
+        return False
+    await session.execute(
+        sa.update(Video)
+        .where(Video.id == claim.video.id, Video.status == Status.queued)
+        .values(
+            provider=claim.attempt.provider,
+            upstream_model=claim.attempt.upstream_model,
+            status=Status.in_progress if submission.status is Status.in_progress else Status.queued,
+            updated_at=now,
+        )
+    )
+    return True
+
+
+async def refused(
+    session: AsyncSession, claim: Claim, error: errors.UpstreamError, *, due_at: datetime, now: datetime
+) -> Video | None:
+    """The upstream certainly did not take the task. Where the cause is not the request, the next candidate is asked;
+    after the last one, what can pass is waited for and all else fails the attempt."""
+    routes = len(claim.video.routes)
+    if error.retryable and routes == 1:
+        values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
+        await move(session, claim, S.pending, **values)
+        return None
+    if not await move(session, claim, S.failed, **_error_values(error), ended_at=now):
+        return None
+    rounds = claim.attempt.submits  # goes on counting, so that each round waits longer than the last
+    if not claim.on_last_route and error.next_candidate:
+        return await _ended_unpaid(session, claim, now, next_route=claim.attempt.route_index + 1, submits=rounds - 1)
+    if error.retryable:
+        return await _ended_unpaid(
+            session, claim, now, next_route=0, due_at=_capped(due_at, claim, now), submits=rounds
+        )
+    return await _ended_unpaid(session, claim, now)
+
+
+async def lost(
+    session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, again_at: datetime | None, now: datetime
+) -> Video | None:
+    """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice; and
+    never a third time."""
+    if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
+        return None
+    if again_at is not None and not await recovery.was_lost_before(session, claim.attempt):
+        video, held = await locked(session, claim.video.id), claim.attempt
+        again = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
+        if video is not None and again is not None:
+            await usage.hold(session, video, again, now=now, note="sent again, the first may have been taken")
+    return await _end_if_over(session, claim.video.id, now)
+
+
+async def snooze(connection: AsyncConnection | AsyncSession, claim: Claim, *, due_at: datetime, **values: Any) -> bool:
+    """Nothing new, or nothing certain: come back later. Spends no attempt."""
+    return await move(connection, claim, claim.attempt.state, due_at=due_at, **values)
+
+
+_SHOW_PROGRESS = sa.text("""
+update videos set status = 'in_progress', updated_at = :now, progress = greatest(progress, (
+  select least(99, avg(best)::int)
+  from (select max(progress) as best from attempts where video_id = videos.id group by output_index) as each_output
+)) where id = :video_id and status in ('queued', 'in_progress')
+""")
+
+
+async def progressed(
+    session: AsyncSession, claim: Claim, progress: Progress, *, due_at: datetime, now: datetime
+) -> None:
+    """The upstream is at work on it."""
+    values = {
+        "due_at": _capped(due_at, claim, now),
+        "polls": claim.attempt.polls + 1,
+        "strikes": 0,
+        "upstream_status": progress.raw_status,
+        "progress": max(claim.attempt.progress, min(progress.progress or 0, 99)),
+    }
+    moved = await move(session, claim, S.running, **values)
+    news = values["progress"] != claim.attempt.progress or claim.video.status is Status.queued
+    if moved and news and progress.status is not Status.queued:
+        await session.execute(_SHOW_PROGRESS, {"video_id": claim.video.id, "now": now})
+
+
+async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
+    """The upstream has finished; the file is not ours yet."""
+    moved = await move(
+        session,
+        claim,
+        S.storing,
+        due_at=now,
+        polls=claim.attempt.polls + 1,
+        upstream_status=progress.raw_status,
+        progress=99,
+        output=output.model_dump(mode="json"),
+    )
+    if moved:
+        await session.execute(
+            sa.update(Video)
+            .where(Video.id == claim.video.id, Video.status == Status.queued)
+            .values(status=Status.in_progress, updated_at=now)
+        )
+    return moved
+
+
+async def ask_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
+    """The finished file is not where it was said to be: poll once more, the address may be a fresh one."""
+    strikes = claim.attempt.strikes + 1
+    return await move(session, claim, S.running, due_at=due_at, strikes=strikes, output=None)
+
+
+async def stored(
+    session: AsyncSession,
+    claim: Claim,
+    output: dict[str, Any],
+    *,
+    expires_at: datetime | None,
+    now: datetime,
+) -> Video | None:
+    """The file is in our store. Returns the video, None when that ended before; a file that is not among its outputs
+    then is nobody's."""
+    video = await locked(session, claim.video.id)
+    if not await move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
+        ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
+        return video if ours else None  # written by the same call before, whose commit was not answered
+    if video is None:
+        return None
+    await _charge(session, claim, video, output["duration_s"], now)
+    if video.status.ended:
+        return None
+    if all(other["index"] != output["index"] for other in video.outputs):  # else a second task of it has made it, too
+        video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
+        video.expires_at = expires_at
+        video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
+        await session.flush()
+    return await _end_if_over(session, claim.video.id, now) or video
+
+
+async def failed(
+    session: AsyncSession,
+    claim: Claim,
+    failure: Failure,
+    *,
+    retry: bool = False,
+    body: str | None = None,
+    now: datetime,
+) -> Video | None:
+    """The attempt has failed for good; with `retry` the next route is tried."""
+    values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
+    if not await move(session, claim, S.failed, **values):
+        return None
+    next_route = claim.attempt.route_index + 1 if retry and not claim.on_last_route else None
+    return await _ended_unpaid(session, claim, now, next_route=next_route)
+
+
+async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
+    """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
+    video = await locked(session, claim.video.id)
+    if video is None or video.status.ended:
+        if claim.was is not S.pending:
+            await move(session, claim, claim.was, due_at=now)
+        elif await move(session, claim, S.cancelled, ended_at=now) and video is not None:
+            await usage.refund(session, video, claim.attempt, now=now)
+        return None
+    await move(session, claim, claim.was, due_at=now)
+    if video.provider is None:
+        video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
+    if video.outputs:  # some of it is there and paid for
+        await _stop_attempts(session, video, now)
+        video.warnings = [*video.warnings, "the other outputs were not finished in time"]
+        await _complete(session, video, now)
+        return video
+    waited = round((now - video.created_at).total_seconds())
+    reason = f" Last from the provider: {claim.attempt.error_message}" if claim.attempt.error_message else ""
+    await _end(
+        session, video, Failure(code="deadline_exceeded", message=f"Not finished after {waited} s.{reason}"), now
+    )
+    return video
+
+
+async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
+    """The upstream's end of an attempt whose job had already ended without it: what it made has its price, what it did
+    not make is refunded."""
+    video = await locked(session, claim.video.id)
+    code = None if to is S.succeeded else "abandoned"
+    if video is None or not await move(session, claim, to, ended_at=now, error_code=code):
+        return
+    if to is S.succeeded:
+        await _charge(session, claim, video, None, now)
+    else:
+        await usage.refund(session, video, claim.attempt, now=now, note=note)
+    log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
+
+
+# Inside one transaction
+
+
+async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
+    """Settle an output by its real length, or where that could not be read by what was asked, a second at least, or
+    else held for. An extension by what was asked for: its file has the film that it goes on from, too."""
+    asked = video.request.get("seconds")
+    held = prices.held_seconds(video.prices, video.hold_micros)
+    asked = held if asked is None else max(asked, prices.LEAST_SECONDS)
+    longer = video.request.get("operation") == Operation.extend and asked is not None
+    seconds = asked if made_s is None or longer else made_s
+    cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
+    await usage.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
+
+
+async def _ended_unpaid(
+    session: AsyncSession,
+    claim: Claim,
+    now: datetime,
+    *,
+    next_route: int | None = None,
+    due_at: datetime | None = None,
+    submits: int = 0,
+) -> Video | None:
+    """After an attempt that made nothing: go on with `next_route` on what was held for it, or give that back."""
+    video = await locked(session, claim.video.id)
+    following = None
+    if next_route is not None:
+        following = await add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
+    if following is not None:
+        await usage.move(session, claim.attempt)
+    elif video is not None:
+        await usage.refund(session, video, claim.attempt, now=now)
+    return await _end_if_over(session, claim.video.id, now)
+
+
+async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> Video | None:
+    """End the video when all its attempts have ended: completed with at least one file, failed with none.
+
+    Returns it when it ended here.
+    """
+    video = await locked(session, video_id)
+    if video is None or video.status.ended:
+        return None
+    attempts = (
+        await session.scalars(
+            sa.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.output_index, Attempt.id)
+        )
+    ).all()
+    if any(attempt.state in LIVE for attempt in attempts):
+        return None
+    if video.outputs:
+        missing = video.request.get("n", 1) - len(video.outputs)
+        if missing:
+            last = {a.output_index: a for a in attempts if a.state is not S.succeeded}
+            told = [f"output {i} failed: {a.error_message}" for i, a in last.items()]
+            video.warnings = [*video.warnings, *told]
+        await _complete(session, video, now)
+        return video
+    failure = attempts[-1]
+    if video.provider is None:  # nobody accepted it; so it is whom we asked last
+        video.provider, video.upstream_model = failure.provider, failure.upstream_model
+    code, message = failure.error_code or "generation_failed", failure.error_message or "The generation failed."
+    await _end(session, video, Failure(code=code, message=message), now)
+    return video
+
+
+async def _complete(session: AsyncSession, video: Video, now: datetime) -> None:
+    video.status, video.progress = Status.completed, 100
+    video.completed_at = video.ended_at = video.updated_at = now
+    await session.flush()
+    await webhooks.record(session, video, now=now)
+
+
+async def _end(session: AsyncSession, video: Video, failure: Failure, now: datetime) -> None:
+    """Fail a video: nothing of it is submitted any more, and what an upstream has of it comes due to be cancelled."""
+    video.status = Status.failed
+    video.error_code, video.error_message = failure.code, failure.message
+    video.ended_at = video.updated_at = now
+    await _stop_attempts(session, video, now)
+    await session.flush()
+    await webhooks.record(session, video, now=now)
+
+
+async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> None:
+    stopped = await session.scalars(
+        sa.update(Attempt)
+        .where(Attempt.video_id == video.id, Attempt.state == S.pending)
+        .values(state=S.cancelled, ended_at=now, lease=None)
+        .returning(Attempt)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    for attempt in stopped.all():
+        await usage.refund(session, video, attempt, now=now)
+    await session.execute(
+        sa.update(Attempt)
+        .where(Attempt.video_id == video.id, Attempt.state.in_((S.running, S.storing)), Attempt.lease.is_(None))
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _error_values(error: errors.UpstreamError) -> dict[str, Any]:
+    return {"error_code": error.code, "error_message": error.message, "error_body": error.body}
+
+
+def _capped(due_at: datetime, claim: Claim, now: datetime) -> datetime:
+    """Never later than the deadline: that has to be noticed in time."""
+    return min(due_at, max(claim.video.deadline_at, now))

@@ -1,0 +1,54 @@
+"""What an adapter is told about an attempt: the request in its model's words, and what it starts from."""
+
+from datetime import datetime
+from functools import partial
+
+from app.conversion import fit
+from app.db.database import Database
+from app.jobs import videos
+from app.jobs.claim import Claim
+from app.media import store as media
+from app.media.signed_links import Links
+from app.providers.base import Provider, Task
+from app.video import AttemptState, Capabilities, Operation
+
+
+async def task_of(
+    claim: Claim, provider: Provider, *, db: Database, store: media.Store, links: Links, now: datetime
+) -> Task:
+    """Raises `NotFound` for a character that is gone."""
+    attempt = claim.attempt
+    able = provider.capabilities(attempt.upstream_model) or Capabilities()
+    submitting = claim.was in (AttemptState.pending, AttemptState.submitting)
+    return Task(
+        id=attempt.id,
+        model=attempt.upstream_model,
+        request=fit(claim.request, able, can_link=True).request,
+        read=partial(media.reading, store),
+        link=links.for_upstream,
+        callback_url=links.callback(attempt.id),
+        callback_secret=links.callback_token(attempt.id),
+        now=now,
+        ref=attempt.upstream_ref,
+        submitted_at=attempt.submitted_at,
+        source_ref=await _source_ref(claim, db) if submitting else None,
+        character_refs=await _character_refs(claim, db) if submitting else (),
+    )
+
+
+async def _source_ref(claim: Claim, db: Database) -> str | None:
+    """The same provider's name for the task that made the source; none where another one made it."""
+    source = claim.request.source
+    if claim.request.operation is Operation.generate or source is None or source.video_id is None:
+        return None
+    async with db.reading() as connection:
+        made_by = await videos.source_attempt(connection, source.video_id)
+    return made_by.upstream_ref if made_by and made_by.provider == claim.attempt.provider else None
+
+
+async def _character_refs(claim: Claim, db: Database) -> tuple[str, ...]:
+    found = []
+    for character in claim.request.characters:
+        async with db.reading() as connection:
+            found.append((await videos.get_character(connection, character, owner=claim.video.owner)).upstream_ref)
+    return tuple(found)

@@ -1,0 +1,91 @@
+"""The one guarded UPDATE of an attempt, the table of where it may go, and how one follows another. What a move means
+for the job and its money is the business of `jobs.py`.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app import ids
+from app.db.models import Attempt, Video
+from app.jobs.claim import Claim
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Settlement
+
+MOVES: dict[S, frozenset[S]] = {
+    S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
+    S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
+    S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
+    S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),
+    S.lost: frozenset({S.running}),
+    S.succeeded: frozenset(),
+    S.failed: frozenset(),
+    S.cancelled: frozenset(),
+}
+"""From each state, where an attempt may go; what is not here never happens."""
+
+
+@lru_cache
+def _move_statement(names: frozenset[str]) -> sa.Update:
+    """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
+    table = Attempt.__table__.c
+    held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
+    values = {name: sa.bindparam(f"new_{name}", type_=table[name].type) for name in names}
+    return sa.update(Attempt.__table__).where(*held).values(state=sa.bindparam("new_state"), lease=None, **values)  # type: ignore[arg-type]  # a Table
+
+
+async def move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
+    """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
+    held = claim.attempt
+    if to is not held.state and to not in MOVES[held.state]:
+        raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
+    parameters = {"held_id": held.id, "held_lease": held.lease, "held_state": held.state, "new_state": to}
+    parameters |= {f"new_{name}": value for name, value in values.items()}
+    moved = count(await session.execute(_move_statement(frozenset(values)), parameters)) == 1
+    if not moved:
+        log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
+    return moved
+
+
+def count(result: sa.Result[Any]) -> int:
+    return result.rowcount if isinstance(result, sa.CursorResult) else 0
+
+
+async def locked(session: AsyncSession, video_id: str) -> Video | None:
+    return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
+
+
+async def add_attempt(
+    session: AsyncSession,
+    video: Video | None,
+    before: Attempt,
+    route_index: int,
+    due_at: datetime,
+    *,
+    submits: int = 0,
+) -> Attempt | None:
+    """Another attempt at the output of the one `before`; None when the video, which is locked, has ended meanwhile."""
+    if video is None or video.status.ended:
+        return None
+    provider, _, upstream_model = video.routes[route_index].partition("/")
+    attempt = Attempt(
+        id=ids.new("att"),
+        video_id=video.id,
+        owner=video.owner,
+        output_index=before.output_index,
+        route_index=route_index,
+        state=S.pending,
+        settlement=Settlement.held,
+        provider=provider,
+        upstream_model=upstream_model,
+        due_at=due_at,
+        submits=submits,
+        created_at=due_at,
+    )
+    session.add(attempt)
+    await session.flush()
+    return attempt

@@ -1,0 +1,283 @@
+"""The loops: claim what is due and start on it, keep the leases, purge what has expired.
+
+Any number of workers on any number of machines share one database. What a dying worker held comes due again when its
+lease ends.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from app.accounts import ledger as usage
+from app.db.database import Database, unavailable
+from app.jobs import claim as claims
+from app.jobs import lifecycle as jobs
+from app.jobs import reconcile as recovery
+from app.jobs import videos
+from app.jobs.claim import Claim, Slots
+from app.jobs.executor import ABANDONED_GAP_S, Steps
+from app.media import store as media
+from app.media.signed_links import Links
+from app.providers.base import Provider
+from app.settings import Settings
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.webhooks import deliveries
+from app.webhooks.deliveries import Courier, Sender
+
+PURGE_BATCH = 100
+UPLOAD_LEFT_S = 3_600
+"""How old an upload is before it is asked whether anybody needs it: older than any request that is still coming in."""
+
+
+class Worker:
+    """One worker of one process; `run` until told to stop, or `run_once` for all that is due now."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        store: media.Store,
+        links: Links,
+        sender: Sender,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._steps = Steps(
+            db=db, settings=settings, providers=providers, store=store, links=links, clock=clock, wake=self._wake.set
+        )
+        self._courier = Courier(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
+        self._stopping = asyncio.Event()
+        self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
+        self._saturated = False
+        self._full: set[str] = set()
+        """Providers for which there was no room for another submit the last time."""
+        self._away = False
+        """Whether the database could not be reached the last time."""
+        self._purge_due = clock()
+        self._purging: asyncio.Task[None] | None = None
+        self._pins = {
+            name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
+            for name, provider in providers.items()
+        }
+        self._connections = {name: provider.config.connections for name, provider in providers.items()}
+        self._limits = {
+            name: provider.config.concurrency
+            for name, provider in providers.items()
+            if provider.config.concurrency is not None
+        }
+
+    # Loops
+
+    def wake(self) -> None:
+        """Say that there is something to do, so that it need not wait for the next tick."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what is under way has ended or the grace is over."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. The database being away is waited out."""
+        heart = asyncio.create_task(self._heartbeat())
+        try:
+            while not self._stopping.is_set():
+                self._wake.clear()
+                try:
+                    busy = await self._work_on_what_is_due()
+                except Exception as error:
+                    self._away = unavailable(error)
+                    if not self._away:
+                        log.exception("the worker failed; it goes on")
+                    else:
+                        log.warning("the database is away; the worker waits", error=type(error).__name__)
+                    busy = False
+                if not busy:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
+            await asyncio.gather(self._drain(), self._courier.drain(self._settings.shutdown_grace_s))
+        finally:
+            for task in filter(None, (heart, self._purging)):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _work_on_what_is_due(self) -> bool:
+        """True when there may be more. After the database was away the first thing is to keep what is in hand: leases
+        may have run out meanwhile, here and at other workers, who get a tick to do the same."""
+        if self._away:
+            await self._renew()
+            self._away = False
+            return False
+        busy = await self._claim_and_start()
+        self._purge_if_due()
+        return await self._courier.start_due() or busy
+
+    async def run_once(self) -> int:
+        """Do all that is due by the clock, deliveries too, and wait for it; returns how many attempts were done."""
+        worked = 0
+        while await self._claim_and_start():
+            worked += len(self._tasks)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        while await self._courier.start_due():
+            await self._courier.finish()
+        await self.purge()
+        return worked
+
+    async def _claim_and_start(self) -> bool:
+        """Claim up to the free slots and start on it; True when there may be more."""
+        limit = self._settings.worker_concurrency
+        held = [claim.was for claim in self._in_hand()]
+        stores = sum(was is S.storing for was in held)
+        polls = sum(was is S.running for was in held)
+        slots = Slots(
+            submits=max(0, limit - (len(held) - stores - polls)),
+            polls=max(0, limit - polls),
+            stores=max(0, self._settings.worker_stores - stores),
+        )
+        rooms = self._rooms()
+        async with self._db.transaction() if self._limits else self._db.reading() as connection:
+            claimed = await claims.claim(
+                connection,
+                slots,
+                pins=self._pins,
+                limits=self._limits,
+                rooms=rooms,
+                lease_s=self._settings.lease_s,
+                now=self._clock(),
+            )
+        taken = [claim.was for claim in claimed]
+        self._saturated = any(
+            taken.count(state) == slot
+            for state, slot in ((S.pending, slots.submits), (S.running, slots.polls), (S.storing, slots.stores))
+        )
+        begun = Counter(claim.attempt.provider for claim in claimed if claim.was is S.pending)
+        self._full = {name for name, room in rooms.items() if begun[name] >= room}
+        for batch in self._steps.batches(claimed):
+            task = asyncio.create_task(self._steps.run(batch))
+            self._tasks[task] = batch
+            task.add_done_callback(self._ended)
+        return bool(claimed)
+
+    def _in_hand(self) -> list[Claim]:
+        return [claim for batch in self._tasks.values() for claim in batch]
+
+    def _rooms(self) -> dict[str, int]:
+        """How many more submits there are connections for, by provider."""
+        held = Counter(claim.attempt.provider for claim in self._in_hand() if claim.was in (S.pending, S.submitting))
+        return {name: max(0, connections - held[name]) for name, connections in self._connections.items()}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        half = self._saturated and len(self._tasks) <= self._settings.worker_concurrency // 2
+        rooms = self._rooms() if self._full else {}
+        if half or any(rooms[name] > self._connections[name] // 2 for name in self._full):
+            self._wake.set()
+
+    async def _heartbeat(self) -> None:
+        """Renew the leases of what is in hand: a long download is not a dead worker."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            with suppress(Exception):  # the next beat tries again; a lease that runs out is safe, only slower
+                await self._renew()
+
+    async def _renew(self) -> None:
+        if self._tasks:
+            await claims.renew(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
+
+    async def _drain(self) -> None:
+        """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the
+        lease: a submit that was cut off is an unknown outcome, not a free one."""
+        if self._tasks:
+            log.info("stopping: waiting for running calls", calls=len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace_s)
+        left = dict(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        for claim in [claim for batch in left.values() for claim in batch]:
+            if claim.attempt.state is not S.submitting:
+                with suppress(Exception):
+                    async with self._db.reading() as connection:
+                        await jobs.release(connection, claim, now=self._clock())
+
+    # Files that go
+
+    def _purge_if_due(self) -> None:
+        """Start a purge beside the work: a store that does not answer must not hold it up."""
+        now, gap = self._clock(), timedelta(seconds=self._settings.purge_interval_s)
+        due = now >= self._purge_due or self._purge_due > now + gap  # a clock was put back
+        if due and (self._purging is None or self._purging.done()):
+            self._purge_due = now + gap
+            self._purging = asyncio.create_task(self._purge_beside())
+
+    async def _purge_beside(self) -> None:
+        try:
+            await self.purge()
+        except Exception as error:
+            if not unavailable(error):
+                log.exception("the purge failed; it is tried again")
+
+    async def purge(self) -> None:
+        """Forget what was delivered long ago, put right what a clock that ran ahead left behind, give back what is held
+        for what nobody found; then delete the files of expired videos and all of deleted ones."""
+        settings, now = self._settings, self._clock()
+        async with self._db.transaction() as session:
+            await deliveries.purge(session, now=now)
+            horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, ABANDONED_GAP_S)
+            if await claims.pull_in(await session.connection(), horizon_s=horizon_s, now=now):
+                log.warning("the clock was ahead; what it had put off is due now")
+        try:
+            for _ in range(PURGE_BATCH):
+                if not await self._give_back():
+                    break
+            await self._purge_files()
+        except media.StorageUnavailable as error:
+            log.warning("files that should go stay for now", error=error.message)
+
+    async def _give_back(self) -> bool:
+        """See to the money of one attempt that nobody is at: go on with its task where that has a name by now, else
+        give back what is held for it. True when there may be more."""
+        async with self._db.transaction() as session:
+            now = self._clock()
+            found = await recovery.left_over(session, now=now)
+            found = found or await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=now)
+            found = found or await usage.close_leftover(session, now=now)
+        if found is None:
+            return False
+        log.warning("money that nobody was at is seen to", attempt=found.id, was=str(found.state))
+        return True
+
+    async def _purge_files(self) -> None:
+        """Files go before the row forgets them."""
+        async with self._db.transaction() as session:
+            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
+                await self._store.delete_prefix(f"videos/{video_id}/")
+                log.info("expired files deleted", video=video_id)
+        async with self._db.transaction() as session:
+            for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
+                await self._store.delete_prefix(f"videos/{video_id}/")
+        await self._purge_uploads()
+
+    async def _purge_uploads(self) -> None:
+        """Delete what a server left that died before it wrote the job, a worker that died once a job had ended, a job
+        that was cancelled, and one that an operator might have had made once more."""
+        old = await self._store.written_before("uploads/", self._clock() - timedelta(seconds=UPLOAD_LEFT_S))
+        left = {key.split("/")[1] for key in old}
+        if left:
+            async with self._db.reading() as connection:
+                left -= await videos.needing_uploads(connection, left)
+        for video_id in left:
+            await self._store.delete_prefix(f"uploads/{video_id}/")
+            log.info("uploads that nobody needs deleted", video=video_id)

@@ -1,0 +1,1 @@
+"""Files: store, pictures, links."""

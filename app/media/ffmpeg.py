@@ -1,0 +1,422 @@
+"""The ffmpeg program: test cards, thumbnails and sprite sheets.
+
+Always a child process in a group of its own, never a shell, killed with its group when time runs out or the caller is
+cancelled, bounded in memory, CPU time and what it may write, and told nothing of our environment. Films are foreign
+bytes: only what is known to be one by its first bytes gets here, no format but that one and no decoder but those of
+films is tried on it, and nothing that a film or a prompt contains ever becomes part of an argument or of a filter.
+"""
+
+import asyncio
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+from zlib import crc32
+
+from app import errors, settings
+from app.media import mp4
+from app.telemetry import log
+
+AT_ONCE = 2
+"""ffmpeg processes that one process of ours runs at a time; more wait their turn."""
+MAX_ALLOC_BYTES = 512 * 2**20
+MAX_PICTURE_MEMORY_BYTES = 2**30
+"""Of one ffmpeg that reads a film. A sheet of a 4K film takes 380 MiB, of an 8K one 460."""
+MAX_CARD_MEMORY_BYTES = 3 * 2**30
+"""A card of 3840x2160 takes 1,250 MiB, the largest there is, of 3840x3840, 2,070: x264 holds many frames back."""
+MAX_PICTURE_BYTES = 64 * 2**20
+MAX_CARD_BYTES = 2**30
+MAX_PIXELS = 8_192 * 8_192
+KEPT_STDERR_BYTES = 4_096
+MAX_STDERR_BYTES = 2**20
+"""Who complains that much makes nothing good; out of memory, some decoders complain for ever."""
+DEMUXERS = {"video/mp4": "mov", "video/quicktime": "mov", "video/webm": "matroska"}
+"""How a film is read, by what its first bytes say it is. Nothing is left to guess: a playlist (HLS, concat) that is
+called a film names other files."""
+DECODERS = "h264,hevc,libdav1d,libaom-av1,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,prores"
+"""Of pictures alone: the sound of a film is not even looked at."""
+NEEDED = (("-filters", " drawtext "), ("-encoders", " libx264 "), ("-encoders", " libwebp "))
+
+THUMBNAIL_WIDTH = 640
+SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE_WIDTH = 5, 5, 160
+
+FONT = Path(__file__).parent.parent / "static" / "Roboto-Regular.ttf"
+MAX_CARD_CHARACTERS = 400
+LINE_HEIGHT = 1.36
+"""Of the font and the space after a line, in units of the font size."""
+PALETTES = (
+    ("0x0b132b", "0x1c2e5a", "0x3a506b", "0x5bc0be"),
+    ("0x160f29", "0x3b1f5c", "0x5c2a72", "0xf2a65a"),
+    ("0x0d1f1a", "0x17463c", "0x24705a", "0xf4d35e"),
+    ("0x1f0d14", "0x571a33", "0x7d2941", "0xffb4a2"),
+    ("0x10141f", "0x2a3550", "0x445274", "0x9ad1ff"),
+)
+"""Three colours of the ground and one for the lines; which one is told by the prompt."""
+BARS = ("0xebebeb", "0xe5d13f", "0x3fc7c9", "0x45b649", "0xb54ab0", "0xd0433c", "0x3c54c8")
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+class FfmpegFailed(errors.GatewayError):
+    """ffmpeg ended with an error; the message is short and names no path."""
+
+    default_code = "ffmpeg_failed"
+
+    def __init__(self, message: str) -> None:
+        # OpenAI's SDKs repeat a 5xx unless told otherwise, and each time would take as long as the first.
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class FfmpegStopped(FfmpegFailed):
+    """It did not come to an end: no start, nothing to read, too long. Says nothing about the film."""
+
+
+class NoPicture(FfmpegFailed):
+    """The file is no film, or none that a picture can be made of."""
+
+    status_code = 404
+    type = "invalid_request_error"
+    default_code = "no_picture"
+
+
+class FfmpegMissing(FfmpegFailed):
+    """There is no ffmpeg program on this machine; the message says how to get one."""
+
+    status_code = 501
+    default_code = "ffmpeg_missing"
+
+
+@cache
+def program() -> str:
+    """Return the path of ffmpeg: the one on PATH, else the one of the imageio-ffmpeg wheel. Raises `FfmpegMissing`.
+
+    A build that lacks something we use is taken only when there is no better one. Blocks on the first call.
+    """
+    found = _candidates()
+    if not found:
+        raise FfmpegMissing("there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`")
+    return next((path for path in found if _complete(path)), found[0])
+
+
+async def run(
+    args: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    max_bytes: int = MAX_PICTURE_BYTES,
+    max_memory_bytes: int = MAX_PICTURE_MEMORY_BYTES,
+) -> None:
+    """Run ffmpeg on `args`, which begin with the options of an input. Raises `FfmpegFailed`.
+
+    `max_bytes` is what it may write to one file.
+    """
+    quiet = ("-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-filter_threads", "2")
+    # The limit of CPU time ends a child whose parent was killed, too.
+    limits = ("-max_alloc", str(MAX_ALLOC_BYTES), "-timelimit", str(int(timeout_s * 4) + 1))
+    exe = await asyncio.to_thread(program)
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(exe, *quiet, *limits, "-protocol_whitelist", "file", *args),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=settings.for_others(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise FfmpegStopped(f"ffmpeg could not be started ({type(error).__name__})") from error
+        try:
+            _limit(process.pid, max_bytes=max_bytes, max_memory_bytes=max_memory_bytes)
+            async with asyncio.timeout(timeout_s):
+                said = await _first_words(process)
+                code = await process.wait()
+        except TimeoutError:
+            raise FfmpegStopped(f"ffmpeg was stopped after {timeout_s:g} s") from None
+        finally:
+            if process.returncode is None:
+                _kill(process)
+                await process.wait()
+    if code != 0:
+        raise FfmpegFailed(f"ffmpeg failed ({code}): {_scrub(said)}")
+
+
+def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
+    """Bound a child that has just been started; what it took in its first moment counts, too.
+
+    Not by a `preexec_fn`, which is not safe in a process with threads. Linux only: elsewhere the options of `run` have
+    to do. Data rather than address space: how much of that a program reserves depends on the number of cores.
+    """
+    if sys.platform != "linux":
+        return
+    limits = {
+        resource.RLIMIT_DATA: max_memory_bytes,
+        resource.RLIMIT_FSIZE: max_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    try:
+        for kind, limit in limits.items():
+            _, most = resource.prlimit(pid, kind)
+            limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+            resource.prlimit(pid, kind, (limit, limit))
+    except ProcessLookupError:  # it has ended by itself
+        pass
+    except OSError as error:  # a sandbox around us that has no such call
+        log.warning("ffmpeg runs without limits of memory and file size", error=type(error).__name__)
+
+
+async def card(
+    path: Path,
+    *,
+    seconds: float,
+    width: int,
+    height: int,
+    prompt: str,
+    title: str,
+    notes: str = "",
+    fps: int = 24,
+    timeout_s: float,
+) -> None:
+    """Render an H.264 film: the prompt, a title line, notes and a running clock. Odd sizes are rounded to even."""
+    width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+    codec = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p", "-threads", "2")
+    colour = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+    frames = ("-frames:v", str(max(1, round(seconds * fps))))
+    with tempfile.TemporaryDirectory(prefix="testcard-") as directory:
+        folder = Path(directory)
+        graph = _draw(folder, width, height, seconds, prompt=prompt, title=title, notes=notes, fps=fps)
+        (folder / "font.ttf").symlink_to(FONT)
+        args = ("-f", "lavfi", "-i", graph, *frames, *codec, *colour, "-bitexact", "-movflags", "+faststart")
+        await run(
+            (*args, "card.mp4"),
+            timeout_s=timeout_s,
+            cwd=folder,
+            max_bytes=MAX_CARD_BYTES,
+            max_memory_bytes=MAX_CARD_MEMORY_BYTES,
+        )
+        await asyncio.to_thread(shutil.move, folder / "card.mp4", path)
+
+
+async def thumbnail(source: Path, target: Path, *, duration_s: float | None = None, timeout_s: float) -> None:
+    """Make a WebP of a frame a tenth into the film, at most 640 wide. Raises `NoPicture`, `FfmpegFailed`."""
+    scale = f"scale='min({THUMBNAIL_WIDTH},iw)':-2"
+    picture = ("-frames:v", "1", "-an", "-vf", scale, "-c:v", "libwebp", "-quality", "80", "-f", "webp")
+    if duration_s:
+        with suppress(NoPicture):  # a film shorter than it says has no frame there
+            return await _picture(source, target, picture, start_s=duration_s / 10, timeout_s=timeout_s)
+    return await _picture(source, target, picture, start_s=0, timeout_s=timeout_s)
+
+
+async def spritesheet(source: Path, target: Path, *, duration_s: float | None, timeout_s: float) -> None:
+    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 wide. Unknown duration: a frame each second.
+
+    Raises `NoPicture`, `FfmpegFailed`.
+    """
+    count = SHEET_COLUMNS * SHEET_ROWS
+    steps = (
+        f"fps={count / min(duration_s, 86_400) if duration_s else 1:.6f}:eof_action=pass",  # one frame at least
+        f"scale={SHEET_TILE_WIDTH}:-2",
+        f"tpad=stop_mode=clone:stop={count}",  # a film a little shorter than it says would leave black tiles
+        f"tile={SHEET_COLUMNS}x{SHEET_ROWS}",
+        "scale=out_range=full,format=yuv420p,setrange=full",  # what JPEG wants
+    )
+    picture = ("-frames:v", "1", "-an", "-vf", ",".join(steps), "-c:v", "mjpeg", "-q:v", "4", "-f", "image2")
+    await _picture(source, target, (*picture, "-update", "1"), start_s=0, timeout_s=timeout_s)
+
+
+async def _picture(source: Path, target: Path, picture: Sequence[str], *, start_s: float, timeout_s: float) -> None:
+    try:
+        kind = mp4.sniff(await asyncio.to_thread(_head, source))
+    except OSError as error:
+        raise FfmpegStopped(f"the film cannot be read ({type(error).__name__})") from error
+    demuxer = DEMUXERS.get(kind or "")
+    if demuxer is None:
+        raise NoPicture("no picture can be made of this file: it is no film")
+    bounds = ("-f", demuxer, "-format_whitelist", demuxer, "-codec_whitelist", DECODERS, "-max_pixels", str(MAX_PIXELS))
+    film = (*bounds, "-threads", "2", "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
+    try:
+        await run((*film, *picture, f"file:{target}"), timeout_s=timeout_s)
+    except (FfmpegStopped, FfmpegMissing):
+        raise
+    except FfmpegFailed as error:
+        log.warning("no picture can be made of a film", reason=error.message)
+        raise NoPicture("no picture can be made of this film: it is broken, or of an unknown kind") from error
+    if not await asyncio.to_thread(_has_bytes, target):
+        raise NoPicture("no picture can be made of this film: there is none in it")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+class _Line(NamedTuple):
+    """One piece of text on the card; `x` and `y` are ffmpeg expressions over the size of the text (tw, th)."""
+
+    name: str
+    text: str
+    size: int
+    x: str
+    y: str
+    colour: str = "white"
+    expansion: str = "none"
+
+
+def _draw(
+    folder: Path, width: int, height: int, seconds: float, *, prompt: str, title: str, notes: str, fps: int
+) -> str:
+    """Write the texts of a card into `folder` and return its filter graph, which reads them from there.
+
+    A slowly moving ground, colour bars, and a line along the bottom that grows with time.
+    """
+    short = min(width, height)
+    margin, small, clock = max(2, short * 7 // 100), max(6, short * 4 // 100), max(8, short * 9 // 100)
+    room = width - 2 * margin
+    foot = height - margin - short // 100
+    top, bottom = margin + 2 * small, foot - clock - 3 * small
+    size, wrapped = _fit(_plain(prompt, MAX_CARD_CHARACTERS), room, bottom - top - small, short)
+    lines = [
+        _Line("title", _cut(_plain(title, 200), room - small, small), small, f"{margin + small}", f"{margin}"),
+        _Line("prompt", wrapped, size, f"{margin}", f"({top + bottom}-th)/2"),
+        _Line("notes", _cut(_plain(notes, 200), room, small), small, f"{margin}", f"{bottom}", "white@0.7"),
+        # The clock begins with a blank, a quarter as wide as the font is high, where a minus sign would be.
+        _Line("clock", "%{pts:hms}", clock, f"{margin - clock // 4}", f"{foot}-th", expansion="normal"),
+    ]
+    *ground, accent = PALETTES[crc32(prompt.encode("utf-8", "replace")) % len(PALETTES)]
+    bar = max(2, short * 12 // 1000)
+    side = max(2, min(clock * 6 // 10, (room - 6 * clock) // len(BARS)))
+    boxes = [f"drawbox=x={margin}:y={margin}:w={max(2, small // 5)}:h={small}:color={accent}:t=fill"]
+    for index, colour in enumerate(reversed(BARS)):
+        left, top = width - margin - side * (index + 1), foot - side
+        boxes.append(f"drawbox=x={left}:y={top}:w={side}:h={side}:color={colour}@0.9:t=fill")
+    boxes.append(f"drawbox=x=0:y=ih-{bar}:w=iw:h={bar}:color=white@0.15:t=fill")
+    texts = []
+    for line in lines:
+        if line.text:
+            (folder / f"{line.name}.txt").write_text(line.text, encoding="utf-8", errors="replace")
+            texts.append(
+                f"drawtext=fontfile=font.ttf:textfile={line.name}.txt:expansion={line.expansion}"
+                f":fontsize={line.size}:x={line.x}:y={line.y}:line_spacing={line.size // 6}:fontcolor={line.colour}"
+            )
+    colours = ":".join(f"c{index}={colour}" for index, colour in enumerate(ground))
+    return (
+        f"gradients=s=160x90:r={fps}:n=3:{colours}:speed=0.03:seed=1,scale={width}:{height}:flags=bicubic,"
+        f"format=yuv420p,{','.join(boxes + texts)}[card];"
+        f"color=c={accent}:s={width}x{bar}:r={fps},format=yuv420p[line];"
+        f"[card][line]overlay=x='-w+w*(t+1/{fps})/{seconds:.3f}':y=H-h:shortest=1[out0]"
+    )
+
+
+def _plain(text: str, limit: int) -> str:
+    """One line of what can be drawn: no control, format or unassigned characters, cut with an ellipsis."""
+    seen = (" " if c.isspace() else c for c in text[: limit * 20] if c.isspace() or unicodedata.category(c)[0] != "C")
+    line = " ".join("".join(seen).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _fit(text: str, width: int, height: int, short: int) -> tuple[int, str]:
+    """Return the largest font size at which `text` fits, and the text in lines."""
+    size = short * 9 // 100
+    while size > max(6, short * 4 // 100) and len(_wrap(text, width, size)) * size * LINE_HEIGHT > height:
+        size -= 1
+    size = max(6, size)
+    lines = _wrap(text, width, size)
+    return size, "\n".join(lines[: max(1, int(height / (size * LINE_HEIGHT)))])
+
+
+def _wrap(text: str, width: int, size: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if _ems(joined) * size <= width:
+            lines[-1] = joined
+            continue
+        for character in f"\n{word}" if lines[-1] else word:
+            if character == "\n" or _ems(lines[-1] + character) * size > width:
+                lines.append("")
+            lines[-1] += character.strip("\n")
+    return lines
+
+
+def _cut(text: str, width: int, size: int) -> str:
+    """The beginning of `text` that fits on one line."""
+    first, *more = _wrap(text, width, size)
+    return f"{first[:-1]}…" if more else first
+
+
+def _ems(text: str) -> float:
+    """About how wide `text` is, in units of the font size; rather too wide than too narrow."""
+    return sum(
+        1.0
+        if unicodedata.east_asian_width(c) in "WF"
+        else 0.29
+        if c in "iljI.,:;'|! ft"
+        else 0.9
+        if c in "mwMW@%"
+        else 0.68
+        if c.isupper()
+        else 0.57
+        for c in text
+    )
+
+
+def _candidates() -> list[str]:
+    found = [path] if (path := shutil.which("ffmpeg")) else []
+    with suppress(ImportError, RuntimeError):
+        import imageio_ffmpeg
+
+        found.append(imageio_ffmpeg.get_ffmpeg_exe())
+    return found
+
+
+def _complete(path: str) -> bool:
+    try:
+        said = {
+            option: subprocess.run(
+                [path, "-hide_banner", option], capture_output=True, env=settings.for_others(), text=True, timeout=20
+            ).stdout
+            for option, _ in NEEDED
+        }
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return all(name in said[option] for option, name in NEEDED)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _first_words(process: asyncio.subprocess.Process) -> str:
+    """Read stderr to its end and keep the beginning: the first error is the cause of the others."""
+    kept, heard = bytearray(), 0
+    stream = process.stderr
+    while stream and (piece := await stream.read(65_536)):
+        kept += piece[: KEPT_STDERR_BYTES - len(kept)]
+        heard += len(piece)
+        if heard > MAX_STDERR_BYTES:
+            _kill(process)
+            break
+    return kept.decode("utf-8", "replace")
+
+
+def _scrub(said: str) -> str:
+    """One short line without paths, addresses in memory and control characters."""
+    text = re.sub(r"(file:)?/\S*/", "", re.sub(r" @ 0x[0-9a-f]+", "", said))
+    return _plain(text, 300) or "it gave no reason"

@@ -1,0 +1,53 @@
+"""Addresses of ours that carry their own permission: signed, expiring links to files, and callbacks of upstreams."""
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from datetime import datetime
+
+from app.media.store import Signer
+from app.settings import Settings
+from app.video import Media
+
+UPLOAD_LINK_S = 86_400
+"""How long an upstream may take to fetch an upload: as long as the longest queue."""
+
+
+class Links:
+    """Makes and checks such addresses; `origin` is where this gateway is reached from outside."""
+
+    def __init__(self, secret: bytes, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._signer = Signer(hmac.digest(secret, b"media", "sha256"))
+        self._callback_secret = hmac.digest(secret, b"callbacks", "sha256")
+        self._settings = settings
+        self._clock = clock
+
+    def video(self, video_id: str, index: int, *, expires_at: datetime | None, origin: str) -> str:
+        """A link that plays without a key until it expires, at the latest when the file goes."""
+        expires = int(self._clock().timestamp()) + self._settings.media_url_ttl_s
+        if expires_at is not None:
+            expires = min(expires, int(expires_at.timestamp()))
+        return self._signed(f"/media/{video_id}/{index}.mp4", expires, self._settings.public_url or origin)
+
+    def for_upstream(self, medium: Media) -> str | None:
+        """An address at which an upstream finds a medium; None where only we can reach it."""
+        if medium.key is None or self._settings.public_url is None:
+            return medium.url
+        expires = int(self._clock().timestamp()) + UPLOAD_LINK_S
+        return self._signed(f"/media/{medium.key}", expires, self._settings.public_url)
+
+    def verify(self, path: str, exp: str, sig: str) -> bool:
+        return self._signer.verify(path, exp, sig, self._clock().timestamp())
+
+    def callback(self, attempt_id: str) -> str | None:
+        """Where an upstream may say that there is news of an attempt; None without a public address."""
+        if self._settings.public_url is None:
+            return None
+        return f"{self._settings.public_url}/callbacks/{attempt_id}/{self.callback_token(attempt_id)}"
+
+    def callback_token(self, attempt_id: str) -> str:
+        digest = hmac.digest(self._callback_secret, attempt_id.encode(), "sha256")
+        return urlsafe_b64encode(digest[:24]).decode()
+
+    def _signed(self, path: str, expires: int, origin: str) -> str:
+        return f"{origin}{path}?{self._signer.sign(path, expires)}"

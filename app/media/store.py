@@ -1,0 +1,485 @@
+"""Files: kept in a directory or a bucket, streamed, measured, signed for, and turned into pictures.
+
+Nothing here holds a whole film in memory. Keys are made by the gateway, never by a caller. What a file is (content
+type, checksum, owner) is known to the database; the store knows bytes only.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import tempfile
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from shutil import rmtree
+from typing import BinaryIO, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
+
+from app import errors
+from app.media import ffmpeg, mp4
+from app.media.bucket import open_bucket, reason_of
+from app.media.uploads import CHUNK_BYTES, Upload
+from app.settings import ConfigurationError, Settings
+from app.telemetry import log
+from app.video import Media
+
+PART_BYTES = 8 * 2**20
+PARTS_AT_ONCE = 2
+PIECE_BYTES = 2**20
+"""Films are read in ranges of this size: a slow client never holds a connection to the bucket open."""
+HAND_OVER_BYTES = 2**20
+HEAD_BYTES = 512
+COPIES_AT_ONCE = 2
+"""Films of a bucket that lie on this machine's disk for as long as pictures are made of them."""
+ABORT_S = 10
+"""How long a broken upload may take to clean up after itself."""
+MAX_PRESIGNED_S = 7 * 86_400
+
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
+RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
+
+Variant = Literal["thumbnail", "spritesheet"]
+VARIANTS: dict[Variant, tuple[str, str]] = {
+    "thumbnail": ("thumbnail.webp", "image/webp"),
+    "spritesheet": ("spritesheet.jpg", "image/jpeg"),
+}
+
+
+class StorageUnavailable(errors.ServiceUnavailable):
+    """The directory or bucket cannot be written or read just now: full, read-only, unreachable."""
+
+    default_code = "storage_unavailable"
+
+
+class IncompleteFile(errors.GatewayError):
+    """A file that is empty or not as long as it was said to be; nothing of it was kept."""
+
+    status_code = 502
+    default_code = "incomplete_file"
+    retryable = True
+
+
+class RangeNotSatisfiable(errors.GatewayError):
+    """416: the file is shorter than the range begins."""
+
+    status_code = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
+        self.size = size
+
+
+class MissingFile(errors.NotFound):
+    """There is no file of that key, which is for the log and not for the caller."""
+
+    default_code = "file_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__("the file is not there any more")
+        self.key = key
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that is completely in the store."""
+
+    key: str
+    size: int
+    sha256: str
+    """Hexadecimal."""
+    head: bytes
+    """The first bytes, for `mp4.sniff`."""
+
+
+class Store:
+    """A directory, a bucket or memory, by key."""
+
+    def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
+        self.making: dict[str, asyncio.Task[None]] = {}
+        """Variants under way, see `variant`."""
+        self._objects = objects
+        self._root = root
+        self._copies = asyncio.Semaphore(COPIES_AT_ONCE)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Open the configured store. Raises `ConfigurationError`."""
+        url = settings.storage_url or ""
+        if url and not url.startswith("file://"):
+            return cls(open_bucket(url))
+        root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
+        try:
+            return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
+        except (BaseError, OSError, ValueError) as error:
+            raise ConfigurationError(f"GATEWAY_STORAGE_URL: the store cannot be opened: {reason_of(error)}") from error
+
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        max_bytes: int,
+        content_type: str | None = None,
+        expected_size: int | None = None,
+    ) -> StoredFile:
+        """Store a stream; after any error nothing of it is left, and an older file of that key is as it was.
+
+        A bucket is told the type that the first bytes show, else `content_type`, for those who read from it directly.
+        Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
+        """
+        _checked(key)
+        digest, size, head = hashlib.sha256(), 0, b""
+
+        def write(what: "bytes | _Feed") -> "Awaitable[obstore.PutResult]":
+            return self._write(key, what, mp4.sniff(head) or content_type)
+
+        feed = _Feed(write)
+        try:
+            async with aclosing(_coalesced(chunks)) as pieces:
+                async for piece in pieces:
+                    digest.update(piece)
+                    size += len(piece)
+                    if size > max_bytes:
+                        raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
+                    head = head or bytes(piece[:HEAD_BYTES])
+                    with _translated(key, bucket=True):
+                        await feed.send(piece)
+            if size == 0 or expected_size not in (None, size):
+                raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
+            with _translated(key, bucket=True):
+                await feed.finish()
+        except BaseException as error:
+            await feed.break_off(error)
+            raise
+        return StoredFile(key, size, digest.hexdigest(), head)
+
+    def _write(self, key: str, what: "bytes | _Feed", content_type: str | None) -> "Awaitable[obstore.PutResult]":
+        told = {"Content-Type": content_type} if content_type and self._root is None else None
+        return obstore.put_async(
+            self._objects, key, what, attributes=told, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
+
+    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` up to, not including, `end`. Raises `MissingFile`, `StorageUnavailable`."""
+        if end is None:
+            end = await self.stat(key)
+            if end is None:
+                raise MissingFile(key)
+        while start < end:
+            piece = await self.read(key, start, min(PIECE_BYTES, end - start))
+            if not piece:
+                raise StorageUnavailable("the file ends too early")
+            yield piece
+            start += len(piece)
+
+    async def read(self, key: str, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start`, which must be inside the file."""
+        if length <= 0:
+            return b""
+        with _translated(key):
+            return bytes(await obstore.get_range_async(self._objects, _checked(key), start=start, length=length))
+
+    async def stat(self, key: str) -> int | None:
+        """Return the size in bytes, None when there is no such file."""
+        try:
+            with _translated(key):
+                return (await obstore.head_async(self._objects, _checked(key)))["size"]
+        except MissingFile:
+            return None
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Delete files; those that are not there are fine."""
+        for key in keys:
+            with suppress(MissingFile), _translated(key):
+                await obstore.delete_async(self._objects, _checked(key))
+
+    async def delete_prefix(self, prefix: str, *, but: Collection[str] = ()) -> None:
+        """Delete all files of the folder `prefix`, the remains of interrupted uploads too; not those that are in `but`
+        and what is kept beside them."""
+        folder = _checked(prefix.rstrip("/"))
+        if self._root is not None:
+            with suppress(MissingFile), _translated(prefix):
+                await asyncio.to_thread(_delete_files, self._root, folder, tuple(but))
+            return
+        with _translated(prefix, bucket=True):
+            async for page in obstore.list(self._objects, folder):
+                left = [found["path"] for found in page if not found["path"].startswith(tuple(but))]
+                if left:
+                    await obstore.delete_async(self._objects, left)
+
+    async def written_before(self, prefix: str, moment: datetime) -> list[str]:
+        """Return the keys in the folder `prefix` that are older than that."""
+        folder = _checked(prefix.rstrip("/"))
+        with _translated(prefix):
+            pages = [page async for page in obstore.list(self._objects, folder)]
+        return [found["path"] for page in pages for found in page if found["last_modified"] < moment]
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the file is, or would be, on this machine; None for a bucket."""
+        return self._root / _checked(key) if self._root is not None else None
+
+    @asynccontextmanager
+    async def as_file(self, key: str) -> AsyncIterator[Path]:
+        """The file as one on this machine, for programs that need one; not to be written to. Raises `MissingFile`."""
+        local = self.local_path(key)
+        if local is not None:
+            if not await asyncio.to_thread(local.is_file):
+                raise MissingFile(key)
+            yield local
+            return
+        async with self._copies:
+            with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+                copy = Path(folder) / "film"
+                with copy.open("wb") as file:
+                    async for piece in self.open(key):
+                        await asyncio.to_thread(file.write, piece)
+                yield copy
+
+    async def presigned(self, key: str, ttl_s: int) -> str | None:
+        """An address at the bucket that works for `ttl_s` seconds; None where the gateway has to serve the file."""
+        if ttl_s < 1 or not isinstance(self._objects, S3Store | GCSStore | AzureStore):
+            return None
+        ttl = timedelta(seconds=min(ttl_s, MAX_PRESIGNED_S))
+        try:
+            return await obstore.sign_async(self._objects, "GET", _checked(key), ttl)
+        except BaseError as error:  # credentials that can read and write, but not sign
+            log.warning("the bucket cannot sign", reason=reason_of(error))
+            return None
+
+
+class _Feed:
+    """Hands chunks to an upload one at a time, so that a source is only ever read by the task it belongs to.
+
+    What is shorter than one part goes in one request: it is there or not, even when this process is killed. Of an
+    upload in parts the bucket keeps those that came, out of sight, until a rule of its own clears them away.
+    """
+
+    def __init__(self, write: "Callable[[bytes | _Feed], Awaitable[obstore.PutResult]]") -> None:
+        self._write = write
+        self._short = bytearray()
+        self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
+        self._writing: asyncio.Future[obstore.PutResult] | None = None
+        self._deaf = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        item = await self._queue.get()
+        if item is None:
+            raise StopAsyncIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    async def send(self, item: bytes) -> None:
+        """Wait until the upload has room. Raises what it ended with."""
+        if self._writing is None:
+            self._short += item
+            if len(self._short) < PART_BYTES:
+                return
+            item = bytes(self._short)
+            self._short.clear()
+            self._begin(self)
+        await self._put(item)
+
+    async def finish(self) -> None:
+        """Wait until the file is in the store."""
+        if self._writing is None:
+            writing = self._begin(bytes(self._short))
+        else:
+            writing = self._writing
+            await self._put(None)
+        await asyncio.shield(writing)
+
+    async def break_off(self, error: BaseException) -> None:
+        """Make the upload abort and give it a little time to clean up."""
+        if self._writing is None:
+            return
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+        self._queue.put_nowait(RuntimeError(f"the source broke off ({type(error).__name__})"))
+        try:
+            await asyncio.wait({self._writing}, timeout=ABORT_S)
+        finally:
+            self._writing.cancel()
+
+    def _begin(self, what: "bytes | _Feed") -> "asyncio.Future[obstore.PutResult]":
+        self._writing = asyncio.ensure_future(self._write(what))
+        self._writing.add_done_callback(self._ended)
+        return self._writing
+
+    def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
+        """Wake a sender that waits for room."""
+        self._deaf = True
+        _ = writing.cancelled() or writing.exception()
+        with suppress(asyncio.QueueEmpty):
+            self._queue.get_nowait()
+
+    async def _put(self, item: bytes | None) -> None:
+        if not self._deaf:
+            await self._queue.put(item)
+        if self._deaf and self._writing is not None:
+            self._writing.result()
+
+
+async def probe(store: Store, key: str, size: int) -> mp4.Film | None:
+    """Read the header of a stored film; None where it is not an MP4."""
+    return await mp4.read(lambda start, length: store.read(key, start, length), size)
+
+
+async def variant(store: Store, key: str, kind: Variant, duration_s: float | None, timeout_s: float) -> tuple[str, str]:
+    """Return key and content type of a picture of the film, made on first demand and kept beside it.
+
+    Raises `MissingFile`, `StorageUnavailable`, `FfmpegFailed`.
+    """
+    suffix, content_type = VARIANTS[kind]
+    target = f"{key}.{suffix}"
+    if await store.stat(target) is None:
+        task = store.making.get(target)
+        if task is None:
+            task = store.making[target] = asyncio.create_task(_make(store, key, kind, target, duration_s, timeout_s))
+            task.add_done_callback(lambda done: (store.making.pop(target, None), done.cancelled() or done.exception()))
+        await asyncio.shield(task)
+    return target, content_type
+
+
+async def _make(store: Store, key: str, kind: Variant, target: str, duration_s: float | None, timeout_s: float) -> None:
+    make = ffmpeg.thumbnail if kind == "thumbnail" else ffmpeg.spritesheet
+    with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+        picture = Path(folder) / "picture"
+        async with store.as_file(key) as film:
+            await make(film, picture, duration_s=duration_s, timeout_s=timeout_s)
+        await store.put(target, _file(picture), max_bytes=64 * 2**20, content_type=VARIANTS[kind][1])
+    if await store.stat(key) is None:  # deleted meanwhile, with all that is kept beside it
+        await store.delete([target])
+        raise MissingFile(key)
+
+
+class Signer:
+    """Makes and checks links that open one path until a moment."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def sign(self, path: str, expires: int) -> str:
+        """Return the query string that opens `path` until `expires`, seconds since 1970."""
+        return f"exp={expires}&sig={self._signature(path, str(expires))}"
+
+    def verify(self, path: str, exp: str, sig: str, now: float) -> bool:
+        """Say whether the two parameters open `path` at `now`."""
+        if not re.fullmatch(r"[1-9][0-9]{0,11}", exp):
+            return False
+        genuine = hmac.compare_digest(self._signature(path, exp).encode(), sig.encode("utf-8", "replace"))
+        return genuine and now < int(exp)
+
+    def _signature(self, path: str, exp: str) -> str:
+        digest = hmac.digest(self._secret, f"media\n{exp}\n{path}".encode("utf-8", "replace"), "sha256")
+        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return (start, end), end not included, of a Range header; None where the whole file is to be sent.
+
+    That is: no header, several ranges, another unit, nonsense. Raises `RangeNotSatisfiable`.
+    """
+    match = RANGE.fullmatch(header.strip()) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size:
+        raise RangeNotSatisfiable(size)
+    return start, end
+
+
+def etag(sha256: str) -> str:
+    """The strong entity tag of a file."""
+    return f'"{sha256[:32]}"'
+
+
+def _checked(key: str) -> str:
+    if not KEY.fullmatch(key) or ".." in key or len(key) > 512:
+        raise ValueError(f"not a key of the store: {key!r:.80}")
+    return key
+
+
+@contextmanager
+def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
+    """Turn the errors of the store into ours; the details are for the log. With `bucket`, what is not found is not a
+    file but the bucket itself, or an upload that it has forgotten."""
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if isinstance(error, FileNotFoundError) and not bucket:
+            raise MissingFile(key) from error
+        log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error).partition(": <")[0])
+        raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
+
+
+async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """The same bytes in pieces that are worth handing over."""
+    waiting = bytearray()
+    async for chunk in chunks:
+        if not waiting and len(chunk) >= HAND_OVER_BYTES:
+            yield chunk
+            continue
+        waiting += chunk
+        if len(waiting) >= HAND_OVER_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+def _delete_files(root: Path, folder: str, but: tuple[str, ...]) -> None:
+    if not any(key.startswith(f"{folder}/") for key in but):
+        rmtree(root / folder)
+        return
+    for path in (root / folder).iterdir():
+        if not f"{folder}/{path.name}".startswith(but):
+            path.unlink(missing_ok=True)
+
+
+async def _file(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, HAND_OVER_BYTES):
+            yield piece
+
+
+@asynccontextmanager
+async def reading(store: Store, upload: Media) -> AsyncIterator[Upload]:
+    """Open a stored upload for an upstream. Raises `MissingFile`, `StorageUnavailable`."""
+    if upload.key is None:
+        raise MissingFile("no upload")
+    size = await store.stat(upload.key)
+    if size is None:
+        raise MissingFile(upload.key)
+    content_type = upload.content_type or "application/octet-stream"
+    suffix = content_type.rpartition("/")[2]
+    yield Upload(
+        filename=upload.filename or f"upload.{suffix}",
+        content_type=content_type,
+        size=size,
+        chunks=store.open(upload.key),
+    )
+
+
+async def chunks_of(file: BinaryIO) -> AsyncIterator[bytes]:
+    """The pieces of a file that the client sent, read without blocking."""
+    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield piece
