@@ -1,0 +1,35 @@
+"""Every table. A row of `videos` is what a client sees, a row of `attempts` is one task at one upstream.
+
+Each table has one writer: `app/jobs/` writes status and state of a job, `app/accounts/` projects, keys and the ledger,
+`app/webhooks/` endpoints and deliveries (CONTRIBUTING, "One writer per fact"). Invariants that must never break are
+constraints and triggers of the database (`app/db/functions/`), not habits of the code: the ledger is only added to, a
+job that no limit covers is refused, a video whose money is not settled cannot be deleted.
+"""
+
+from sqlalchemy.orm import configure_mappers
+
+from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
+from app.db.models.base import Base
+from app.db.models.jobs import LIVE, Attempt, Character, ProviderHealth, Video, read_only
+from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
+
+__all__ = [
+    "LIVE",
+    "Attempt",
+    "Base",
+    "Character",
+    "Delivery",
+    "DeliveryTry",
+    "Key",
+    "LedgerEntry",
+    "Meter",
+    "Project",
+    "ProviderHealth",
+    "RequestRate",
+    "Video",
+    "WebhookEndpoint",
+    "WebhookSecret",
+    "read_only",
+]
+
+configure_mappers()  # at import: `read_only` builds rows without the ORM, which needs configured attributes
