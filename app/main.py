@@ -15,9 +15,9 @@ from starlette.routing import BaseRoute, Match
 from app import dialects, providers, settings, telemetry
 from app.accounts import keys, projects
 from app.admin import routes as admin
-from app.db import database as db
-from app.db.database import Database
+from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Bell
+from app.db.migrate import require_current_schema, upgrade_schema
 from app.dialects import apilaplas, luma, lumen
 from app.dialects import shared as vendors
 from app.dialects.openai import webhooks as openai_webhooks
@@ -61,11 +61,11 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
     upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
     await buckets.try_out(config.storage_url)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(db.url_of(config))
+        url = await stack.enter_async_context(running_database(config))
         if config.database_url is None:
-            await db.migrate(url)
+            await upgrade_schema(url)
         else:
-            await db.require_current_schema(url)
+            await require_current_schema(url)
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
         stack.push_async_callback(database.close)
         await database.open()
@@ -74,7 +74,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         store = media.Store.from_settings(config)
         signed = Links(keys.own_secret(config, "links"), config, clock)
         listening = config.database_listen_url
-        bell = Bell(db.libpq(listening.get_secret_value() if listening is not None else url), database.notify)
+        bell = Bell(libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify)
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
         authenticator = keys.Authenticator(database, config, bell, clock)
         async with database.transaction() as session:

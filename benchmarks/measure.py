@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.request import urlopen
 
-from app.db import database as db
+from app.db import embedded
 from benchmarks.load import Load, Result
 from benchmarks.processes import Child, free_port, load
 from benchmarks.seed import REQUEST, Seed
@@ -113,7 +113,7 @@ class Bench:
 
     def run(self) -> Report:
         start = self._start()
-        server = db.start_embedded(self._data)  # kept running between one gateway and the next
+        server = embedded.start(self._data)  # kept running between one gateway and the next
         try:
             url = server.get_uri()
             with self._gateway("--no-worker") as (child, port):

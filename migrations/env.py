@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from app import settings
-from app.db import database as db
+from app.db.database import running_database
 from app.db.models import Base
 
 LOCK = 0x76696465  # "vide": one migration at a time, however many processes start
@@ -24,7 +24,7 @@ def run(url: str) -> None:
 
 
 async def run_with_settings() -> None:
-    async with db.url_of(settings.load()) as url:
+    async with running_database(settings.load()) as url:
         await asyncio.to_thread(run, url)
 
 

@@ -18,7 +18,8 @@ from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
 from app import settings
-from app.db import database as db
+from app.db import embedded
+from app.db.migrate import upgrade_schema
 from app.db.models import Attempt, Base
 from app.http.create import Gateway
 from app.jobs.worker import Worker
@@ -58,7 +59,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # Not under pytest's own directory, which every other run of this user locks again, even while we are running.
     with tempfile.TemporaryDirectory(prefix="gateway-tests-") as directory:
         Path(directory).chmod(0o711)  # the embedded server may run as another user
-        server = db.start_embedded(Path(directory))
+        server = embedded.start(Path(directory))
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             for setting in ("fsync", "full_page_writes"):  # it is thrown away anyhow
                 connection.execute(f"alter system set {setting} = off".encode())
@@ -71,7 +72,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def migrated(postgres: str) -> AsyncIterator[str]:
     """A database of this run's own, with the current schema."""
     async with scratch_database(postgres) as url:
-        await db.migrate(sqlalchemy_url(url))
+        await upgrade_schema(sqlalchemy_url(url))
         yield url
 
 

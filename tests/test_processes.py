@@ -26,7 +26,7 @@ from fakes.server import Hang, closed_port, serve
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send
 
-from app.db import database as db
+from app.db import embedded
 from app.video import AttemptState as S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -107,14 +107,14 @@ async def pasted(child: Child) -> str:
 
 async def test_killed_database_recovers_although_its_number_belongs_to_another_process(home: Path) -> None:
     data_dir = home / "data"
-    server = await asyncio.to_thread(db.start_embedded, data_dir)
+    server = await asyncio.to_thread(embedded.start, data_dir)
     (pid,) = postgres_of(data_dir)
     postmaster = psutil.Process(pid)
     postmaster.kill()
     await asyncio.to_thread(psutil.wait_procs, [postmaster], PATIENCE_S)
     left = data_dir / "postgres" / "postmaster.pid"
     left.write_text("\n".join([str(os.getpid()), *left.read_text().split("\n")[1:]]))
-    again = await asyncio.to_thread(db.start_embedded, data_dir)
+    again = await asyncio.to_thread(embedded.start, data_dir)
     try:
         psycopg.connect(again.get_uri()).close()
     finally:
@@ -148,7 +148,7 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
         assert left == []
         assert "Traceback" not in gateway.child.printed
     if how is signal.SIGKILL:
-        (await asyncio.to_thread(db.start_embedded, data_dir)).cleanup()
+        (await asyncio.to_thread(embedded.start, data_dir)).cleanup()
     assert postgres_of(data_dir) == []
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import ids, settings
-from app.db import database as db
+from app.db.migrate import SchemaBehind, alembic_config, require_current_schema, schema_revision, upgrade_schema
 from app.db.models import Base
 from app.jobs import claim as claims
 from app.jobs import videos
@@ -50,15 +50,15 @@ def differences(url: str) -> list[Any]:
 
 
 async def test_migrations_make_what_the_tables_say_and_can_be_taken_back(empty: str) -> None:
-    head = await db.migrate(empty)
-    assert await db.schema_revision(empty) == head
+    head = await upgrade_schema(empty)
+    assert await schema_revision(empty) == head
     assert differences(empty) == []
-    assert await db.migrate(empty) is None
-    await asyncio.to_thread(command.downgrade, db.alembic_config(empty), "base")
+    assert await upgrade_schema(empty) is None
+    await asyncio.to_thread(command.downgrade, alembic_config(empty), "base")
     assert tables(empty) == {"alembic_version"}
-    assert await db.migrate(empty) == head
+    assert await upgrade_schema(empty) == head
     assert differences(empty) == []
-    await db.require_current_schema(empty)
+    await require_current_schema(empty)
 
 
 VIDEO = """
@@ -79,7 +79,7 @@ values ('att_' || right(%(id)s::text, 26), %(id)s::text, %(owner)s, 0, 0, %(stat
 
 
 async def test_keys_and_jobs_of_the_release_before_there_was_money(empty: str, start_gateway: StartGateway) -> None:
-    await asyncio.to_thread(command.upgrade, db.alembic_config(empty), "0002")
+    await asyncio.to_thread(command.upgrade, alembic_config(empty), "0002")
     own, shared = ids.new("key"), ids.new("key")
     jobs = {
         (ids.new("video"), "completed", "succeeded"): "settled",
@@ -94,7 +94,7 @@ async def test_keys_and_jobs_of_the_release_before_there_was_money(empty: str, s
             values = {"id": video_id, "owner": own, "status": status, "state": state}
             await connection.execute(VIDEO, values)
             await connection.execute(ATTEMPT, values)
-        await db.migrate(empty)
+        await upgrade_schema(empty)
         found = await (await connection.execute("select id, name, billing from projects order by id")).fetchall()
         assert found == [(own, own, "postpaid"), ("team", "team", "postpaid")]
         settled = await (await connection.execute("select id, settlement, key_id from videos")).fetchall()
@@ -120,14 +120,14 @@ async def test_many_may_migrate_at_once(empty: str, tmp_path: Path) -> None:
 
 
 async def test_schema_that_is_not_ours_is_refused_with_the_next_step(empty: str) -> None:
-    with pytest.raises(db.SchemaBehind, match=r"is empty, this release needs \w+\. Run\n  video-gateway migrate"):
-        await db.require_current_schema(empty)
-    await db.migrate(empty)
+    with pytest.raises(SchemaBehind, match=r"is empty, this release needs \w+\. Run\n  video-gateway migrate"):
+        await require_current_schema(empty)
+    await upgrade_schema(empty)
     engine = sa.create_engine(empty, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.execute(sa.text("update alembic_version set version_num = 'tomorrow'"))
-    for look in (db.require_current_schema, db.migrate):
-        with pytest.raises(db.SchemaBehind, match="tomorrow, which is newer than this release; update video-gateway"):
+    for look in (require_current_schema, upgrade_schema):
+        with pytest.raises(SchemaBehind, match="tomorrow, which is newer than this release; update video-gateway"):
             await look(empty)
 
 
@@ -138,7 +138,7 @@ async def test_user_who_may_not_create_tables_is_told_so(empty: str, postgres: s
         try:
             url = sa.make_url(empty).set(username=role, password="sekret").render_as_string(hide_password=False)
             with pytest.raises(ConfigurationError, match="cannot be migrated: permission denied") as caught:
-                await db.migrate(url)
+                await upgrade_schema(url)
             assert "sekret" not in str(caught.value)
         finally:
             await connection.execute(f"drop role {role}".encode())
@@ -151,7 +151,7 @@ async def test_address_as_people_paste_it(empty: str) -> None:
         pasted = parts.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
         loaded = settings.load(database_url=" " + pasted.replace("postgresql", scheme, 1) + "\n")
         assert loaded.database_url is not None
-        assert await db.schema_revision(loaded.database_url.get_secret_value()) is None
+        assert await schema_revision(loaded.database_url.get_secret_value()) is None
 
 
 OLD_JOB = """
@@ -171,7 +171,7 @@ async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: Star
     """From the schema before projects and money: the job goes on, its key has a project, and nothing is owed."""
     fake = FakeOpenAI()
     fake.finish(fake.job("video_1", {"prompt": "a boat"}).ref)
-    await asyncio.to_thread(command.upgrade, db.alembic_config(empty), "0002")
+    await asyncio.to_thread(command.upgrade, alembic_config(empty), "0002")
     async with serve(fake) as upstream:
         up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}
         async with start_gateway() as gateway:  # for the name that Alice's key has as an owner
@@ -183,7 +183,7 @@ async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: Star
             for statement in OLD_JOB.split(";\n"):
                 if statement.strip():
                     connection.execute(sa.text(statement), {k: v for k, v in values.items() if f":{k}" in statement})
-        await db.migrate(empty)
+        await upgrade_schema(empty)
         async with start_gateway(database_url=empty, providers={"up": up}, prices={"up/sora-2": 1}) as gateway:
             video = await gateway.finish(video_id)
             assert (video["status"], video["cost"]) == ("completed", None), "it began without a price"
@@ -214,7 +214,7 @@ def filled(table: str, **values: str) -> tuple[str, str]:
 
 async def test_claim_costs_what_is_due_not_what_exists(empty: str) -> None:
     """Of 200,000 attempts 100,000 run and are not due yet, 60 are due, and the rest has ended."""
-    await db.migrate(empty)
+    await upgrade_schema(empty)
     await asyncio.to_thread(fill, empty)
     plan = await plan_of_a_claim(empty)
     nodes = walk(plan["Plan"])

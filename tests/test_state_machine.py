@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 from money import ADMIN, Operator
 
 from app import settings as configuration
-from app.db import database as db
+from app.db.migrate import upgrade_schema
 from app.jobs.worker import Worker
 from app.main import create_app
 
@@ -93,7 +93,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             self.stack = AsyncExitStack()
             enter = self.stack.enter_async_context
             url = await enter(scratch_database(server))
-            await db.migrate(sqlalchemy_url(url))
+            await upgrade_schema(sqlalchemy_url(url))
             self.fakes = {"plain": FakeOpenAI(), "keyed": FakeOpenAI()}
             providers = {}
             for name, fake in self.fakes.items():

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.accounts.projects import checked_name, create_project, get_project
+from app.db import rows
 from app.db.database import Database
 from app.db.listener import Bell
 from app.db.models import Key, Project
@@ -399,9 +400,8 @@ async def get(session: AsyncSession, key_id: str) -> Key:
 
 
 async def listed(connection: AsyncConnection, *, owner: str | None = None) -> list[Key]:
-    query = sa.select(*Key.__table__.columns).order_by(Key.id)
-    rows = await connection.execute(query if owner is None else query.where(Key.owner == owner))
-    return [Key(**row._mapping) for row in rows]
+    query = rows.select(Key).order_by(Key.id)
+    return await rows.all_of(Key, connection, query if owner is None else query.where(Key.owner == owner))
 
 
 async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> Key:

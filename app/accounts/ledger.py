@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.db import rows
 from app.db.models import Attempt, Key, LedgerEntry, Meter, Project, Video
 from app.telemetry import log
 from app.video import AttemptState, Billing, Entry, Settlement
@@ -112,7 +113,7 @@ async def close_leftover(session: AsyncSession, *, now: datetime) -> Attempt | N
 
 async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tuple[Attempt, Video] | None:
     """Lock an attempt that has ended, with its video."""
-    rows = await session.execute(
+    ended = await session.execute(
         sa.select(Attempt, Video)
         .join(Video, Video.id == Attempt.video_id)
         .where(Attempt.ended_at.is_not(None), *which)
@@ -120,7 +121,7 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    found = rows.first()
+    found = ended.first()
     return None if found is None else (found[0], found[1])
 
 
@@ -274,9 +275,9 @@ async def available(
     """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
     that key; None: no limit."""
     parameters = {"owners": list(owners), "key_id": key_id, "month": day_of(now).replace(day=1)}
-    rows = await connection.exec_driver_sql(_AVAILABLE, parameters)
+    found = await connection.exec_driver_sql(_AVAILABLE, parameters)
     nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(owners, (Billing.postpaid, None))
-    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in rows.mappings()}
+    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
 
 
 def _left(row: sa.RowMapping) -> int | None:
@@ -292,11 +293,11 @@ async def entries(
     connection: AsyncConnection, *, owner: str | None, video_id: str | None, after: str | None, limit: int
 ) -> list[LedgerEntry]:
     """Entries of the ledger, newest first."""
-    query = sa.select(*LedgerEntry.__table__.columns).order_by(LedgerEntry.id.desc()).limit(limit)
+    query = rows.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(limit)
     if owner is not None:
         query = query.where(LedgerEntry.owner == owner)
     if video_id is not None:
         query = query.where(LedgerEntry.video_id == video_id)
     if after is not None:
         query = query.where(LedgerEntry.id < after)
-    return [LedgerEntry(**row._mapping) for row in await connection.execute(query)]
+    return await rows.all_of(LedgerEntry, connection, query)

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.db import rows
 from app.db.models import Project
 from app.video import Billing
 
@@ -50,8 +51,7 @@ async def get_project(session: AsyncSession, project_id: str) -> Project:
 
 
 async def listed(connection: AsyncConnection) -> list[Project]:
-    rows = await connection.execute(sa.select(*Project.__table__.columns).order_by(Project.created_at, Project.id))
-    return [Project(**row._mapping) for row in rows]
+    return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
 
 
 async def ensure(session: AsyncSession, owners: Iterable[str], *, now: datetime) -> None:

@@ -12,8 +12,9 @@ from app.accounts import pricing as prices
 from app.accounts import projects
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.admin import repairs
-from app.admin.schemas import Day, Dollars, Given, listing, micros_or_refuse, no_store, plain, project_object
+from app.admin.schemas import Day, Dollars, Given, listing, micros_or_refuse, no_store, project_object
 from app.db.models import Attempt, Video
+from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
 from app.http.create import Gateway, GatewayDep
 
@@ -97,7 +98,7 @@ async def show_ledger(
         owner = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
         found = await usage.entries(connection, owner=owner, video_id=video, after=after, limit=limit + 1)
-    data = [plain(entry) for entry in found[:limit]]
+    data = [to_json(entry) for entry in found[:limit]]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return no_store({**listing(data), **ends, "has_more": len(found) > limit})
 

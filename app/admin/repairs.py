@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.accounts import ledger as usage
+from app.db import rows
 from app.db.models import Attempt, Video
 from app.http.create import Gateway
 from app.jobs import reconcile as recovery
@@ -26,19 +27,13 @@ MAX_LISTED = 1_000
 
 async def listed(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
     """All attempts that wait for a decision, or this one, with their videos; oldest first."""
-    table, videos = Attempt.__table__, Video.__table__
-    query = sa.select(table, videos).join_from(table, videos, Video.id == Attempt.video_id).where(*usage.UNKNOWN)
+    query = rows.select(Attempt).where(*usage.UNKNOWN).order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED)
     if attempt_id is not None:
         query = query.where(Attempt.id == attempt_id)
-    rows = (await connection.execute(query.order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED))).all()
-    split = len(table.columns)
-    return [
-        (
-            Attempt(**dict(zip(table.columns.keys(), row[:split], strict=True))),
-            Video(**dict(zip(videos.columns.keys(), row[split:], strict=True))),
-        )
-        for row in rows
-    ]
+    attempts = await rows.all_of(Attempt, connection, query)
+    wanted = rows.select(Video).where(Video.id.in_({attempt.video_id for attempt in attempts}))
+    videos = {video.id: video for video in await rows.all_of(Video, connection, wanted)}
+    return [(attempt, videos[attempt.video_id]) for attempt in attempts]
 
 
 async def find(gateway: Gateway, attempt_id: str, upstream_ref: str | None) -> None:
@@ -66,8 +61,7 @@ async def find(gateway: Gateway, attempt_id: str, upstream_ref: str | None) -> N
         other = await connection.scalar(sa.select(Attempt.video_id).where(*same).limit(1))
     if other is not None:
         raise errors.Conflict(f"the task {ref!r:.120} makes the video {other}; this attempt has another one")
-    attempt.upstream_ref = ref
-    claim = Claim(attempt, video, AttemptState.lost)
+    claim = Claim(rows.replace(attempt, upstream_ref=ref), video, AttemptState.lost)
     now = gateway.clock()
     try:
         task = await task_of(claim, provider, db=gateway.db, store=gateway.store, links=gateway.links, now=now)

@@ -20,10 +20,10 @@ from app.admin.schemas import (
     key_object,
     listing,
     no_store,
-    plain,
     project_object,
     project_objects,
 )
+from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
 from app.http.create import GatewayDep, gateway_of
 from app.http.openapi import BearerKey
@@ -207,14 +207,14 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     video = await videos.get(gateway.db, video_id, owner=None, deleted=True)
     async with gateway.db.reading() as connection:
         attempts = await videos.attempts_of(connection, video_id)
-    shown = [plain(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
+    shown = [to_json(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
     for attempt in shown:
         attempt["output"] = bared(attempt["output"])
     request = bared(video.request)
     if "webhook" in request:
         hook = video.request["webhook"]  # its path and query often hold a token
         request["webhook"] = {**hook, "url": webhooks.lane_of(hook["url"]), "secret": None}
-    return no_store({**plain(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
+    return no_store({**to_json(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
 
 
 routes.include_router(money.routes)

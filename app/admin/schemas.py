@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BeforeValidator
 from app import errors, net
 from app.accounts import ledger as usage
 from app.accounts import pricing as prices
-from app.db.models import Base, Key, Project
+from app.db.models import Key, Project
 from app.http.create import Gateway
 
 
@@ -61,13 +61,6 @@ def no_store(content: Any, *, status: int = 200) -> JSONResponse:
 
 def listing(data: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": list(data)}
-
-
-def plain(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A row as JSON, column by column."""
-    columns = [column.key for column in row.__table__.columns if column.key not in without]
-    values = {name: getattr(row, name) for name in columns}
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
 
 
 def bared(value: Any) -> Any:

@@ -27,7 +27,8 @@ from app.accounts import keys
 from app.cli import generate as client
 from app.cli import manage
 from app.cli.manage import complaints, console, load, prepared
-from app.db import database as db
+from app.db.database import running_database
+from app.db.migrate import upgrade_schema
 from app.http import health as ops
 from app.http.server import Protocol
 from app.media import bucket as buckets
@@ -122,7 +123,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
     providers.build(config)
     with asyncio.Runner() as runner:
         runner.run(buckets.try_out(config.storage_url))
-        database = db.url_of(config)
+        database = running_database(config)
         url = runner.run(database.__aenter__())
         try:
             runner.run(prepared(config, url))
@@ -282,8 +283,8 @@ def migrate() -> None:
     config = load()
 
     async def run() -> str | None:
-        async with db.url_of(config) as url:
-            return await db.migrate(url)
+        async with running_database(config) as url:
+            return await upgrade_schema(url)
 
     revision = asyncio.run(run())
     console.print(f"The database is now at {revision}." if revision else "The database is up to date already.")

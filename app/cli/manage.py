@@ -21,8 +21,8 @@ from app.accounts import keys, ledger, projects
 from app.accounts import pricing as prices
 from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
-from app.db import database as db
-from app.db.database import Database
+from app.db.database import Database, running_database
+from app.db.migrate import require_current_schema, upgrade_schema
 from app.db.models import Key, Project
 from app.settings import Settings
 from app.video import Billing
@@ -51,14 +51,14 @@ def load(**overrides: Any) -> Settings:
 
 async def prepared(config: Settings, url: str) -> None:
     """See to the schema: an embedded database is migrated, behind any other nothing is done."""
-    await (db.migrate(url) if config.database_url is None else db.require_current_schema(url))
+    await (upgrade_schema(url) if config.database_url is None else require_current_schema(url))
 
 
 def with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
     """Run something on the configured database, which is started when it is the embedded one."""
 
     async def running() -> T:
-        async with db.url_of(config) as url:
+        async with running_database(config) as url:
             await prepared(config, url)
             database = Database(url, pool_size=1, prepare=config.database_prepare)
             try:

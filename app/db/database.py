@@ -4,32 +4,26 @@ Never: queries. They live with the noun they serve.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from app.db import embedded
-from app.db.embedded import Embedded
 from app.settings import ConfigurationError, Settings
+from app.telemetry import log
 
-MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
 CONNECT_TIMEOUT_S = 5
+PERSIST_GAP_S = 0.5
 
-
-class SchemaBehind(ConfigurationError):
-    """The database is not at the version this release needs."""
+T = TypeVar("T")
 
 
 class Database:
@@ -60,7 +54,7 @@ class Database:
         )
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._bare: AsyncConnectionPool[psycopg.AsyncConnection[dict[str, Any]]] = AsyncConnectionPool(
-            libpq(url),
+            libpq_conninfo(url),
             kwargs={**arguments, "autocommit": True, "row_factory": dict_row},
             min_size=0,
             max_size=pool_size,
@@ -88,6 +82,22 @@ class Database:
         async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    async def persist(self, write: Callable[[AsyncSession], Awaitable[T]], *, patience_s: float) -> T:
+        """Run `write` in one transaction, again and again while the database is unavailable, for `patience_s` seconds.
+
+        For the answer of a call that cannot be made again. Raises what `write` raises.
+        """
+        for waits in count():
+            try:
+                async with self.transaction() as session:
+                    return await write(session)
+            except Exception as error:
+                if not is_unavailable(error) or waits * PERSIST_GAP_S >= patience_s:
+                    raise
+                log.warning("database unavailable, result kept", error=type(error).__name__)
+                await asyncio.sleep(PERSIST_GAP_S)
+        raise AssertionError("unreachable")
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """For one statement that needs no BEGIN and COMMIT around it."""
@@ -99,7 +109,7 @@ class Database:
         await self.engine.dispose()
 
 
-def libpq(url: str) -> str:
+def libpq_conninfo(url: str) -> str:
     """The same address for PostgreSQL's own library, which is stricter about what a password is written like, and
     repeats what it cannot read in its errors."""
     parsed = sa.make_url(url)
@@ -107,7 +117,7 @@ def libpq(url: str) -> str:
     return make_conninfo(**options)
 
 
-def unavailable(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Say whether `error` means that the database cannot be reached now, rather than that a statement is wrong."""
     if isinstance(error, sa.exc.TimeoutError | psycopg.OperationalError):
         return True
@@ -119,12 +129,12 @@ def unavailable(error: BaseException) -> bool:
 
 
 @asynccontextmanager
-async def url_of(settings: Settings) -> AsyncIterator[str]:
+async def running_database(settings: Settings) -> AsyncIterator[str]:
     """Yield the database's address, with the embedded PostgreSQL running while the block lasts."""
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    starting = asyncio.create_task(asyncio.to_thread(start_embedded, settings.data_dir))
+    starting = asyncio.create_task(asyncio.to_thread(embedded.start, settings.data_dir))
     try:
         server = await asyncio.shield(starting)
     except asyncio.CancelledError:  # Ctrl-C while it starts: it must not stay behind
@@ -135,82 +145,3 @@ async def url_of(settings: Settings) -> AsyncIterator[str]:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     finally:
         await asyncio.to_thread(server.cleanup)
-
-
-def start_embedded(data_dir: Path) -> Embedded:
-    """Start or join the PostgreSQL under `data_dir`. Raises `ConfigurationError` with the next step."""
-    return embedded.start(data_dir)
-
-
-def alembic_config(url: str) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["url"] = url
-    return config
-
-
-async def migrate(url: str) -> str | None:
-    """Bring the schema to this release; any number of processes may try at once. Returns the revision, None if there
-    was nothing to do. Raises `ConfigurationError`."""
-    current, head = await schema_revision(url), _head()
-    if current == head:
-        return None
-    _refuse_newer(current)
-    try:
-        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
-    except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_shown(url)} cannot be migrated: {_reason(error)}") from error
-    return head
-
-
-async def require_current_schema(url: str) -> None:
-    """Raise `SchemaBehind`, with the command to run, unless the schema is the one this release needs."""
-    current, head = await schema_revision(url), _head()
-    if current == head:
-        return
-    _refuse_newer(current)
-    found = "is empty" if current is None else f"has the schema {current}"
-    raise SchemaBehind(f"the database {_shown(url)} {found}, this release needs {head}. Run\n  video-gateway migrate")
-
-
-def _head() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
-
-
-def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise SchemaBehind(
-            f"the database has the schema {revision}, which is newer than this release; update video-gateway"
-        )
-
-
-async def schema_revision(url: str) -> str | None:
-    """The schema's version, None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
-    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
-    try:
-        engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=arguments)
-    except (sa.exc.ArgumentError, ValueError):
-        raise ConfigurationError(
-            "GATEWAY_DATABASE_URL cannot be read; expected postgresql://user:password@host:5432/database, with "
-            "characters such as / @ : # in the password percent-encoded"
-        ) from None
-    try:
-        async with engine.connect() as connection:
-            return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
-    except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_shown(url)} cannot be reached: {_reason(error)}") from None
-    finally:
-        with suppress(Exception):
-            await engine.dispose()
-
-
-def _shown(url: str) -> str:
-    """The address without anything that may be secret."""
-    shown = sa.make_url(url).set(drivername="postgresql", password=None, query={})
-    return shown.render_as_string()
-
-
-def _reason(error: sa.exc.DBAPIError) -> str:
-    lines = str(error.orig).strip().splitlines() if error.orig else []
-    return lines[0].strip() if lines else "no reason given"

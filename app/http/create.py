@@ -20,7 +20,7 @@ from app import errors, ids
 from app.accounts import keys
 from app.accounts import pricing as prices
 from app.accounts.keys import Authenticator, Caller
-from app.db.database import Database, unavailable
+from app.db.database import Database, is_unavailable
 from app.db.listener import Bell
 from app.db.models import Video
 from app.http.body import Body, fingerprint
@@ -216,7 +216,7 @@ async def create(
             now=gateway.clock(),
         )
     except BaseException as error:
-        if not unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
+        if not is_unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
             await uploads.discard(gateway)
         raise
     if created.replayed:

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from app import errors
 from app.accounts import keys
-from app.db.database import unavailable
+from app.db.database import is_unavailable
 from app.http.create import Gateway, GatewayDep
 from app.jobs import videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
@@ -57,7 +57,7 @@ async def readyz(gateway: GatewayDep) -> Response:
         async with gateway.db.reading() as connection:
             await connection.execute(sa.text("select 1 from videos limit 1"))
     except Exception as error:
-        if not unavailable(error):
+        if not is_unavailable(error):
             raise
         return JSONResponse({"status": "database unavailable"}, status_code=503, headers={"retry-after": "2"})
     return JSONResponse({"status": "ready"})
@@ -132,7 +132,7 @@ async def _read_queue(gateway: Gateway) -> None:
             QUEUE.labels(provider, state).set(count)
         QUEUE_AGE.set(age_s)
     except Exception as error:
-        if not unavailable(error):
+        if not is_unavailable(error):
             raise
         QUEUE.clear()
         QUEUE_AGE.set(math.nan)

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
-from app.db.database import unavailable
+from app.db.database import is_unavailable
 from app.media import store as media
 from app.telemetry import HTTP_SECONDS, log
 
@@ -245,7 +245,7 @@ def to_gateway_error(error: Exception) -> errors.GatewayError:
         problem = error.errors()[0]
         param = str(problem["loc"][-1])
         return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
-    if unavailable(error):
+    if is_unavailable(error):
         log.warning("the database is away", error=type(error).__name__)
         return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
     log.error("an unexpected error", exc_info=error)

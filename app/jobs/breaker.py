@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from app.db import rows
 from app.db.database import Database
 from app.db.models import ProviderHealth
 from app.telemetry import log
@@ -90,8 +91,8 @@ class Breaker:
         now = time.monotonic()
         if now >= self._read_at + CACHE_S:
             async with self._db.reading() as connection:
-                rows = await connection.execute(sa.select(*ProviderHealth.__table__.columns))
-            self._known = {row.name: ProviderHealth(**row._mapping) for row in rows}
+                known = await rows.all_of(ProviderHealth, connection, rows.select(ProviderHealth))
+            self._known = {health.name: health for health in known}
             self._read_at = now
 
     def _forget(self) -> None:

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import ids
+from app.db import rows
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.video import AttemptState as S
@@ -115,7 +116,7 @@ _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
 
 async def claim(
-    connection: AsyncConnection | AsyncSession,
+    connection: rows.Connection,
     slots: Slots,
     *,
     pins: dict[str, dict[str, str]],
@@ -143,18 +144,13 @@ async def claim(
         "limits": limits,
         "rooms": rooms,
     }
-    rows = (await connection.execute(_CLAIM, parameters)).mappings().all()
-    if not rows:
+    claimed = (await connection.execute(_CLAIM, parameters)).mappings().all()
+    if not claimed:
         return []
-    wanted = {row["video_id"] for row in rows}
-    found = await connection.execute(sa.select(*Video.__table__.columns).where(Video.id.in_(wanted)))
-    videos = {row.id: Video(**row._mapping) for row in found}
-    claims = []
-    for row in rows:
-        values = dict(row)
-        was = S(values.pop("was"))
-        claims.append(Claim(Attempt(**{**values, "state": S(values["state"])}), videos[row["video_id"]], was))
-    return claims
+    wanted = {row["video_id"] for row in claimed}
+    found = await rows.all_of(Video, connection, rows.select(Video).where(Video.id.in_(wanted)))
+    videos = {video.id: video for video in found}
+    return [Claim(rows.from_values(Attempt, row), videos[row["video_id"]], S(row["was"])) for row in claimed]
 
 
 _RENEW = b"""

@@ -5,7 +5,7 @@ import time
 
 import sqlalchemy as sa
 
-from app.db.database import Database, unavailable
+from app.db.database import Database, is_unavailable
 from app.db.models import Video
 from app.video import Status
 
@@ -56,7 +56,7 @@ class Typical:
                 rows = await connection.execute(query)
             self._medians = {(row[0], row[1]): float(row[2]) for row in rows}
         except Exception as error:
-            if not unavailable(error):
+            if not is_unavailable(error):
                 raise
 
     async def close(self) -> None:

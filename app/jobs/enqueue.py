@@ -17,8 +17,9 @@ from app.accounts import ledger as usage
 from app.accounts import pricing as prices
 from app.accounts.keys import Caller
 from app.accounts.pricing import Quote
+from app.db import rows
 from app.db.database import Database
-from app.db.models import Video, read_only
+from app.db.models import Video
 from app.video import Settlement, Status, VideoRequest
 
 NOT_COVERED, TOO_MANY_JOBS = "VG402", "VG429"
@@ -135,7 +136,7 @@ async def create(
         "created_at": now,
         "updated_at": now,
     }
-    return Created(read_only(EMPTY | values | fresh), replayed=False)
+    return Created(rows.read_only(Video, EMPTY | values | fresh), replayed=False)
 
 
 async def _replay(db: Database, owner: str, key: str, hashed: str | None) -> Created:

@@ -4,7 +4,6 @@ A step is: call the upstream (outside any transaction), record what it said (one
 in `jobs.py`; what was claimed and when is `worker.py`'s business.
 """
 
-import asyncio
 import json
 import random
 from collections import defaultdict
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from app import errors
-from app.db.database import Database, unavailable
+from app.db.database import Database
 from app.db.models import Video
 from app.jobs import download as films
 from app.jobs import lifecycle as jobs
@@ -440,17 +439,7 @@ class Steps:
 
     async def _record(self, write: Callable[..., Awaitable[T]]) -> T:
         """One transaction, offered again while the database is away: what an upstream said must not be forgotten."""
-        waited = 0.0
-        while True:
-            try:
-                async with self._db.transaction() as session:
-                    return await write(session)
-            except Exception as error:
-                if not unavailable(error) or waited >= RECORD_PATIENCE_S:
-                    raise
-                log.warning("the database is away; the result is kept", error=type(error).__name__)
-                await asyncio.sleep(0.5)
-                waited += 0.5
+        return await self._db.persist(write, patience_s=RECORD_PATIENCE_S)
 
     async def _end(self, write: Callable[..., Awaitable[Video | None]]) -> Video | None:
         """Record something that may end the video; count it when it did."""

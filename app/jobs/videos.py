@@ -7,12 +7,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.db import rows
 from app.db.database import Database
-from app.db.models import LIVE, Attempt, Character, Video, read_only
-from app.video import AttemptState, Settlement, Status
+from app.db.models import LIVE, Attempt, Character, Video
+from app.video import AttemptState, Settlement
 
-_VIDEO_COLUMNS = tuple(Video.__table__.columns)
-_NAMES = ", ".join(column.name for column in _VIDEO_COLUMNS)
+_NAMES = ", ".join(column.name for column in Video.__table__.columns)
 _GET_ANY = f"select {_NAMES} from videos where id = %(id)s".encode()  # noqa: S608  # our own names
 _GET = _GET_ANY + b" and deleted_at is null"
 
@@ -26,14 +26,14 @@ async def get(db: Database, video_id: str, *, owner: str | None, deleted: bool =
     row = await db.one(_GET_ANY if deleted else _GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
     if row is None or owner not in (None, row["owner"]):
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
-    return read_only({**row, "status": Status(row["status"])})
+    return rows.from_values(Video, row)
 
 
 async def get_several(connection: AsyncConnection, video_ids: Sequence[str], *, owner: str) -> list[Video]:
     """Read those of these videos that are the owner's, in the order asked for."""
     possible = [video_id for video_id in dict.fromkeys(video_ids) if ids.is_id(video_id, "video")]
-    query = sa.select(*_VIDEO_COLUMNS).where(Video.id.in_(possible), Video.owner == owner, Video.deleted_at.is_(None))
-    found = {row.id: Video(**row._mapping) for row in await connection.execute(query)}
+    query = rows.select(Video).where(Video.id.in_(possible), Video.owner == owner, Video.deleted_at.is_(None))
+    found = {video.id: video for video in await rows.all_of(Video, connection, query)}
     return [found[video_id] for video_id in possible if video_id in found]
 
 
@@ -41,31 +41,26 @@ async def list_page(
     connection: AsyncConnection, *, owner: str, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[Video], bool]:
     """Read a page in order of creation, and whether there are more. A cursor nobody knows is simply a place."""
-    query = sa.select(*_VIDEO_COLUMNS).where(Video.owner == owner, Video.deleted_at.is_(None))
+    query = rows.select(Video).where(Video.owner == owner, Video.deleted_at.is_(None))
     if after is not None and ids.is_id(after, "video"):
         query = query.where(Video.id > after if ascending else Video.id < after)
     query = query.order_by(Video.id.asc() if ascending else Video.id.desc()).limit(limit + 1)
-    rows = (await connection.execute(query)).all()
-    return [Video(**row._mapping) for row in rows[:limit]], len(rows) > limit
+    found = await rows.all_of(Video, connection, query)
+    return found[:limit], len(found) > limit
 
 
 async def source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
     """The attempt that made the first output of a video: the task that a remix or an extension starts from."""
-    row = (
-        await connection.execute(
-            sa.select(*Attempt.__table__.columns)
-            .where(Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)
-            .order_by(Attempt.output_index)
-            .limit(1)
-        )
-    ).first()
-    return Attempt(**row._mapping) if row else None
+    made = (Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)
+    return await rows.one_of(
+        Attempt, connection, rows.select(Attempt).where(*made).order_by(Attempt.output_index).limit(1)
+    )
 
 
 async def attempts_of(connection: AsyncConnection, video_id: str) -> list[Attempt]:
     """All attempts of a video, oldest first."""
-    query = sa.select(*Attempt.__table__.columns).where(Attempt.video_id == video_id).order_by(Attempt.id)
-    return [Attempt(**row._mapping) for row in await connection.execute(query)]
+    query = rows.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
+    return await rows.all_of(Attempt, connection, query)
 
 
 async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> list[tuple[str, list[str]]]:
@@ -73,7 +68,7 @@ async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> 
 
     The caller deletes the files inside this transaction's block, so that a crash leaves the row as it was.
     """
-    rows = await session.scalars(
+    expired = await session.scalars(
         sa.select(Video)
         .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
         .order_by(Video.expires_at)
@@ -81,7 +76,7 @@ async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> 
         .with_for_update(skip_locked=True)
     )
     purged = []
-    for video in rows:
+    for video in expired:
         purged.append((video.id, [output["key"] for output in video.outputs]))
         video.outputs, video.updated_at = [], now
     return purged
@@ -91,13 +86,13 @@ async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
     """Remove up to `limit` deleted videos that no upstream task nor money holds on to; returns their ids, whose files
     must go."""
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
-    rows = await session.scalars(
+    found = await session.scalars(
         sa.select(Video.id)
         .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    gone = list(rows)
+    gone = list(found)
     if gone:
         await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
     return gone
@@ -124,23 +119,23 @@ async def files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool, 
 
 async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
     """Unfinished attempts by (provider, state), and how long the oldest due one has been waiting, in seconds."""
-    rows = await connection.execute(
+    counted = await connection.execute(
         sa.select(Attempt.provider, Attempt.state, sa.func.count(), sa.func.min(Attempt.due_at))
         .where(Attempt.state.in_(LIVE))
         .group_by(Attempt.provider, Attempt.state)
     )
-    found = list(rows)
+    found = list(counted)
     oldest = min((row[3] for row in found), default=now)
     return {(row[0], row[1]): row[2] for row in found}, max(0.0, (now - oldest).total_seconds())
 
 
 async def get_character(connection: AsyncConnection, character_id: str, *, owner: str) -> Character:
     """Read one character. Raises `NotFound` for an id that is not the owner's."""
-    query = sa.select(*Character.__table__.columns).where(Character.id == character_id, Character.owner == owner)
-    row = (await connection.execute(query)).first() if ids.is_id(character_id, "char") else None
-    if row is None:
+    query = rows.select(Character).where(Character.id == character_id, Character.owner == owner)
+    found = await rows.one_of(Character, connection, query) if ids.is_id(character_id, "char") else None
+    if found is None:
         raise errors.NotFound(f"no character has the id {character_id!r:.80}", param="character_id")
-    return Character(**row._mapping)
+    return found
 
 
 async def add_character(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from app.accounts import ledger as usage
-from app.db.database import Database, unavailable
+from app.db.database import Database, is_unavailable
 from app.jobs import claim as claims
 from app.jobs import lifecycle as jobs
 from app.jobs import reconcile as recovery
@@ -95,7 +95,7 @@ class Worker:
                 try:
                     busy = await self._work_on_what_is_due()
                 except Exception as error:
-                    self._away = unavailable(error)
+                    self._away = is_unavailable(error)
                     if not self._away:
                         log.exception("the worker failed; it goes on")
                     else:
@@ -226,7 +226,7 @@ class Worker:
         try:
             await self.purge()
         except Exception as error:
-            if not unavailable(error):
+            if not is_unavailable(error):
                 log.exception("the purge failed; it is tried again")
 
     async def purge(self) -> None:

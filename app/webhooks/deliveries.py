@@ -24,11 +24,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids, net
-from app.db.database import Database, unavailable
+from app.db import rows
+from app.db.database import Database
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.settings import Settings
 from app.telemetry import WEBHOOKS, log
-from app.video import DeliveryState, Status, WebhookStyle
+from app.video import DeliveryState, WebhookStyle
 from app.webhooks import endpoints as webhooks
 
 GAPS_S = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800)
@@ -97,7 +98,7 @@ class Sender:
     def _document(self, delivery: Delivery) -> dict[str, Any]:
         data = delivery.data
         if data is None:
-            data = self._renderers.get(delivery.style, _minimal)(_thawed(delivery.video or {}))
+            data = self._renderers.get(delivery.style, _minimal)(rows.from_values(Video, delivery.video or {}))
         if delivery.style is not WebhookStyle.standard:
             return data
         return webhooks.event(delivery.event_id, delivery.event_type, delivery.created_at, data)
@@ -149,16 +150,6 @@ def _minimal(video: Video) -> dict[str, Any]:
     return {"id": video.id, "status": str(video.status), **failure}
 
 
-def _thawed(values: dict[str, Any]) -> Video:
-    known: dict[str, Any] = {}
-    for column in Video.__table__.columns:
-        value = values.get(column.key)
-        if isinstance(column.type, sa.DateTime) and isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        known[column.key] = value
-    return Video(**{**known, "status": Status(known["status"])})
-
-
 # Taking what is due
 
 _CLAIM = sa.text("""
@@ -201,7 +192,7 @@ returning deliveries.*
 
 
 async def claim(
-    connection: AsyncConnection | AsyncSession, slots: int, *, share: int, lease_s: float, now: datetime
+    connection: rows.Connection, slots: int, *, share: int, lease_s: float, now: datetime
 ) -> list[Delivery]:
     """Take up to `slots` of what is due, owners in turns, within an owner addresses in turns, and of one address no
     more than `share` at a time: one statement however many rows, and however many of them go nowhere."""
@@ -212,11 +203,7 @@ async def claim(
         "lease": ids.new("lease"),
         "lease_until": now + timedelta(seconds=lease_s),
     }
-    return [_delivery(row) for row in (await connection.execute(_CLAIM, parameters)).mappings()]
-
-
-def _delivery(row: Mapping[Any, Any]) -> Delivery:
-    return Delivery(**{**row, "state": DeliveryState(row["state"]), "style": WebhookStyle(row["style"])})
+    return [rows.from_values(Delivery, row) for row in (await connection.execute(_CLAIM, parameters)).mappings()]
 
 
 # What came of it
@@ -325,20 +312,19 @@ async def page(
     limit: int,
 ) -> tuple[list[tuple[Delivery, list[DeliveryTry]]], bool]:
     """Deliveries to an endpoint or about a video, newest first, with all their tries, oldest first."""
-    query = sa.select(*Delivery.__table__.columns).where(Delivery.owner == owner)
+    query = rows.select(Delivery).where(Delivery.owner == owner)
     if endpoint_id is not None:
         query = query.where(Delivery.endpoint_id == endpoint_id)
     if video_id is not None:
         query = query.where(Delivery.video_id == video_id)
     if after is not None and ids.is_id(after, "wh"):
         query = query.where(Delivery.id < after)
-    rows = (await connection.execute(query.order_by(Delivery.id.desc()).limit(limit + 1))).mappings().all()
-    found = [_delivery(row) for row in rows[:limit]]
-    tries: dict[str, list[DeliveryTry]] = {delivery.id: [] for delivery in found}
-    wanted = sa.select(*DeliveryTry.__table__.columns).where(DeliveryTry.delivery_id.in_(list(tries)))
-    for row in await connection.execute(wanted.order_by(DeliveryTry.id)):
-        tries[row.delivery_id].append(DeliveryTry(**row._mapping))
-    return [(delivery, tries[delivery.id]) for delivery in found], len(rows) > limit
+    found = await rows.all_of(Delivery, connection, query.order_by(Delivery.id.desc()).limit(limit + 1))
+    tries: dict[str, list[DeliveryTry]] = {delivery.id: [] for delivery in found[:limit]}
+    made = rows.select(DeliveryTry).where(DeliveryTry.delivery_id.in_(list(tries))).order_by(DeliveryTry.id)
+    for entry in await rows.all_of(DeliveryTry, connection, made):
+        tries[entry.delivery_id].append(entry)
+    return [(delivery, tries[delivery.id]) for delivery in found[:limit]], len(found) > limit
 
 
 async def redeliver(
@@ -361,7 +347,7 @@ async def redeliver(
     if delivery is None:
         raise errors.NotFound(f"no delivery has the id {delivery_id!r:.80}", param="delivery_id")
     if delivery.endpoint_id is not None:
-        endpoint = await webhooks.get_endpoint(session, delivery.endpoint_id, owner=owner, lock=True)
+        endpoint = await webhooks.lock_endpoint(session, delivery.endpoint_id, owner=owner)
         if endpoint.disabled_at is not None:
             raise errors.Conflict(
                 'the endpoint is disabled; enable it with {"enabled": true} first', code="webhook_endpoint_disabled"
@@ -458,17 +444,9 @@ class Courier:
                 log.warning("webhook not delivered", outcome=outcome, error=answer.error, **said)
 
     async def _record(self, delivery: Delivery, answer: Answer) -> str | None:
-        """One transaction, offered again while the database is away."""
-        waited = 0.0
-        while True:
-            try:
-                async with self._db.transaction() as session:
-                    return await record(session, delivery, answer, now=self._clock())
-            except Exception as error:
-                if not unavailable(error) or waited >= RECORD_PATIENCE_S:
-                    raise
-                await asyncio.sleep(0.5)
-                waited += 0.5
+        return await self._db.persist(
+            lambda session: record(session, delivery, answer, now=self._clock()), patience_s=RECORD_PATIENCE_S
+        )
 
 
 async def _address(connection: AsyncConnection, delivery: Delivery, now: datetime) -> tuple[str | None, list[str]]:

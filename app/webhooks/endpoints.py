@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.db import rows
 from app.db.models import Delivery, Video, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Status, Webhook, WebhookStyle
 
@@ -164,7 +165,7 @@ def lane_of(url: str) -> str:
     return f"{parsed.scheme}://{host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
 
 
-async def owner_secret(session: AsyncSession | AsyncConnection, owner: str) -> str:
+async def owner_secret(session: rows.Connection, owner: str) -> str:
     """The secret behind addresses given with a request; made on first use."""
     query = sa.select(WebhookSecret.secret).where(WebhookSecret.owner == owner)
     found = (await session.execute(query)).scalar_one_or_none()
@@ -218,32 +219,39 @@ async def create_endpoint(
     return endpoint
 
 
-async def get_endpoint(
-    session: AsyncConnection | AsyncSession, endpoint_id: str, *, owner: str, lock: bool = False
-) -> WebhookEndpoint:
-    """Read one; with `lock` to be changed in this session. Raises `NotFound` for an id that is not the owner's."""
-    row: Any = None
-    if ids.is_id(endpoint_id, "whe"):
-        query = sa.select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.owner == owner)
-        if isinstance(session, AsyncSession):
-            row = await session.scalar(query.with_for_update(key_share=True) if lock else query)
-        else:
-            found = (await session.execute(query)).first()
-            row = WebhookEndpoint(**found._mapping) if found else None
-    if row is None:
-        raise errors.NotFound(f"no webhook endpoint has the id {endpoint_id!r:.80}", param="webhook_endpoint_id")
-    return row  # type: ignore[no-any-return]  # SQLAlchemy's row
+async def get_endpoint(connection: rows.Connection, endpoint_id: str, *, owner: str) -> WebhookEndpoint:
+    """Read one. Raises `NotFound` for an id that is not the owner's."""
+    query = rows.select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.owner == owner)
+    found = await rows.one_of(WebhookEndpoint, connection, query) if ids.is_id(endpoint_id, "whe") else None
+    if found is None:
+        raise _no_such_endpoint(endpoint_id)
+    return found
+
+
+async def lock_endpoint(session: AsyncSession, endpoint_id: str, *, owner: str) -> WebhookEndpoint:
+    """Read one to be changed in this transaction. Raises `NotFound` for an id that is not the owner's."""
+    query = sa.select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.owner == owner)
+    query = query.with_for_update(key_share=True)
+    found = await session.scalar(query) if ids.is_id(endpoint_id, "whe") else None
+    if found is None:
+        raise _no_such_endpoint(endpoint_id)
+    return found
+
+
+def _no_such_endpoint(endpoint_id: str) -> errors.NotFound:
+    return errors.NotFound(f"no webhook endpoint has the id {endpoint_id!r:.80}", param="webhook_endpoint_id")
 
 
 async def list_endpoints(
     connection: AsyncConnection, *, owner: str, after: str | None, limit: int
 ) -> tuple[list[WebhookEndpoint], bool]:
     """A page, newest first, and whether there are more."""
-    query = sa.select(*WebhookEndpoint.__table__.columns).where(WebhookEndpoint.owner == owner)
+    query = rows.select(WebhookEndpoint).where(WebhookEndpoint.owner == owner)
     if after is not None and ids.is_id(after, "whe"):
         query = query.where(WebhookEndpoint.id < after)
-    rows = (await connection.execute(query.order_by(WebhookEndpoint.id.desc()).limit(limit + 1))).all()
-    return [WebhookEndpoint(**row._mapping) for row in rows[:limit]], len(rows) > limit
+    query = query.order_by(WebhookEndpoint.id.desc()).limit(limit + 1)
+    found = await rows.all_of(WebhookEndpoint, connection, query)
+    return found[:limit], len(found) > limit
 
 
 async def update_endpoint(
@@ -261,7 +269,7 @@ async def update_endpoint(
 
     Raises `NotFound`, `InvalidRequest`.
     """
-    endpoint = await get_endpoint(session, endpoint_id, owner=owner, lock=True)
+    endpoint = await lock_endpoint(session, endpoint_id, owner=owner)
     before = (endpoint.name, endpoint.url, endpoint.event_types, endpoint.disabled_at)
     endpoint.name = endpoint.name if name is None else _checked_name(name)
     endpoint.event_types = endpoint.event_types if types is None else event_types(types)
@@ -291,14 +299,14 @@ async def disable(session: AsyncSession, endpoint: WebhookEndpoint, reason: str,
 
 async def delete_endpoint(session: AsyncSession, endpoint_id: str, *, owner: str) -> None:
     """Forget it, with everything that was or is to be sent to it. Raises `NotFound`."""
-    await session.delete(await get_endpoint(session, endpoint_id, owner=owner, lock=True))
+    await session.delete(await lock_endpoint(session, endpoint_id, owner=owner))
 
 
 async def rotate_secret(
     session: AsyncSession, endpoint_id: str, *, owner: str, keep_old: bool, now: datetime
 ) -> WebhookEndpoint:
     """Give it a new secret; with `keep_old` both sign for a day. Raises `NotFound`."""
-    endpoint = await get_endpoint(session, endpoint_id, owner=owner, lock=True)
+    endpoint = await lock_endpoint(session, endpoint_id, owner=owner)
     endpoint.old_secret = endpoint.secret if keep_old else None
     endpoint.old_secret_until = now + timedelta(seconds=OLD_SECRET_S) if keep_old else None
     endpoint.secret, endpoint.updated_at = mint(), now
@@ -355,20 +363,20 @@ async def record(session: AsyncSession, video: Video, *, now: datetime) -> None:
         "created_at": now,
     }
     empty: dict[str, Any] = dict.fromkeys(("endpoint_id", "url", "secret", "data", "video"))
-    rows = []
+    deliveries = []
     for endpoint_id, wanted in endpoints:
         told = next((kind for kind in _AS.get(event_type, (event_type,)) if kind in wanted), None)
         if told is not None:
             thin = {"event_type": str(told), "data": {"id": video.id}}
             own: dict[str, Any] = {"endpoint_id": endpoint_id, "lane": endpoint_id, "style": WebhookStyle.standard}
-            rows.append({**common, **empty, **own, **thin, "id": ids.new("wh")})
+            deliveries.append({**common, **empty, **own, **thin, "id": ids.new("wh")})
     given = video.request.get("webhook")
     if given is not None:
         hook = Webhook.model_validate(given)
         own = {"lane": lane_of(hook.url), "url": hook.url, "secret": hook.secret, "style": hook.style}
-        rows.append({**common, **empty, **own, "id": ids.new("wh"), "video": _frozen(video)})
-    if rows:  # a video ends once; should it ever end twice, that must not undo its end
-        await session.execute(insert(Delivery).values(rows).on_conflict_do_nothing())
+        deliveries.append({**common, **empty, **own, "id": ids.new("wh"), "video": _frozen(video)})
+    if deliveries:  # a video ends once; should it ever end twice, that must not undo its end
+        await session.execute(insert(Delivery).values(deliveries).on_conflict_do_nothing())
 
 
 async def forget(session: AsyncSession, video_id: str) -> None:
@@ -387,7 +395,5 @@ async def forget(session: AsyncSession, video_id: str) -> None:
 
 def _frozen(video: Video) -> dict[str, Any]:
     """The row as plain JSON, without secrets; `deliveries.py` thaws it."""
-    columns = [column.key for column in Video.__table__.columns if column.key not in _NOT_STORED]
-    values = {name: getattr(video, name) for name in columns}
-    values["request"] = {**video.request, "webhook": {**video.request["webhook"], "secret": None}}
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+    hook = {**video.request["webhook"], "secret": None}
+    return {**rows.to_json(video, without=_NOT_STORED), "request": {**video.request, "webhook": hook}}

@@ -10,7 +10,7 @@ from sqlalchemy.orm import configure_mappers
 
 from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
 from app.db.models.base import Base
-from app.db.models.jobs import LIVE, Attempt, Character, ProviderHealth, Video, read_only
+from app.db.models.jobs import LIVE, Attempt, Character, ProviderHealth, Video
 from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Video",
     "WebhookEndpoint",
     "WebhookSecret",
-    "read_only",
 ]
 
-configure_mappers()  # at import: `read_only` builds rows without the ORM, which needs configured attributes
+configure_mappers()  # at import: `rows.read_only` goes round the constructor that would do it

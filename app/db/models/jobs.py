@@ -1,6 +1,5 @@
 """Videos, their attempts, characters, and the state of each provider's circuit breaker."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -90,13 +89,6 @@ class Video(Base):
         Index("ix_videos_expires_at", "expires_at", postgresql_where=text("outputs <> '[]'")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
     )
-
-
-def read_only(values: Mapping[str, Any]) -> Video:
-    """A video to be read and never written: without the bookkeeping of a session, which takes as long as the query."""
-    video = Video.__new__(Video)
-    video.__dict__.update(values)
-    return video
 
 
 LIVE = (AttemptState.pending, AttemptState.submitting, AttemptState.running, AttemptState.storing)

@@ -1,0 +1,95 @@
+"""Migrations with Alembic, and the check of the schema version at start."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db.database import CONNECT_TIMEOUT_S
+from app.settings import ConfigurationError
+
+MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
+
+
+class SchemaBehind(ConfigurationError):
+    """The database is not at the version this release needs."""
+
+
+def alembic_config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = url
+    return config
+
+
+async def upgrade_schema(url: str) -> str | None:
+    """Bring the schema to this release; any number of processes may try at once. Returns the revision, None if there
+    was nothing to do. Raises `ConfigurationError`."""
+    current, head = await schema_revision(url), _head()
+    if current == head:
+        return None
+    _refuse_newer(current)
+    try:
+        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+    except sa.exc.DBAPIError as error:
+        raise ConfigurationError(f"the database {_shown(url)} cannot be migrated: {_reason(error)}") from error
+    return head
+
+
+async def require_current_schema(url: str) -> None:
+    """Raise `SchemaBehind`, with the command to run, unless the schema is the one this release needs."""
+    current, head = await schema_revision(url), _head()
+    if current == head:
+        return
+    _refuse_newer(current)
+    found = "is empty" if current is None else f"has the schema {current}"
+    raise SchemaBehind(f"the database {_shown(url)} {found}, this release needs {head}. Run\n  video-gateway migrate")
+
+
+def _head() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def _refuse_newer(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaBehind(
+            f"the database has the schema {revision}, which is newer than this release; update video-gateway"
+        )
+
+
+async def schema_revision(url: str) -> str | None:
+    """The schema's version, None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
+    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
+    try:
+        engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=arguments)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            "GATEWAY_DATABASE_URL cannot be read; expected postgresql://user:password@host:5432/database, with "
+            "characters such as / @ : # in the password percent-encoded"
+        ) from None
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+    except sa.exc.DBAPIError as error:
+        raise ConfigurationError(f"the database {_shown(url)} cannot be reached: {_reason(error)}") from None
+    finally:
+        with suppress(Exception):
+            await engine.dispose()
+
+
+def _shown(url: str) -> str:
+    """The address without anything that may be secret."""
+    shown = sa.make_url(url).set(drivername="postgresql", password=None, query={})
+    return shown.render_as_string()
+
+
+def _reason(error: sa.exc.DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines() if error.orig else []
+    return lines[0].strip() if lines else "no reason given"
