@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request
@@ -18,9 +18,6 @@ from app.admin import routes as admin
 from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Bell
 from app.db.migrate import require_current_schema, upgrade_schema
-from app.dialects import apilaplas, luma, lumen
-from app.dialects import shared as vendors
-from app.dialects.openai import webhooks as openai_webhooks
 from app.http import health as ops
 from app.http import media as links
 from app.http import middleware as edge
@@ -30,14 +27,10 @@ from app.jobs.durations import Typical
 from app.jobs.worker import Worker
 from app.media import bucket as buckets
 from app.media import store as media
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.providers.routing import Router
 from app.settings import Settings
-from app.video import WebhookStyle
-from app.webhooks.deliveries import Renderer, Sender
-
-VENDOR_STYLES = {WebhookStyle.lumen: lumen, WebhookStyle.luma: luma, WebhookStyle.apilaplas: apilaplas}
-"""The vendors' ways of telling about a video, which is their answer to a GET."""
+from app.webhooks.sender import Sender
 
 Clock = Callable[[], datetime]
 
@@ -72,7 +65,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
-        signed = Links(keys.own_secret(config, "links"), config, clock)
+        signed = SignedLinks(keys.own_secret(config, "links"), config, clock)
         listening = config.database_listen_url
         bell = Bell(libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify)
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
@@ -81,8 +74,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             await projects.ensure(session, authenticator.static_owners, now=clock())
         typical = Typical(database)
         stack.push_async_callback(typical.close)
-        renderers: dict[WebhookStyle, Renderer] = {}  # filled below: how a video is shown takes the gateway
-        sender = Sender(config, clock, renderers)
+        sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
         stack.push_async_callback(sender.aclose)
         worker = Worker(
             db=database, settings=config, providers=upstreams, store=store, links=signed, sender=sender, clock=clock
@@ -101,9 +93,6 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             typical=typical,
             wake=worker.wake,
         )
-        renderers[WebhookStyle.standard] = partial(openai_webhooks.render_data, gateway=gateway)
-        for style, vendor in VENDOR_STYLES.items():
-            renderers[style] = partial(vendors.for_webhook, show=vendor.query_object, gateway=gateway)
         yield Parts(gateway, worker)
 
 

@@ -62,19 +62,6 @@ class Operation(StrEnum):
     extend = "extend"
 
 
-class WebhookStyle(StrEnum):
-    """What is sent to the address that came with a request, and how it is signed."""
-
-    standard = "standard"
-    """Standard Webhooks, around an event: OpenAI's and Lumenfall's way."""
-    lumen = "lumen"
-    """The dialect's own object; `X-Lumen-Signature` over the body."""
-    luma = "luma"
-    """The dialect's own object, unsigned."""
-    apilaplas = "apilaplas"
-    """The dialect's own object, unsigned."""
-
-
 class DeliveryState(StrEnum):
     """Where one webhook delivery stands."""
 
@@ -146,7 +133,8 @@ class Webhook(BaseModel):
     """Hostile until called through the guarded client; its query often holds a token."""
     secret: str | None = Field(None, repr=False)
     """What to sign with; None: the owner's own secret where the style signs at all."""
-    style: WebhookStyle = WebhookStyle.standard
+    style: str = "standard"
+    """Name of the `WebhookStyle` of its dialect, which renders and signs the event."""
     origin: str | None = None
     """Where the caller reached this gateway, for links where no public address is set."""
 

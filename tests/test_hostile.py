@@ -17,7 +17,7 @@ from fakes.server import KEY, Answer, serve
 from app import net
 from app.providers.answers import declared_size, file_url
 from app.video import Media
-from app.webhooks import endpoints as webhooks
+from app.webhooks import events
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ async def test_a_webhook_address_whose_name_does_not_decode(gateway: Running) ->
 
 
 async def test_a_job_with_such_an_address_from_before_can_end(gateway: Running) -> None:
-    assert webhooks.lane_of(NAMELESS) == "http://xn--a:80"
+    assert events.queue_key_of(NAMELESS) == "http://xn--a:80"
     video = await gateway.create(webhook_url="http://example.com/hook")
     stored = "update videos set request = jsonb_set(request, '{webhook,url}', to_jsonb(cast(:url as text)))"
     async with gateway.gateway.db.transaction() as session:

@@ -25,10 +25,11 @@ from processes import served
 
 from app import ids
 from app.db.models import Delivery
+from app.dialects import WEBHOOK_STYLES, lumen
 from app.http import create as base
 from app.http.create import Uploads
-from app.video import VideoRequest, Webhook, WebhookStyle
-from app.webhooks import deliveries
+from app.video import VideoRequest, Webhook
+from app.webhooks import deliveries, signing
 from app.webhooks import endpoints as webhooks
 
 pytestmark = pytest.mark.anyio
@@ -119,17 +120,15 @@ OPENAIS_BODY = (
     ids=["OpenAI's", "ours"],
 )
 def test_signature_vectors(secret: str, webhook_id: str, timestamp: int, body: str, signature: str) -> None:
-    assert webhooks.sign(secret, webhook_id, timestamp, body.encode()) == signature
+    assert signing.sign(secret, webhook_id, timestamp, body.encode()) == signature
 
 
 def test_signature_vector_of_lumen() -> None:
     body = b'{"id":"v1a2b3","status":"succeeded","data":[{"url":"https://video.example/a.mp4"}]}'
     expected = "sha256=dd46eb5ff05fb8c55fe4fb86f5ac3f1f8a19dd5a715aee753548d20fa0ffcb22"
-    assert webhooks.sign_lumen("your-secret", body) == expected
+    assert lumen.signature("your-secret", body) == expected
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    assert webhooks.headers(WebhookStyle.lumen, ["your-secret"], webhook_id="wh_1", body=body, now=now) == {
-        "content-type": "application/json",
-        "webhook-id": "wh_1",
+    assert lumen.WEBHOOK_STYLE.sign(["your-secret"], "wh_1", body, now) == {
         "x-lumen-timestamp": str(int(now.timestamp())),
         "x-lumen-signature": expected,
     }
@@ -137,7 +136,7 @@ def test_signature_vector_of_lumen() -> None:
 
 def test_a_secret_without_prefix_counts_as_it_is() -> None:
     expected = hmac.digest(b"plain secret", b"wh_1.7.{}", hashlib.sha256)
-    assert webhooks.sign("plain secret", "wh_1", 7, b"{}") == f"v1,{base64.b64encode(expected).decode()}"
+    assert signing.sign("plain secret", "wh_1", 7, b"{}") == f"v1,{base64.b64encode(expected).decode()}"
 
 
 # The REST resource, by the SDK
@@ -218,7 +217,7 @@ async def test_a_test_event_is_sent_at_once_and_verified_by_the_sdk(
         event = verified(client, receiver.received[0], endpoint.signing_secret)
         assert (event.type, event.data.id) == ("video.failed", "video_" + "0" * 26)
         with pytest.raises(InvalidWebhookSignatureError):
-            verified(client, receiver.received[0], webhooks.mint())
+            verified(client, receiver.received[0], signing.mint_secret())
         assert await log_of(gateway, endpoint.to_dict()) == []
 
         await client.webhooks.update(endpoint.id, url=closed_port())
@@ -394,7 +393,7 @@ async def test_a_rotated_secret_signs_on_for_a_day_when_asked(gateway: Running, 
     await cancelled(gateway)
     await gateway.worker.run_once()
     last = receiver.received[-1]
-    expected = webhooks.sign(rotated.signing_secret, last.id, int(last.headers["webhook-timestamp"]), last.body)
+    expected = signing.sign(rotated.signing_secret, last.id, int(last.headers["webhook-timestamp"]), last.body)
     assert last.headers["webhook-signature"] == expected
 
 
@@ -536,11 +535,11 @@ async def test_deleting_a_video_forgets_what_was_said(gateway: Running, receiver
         assert (await session.execute(sa.text("select video, secret from deliveries"))).all() == [(None, None)]
 
 
-@pytest.mark.parametrize("style", [WebhookStyle.lumen, WebhookStyle.luma, WebhookStyle.apilaplas])
+@pytest.mark.parametrize("style", sorted(WEBHOOK_STYLES.keys() - {signing.STANDARD}))
 async def test_other_styles_send_an_object_and_sign_their_way(
-    gateway: Running, receiver: Receiver, hook: str, style: WebhookStyle
+    gateway: Running, receiver: Receiver, hook: str, style: str
 ) -> None:
-    secret = "your-secret" if style is WebhookStyle.lumen else None
+    secret = "your-secret" if style == "lumen" else None
     request = VideoRequest(prompt="p", model="sandbox/reject", webhook=Webhook(url=hook, secret=secret, style=style))
     uploads = Uploads(base.new_video_id())
     caller = await gateway.gateway.authenticator.authenticate(ALICE)
@@ -554,6 +553,8 @@ async def test_other_styles_send_an_object_and_sign_their_way(
         assert received.headers["x-lumen-signature"] == expected
         assert received.headers["x-lumen-timestamp"] == str(int(gateway.clock().timestamp()))
     assert "webhook-signature" not in received.headers
+    assert received.headers["content-type"] == "application/json"
+    assert ids.is_id(received.headers["webhook-id"], "wh")
 
 
 # Getting it there
@@ -891,7 +892,9 @@ async def test_an_owner_with_many_dead_addresses_does_not_delay_another(gateway:
         claimed = [
             [
                 delivery.owner
-                for delivery in await deliveries.claim(session, slots, share=10, lease_s=60, now=gateway.clock())
+                for delivery in await deliveries.claim_deliveries(
+                    session, slots, share=10, lease_s=60, now=gateway.clock()
+                )
             ]
             for slots in (10, 10)
         ]

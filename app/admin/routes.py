@@ -29,7 +29,7 @@ from app.http.create import GatewayDep, gateway_of
 from app.http.openapi import BearerKey
 from app.jobs import videos
 from app.video import Billing
-from app.webhooks import endpoints as webhooks
+from app.webhooks import events
 
 
 async def require_admin(request: Request) -> None:
@@ -213,7 +213,7 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     request = bared(video.request)
     if "webhook" in request:
         hook = video.request["webhook"]  # its path and query often hold a token
-        request["webhook"] = {**hook, "url": webhooks.lane_of(hook["url"]), "secret": None}
+        request["webhook"] = {**hook, "url": events.queue_key_of(hook["url"]), "secret": None}
     return no_store({**to_json(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
 
 

@@ -1,15 +1,21 @@
 """The explicit list of dialects, and which of them speaks on a path."""
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from app import errors
 from app.dialects import apilaplas, luma, lumen, lunos, openai
+from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
-"""Each has `PREFIXES`, `routes` and `render_error`, those of vendors with one object for every answer `query_object`.
-A path goes to the first that has a route for it, so Lumen stands before OpenAI, within whose tree its paths lie. The
-last is spoken where nobody claims the path."""
+"""Each has `PREFIXES`, `routes` and `render_error`; those with webhooks have a `WEBHOOK_STYLE`, those with settings a
+`Config`. A path goes to the first that has a route for it, so Lumen stands before OpenAI, within whose tree its paths
+lie. The last one renders errors of paths that belong to no dialect."""
+
+WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
+    dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")
+}
 
 
 def dialect_of(path: str) -> ModuleType:

@@ -29,9 +29,10 @@ from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.create import CallerDep, Gateway, GatewayDep, Uploads
 from app.http.openapi import Responses, create_schema, parameter
 from app.jobs import videos
-from app.media.signed_links import Links
-from app.video import Media, Status, VideoRequest, WebhookStyle
+from app.media.signed_links import SignedLinks
+from app.video import Media, Status, VideoRequest
 from app.webhooks import endpoints as webhooks
+from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/v2/",)
 PATH = "/v2/generate/video/luma-ai"
@@ -103,7 +104,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         first_frame=None if source else _picture(frames.frame0, "keyframes.frame0.url", uploads),
         last_frame=_picture(frames.frame1, "keyframes.frame1.url", uploads),
         loop=wire.loop or None,
-        webhook=webhooks.requested(hook, style=WebhookStyle.apilaplas, url_param="callback_url", origin=origin)
+        webhook=webhooks.requested(hook, style=WEBHOOK_STYLE.name, url_param="callback_url", origin=origin)
         if hook
         else None,
         extra=strict_extra_of(wire),
@@ -120,7 +121,7 @@ def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
     return vendors.picture(frame.url, name, uploads)
 
 
-def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The generation, in every answer and in what a webhook is sent."""
     done = video.status is Status.completed
     url = vendors.links_of(video, links, origin)[0] if done else None
@@ -152,6 +153,9 @@ def _keyframes(asked: dict[str, Any], source_id: str | None) -> dict[str, Any] |
     if source_id is not None:
         found["frame0"] = {"type": "generation", "id": source_id}
     return found or None
+
+
+WEBHOOK_STYLE = WebhookStyle("apilaplas", body=query_object)
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:

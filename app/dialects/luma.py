@@ -22,9 +22,10 @@ from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
 from app.http.create import CallerDep, GatewayDep, Uploads
 from app.http.openapi import create_schema
 from app.jobs import videos
-from app.media.signed_links import Links
-from app.video import Status, VideoRequest, WebhookStyle
+from app.media.signed_links import SignedLinks
+from app.video import Status, VideoRequest
 from app.webhooks import endpoints as webhooks
+from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/luma/",)
 MAX_TASKS = 100
@@ -77,7 +78,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         last_frame=vendors.picture(wire.image_end_url, "image_end_url", uploads),
         loop=wire.loop or None,
         expand_prompt=wire.expand_prompt,
-        webhook=webhooks.requested(hook, style=WebhookStyle.luma, url_param="notify_hook", origin=origin)
+        webhook=webhooks.requested(hook, style=WEBHOOK_STYLE.name, url_param="notify_hook", origin=origin)
         if hook
         else None,
         extra=strict_extra_of(wire),
@@ -97,7 +98,7 @@ def render(video: Video) -> dict[str, Any]:
     }
 
 
-def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The answer to a GET, which is also what a webhook is sent."""
     film = raw = artifact = None
     if video.status is Status.completed:
@@ -117,6 +118,9 @@ def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
         "last_frame": None,
         "artifact": artifact,
     }
+
+
+WEBHOOK_STYLE = WebhookStyle("luma", body=query_object)
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:

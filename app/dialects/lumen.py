@@ -7,6 +7,10 @@ decides. Unlike the vendor, an input that the model cannot use is refused rather
 model, and media as files or data URLs.
 """
 
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -20,9 +24,10 @@ from app.http import create as base
 from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.create import CallerDep, GatewayDep, Uploads
 from app.http.openapi import create_schema
-from app.media.signed_links import Links
-from app.video import MAX_SECONDS, Status, VideoRequest, Webhook, WebhookStyle
+from app.media.signed_links import SignedLinks
+from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
 from app.webhooks import endpoints as webhooks
+from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/v1/videos/generations/",)
 MIN_SECONDS = 4
@@ -98,7 +103,7 @@ def _webhook(wire: CreateGeneration, origin: str) -> Webhook | None:
     if not wire.webhook_secret:
         message = "webhook_secret is required with webhook_url"
         raise errors.InvalidRequest(message, param="webhook_secret", code="missing_parameter")
-    return webhooks.requested(wire.webhook_url, wire.webhook_secret, style=WebhookStyle.lumen, origin=origin)
+    return webhooks.requested(wire.webhook_url, wire.webhook_secret, style=WEBHOOK_STYLE.name, origin=origin)
 
 
 def render(video: Video) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def status_of(video: Video) -> str:
     return "cancelled" if video.error_code == "cancelled" else STATUS[video.status]
 
 
-def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The answer to a GET, which is also what a webhook is sent."""
     shown: dict[str, Any] = {"id": video.id, "status": status_of(video)}
     if video.status is Status.completed:
@@ -119,6 +124,19 @@ def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
     if video.status is Status.failed:
         shown["error"] = {"message": video.error_message}
     return shown
+
+
+def signature(secret: str, body: bytes) -> str:
+    """Return `X-Lumen-Signature`: HMAC-SHA256 over the body alone, in hex."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
+def _sign(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
+    signed = {"x-lumen-signature": signature(secrets[0], body)} if secrets else {}
+    return {"x-lumen-timestamp": str(int(now.timestamp())), **signed}
+
+
+WEBHOOK_STYLE = WebhookStyle("lumen", body=query_object, sign=_sign)
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:

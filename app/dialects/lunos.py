@@ -19,7 +19,7 @@ from app.http import create as base
 from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.create import CallerDep, GatewayDep, Uploads
 from app.http.openapi import create_schema
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
 
 PREFIXES = ("/v1/video/",)
@@ -74,7 +74,7 @@ def render(video: Video) -> dict[str, Any]:
     return {"id": video.id, "operation_name": f"operations/{video.model}/{video.id}", "status": STATUS[video.status]}
 
 
-def query_object(video: Video, links: Links, origin: str) -> dict[str, Any]:
+def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The answer to a GET."""
     shown: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
     if video.status is Status.completed:

@@ -2,7 +2,7 @@
 request is for where the vendor's shape has none of ours, and links where there is no request at hand."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from app.db.models import Video
 from app.http import create as base
 from app.http.create import Gateway, Uploads
 from app.jobs import enqueue as intake
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
 
 VENDORS_MODEL = re.compile(r"(?i:ray|luma|dream)[\w.\- ]*")
@@ -144,19 +144,10 @@ def origin_of(request: Request) -> str:
     return str(request.base_url).rstrip("/")
 
 
-def links_of(video: Video, links: Links, origin: str) -> list[str]:
+def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:
     """A link for each film of a completed video, at least one: after the files went it leads nowhere."""
     indexes: Sequence[int] = [output["index"] for output in video.outputs] or [0]
     return [links.video(video.id, index, expires_at=video.expires_at, origin=origin) for index in indexes]
-
-
-def for_webhook(
-    video: Video, *, show: Callable[[Video, Links, str], dict[str, Any]], gateway: Gateway
-) -> dict[str, Any]:
-    """What a receiver is sent; with no request at hand, its links lead to where the job was created."""
-    settings = gateway.settings
-    origin = (video.request.get("webhook") or {}).get("origin") or f"http://{settings.host}:{settings.port}"
-    return show(video, gateway.links, origin)
 
 
 def ratio_of(asked: Mapping[str, Any]) -> str | None:

@@ -30,13 +30,14 @@ from app.jobs import videos
 from app.jobs.durations import Typical
 from app.media import mp4
 from app.media import store as media
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.providers.base import Provider
 from app.providers.routing import Plan, Router
 from app.settings import Settings
-from app.video import Media, Operation, Status, VideoRequest, Webhook, WebhookStyle
+from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints as webhooks
-from app.webhooks.deliveries import Sender
+from app.webhooks import signing
+from app.webhooks.sender import Sender
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
 MAX_APP_CHARACTERS = 200
@@ -53,7 +54,7 @@ class Gateway:
     providers: Mapping[str, Provider]
     router: Router
     store: media.Store
-    links: Links
+    links: SignedLinks
     authenticator: Authenticator
     sender: Sender
     """Calls webhooks; handlers only use it to send a test."""
@@ -268,7 +269,7 @@ def webhook_of(
     request: Request,
     body: Body,
     *,
-    style: WebhookStyle = WebhookStyle.standard,
+    style: str = signing.STANDARD,
     url_field: str = "webhook_url",
     secret_field: str | None = "webhook_secret",  # noqa: S107  # the name of a field
 ) -> Webhook | None:

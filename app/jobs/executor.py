@@ -25,7 +25,7 @@ from app.jobs.claim import Claim
 from app.jobs.metrics import count_ended
 from app.jobs.task import task_of
 from app.media import store as media
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.providers.base import Provider, Task
 from app.settings import Settings
 from app.telemetry import log
@@ -52,7 +52,7 @@ class Steps:
         settings: Settings,
         providers: Mapping[str, Provider],
         store: media.Store,
-        links: Links,
+        links: SignedLinks,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
     ) -> None:

@@ -29,7 +29,7 @@ from app.jobs.transitions import add_attempt, locked, move
 from app.telemetry import log
 from app.video import AttemptState as S
 from app.video import Failure, Operation, Output, Progress, Status, Submission
-from app.webhooks import endpoints as webhooks
+from app.webhooks import events
 
 MAX_STRIKES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
@@ -55,7 +55,7 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
     if video.status.ended:
         video.deleted_at = video.updated_at = now
         video.idempotency_key = None
-        await webhooks.forget(session, video.id)
+        await events.forget_video(session, video.id)
     else:
         await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
     return video
@@ -348,7 +348,7 @@ async def _complete(session: AsyncSession, video: Video, now: datetime) -> None:
     video.status, video.progress = Status.completed, 100
     video.completed_at = video.ended_at = video.updated_at = now
     await session.flush()
-    await webhooks.record(session, video, now=now)
+    await events.record_event(session, video, now=now)
 
 
 async def _end(session: AsyncSession, video: Video, failure: Failure, now: datetime) -> None:
@@ -358,7 +358,7 @@ async def _end(session: AsyncSession, video: Video, failure: Failure, now: datet
     video.ended_at = video.updated_at = now
     await _stop_attempts(session, video, now)
     await session.flush()
-    await webhooks.record(session, video, now=now)
+    await events.record_event(session, video, now=now)
 
 
 async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> None:

@@ -8,13 +8,13 @@ from app.db.database import Database
 from app.jobs import videos
 from app.jobs.claim import Claim
 from app.media import store as media
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.providers.base import Provider, Task
 from app.video import AttemptState, Capabilities, Operation
 
 
 async def task_of(
-    claim: Claim, provider: Provider, *, db: Database, store: media.Store, links: Links, now: datetime
+    claim: Claim, provider: Provider, *, db: Database, store: media.Store, links: SignedLinks, now: datetime
 ) -> Task:
     """Raises `NotFound` for a character that is gone."""
     attempt = claim.attempt

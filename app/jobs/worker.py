@@ -19,13 +19,14 @@ from app.jobs import videos
 from app.jobs.claim import Claim, Slots
 from app.jobs.executor import ABANDONED_GAP_S, Steps
 from app.media import store as media
-from app.media.signed_links import Links
+from app.media.signed_links import SignedLinks
 from app.providers.base import Provider
 from app.settings import Settings
 from app.telemetry import log
 from app.video import AttemptState as S
 from app.webhooks import deliveries
-from app.webhooks.deliveries import Courier, Sender
+from app.webhooks.sender import Sender
+from app.webhooks.worker import DeliveryWorker
 
 PURGE_BATCH = 100
 UPLOAD_LEFT_S = 3_600
@@ -42,7 +43,7 @@ class Worker:
         settings: Settings,
         providers: Mapping[str, Provider],
         store: media.Store,
-        links: Links,
+        links: SignedLinks,
         sender: Sender,
         clock: Callable[[], datetime],
     ) -> None:
@@ -54,7 +55,7 @@ class Worker:
         self._steps = Steps(
             db=db, settings=settings, providers=providers, store=store, links=links, clock=clock, wake=self._wake.set
         )
-        self._courier = Courier(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
+        self._courier = DeliveryWorker(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
         self._stopping = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
@@ -234,7 +235,7 @@ class Worker:
         for what nobody found; then delete the files of expired videos and all of deleted ones."""
         settings, now = self._settings, self._clock()
         async with self._db.transaction() as session:
-            await deliveries.purge(session, now=now)
+            await deliveries.purge_deliveries(session, now=now)
             horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, ABANDONED_GAP_S)
             if await claims.pull_in(await session.connection(), horizon_s=horizon_s, now=now):
                 log.warning("the clock was ahead; what it had put off is due now")

@@ -13,18 +13,18 @@ UPLOAD_LINK_S = 86_400
 """How long an upstream may take to fetch an upload: as long as the longest queue."""
 
 
-class Links:
+class SignedLinks:
     """Makes and checks such addresses; `origin` is where this gateway is reached from outside."""
 
     def __init__(self, secret: bytes, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._signer = Signer(hmac.digest(secret, b"media", "sha256"))
         self._callback_secret = hmac.digest(secret, b"callbacks", "sha256")
         self._settings = settings
-        self._clock = clock
+        self.clock = clock
 
     def video(self, video_id: str, index: int, *, expires_at: datetime | None, origin: str) -> str:
         """A link that plays without a key until it expires, at the latest when the file goes."""
-        expires = int(self._clock().timestamp()) + self._settings.media_url_ttl_s
+        expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
         if expires_at is not None:
             expires = min(expires, int(expires_at.timestamp()))
         return self._signed(f"/media/{video_id}/{index}.mp4", expires, self._settings.public_url or origin)
@@ -33,11 +33,11 @@ class Links:
         """An address at which an upstream finds a medium; None where only we can reach it."""
         if medium.key is None or self._settings.public_url is None:
             return medium.url
-        expires = int(self._clock().timestamp()) + UPLOAD_LINK_S
+        expires = int(self.clock().timestamp()) + UPLOAD_LINK_S
         return self._signed(f"/media/{medium.key}", expires, self._settings.public_url)
 
     def verify(self, path: str, exp: str, sig: str) -> bool:
-        return self._signer.verify(path, exp, sig, self._clock().timestamp())
+        return self._signer.verify(path, exp, sig, self.clock().timestamp())
 
     def callback(self, attempt_id: str) -> str | None:
         """Where an upstream may say that there is news of an attempt; None without a public address."""

@@ -8,146 +8,30 @@ The due time is also the lease, as with attempts: what a dying worker held comes
 Addresses are somebody else's, so they are only ever called through the guarded client, and redirects are failures.
 """
 
-import asyncio
-import json
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids, net
+from app import errors, ids
 from app.db import rows
-from app.db.database import Database
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
-from app.settings import Settings
-from app.telemetry import WEBHOOKS, log
-from app.video import DeliveryState, WebhookStyle
+from app.telemetry import log
+from app.video import DeliveryState
 from app.webhooks import endpoints as webhooks
+from app.webhooks import signing
+from app.webhooks.sender import Answer
 
 GAPS_S = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800)
 """From each failed try to the next, give or take a tenth; the last one repeats."""
 RETRY_S = 72 * 3_600
 """From the first failed try to the last; also how long an endpoint may fail before it is disabled."""
-MAX_ANSWER_CHARACTERS = 2_048
 KEPT_S = 30 * 86_400
 """How long deliveries that have ended are shown."""
 PURGE_BATCH = 1_000
-RECORD_PATIENCE_S = 30
-LANE_SHARE = 5
-"""One address has at most the fifth part of the deliveries under way: a receiver that hangs never holds all of them."""
-SAMPLE_VIDEO_ID = f"video_{'0' * 26}"
-"""What a test event is about; there is no such video."""
-
-Renderer = Callable[[Video], dict[str, Any]]
-"""How a video is shown to a receiver: the `data` of an event for the style `standard`, else the whole body."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of one call."""
-
-    status: int | None
-    """None: there was no answer."""
-    duration_ms: int
-    text: str | None = None
-    error: str | None = None
-    """Why it does not count as delivered; None: it does."""
-
-
-class Sender:
-    """Calls addresses; knows how a body looks and how it is signed, and nothing about the database."""
-
-    def __init__(
-        self, settings: Settings, clock: Callable[[], datetime], renderers: Mapping[WebhookStyle, Renderer]
-    ) -> None:
-        self._timeout_s = settings.webhook_timeout_s
-        self._clock = clock
-        self._renderers = renderers
-        self._client = net.guarded(allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def deliver(self, delivery: Delivery, secrets: Sequence[str], url: str) -> Answer:
-        """Try once. Never raises."""
-        try:
-            body = _encoded(self._document(delivery))
-        except Exception:
-            log.exception("a webhook's body could not be made")
-            return Answer(None, 0, error="the gateway could not make the body; its log has the reason")
-        signed = webhooks.headers(delivery.style, secrets, webhook_id=delivery.id, body=body, now=self._clock())
-        return await self._post(url, body, signed)
-
-    async def test(self, endpoint: WebhookEndpoint, event_type: str) -> Answer:
-        """Send a sample event, once. Never raises."""
-        now = self._clock()
-        body = _encoded(webhooks.event(ids.new("evt"), event_type, now, {"id": SAMPLE_VIDEO_ID}))
-        signed = webhooks.headers(
-            WebhookStyle.standard, webhooks.secrets_of(endpoint, now), webhook_id=ids.new("wh"), body=body, now=now
-        )
-        return await self._post(endpoint.url, body, signed)
-
-    def _document(self, delivery: Delivery) -> dict[str, Any]:
-        data = delivery.data
-        if data is None:
-            data = self._renderers.get(delivery.style, _minimal)(rows.from_values(Video, delivery.video or {}))
-        if delivery.style is not WebhookStyle.standard:
-            return data
-        return webhooks.event(delivery.event_id, delivery.event_type, delivery.created_at, data)
-
-    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        started = time.perf_counter()
-        status, text, error = None, None, None
-        try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._client.stream("POST", url, content=body, headers=headers) as r,
-            ):
-                status = r.status_code
-                text = await _beginning(r)
-        except net.ForbiddenAddress as refused:
-            error = f"{refused}, so nothing was sent; the operator can allow private networks"
-        except TimeoutError:
-            error = f"no answer within {self._timeout_s:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL) as failure:
-            error = f"no answer: {str(failure)[:300] or type(failure).__name__}"
-        except UnicodeError:  # an address from before `checked_url` looked at its name, which does not decode
-            error = "no answer: the host of the address has no name"
-        except Exception as failure:  # a receiver can send anything; it must not stop the worker
-            log.exception("an unexpected error while a webhook was sent")
-            error = f"no answer: {type(failure).__name__}"
-        if status is not None:  # it has answered; how the rest of the answer went does not count
-            redirected = "; redirects are not followed" if 300 <= status < 400 else ""
-            error = None if 200 <= status < 300 else f"answered {status}{redirected}"
-        return Answer(status, round((time.perf_counter() - started) * 1000), text, error)
-
-
-def _encoded(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-async def _beginning(response: httpx.Response) -> str:
-    """The first characters of an answer; the rest is never read. What cannot be read is left out."""
-    raw = b""
-    with suppress(httpx.HTTPError):
-        async for chunk in response.aiter_raw(4_096):
-            raw += chunk
-            if len(raw) >= 4 * MAX_ANSWER_CHARACTERS:
-                break
-    return raw.decode(errors="replace").replace("\x00", "")[:MAX_ANSWER_CHARACTERS]
-
-
-def _minimal(video: Video) -> dict[str, Any]:
-    failure = {"error": {"code": video.error_code, "message": video.error_message}} if video.error_code else {}
-    return {"id": video.id, "status": str(video.status), **failure}
 
 
 # Taking what is due
@@ -191,7 +75,7 @@ returning deliveries.*
 """)
 
 
-async def claim(
+async def claim_deliveries(
     connection: rows.Connection, slots: int, *, share: int, lease_s: float, now: datetime
 ) -> list[Delivery]:
     """Take up to `slots` of what is due, owners in turns, within an owner addresses in turns, and of one address no
@@ -209,7 +93,7 @@ async def claim(
 # What came of it
 
 
-async def record(session: AsyncSession, delivery: Delivery, answer: Answer, *, now: datetime) -> str | None:
+async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, *, now: datetime) -> str | None:
     """Write a try down and say what came of it: `delivered`, `retried` or `failed`; None when another worker has the
     delivery by now, or nobody wants it any more."""
     endpoint = await _endpoint(session, delivery, answer, now)  # before the delivery, as whoever deletes it does
@@ -282,7 +166,7 @@ def gap_s(tries: int) -> float:
     return GAPS_S[min(tries, len(GAPS_S) - 1)] * random.uniform(0.9, 1.1)  # noqa: S311
 
 
-async def purge(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
+async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
     """Forget deliveries that ended long ago; make due what a clock that ran ahead has put off."""
     await session.execute(
         sa.update(Delivery)
@@ -302,7 +186,7 @@ async def purge(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATC
 # For those who want to know
 
 
-async def page(
+async def list_deliveries(
     connection: AsyncConnection,
     *,
     owner: str,
@@ -365,98 +249,14 @@ async def redeliver(
 # The duty of a worker
 
 
-class Courier:
-    """Deliveries under way in one process."""
-
-    def __init__(
-        self,
-        *,
-        db: Database,
-        settings: Settings,
-        sender: Sender,
-        clock: Callable[[], datetime],
-        wake: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._sender = sender
-        self._clock = clock
-        self._wake = wake
-        self._limit = settings.webhook_concurrency
-        self._lease_s = settings.webhook_timeout_s + settings.lease_s
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._saturated = False
-
-    async def start_due(self) -> bool:
-        """Claim what is due, up to the free places, and start on it; False when nothing was."""
-        slots = self._limit - len(self._tasks)
-        if slots <= 0:
-            return False
-        share = max(1, self._limit // LANE_SHARE)
-        async with self._db.reading() as connection:
-            claimed = await claim(connection, slots, share=share, lease_s=self._lease_s, now=self._clock())
-            addressed = [(delivery, *await _address(connection, delivery, self._clock())) for delivery in claimed]
-        self._saturated = bool(claimed)
-        for delivery, url, secrets in addressed:
-            task = asyncio.create_task(self._run(delivery, url, secrets))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-        return bool(claimed)
-
-    async def finish(self) -> None:
-        """Wait for what is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def drain(self, grace_s: float) -> None:
-        """Wait for that long, then let go: what was cut off comes due again with the lease."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s)
-        left = set(self._tasks)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._saturated:  # something may wait for the place, or for its address' turn
-            self._wake()
-
-    async def _run(self, delivery: Delivery, url: str | None, secrets: Sequence[str]) -> None:
-        with structlog.contextvars.bound_contextvars(video=delivery.video_id, delivery=delivery.id):
-            try:
-                if url is None:
-                    answer = Answer(None, 0, error="the endpoint is disabled, so nothing was sent")
-                else:
-                    answer = await self._sender.deliver(delivery, secrets, url)
-                outcome = await self._record(delivery, answer)
-            except Exception:
-                log.exception("a webhook delivery failed; it comes due again")
-                return
-            if outcome is None:
-                log.warning("another worker has the delivery, or nobody wants it any more")
-                return
-            WEBHOOKS.labels(outcome).inc()
-            said = {"to": webhooks.lane_of(url) if url else None, "status": answer.status, "ms": answer.duration_ms}
-            if answer.error is None:
-                log.info("webhook delivered", **said)
-            else:
-                log.warning("webhook not delivered", outcome=outcome, error=answer.error, **said)
-
-    async def _record(self, delivery: Delivery, answer: Answer) -> str | None:
-        return await self._db.persist(
-            lambda session: record(session, delivery, answer, now=self._clock()), patience_s=RECORD_PATIENCE_S
-        )
-
-
-async def _address(connection: AsyncConnection, delivery: Delivery, now: datetime) -> tuple[str | None, list[str]]:
+async def address_of(connection: AsyncConnection, delivery: Delivery, now: datetime) -> tuple[str | None, list[str]]:
     """Where a delivery goes and what signs it, as it is now: an endpoint may have moved. No address: it is disabled or
     gone."""
     if delivery.endpoint_id is None:
         if delivery.secret is not None:
             return delivery.url, [delivery.secret]
-        standard = delivery.style is WebhookStyle.standard
-        return delivery.url, [await webhooks.owner_secret(connection, delivery.owner)] if standard else []
+        standard = delivery.style == signing.STANDARD
+        return delivery.url, [await webhooks.project_secret(connection, delivery.owner)] if standard else []
     with suppress(errors.NotFound):
         endpoint = await webhooks.get_endpoint(connection, delivery.endpoint_id, owner=delivery.owner)
         if endpoint.disabled_at is None:

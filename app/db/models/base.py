@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, Enum, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from app.video import AttemptState, Billing, DeliveryState, Entry, Settlement, Status, WebhookStyle
+from app.video import AttemptState, Billing, DeliveryState, Entry, Settlement, Status
 
 
 class Base(DeclarativeBase):
@@ -31,7 +31,6 @@ class Base(DeclarativeBase):
         Status: Enum(Status, native_enum=False, create_constraint=False, length=16),
         AttemptState: Enum(AttemptState, native_enum=False, create_constraint=False, length=16),
         DeliveryState: Enum(DeliveryState, native_enum=False, create_constraint=False, length=16),
-        WebhookStyle: Enum(WebhookStyle, native_enum=False, create_constraint=False, length=16),
         Settlement: Enum(Settlement, native_enum=False, create_constraint=False, length=16),
         Billing: Enum(Billing, native_enum=False, create_constraint=False, length=16),
         Entry: Enum(Entry, native_enum=False, create_constraint=False, length=16),

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.models.base import Base, one_of
-from app.video import DeliveryState, WebhookStyle
+from app.video import DeliveryState
 
 
 class WebhookEndpoint(Base):
@@ -71,7 +71,8 @@ class Delivery(Base):
     """The address given with the request."""
     secret: Mapped[str | None]
     """The secret given with the request; forgotten with `video`."""
-    style: Mapped[WebhookStyle]
+    style: Mapped[str] = mapped_column(String(16))
+    """Name of the `WebhookStyle` that renders the body and signs it."""
     data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """The event's, for an endpoint; None: rendered from `video` on each try, so that links in it are fresh."""
     video: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

@@ -15,8 +15,10 @@ from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
 from app.http.create import CallerDep, Gateway, GatewayDep
-from app.webhooks import deliveries
+from app.media.signed_links import SignedLinks
+from app.webhooks import deliveries, events, signing
 from app.webhooks import endpoints as webhooks
+from app.webhooks.sender import WebhookStyle
 
 routes = APIRouter(tags=["webhooks"])
 
@@ -60,20 +62,20 @@ class TestEndpoint(BaseModel):
 # Rendering
 
 
-def render_data(video: Video, *, gateway: Gateway) -> dict[str, Any]:
-    """The `data` of an event that goes to the address given with a request: Lumenfall's shape, whose `id` is all that
-    OpenAI's has."""
-    origin = (video.request.get("webhook") or {}).get("origin")
-    settings = gateway.settings
-    fallback = origin or f"http://{settings.host}:{settings.port}"
-
-    def link(index: int) -> str:
-        return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=fallback)
-
+def render_data(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
+    """The `data` of an event for the URL given with a request: Lumenfall's shape, whose `id` is all that OpenAI's
+    has."""
     shown = {"object": "video.generation", "id": video.id, "model": video.model, "status": str(video.status)}
     if video.error_code:
         return {**shown, "error": {"code": video.error_code, "message": video.error_message}}
-    return {**shown, "output": render_output(video, link, gateway.clock())}
+
+    def link(index: int) -> str:
+        return links.video(video.id, index, expires_at=video.expires_at, origin=origin)
+
+    return {**shown, "output": render_output(video, link, links.clock())}
+
+
+WEBHOOK_STYLE = WebhookStyle(signing.STANDARD, body=render_data, sign=signing.standard_headers)
 
 
 def _seconds(value: Any) -> int | None:
@@ -89,7 +91,7 @@ def _endpoint(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> dict[s
         "event_types": endpoint.event_types,
         "created_at": _seconds(endpoint.created_at),
         "updated_at": _seconds(endpoint.updated_at),
-        "signing_secret_hint": f"{webhooks.PREFIX}...{endpoint.secret[-HINT_CHARACTERS:]}",
+        "signing_secret_hint": f"{signing.PREFIX}...{endpoint.secret[-HINT_CHARACTERS:]}",
         "enabled": endpoint.disabled_at is None,
         "disabled_reason": endpoint.disabled_reason,
         "failing_since": _seconds(endpoint.failing_since),
@@ -164,7 +166,7 @@ async def list_endpoints(
 @routes.get("/openai/v1/webhook_event_types", include_in_schema=False)
 async def list_event_types(caller: CallerDep) -> Response:
     """What an endpoint can be told of."""
-    return JSONResponse({"object": "list", "data": [str(kind) for kind in webhooks.EventType]})
+    return JSONResponse({"object": "list", "data": [str(kind) for kind in events.EventType]})
 
 
 @routes.get("/v1/webhooks/secret")
@@ -172,7 +174,7 @@ async def list_event_types(caller: CallerDep) -> Response:
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
     async with gateway.db.transaction() as session:
-        return _secret({"key": await webhooks.owner_secret(session, caller.owner)})
+        return _secret({"key": await webhooks.project_secret(session, caller.owner)})
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}")
@@ -236,7 +238,7 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send one sample event now and say what the receiver answered; 400 with the reason when it did not answer."""
     async with body_of(request) as body:
-        (event_type,) = webhooks.event_types([validated(TestEndpoint, body).event_type], "event_type")
+        (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
         endpoint = await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
@@ -260,7 +262,7 @@ async def list_deliveries(
     """What was sent to an endpoint in the last 30 days, newest first, with every try and its answer."""
     async with gateway.db.reading() as connection:
         await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
-        page, has_more = await deliveries.page(
+        page, has_more = await deliveries.list_deliveries(
             connection, owner=caller.owner, endpoint_id=endpoint_id, after=after, limit=limit
         )
     return _list([_delivery(*entry) for entry in page], has_more)
@@ -288,7 +290,7 @@ async def list_deliveries_of_video(
 ) -> Response:
     """Whom the end of a video was told to: your endpoints and the `webhook_url` of its request."""
     async with gateway.db.reading() as connection:
-        page, has_more = await deliveries.page(
+        page, has_more = await deliveries.list_deliveries(
             connection, owner=caller.owner, video_id=video_id, after=after, limit=limit
         )
     return _list([_delivery(*entry) for entry in page], has_more)

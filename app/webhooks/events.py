@@ -1,0 +1,125 @@
+"""Webhook events: types, bodies, and the deliveries of a video that ends, written in the transaction that ends it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import errors, ids
+from app.db import rows
+from app.db.models import Delivery, Video, WebhookEndpoint
+from app.video import DeliveryState, Status, Webhook
+from app.webhooks import signing
+
+_NOT_STORED = ("idempotency_key", "idempotency_hash")
+
+
+class EventType(StrEnum):
+    """What there is to tell. OpenAI has the first two, `video.cancelled` is Lumenfall's."""
+
+    completed = "video.completed"
+    failed = "video.failed"
+    cancelled = "video.cancelled"
+
+
+_AS = {EventType.cancelled: (EventType.cancelled, EventType.failed)}
+"""What a type is told as, the first of these that an endpoint wants."""
+
+
+def queue_key_of(url: str) -> str:
+    """Scheme, host and port: what one owner's addresses outside of any endpoint take turns by, and all that is
+    logged."""
+    parsed = httpx.URL(url)
+    host = parsed.raw_host.decode("ascii")  # `parsed.host` raises on names that `checked_url` once let pass
+    return f"{parsed.scheme}://{host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+
+
+def checked_event_types(values: Sequence[str], param: str = "event_types") -> list[str]:
+    """The types, each once. Raises `InvalidRequest` naming what there is."""
+    known = [str(value) for value in EventType]
+    unknown = [value for value in values if value not in known]
+    if unknown or not values:
+        said = f"{unknown[0]!r:.80} is not sent by this gateway" if unknown else "name at least one"
+        raise errors.InvalidRequest(f"{param}: {said}; there are {', '.join(known)}", param=param, code="invalid_value")
+    return [value for value in known if value in values]
+
+
+def event(event_id: str, event_type: str, created_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The event as OpenAI shows it."""
+    return {
+        "id": event_id,
+        "object": "event",
+        "created_at": int(created_at.timestamp()),
+        "type": event_type,
+        "data": dict(data),
+    }
+
+
+def event_type_of(video: Video) -> EventType:
+    if video.status is Status.completed:
+        return EventType.completed
+    return EventType.cancelled if video.error_code == "cancelled" else EventType.failed
+
+
+async def record_event(session: AsyncSession, video: Video, *, now: datetime) -> None:
+    """Write down, in the transaction that ends a video, whom to tell: the address that came with its request, and
+    every enabled endpoint of its owner that wants to know.
+
+    An endpoint that does not know `video.cancelled` sees a cancelled video as OpenAI's clients do: as one that failed.
+    """
+    event_type = event_type_of(video)
+    endpoints = await session.execute(
+        sa.select(WebhookEndpoint.id, WebhookEndpoint.event_types)
+        .where(WebhookEndpoint.owner == video.owner, WebhookEndpoint.disabled_at.is_(None))
+        .with_for_update(read=True, key_share=True)  # none of them goes before this is committed
+    )
+    common: dict[str, Any] = {
+        "event_id": ids.new("evt"),
+        "event_type": str(event_type),
+        "owner": video.owner,
+        "video_id": video.id,
+        "state": DeliveryState.pending,
+        "due_at": now,
+        "tries": 0,
+        "created_at": now,
+    }
+    empty: dict[str, Any] = dict.fromkeys(("endpoint_id", "url", "secret", "data", "video"))
+    deliveries = []
+    for endpoint_id, wanted in endpoints:
+        told = next((kind for kind in _AS.get(event_type, (event_type,)) if kind in wanted), None)
+        if told is not None:
+            thin = {"event_type": str(told), "data": {"id": video.id}}
+            own: dict[str, Any] = {"endpoint_id": endpoint_id, "lane": endpoint_id, "style": signing.STANDARD}
+            deliveries.append({**common, **empty, **own, **thin, "id": ids.new("wh")})
+    given = video.request.get("webhook")
+    if given is not None:
+        hook = Webhook.model_validate(given)
+        own = {"lane": queue_key_of(hook.url), "url": hook.url, "secret": hook.secret, "style": hook.style}
+        deliveries.append({**common, **empty, **own, "id": ids.new("wh"), "video": _frozen(video)})
+    if deliveries:  # a video ends once; should it ever end twice, that must not undo its end
+        await session.execute(insert(Delivery).values(deliveries).on_conflict_do_nothing())
+
+
+async def forget_video(session: AsyncSession, video_id: str) -> None:
+    """The video was deleted: keep nothing of it but what has still to be told."""
+    await session.execute(
+        sa.update(Delivery)
+        .where(
+            Delivery.video_id == video_id,
+            Delivery.endpoint_id.is_(None),
+            Delivery.state != DeliveryState.pending,
+        )
+        .values(video=None, secret=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _frozen(video: Video) -> dict[str, Any]:
+    """The row as plain JSON, without secrets; `deliveries.py` thaws it."""
+    hook = {**video.request["webhook"], "secret": None}
+    return {**rows.to_json(video, without=_NOT_STORED), "request": {**video.request, "webhook": hook}}

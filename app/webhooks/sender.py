@@ -1,0 +1,159 @@
+"""Sends webhooks: renders the body, signs it, and posts it through the guarded client."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from app import ids, net
+from app.db import rows
+from app.db.models import Delivery, Video, WebhookEndpoint
+from app.media.signed_links import SignedLinks
+from app.settings import Settings
+from app.telemetry import log
+from app.webhooks import endpoints as webhooks
+from app.webhooks import events, signing
+
+MAX_ANSWER_CHARACTERS = 2_048
+
+SAMPLE_VIDEO_ID = f"video_{'0' * 26}"
+"""What a test event is about; there is no such video."""
+
+
+def _unsigned(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class WebhookStyle:
+    """Body and signature of events for the URL given with a request. Each dialect with webhooks has one."""
+
+    name: str
+    """At most 16 characters; stored with each delivery."""
+    body: Callable[[Video, SignedLinks, str], dict[str, Any]]
+    """Render a video, given links and the origin of this gateway: the `data` of an event for `standard`, else the
+    whole body."""
+    sign: Callable[[Sequence[str], str, bytes, datetime], dict[str, str]] = _unsigned
+    """Headers that sign a body, given secrets (newest first), webhook id, body and time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one call."""
+
+    status: int | None
+    """None: there was no answer."""
+    duration_ms: int
+    text: str | None = None
+    error: str | None = None
+    """Why it does not count as delivered; None: it does."""
+
+
+class Sender:
+    """Calls addresses; knows how a body looks and how it is signed, and nothing about the database."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime],
+        links: SignedLinks,
+        styles: Mapping[str, WebhookStyle],
+    ) -> None:
+        self._timeout_s = settings.webhook_timeout_s
+        self._own_url = f"http://{settings.host}:{settings.port}"
+        self._clock = clock
+        self._links = links
+        self._styles = styles
+        self._client = net.guarded(allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def deliver(self, delivery: Delivery, secrets: Sequence[str], url: str) -> Answer:
+        """Try once. Never raises."""
+        try:
+            body = _encoded(self._document(delivery))
+        except Exception:
+            log.exception("a webhook's body could not be made")
+            return Answer(None, 0, error="the gateway could not make the body; its log has the reason")
+        sign = self._style(delivery.style).sign
+        return await self._post(url, body, _headers(delivery.id, sign(secrets, delivery.id, body, self._clock())))
+
+    async def test(self, endpoint: WebhookEndpoint, event_type: str) -> Answer:
+        """Send a sample event, once. Never raises."""
+        now = self._clock()
+        body = _encoded(events.event(ids.new("evt"), event_type, now, {"id": SAMPLE_VIDEO_ID}))
+        webhook_id = ids.new("wh")
+        signed = signing.standard_headers(webhooks.secrets_of(endpoint, now), webhook_id, body, now)
+        return await self._post(endpoint.url, body, _headers(webhook_id, signed))
+
+    def _document(self, delivery: Delivery) -> dict[str, Any]:
+        data = delivery.data
+        if data is None:
+            video = rows.from_values(Video, delivery.video or {})
+            origin = (video.request.get("webhook") or {}).get("origin") or self._own_url
+            data = self._style(delivery.style).body(video, self._links, origin)
+        if delivery.style != signing.STANDARD:
+            return data
+        return events.event(delivery.event_id, delivery.event_type, delivery.created_at, data)
+
+    def _style(self, name: str) -> WebhookStyle:
+        """The style of a delivery; after a dialect was removed, an unsigned one with id and status only."""
+        return self._styles.get(name) or WebhookStyle(name, body=_minimal)
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        started = time.perf_counter()
+        status, text, error = None, None, None
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client.stream("POST", url, content=body, headers=headers) as r,
+            ):
+                status = r.status_code
+                text = await _beginning(r)
+        except net.ForbiddenAddress as refused:
+            error = f"{refused}, so nothing was sent; the operator can allow private networks"
+        except TimeoutError:
+            error = f"no answer within {self._timeout_s:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            error = f"no answer: {str(failure)[:300] or type(failure).__name__}"
+        except UnicodeError:  # an address from before `checked_url` looked at its name, which does not decode
+            error = "no answer: the host of the address has no name"
+        except Exception as failure:  # a receiver can send anything; it must not stop the worker
+            log.exception("an unexpected error while a webhook was sent")
+            error = f"no answer: {type(failure).__name__}"
+        if status is not None:  # it has answered; how the rest of the answer went does not count
+            redirected = "; redirects are not followed" if 300 <= status < 400 else ""
+            error = None if 200 <= status < 300 else f"answered {status}{redirected}"
+        return Answer(status, round((time.perf_counter() - started) * 1000), text, error)
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def _beginning(response: httpx.Response) -> str:
+    """The first characters of an answer; the rest is never read. What cannot be read is left out."""
+    raw = b""
+    with suppress(httpx.HTTPError):
+        async for chunk in response.aiter_raw(4_096):
+            raw += chunk
+            if len(raw) >= 4 * MAX_ANSWER_CHARACTERS:
+                break
+    return raw.decode(errors="replace").replace("\x00", "")[:MAX_ANSWER_CHARACTERS]
+
+
+def _headers(webhook_id: str, signed: Mapping[str, str]) -> dict[str, str]:
+    return {"content-type": "application/json", "webhook-id": webhook_id, **signed}
+
+
+def _minimal(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
+    failure = {"error": {"code": video.error_code, "message": video.error_message}} if video.error_code else {}
+    return {"id": video.id, "status": str(video.status), **failure}

@@ -1,0 +1,111 @@
+"""The delivery worker: claims due deliveries and sends them, beside the worker of the jobs."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import structlog
+
+from app.db.database import Database
+from app.db.models import Delivery
+from app.settings import Settings
+from app.telemetry import WEBHOOKS, log
+from app.webhooks import events
+from app.webhooks.deliveries import (
+    address_of,
+    claim_deliveries,
+    record_try,
+)
+from app.webhooks.sender import (
+    Answer,
+    Sender,
+)
+
+RECORD_PATIENCE_S = 30
+
+QUEUE_SHARE = 5
+"""One address has at most the fifth part of the deliveries under way: a receiver that hangs never holds all of them."""
+
+
+class DeliveryWorker:
+    """Deliveries under way in one process."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        settings: Settings,
+        sender: Sender,
+        clock: Callable[[], datetime],
+        wake: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._sender = sender
+        self._clock = clock
+        self._wake = wake
+        self._limit = settings.webhook_concurrency
+        self._lease_s = settings.webhook_timeout_s + settings.lease_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._saturated = False
+
+    async def start_due(self) -> bool:
+        """Claim what is due, up to the free places, and start on it; False when nothing was."""
+        slots = self._limit - len(self._tasks)
+        if slots <= 0:
+            return False
+        share = max(1, self._limit // QUEUE_SHARE)
+        async with self._db.reading() as connection:
+            claimed = await claim_deliveries(connection, slots, share=share, lease_s=self._lease_s, now=self._clock())
+            addressed = [(delivery, *await address_of(connection, delivery, self._clock())) for delivery in claimed]
+        self._saturated = bool(claimed)
+        for delivery, url, secrets in addressed:
+            task = asyncio.create_task(self._run(delivery, url, secrets))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        return bool(claimed)
+
+    async def finish(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for that long, then let go: what was cut off comes due again with the lease."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        left = set(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._saturated:  # something may wait for the place, or for its address' turn
+            self._wake()
+
+    async def _run(self, delivery: Delivery, url: str | None, secrets: Sequence[str]) -> None:
+        with structlog.contextvars.bound_contextvars(video=delivery.video_id, delivery=delivery.id):
+            try:
+                if url is None:
+                    answer = Answer(None, 0, error="the endpoint is disabled, so nothing was sent")
+                else:
+                    answer = await self._sender.deliver(delivery, secrets, url)
+                outcome = await self._record(delivery, answer)
+            except Exception:
+                log.exception("a webhook delivery failed; it comes due again")
+                return
+            if outcome is None:
+                log.warning("another worker has the delivery, or nobody wants it any more")
+                return
+            WEBHOOKS.labels(outcome).inc()
+            said = {"to": events.queue_key_of(url) if url else None, "status": answer.status, "ms": answer.duration_ms}
+            if answer.error is None:
+                log.info("webhook delivered", **said)
+            else:
+                log.warning("webhook not delivered", outcome=outcome, error=answer.error, **said)
+
+    async def _record(self, delivery: Delivery, answer: Answer) -> str | None:
+        return await self._db.persist(
+            lambda session: record_try(session, delivery, answer, now=self._clock()), patience_s=RECORD_PATIENCE_S
+        )
