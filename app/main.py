@@ -21,8 +21,10 @@ from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health as ops
 from app.http import media as links
 from app.http import middleware as edge
-from app.http.create import Gateway
-from app.http.openapi_document import Described
+from app.http.context import Gateway
+from app.http.errors import install_error_handlers, to_response
+from app.http.middleware import RequestMiddleware
+from app.http.openapi import error_responses
 from app.jobs.durations import Typical
 from app.jobs.worker import Worker
 from app.media import bucket as buckets
@@ -51,6 +53,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
 
     An embedded database is migrated; behind the schema of any other it refuses to start.
     """
+    configs = dialects.configure(config)
     upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
     await buckets.try_out(config.storage_url)
     async with AsyncExitStack() as stack:
@@ -81,6 +84,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         )
         gateway = Gateway(
             settings=config,
+            dialects=configs,
             db=database,
             providers=upstreams,
             router=Router(config, upstreams),
@@ -101,9 +105,10 @@ def _all_routes() -> Sequence[BaseRoute]:
     """Put together once for all applications of a process: FastAPI reads every signature anew for each inclusion."""
     router = APIRouter()
     for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
-        router.include_router(dialect.routes)
-    for others in (links.routes, ops.routes, admin.routes):
-        router.include_router(others)
+        described = error_responses(dialect.render_error, dialect.PREFIXES[0])
+        router.include_router(dialect.routes, responses=described)
+    for others, path in ((links.routes, "/media/"), (ops.routes, "/healthz"), (admin.routes, "/admin/")):
+        router.include_router(others, responses=error_responses(dialects.render_error, path))
     return router.routes
 
 
@@ -123,8 +128,7 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
                     parts.worker.stop()
                     await running
 
-    app = Described(
-        dialect_of=dialects.dialect_of,
+    app = FastAPI(
         title="video-gateway",
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
@@ -134,11 +138,11 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         redirect_slashes=False,
     )
     app.router.routes.extend(_all_routes())
-    edge.install_error_handlers(app, dialects.render_error)
+    install_error_handlers(app, dialects.render_error)
     app.add_exception_handler(405, _not_that_method)
     https = (chosen.public_url or "").startswith("https:")
     app.add_middleware(
-        edge.Edge, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
+        RequestMiddleware, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
     )
     return app
 
@@ -151,9 +155,7 @@ async def _not_that_method(request: Request, error: Exception) -> Response:
         for method in edge.METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     )
-    return edge.to_response(
-        request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}), dialects.render_error
-    )
+    return to_response(request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}), dialects.render_error)
 
 
 def serving_app() -> FastAPI:

@@ -55,29 +55,6 @@ class ModelSettings(BaseModel):
     """Whether a verified failure upstream, not of the client's doing, goes on to the next route."""
 
 
-class DoorSettings(BaseModel):
-    """A dialect whose shape has no model of ours."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = None
-    """The model that is asked through this door; unset: `default_model`."""
-
-
-class ApilaplasDoorSettings(DoorSettings):
-    hold_s: Annotated[float, Field(ge=0, le=30)] = 30
-    """How long a GET that waits for a state is held at most; less where a proxy in front gives up earlier."""
-
-
-class Doors(BaseModel):
-    """What can be set of dialects, `[dialects.luma]` in the TOML file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    luma: DoorSettings = DoorSettings()
-    apilaplas: ApilaplasDoorSettings = ApilaplasDoorSettings()
-
-
 Price = Annotated[float, Field(ge=0)]
 Prices = dict[str, Price | dict[str, Price]]
 
@@ -134,8 +111,9 @@ class Settings(BaseSettings):
     Machines that share a database must share it."""
     default_model: str | None = None
     """For requests that name no model; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
-    dialects: Doors = Doors()
-    """`DIALECTS__LUMA__MODEL` and the like: the model behind a door whose shape has none."""
+    dialects: dict[str, dict[str, Any]] = {}
+    """`DIALECTS__<NAME>__<FIELD>`, such as the model of a dialect whose requests carry no model name; the fields are
+    those of the dialect's `Config`."""
     allow_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = []
     """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
     providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}

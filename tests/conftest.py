@@ -21,7 +21,7 @@ from app import settings
 from app.db import embedded
 from app.db.migrate import upgrade_schema
 from app.db.models import Attempt, Base
-from app.http.create import Gateway
+from app.http.context import Gateway
 from app.jobs.worker import Worker
 from app.main import create_app
 from app.settings import Settings

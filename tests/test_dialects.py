@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import settings
 from app.db.models import Video
+from app.dialects import configure
 from app.video import VideoRequest
 
 pytestmark = pytest.mark.anyio
@@ -472,10 +473,10 @@ async def test_the_model_behind_a_door(start_gateway: StartGateway) -> None:
 
 def test_doors_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_DIALECTS__LUMA__MODEL", "gptge/luma")
-    assert settings.load().dialects.luma.model == "gptge/luma"
+    assert configure(settings.load())["luma"].model_dump() == {"model": "gptge/luma"}
     monkeypatch.setenv("GATEWAY_DIALECTS__LUNOS__MODEL", "x")
     with pytest.raises(settings.ConfigurationError, match="GATEWAY_DIALECTS__LUNOS"):
-        settings.load()
+        configure(settings.load())
 
 
 # Going on from a video
@@ -618,9 +619,9 @@ async def test_the_time_is_up(start_gateway: StartGateway) -> None:
         assert (one.status_code, one.json()["state"]) == (200, "queued")
         many = await gateway.client.get(f"{APILAPLAS}s", params={"generation_ids": ",".join(ids), "state": "dreaming"})
         assert [one["state"] for one in many.json()] == ["queued", "queued"]
-    assert settings.load().dialects.apilaplas.hold_s == 30
+    assert configure(settings.load())["apilaplas"].model_dump() == {"model": None, "hold_s": 30}
     with pytest.raises(settings.ConfigurationError, match="GATEWAY_DIALECTS__APILAPLAS__HOLD_S"):
-        settings.load(dialects={"apilaplas": {"hold_s": 31}})
+        configure(settings.load(dialects={"apilaplas": {"hold_s": 31}}))
 
 
 @pytest.mark.parametrize("key", ["state", "status"])

@@ -103,8 +103,10 @@ def test_provider_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = {name: rest for name, rest in env_example().items() if name.startswith("GATEWAY_DIALECTS__")}
-    dialects = read_as_dotenv(examples, tmp_path, monkeypatch).dialects
-    assert dialects.model_dump() == {
+    from app.dialects import configure
+
+    configs = configure(read_as_dotenv(examples, tmp_path, monkeypatch))
+    assert {name: config.model_dump() for name, config in configs.items()} == {
         "luma": {"model": "gptge/luma"},
         "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
     }

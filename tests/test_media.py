@@ -14,17 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import errors
+from app.http.files import RangeNotSatisfiable, etag, parse_range
 from app.media import ffmpeg, mp4
 from app.media import store as media
-from app.media.store import (
-    IncompleteFile,
-    MissingFile,
-    RangeNotSatisfiable,
-    Signer,
-    StorageUnavailable,
-    Store,
-    parse_range,
-)
+from app.media.store import IncompleteFile, MissingFile, Signer, StorageUnavailable, Store
 from app.settings import ConfigurationError, Settings
 
 MIB = 2**20
@@ -418,4 +411,4 @@ def test_any_range_is_inside_the_file(header: str, size: int) -> None:
 
 
 def test_etag() -> None:
-    assert media.etag("ab" * 32) == f'"{"ab" * 16}"'
+    assert etag("ab" * 32) == f'"{"ab" * 16}"'

@@ -27,8 +27,8 @@ from uvicorn.server import ServerState
 
 from app import settings
 from app.dialects import render_error
-from app.http.middleware import Edge
-from app.http.server import Protocol
+from app.http.middleware import RequestMiddleware
+from app.http.server import HttpProtocol
 from app.main import create_app
 from app.video import Media
 
@@ -40,7 +40,7 @@ GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 MIB = 2**20
 
 
-class Brisk(Protocol):
+class Brisk(HttpProtocol):
     """Thirty seconds in a fraction of one."""
 
     head_timeout_s = 0.2
@@ -53,7 +53,7 @@ BODY_TIMEOUT_S = 1.0
 def brisk(gateway: Running) -> ASGIApp:
     """The gateway with an edge that is in a hurry."""
     layer: Any = gateway.app.middleware_stack
-    while not isinstance(layer, Edge):
+    while not isinstance(layer, RequestMiddleware):
         layer = layer.app
     layer.body_timeout_s = BODY_TIMEOUT_S
     return gateway.app
@@ -134,7 +134,7 @@ async def connected(url: str) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
-async def talking(app: ASGIApp, http: type[Protocol] = Protocol) -> AsyncIterator[Peer]:
+async def talking(app: ASGIApp, http: type[HttpProtocol] = HttpProtocol) -> AsyncIterator[Peer]:
     async with serve(app, http=http) as url, connected(url) as peer:
         yield peer
 
@@ -176,7 +176,7 @@ async def test_a_head_that_is_too_large(idle: FastAPI, size: int) -> None:
         "an address": b"GET /" + b"a" * size + b" HTTP/1.1\r\n",
         "a query": b"GET /healthz?" + b"a" * size + b" HTTP/1.1\r\n",
     }
-    async with serve(idle, http=Protocol) as url:
+    async with serve(idle, http=HttpProtocol) as url:
         for name, head in heads.items():
             async with connected(url) as peer:
                 await peer.send(head + b"\r\n\r\n")
@@ -189,7 +189,7 @@ async def test_a_head_that_is_too_large(idle: FastAPI, size: int) -> None:
 
 
 async def test_a_head_without_an_end(idle: FastAPI) -> None:
-    async with serve(idle, http=Protocol) as url:
+    async with serve(idle, http=HttpProtocol) as url:
         for piece in (b"x-header: and its value\r\n" * 100, b"a" * 2_000, b" " * 2_000):
             async with connected(url) as peer:
                 answered = asyncio.create_task(peer.answer())
@@ -300,7 +300,7 @@ async def test_an_answer_is_not_disturbed_by_nonsense_behind_its_request(gateway
 async def test_more_requests_at_once_than_anybody_needs(idle: FastAPI) -> None:
     async with talking(idle) as peer:
         await peer.send(GET * 5_000)
-        answers = [await peer.answer() for _ in range(1 + Protocol.max_pipelined)]
+        answers = [await peer.answer() for _ in range(1 + HttpProtocol.max_pipelined)]
         assert {answer.status for answer in answers} == {200}
         assert answers[-1].headers["connection"] == "close"
         assert await peer.rest() == b""
@@ -351,7 +351,7 @@ async def test_a_body_that_stops_half_way(gateway: Running) -> None:
             assert "nothing came of the request body" in door.message_of(json.loads(answer.body))
             assert await peer.rest() == b""
 
-    async with serve(brisk(gateway), http=Protocol) as url:
+    async with serve(brisk(gateway), http=HttpProtocol) as url:
         await asyncio.gather(*(stop(url, door) for door in DOORS.values()))
     assert await videos(gateway) == 0
 
@@ -491,7 +491,7 @@ class Timers:
 async def test_an_answer_that_is_read_slowly() -> None:
     timers, transport = Timers(), Full()
     config = uvicorn.Config(all_at_once, log_config=None)
-    protocol = Protocol(config, ServerState(), {}, _loop=cast("asyncio.AbstractEventLoop", timers))
+    protocol = HttpProtocol(config, ServerState(), {}, _loop=cast("asyncio.AbstractEventLoop", timers))
     protocol.connection_made(transport)
     protocol.pause_writing()
     for left in (999_999, 500_000, 1):
@@ -590,7 +590,7 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
         raise ZeroDivisionError
 
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(Edge(app, render_error=render_error, max_body_bytes=1))
+        transport=httpx.ASGITransport(RequestMiddleware(app, render_error=render_error, max_body_bytes=1))
     ) as client:
         answer = await client.get("http://gateway.test/")
     assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (500, "0")

@@ -26,8 +26,8 @@ from processes import served
 from app import ids
 from app.db.models import Delivery
 from app.dialects import WEBHOOK_STYLES, lumen
-from app.http import create as base
-from app.http.create import Uploads
+from app.http.create import create_job, new_video_id
+from app.http.uploads import Uploads
 from app.video import VideoRequest, Webhook
 from app.webhooks import deliveries, signing
 from app.webhooks import endpoints as webhooks
@@ -541,9 +541,9 @@ async def test_other_styles_send_an_object_and_sign_their_way(
 ) -> None:
     secret = "your-secret" if style == "lumen" else None
     request = VideoRequest(prompt="p", model="sandbox/reject", webhook=Webhook(url=hook, secret=secret, style=style))
-    uploads = Uploads(base.new_video_id())
+    uploads = Uploads(new_video_id())
     caller = await gateway.gateway.authenticator.authenticate(ALICE)
-    await base.create(gateway.gateway, caller, request, uploads, dialect="openai", app=None)
+    await create_job(gateway.gateway, caller, request, uploads, dialect="openai", app=None)
     await gateway.worker.run_once()
     (received,) = receiver.received
     assert received.json["id"] == uploads.video_id

@@ -16,7 +16,7 @@ from app.admin.schemas import Day, Dollars, Given, listing, micros_or_refuse, no
 from app.db.models import Attempt, Video
 from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
-from app.http.create import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep
 
 routes = APIRouter(tags=["administration"])
 

@@ -15,7 +15,7 @@ from app import errors, ids
 from app.accounts import ledger as usage
 from app.db import rows
 from app.db.models import Attempt, Video
-from app.http.create import Gateway
+from app.http.context import Gateway
 from app.jobs import reconcile as recovery
 from app.jobs.claim import Claim
 from app.jobs.task import task_of

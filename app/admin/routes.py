@@ -25,7 +25,7 @@ from app.admin.schemas import (
 )
 from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
-from app.http.create import GatewayDep, gateway_of
+from app.http.context import GatewayDep, gateway_of
 from app.http.openapi import BearerKey
 from app.jobs import videos
 from app.video import Billing

@@ -13,7 +13,7 @@ from app import errors, net
 from app.accounts import ledger as usage
 from app.accounts import pricing as prices
 from app.db.models import Key, Project
-from app.http.create import Gateway
+from app.http.context import Gateway
 
 
 def _number(value: Any) -> Any:

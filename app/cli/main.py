@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import errors, providers, settings, telemetry
+from app import dialects, errors, providers, settings, telemetry
 from app import main as wiring
 from app.accounts import keys
 from app.cli import generate as client
@@ -30,7 +30,7 @@ from app.cli.manage import complaints, console, load, prepared
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
 from app.http import health as ops
-from app.http.server import Protocol
+from app.http.server import HttpProtocol
 from app.media import bucket as buckets
 from app.providers.routing import Router
 from app.settings import ConfigurationError, Settings
@@ -120,6 +120,7 @@ async def _serve_one(config: Settings, listener: socket.socket) -> None:
 
 def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
     """The parent holds the embedded database and prints the welcome; its children find both ready."""
+    dialects.configure(config)
     providers.build(config)
     with asyncio.Runner() as runner:
         runner.run(buckets.try_out(config.storage_url))
@@ -157,7 +158,7 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         app,
         host=config.host,
         port=config.port,
-        http=Protocol,
+        http=HttpProtocol,
         ws="none",
         log_config=None,
         access_log=False,

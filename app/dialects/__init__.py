@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from app import errors
 from app.dialects import apilaplas, luma, lumen, lunos, openai
+from app.settings import ConfigurationError, Settings, explain
 from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
@@ -16,6 +19,26 @@ lie. The last one renders errors of paths that belong to no dialect."""
 WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
     dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")
 }
+
+
+def configure(settings: Settings) -> dict[str, BaseModel]:
+    """Read the settings of every dialect that has some. Raises `ConfigurationError` naming the variable."""
+    kinds = {name_of(dialect): dialect.Config for dialect in DIALECTS if hasattr(dialect, "Config")}
+    unknown = settings.dialects.keys() - kinds.keys()
+    if unknown:
+        prefix = f"GATEWAY_DIALECTS__{min(unknown).upper()}"
+        raise ConfigurationError(f"{prefix}: expected one of {', '.join(kinds)}, which have settings")
+    configs: dict[str, BaseModel] = {}
+    for name, kind in kinds.items():
+        try:
+            configs[name] = kind.model_validate(settings.dialects.get(name, {}))
+        except ValidationError as error:
+            raise ConfigurationError(explain(error, f"GATEWAY_DIALECTS__{name.upper()}__")) from None
+    return configs
+
+
+def name_of(dialect: ModuleType) -> str:
+    return dialect.__name__.rpartition(".")[2]
 
 
 def dialect_of(path: str) -> ModuleType:

@@ -14,20 +14,22 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts.keys import Caller
 from app.db.models import Video
 from app.dialects import shared as vendors
-from app.http import create as base
 from app.http.body import Body, body_of, strict_extra_of, validated
-from app.http.create import CallerDep, Gateway, GatewayDep, Uploads
+from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import Responses, create_schema, parameter
+from app.http.uploads import Uploads
+from app.http.wait import wait_for_video
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
 from app.video import Media, Status, VideoRequest
@@ -51,6 +53,11 @@ NOT_NEW: Responses = {200: {"description": "The video that the same idempotency 
 IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, with commas between them.")
 
 routes = APIRouter(tags=["apilaplas"])
+
+
+class Config(vendors.ModelConfig):
+    hold_s: Annotated[float, Field(ge=0, le=30)] = 30
+    """Longest hold of a GET that waits for a state; less where a proxy in front gives up earlier."""
 
 
 class Frame(BaseModel):
@@ -173,8 +180,8 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     """Create a video, or with a generation as `keyframes.frame0` make a longer one, as Apilaplas' Luma does."""
     origin = vendors.origin_of(request)
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, "apilaplas")
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body, "apilaplas")
+        uploads = Uploads(new_video_id())
         parsed, named, source_id = parse(body, uploads, origin)
         if source_id is not None:
             created = await vendors.extend(
@@ -184,14 +191,14 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
                 parsed,
                 uploads,
                 dialect="apilaplas",
-                app=base.app_of(request),
+                app=app_name(request),
                 named=named,
                 idempotency=idempotency,
             )
         else:
             asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "apilaplas", named)})
-            created = await base.create(
-                gateway, caller, asked, uploads, dialect="apilaplas", app=base.app_of(request), idempotency=idempotency
+            created = await create_job(
+                gateway, caller, asked, uploads, dialect="apilaplas", app=app_name(request), idempotency=idempotency
             )
     return vendors.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
@@ -209,8 +216,8 @@ async def retrieve_generation(
     if not generation_id:
         raise errors.InvalidRequest("generation_id is required", param="generation_id", code="missing_parameter")
     reached = reached_by(state or status)
-    hold_s = gateway.settings.dialects.apilaplas.hold_s
-    video = await base.wait_for(request, gateway, caller, generation_id, until=reached, timeout_s=hold_s)
+    hold_s = _hold_s(gateway)
+    video = await wait_for_video(request, gateway, caller, generation_id, until=reached, timeout_s=hold_s)
     return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
 
 
@@ -246,17 +253,21 @@ def reached_by(state: str | None) -> Callable[[Video], bool]:
     return lambda video: ORDER.index(STATE[video.status]) >= ORDER.index(state)
 
 
+def _hold_s(gateway: Gateway) -> float:
+    return cast("Config", gateway.dialects["apilaplas"]).hold_s
+
+
 async def _wait_for_all(
     request: Request, gateway: Gateway, caller: Caller, wanted: list[str], reached: Callable[[Video], bool]
 ) -> list[Video]:
     loop = asyncio.get_running_loop()
-    until = loop.time() + gateway.settings.dialects.apilaplas.hold_s
+    until = loop.time() + _hold_s(gateway)
     found = await _several(gateway, caller, wanted)
     for video in found:
         if not reached(video):
             with suppress(errors.NotFound):  # deleted while it was waited for
                 left_s = until - loop.time()
-                await base.wait_for(request, gateway, caller, video.id, until=reached, timeout_s=left_s)
+                await wait_for_video(request, gateway, caller, video.id, until=reached, timeout_s=left_s)
     return found if all(reached(video) for video in found) else await _several(gateway, caller, wanted)
 
 

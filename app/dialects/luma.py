@@ -17,10 +17,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared as vendors
-from app.http import create as base
 from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
-from app.http.create import CallerDep, GatewayDep, Uploads
+from app.http.context import CallerDep, GatewayDep, get_video
+from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import create_schema
+from app.http.uploads import Uploads
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
@@ -38,6 +39,7 @@ STATE = {
 }
 
 routes = APIRouter(tags=["luma"])
+Config = vendors.ModelConfig
 
 
 class CreateGeneration(BaseModel):
@@ -131,12 +133,12 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video as gpt.ge's Luma does."""
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, "luma")
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body, "luma")
+        uploads = Uploads(new_video_id())
         parsed, named = parse(body, uploads, vendors.origin_of(request))
         asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "luma", named)})
-        created = await base.create(
-            gateway, caller, asked, uploads, dialect="luma", app=base.app_of(request), idempotency=idempotency
+        created = await create_job(
+            gateway, caller, asked, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
         )
     return vendors.answer(render(created.video), created=created)
 
@@ -155,7 +157,7 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
 @routes.get("/luma/generations/{video_id}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as gpt.ge's Luma shows it."""
-    video = await base.get(gateway, caller, video_id)
+    video = await get_video(gateway, caller, video_id)
     return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
 
 
@@ -163,8 +165,8 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a longer video from a finished one."""
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, f"luma extend {video_id}")
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body, f"luma extend {video_id}")
+        uploads = Uploads(new_video_id())
         parsed, named = parse(body, uploads, vendors.origin_of(request))
         created = await vendors.extend(
             gateway,
@@ -173,7 +175,7 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
             parsed,
             uploads,
             dialect="luma",
-            app=base.app_of(request),
+            app=app_name(request),
             named=named,
             idempotency=idempotency,
         )

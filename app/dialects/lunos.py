@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared as vendors
-from app.http import create as base
 from app.http.body import Body, body_of, strict_extra_of, validated
-from app.http.create import CallerDep, GatewayDep, Uploads
+from app.http.context import CallerDep, GatewayDep, get_video
+from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import create_schema
+from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
 
@@ -92,11 +93,11 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video as Lunos does."""
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, "lunos")
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body, "lunos")
+        uploads = Uploads(new_video_id())
         parsed = parse(body)
-        created = await base.create(
-            gateway, caller, parsed, uploads, dialect="lunos", app=base.app_of(request), idempotency=idempotency
+        created = await create_job(
+            gateway, caller, parsed, uploads, dialect="lunos", app=app_name(request), idempotency=idempotency
         )
     return vendors.answer(render(created.video), created=created)
 
@@ -104,5 +105,5 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 @routes.get("/v1/video/generations/{video_id:path}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as Lunos shows it."""
-    video = await base.get(gateway, caller, video_id.rpartition(":")[2])
+    video = await get_video(gateway, caller, video_id.rpartition(":")[2])
     return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))

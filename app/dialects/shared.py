@@ -4,18 +4,19 @@ request is for where the vendor's shape has none of ours, and links where there 
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app import errors
 from app.accounts.keys import Caller
 from app.conversion import COMMON_RATIOS, complete_size, nearest_ratio
 from app.db.models import Video
-from app.http import create as base
-from app.http.create import Gateway, Uploads
+from app.http.context import Gateway
+from app.http.create import create_job, get_finished_video, request_from_source, source_model
+from app.http.uploads import Uploads
 from app.jobs import enqueue as intake
 from app.media.signed_links import SignedLinks
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
@@ -67,20 +68,29 @@ def picture(value: Any, name: str, uploads: Uploads) -> Media | None:
 # Models
 
 
-def model_for(gateway: Gateway, door: Literal["luma", "apilaplas"], named: str | None) -> str:
-    """The name of a model that this gateway has: the one that was named, or for the vendor's own word and for none the
-    one that was configured. Raises `ModelNotFound`, `InvalidRequest`."""
+class ModelConfig(BaseModel):
+    """Settings of a dialect whose requests carry no model name, `[dialects.<name>]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    """The model of all its requests; unset: `default_model`."""
+
+
+def model_for(gateway: Gateway, dialect: str, named: str | None) -> str:
+    """Return the name of a model of this gateway: the one that was named; for the vendor's own word and for none the
+    one that is configured. Raises `ModelNotFound`, `InvalidRequest`."""
     if named and is_ours(gateway, named):
         return named
-    model = getattr(gateway.settings.dialects, door).model or gateway.router.default_model
+    model = cast("ModelConfig", gateway.dialects[dialect]).model or gateway.router.default_model
     if model is None:
         raise errors.InvalidRequest(
-            f"no model is configured for this API: set GATEWAY_DIALECTS__{door.upper()}__MODEL, or name one of "
+            f"no model is configured for this API: set GATEWAY_DIALECTS__{dialect.upper()}__MODEL, or name one of "
             "GET /v1/models as `model`",
             param="model",
             code="missing_parameter",
         )
-    return str(model)
+    return model
 
 
 def is_ours(gateway: Gateway, named: str) -> bool:
@@ -111,12 +121,12 @@ async def extend(
 
     Raises `ModelNotFound`, `NotFound` and `InvalidRequest` for a source that cannot be worked on.
     """
-    source = await base.finished(gateway, caller, source_id)
+    source = await get_finished_video(gateway, caller, source_id)
     given = named if named and is_ours(gateway, named) else None
-    based = base.based_on(source, wanted.prompt, given or base.model_of(source), Operation.extend, wanted.extra)
+    based = request_from_source(source, wanted.prompt, given or source_model(source), Operation.extend, wanted.extra)
     names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook")
     request = based.model_copy(update={name: getattr(wanted, name) for name in names})
-    return await base.create(
+    return await create_job(
         gateway,
         caller,
         request,

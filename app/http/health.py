@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from app import errors
 from app.accounts import keys
 from app.db.database import is_unavailable
-from app.http.create import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep
 from app.jobs import videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
 

@@ -7,13 +7,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
 from app.db.models import Video
-from app.http import create as base
-from app.http.create import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep
+from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, FILMS, file_responses
 from app.jobs import claim as claims
 from app.jobs import videos
 from app.media import mp4
-from app.media import store as media
 
 PRESIGNED_S = 900
 """How long an address at the bucket works at most: players go back to it for other parts of the film."""
@@ -48,14 +47,14 @@ async def play(
         address = await _at_the_bucket(gateway, video, index, expires=int(exp))
         if address is not None:
             return RedirectResponse(address, 307, {"cache-control": "no-store"})
-    film = await base.content(request, gateway, video, index)
+    film = await content_response(request, gateway, video, index)
     film.headers["content-security-policy"] = FILM_POLICY
     return film
 
 
 async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
     """A fresh address of the film at the bucket, which works no longer than the link; None where there is none."""
-    output = base.stored_output(video, index, gateway.clock())
+    output = get_output(video, index, gateway.clock())
     left_s = int(expires - gateway.clock().timestamp())
     return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
 
@@ -78,12 +77,12 @@ async def fetch_upload(
         raise errors.NotFound("the upload is gone")
     content_type = mp4.sniff(await gateway.store.read(key, 0, 64)) or "application/octet-stream"
     suffix = content_type.rpartition("/")[2]
-    return await base.file_response(
+    return await file_response(
         request,
         gateway,
         key,
         size=size,
-        tag=media.etag(f"{video_id}-{number}"),
+        tag=etag(f"{video_id}-{number}"),
         content_type=content_type,
         filename=f"upload.{suffix}",
     )

@@ -6,24 +6,15 @@ Pure ASGI, since it runs for every request and must not touch a streamed body.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from math import ceil
-from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from psycopg import Error as PsycopgError
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
-from app.db.database import is_unavailable
-from app.media import store as media
+from app.http.errors import RenderError, to_response
 from app.telemetry import HTTP_SECONDS, log
 
 QUIET = ("/healthz", "/readyz", "/metrics")
@@ -46,11 +37,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Label values are ours to choose: whoever asks could invent methods without end."""
 
 
-RenderError = Callable[..., dict[str, Any]]
-"""How an error is shown on a path: `dialects.render_error`."""
-
-
-class Edge:
+class RequestMiddleware:
     """Wraps the application; every answer carries `x-request-id`, every refusal the dialect's own shape.
 
     A route may leave headers for its answer, whatever becomes of it, in `scope["gateway_headers"]`: pairs of bytes.
@@ -76,7 +63,7 @@ class Edge:
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
-        upload = _Upload(scope, receive, self._max_body_bytes, self.body_timeout_s)
+        upload = BodyGuard(scope, receive, self._max_body_bytes, self.body_timeout_s)
 
         async def tagged_send(message: Message) -> None:
             nonlocal status, first_byte_s
@@ -107,7 +94,7 @@ class Edge:
                 status = status or 499
             except Exception as error:
                 if status:  # too late for an answer; the connection has to break off
-                    log.exception("an answer broke off", path=shown(scope["path"]))
+                    log.exception("an answer broke off", path=loggable_path(scope["path"]))
                     raise
                 await self._last_word(error)(scope, receive, tagged_send)
             finally:
@@ -131,11 +118,15 @@ class Edge:
         if scope["path"] in QUIET and status < 400:
             return
         log.info(
-            "request", method=scope["method"], path=shown(scope["path"]), status=status, ms=round(total_s * 1000, 1)
+            "request",
+            method=scope["method"],
+            path=loggable_path(scope["path"]),
+            status=status,
+            ms=round(total_s * 1000, 1),
         )
 
 
-def shown(path: str) -> str:
+def loggable_path(path: str) -> str:
     """The path for the log; that of a callback is its own permission."""
     return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
 
@@ -144,7 +135,7 @@ def _is_last(message: Message) -> bool:
     return message["type"] == "http.response.body" and not message.get("more_body")
 
 
-class _Upload:
+class BodyGuard:
     """A request body that is counted while it is read; a declared length that is too much is refused unread, since
     an answer that has begun, such as a stream, could not become a refusal any more."""
 
@@ -206,58 +197,3 @@ class _Upload:
             async with asyncio.timeout(LINGER_S):
                 while not self._ended:
                     await self._read()
-
-
-def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
-    async def handle(request: Request, error: Exception) -> Response:
-        return to_response(request.scope, error, render_error)
-
-    for kind in (
-        errors.GatewayError,
-        HTTPException,
-        RequestValidationError,
-        SQLAlchemyError,
-        PsycopgError,
-        media.RangeNotSatisfiable,
-    ):
-        app.add_exception_handler(kind, handle)
-
-
-def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Response:
-    """Whatever was raised, in the shape of the dialect that speaks on the path."""
-    known = to_gateway_error(error)
-    headers = known.headers
-    if isinstance(known, errors.UpstreamError):  # an upstream call that a client waited for, such as a character
-        headers = {**headers, "x-should-retry": str(known.retryable).lower()}
-        if known.retry_after_s is not None:
-            headers["retry-after"] = str(ceil(known.retry_after_s))
-    path = scope["path"]
-    body = render_error(known, path=path, request_id=scope["gateway_request_id"])
-    return JSONResponse(body, status_code=known.status_code, headers=headers or None)
-
-
-def to_gateway_error(error: Exception) -> errors.GatewayError:
-    if isinstance(error, errors.GatewayError):
-        return error
-    if isinstance(error, HTTPException):
-        return _from_http(error)
-    if isinstance(error, RequestValidationError):
-        problem = error.errors()[0]
-        param = str(problem["loc"][-1])
-        return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
-    if is_unavailable(error):
-        log.warning("the database is away", error=type(error).__name__)
-        return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
-    log.error("an unexpected error", exc_info=error)
-    return errors.InternalError("the gateway failed; the request id leads to the reason in its log")
-
-
-def _from_http(error: HTTPException) -> errors.GatewayError:
-    if error.status_code == 404:
-        return errors.NotFound("there is nothing at this address; see /docs for the routes", code="unknown_url")
-    if error.status_code == 405:
-        allowed: Any = (error.headers or {}).get("Allow", "")
-        return errors.MethodNotAllowed(
-            f"this method is not for this address; allowed: {allowed}", headers={"allow": allowed}
-        )
-    return errors.InvalidRequest(str(error.detail))

@@ -1,4 +1,4 @@
-"""What the OpenAPI description cannot see of routes that read and answer by themselves: keys, headers, files."""
+"""OpenAPI of routes that read their own bodies and build their own responses: keys, headers, files, errors."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -8,7 +8,9 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
+from app import errors
 from app.http.body import body_schema
+from app.http.errors import RenderError
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
@@ -45,6 +47,26 @@ def file_responses(*kinds: str) -> Responses:
         206: {"description": "The range that was asked for.", "content": content},
         304: {"description": "The client has it already."},
     }
+
+
+def error_responses(render_error: RenderError, path: str) -> Responses:
+    """Return the 4XX and 5XX responses of the routes below `path`, in the shape of the dialect that renders errors
+    there. Next to them FastAPI describes no 422: an invalid request is a 400."""
+    sample = errors.InvalidRequest("what is wrong, and the next step")
+    schema = _schema_of(render_error(sample, path=path, request_id="req_..."))
+    refusal = {
+        "description": "Refused or failed; the message has the reason.",
+        "content": {"application/json": {"schema": schema}},
+    }
+    return {"4XX": refusal, "5XX": refusal}
+
+
+def _schema_of(value: Any) -> dict[str, Any]:
+    """The JSON schema of values shaped like `value`; null stands for any type."""
+    if isinstance(value, dict):
+        fields = {name: _schema_of(field) for name, field in value.items()}
+        return {"type": "object", "properties": fields, "required": list(fields)}
+    return {"type": "string"} if isinstance(value, str) else {}
 
 
 CREATE_HEADERS = (

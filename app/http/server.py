@@ -12,10 +12,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app import errors, ids
 from app.http import middleware as edge
+from app.http.middleware import loggable_path
 from app.telemetry import log
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """Refuses in OpenAI's shape, since no dialect speaks before there is a path. WebSockets are not spoken at all."""
 
     max_head_bytes = 64 * 2**10
@@ -179,7 +180,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < left:
             self._watch_reader()
             return
-        path = edge.shown(self._answering.scope["path"]) if self._answering is not None else None
+        path = loggable_path(self._answering.scope["path"]) if self._answering is not None else None
         log.info("an answer is given up, for its client does not read it", path=path)
         self.transport.abort()
 

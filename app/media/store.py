@@ -44,7 +44,6 @@ ABORT_S = 10
 MAX_PRESIGNED_S = 7 * 86_400
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
-RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
 
 Variant = Literal["thumbnail", "spritesheet"]
 VARIANTS: dict[Variant, tuple[str, str]] = {
@@ -65,18 +64,6 @@ class IncompleteFile(errors.GatewayError):
     status_code = 502
     default_code = "incomplete_file"
     retryable = True
-
-
-class RangeNotSatisfiable(errors.GatewayError):
-    """416: the file is shorter than the range begins."""
-
-    status_code = 416
-    type = "invalid_request_error"
-    default_code = "range_not_satisfiable"
-
-    def __init__(self, size: int) -> None:
-        super().__init__(f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
-        self.size = size
 
 
 class MissingFile(errors.NotFound):
@@ -386,30 +373,6 @@ class Signer:
     def _signature(self, path: str, exp: str) -> str:
         digest = hmac.digest(self._secret, f"media\n{exp}\n{path}".encode("utf-8", "replace"), "sha256")
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return (start, end), end not included, of a Range header; None where the whole file is to be sent.
-
-    That is: no header, several ranges, another unit, nonsense. Raises `RangeNotSatisfiable`.
-    """
-    match = RANGE.fullmatch(header.strip()) if header else None
-    if match is None or not (match[1] or match[2]):
-        return None
-    if not match[1]:
-        start, end = max(0, size - int(match[2])), size
-    else:
-        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
-        if match[2] and int(match[2]) < start:
-            return None
-    if start >= size:
-        raise RangeNotSatisfiable(size)
-    return start, end
-
-
-def etag(sha256: str) -> str:
-    """The strong entity tag of a file."""
-    return f'"{sha256[:32]}"'
 
 
 def _checked(key: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
@@ -17,6 +17,7 @@ from app.accounts import ledger as usage
 from app.accounts.keys import Caller
 from app.db.models import Video
 from app.dialects.openai import webhooks as openai_webhooks
+from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import (
     CreateCharacter,
     CreateVideo,
@@ -32,10 +33,23 @@ from app.dialects.openai.wire import (
     render_estimate,
     render_model,
 )
-from app.http import create as base
 from app.http.body import body_of, body_schema, strict_extra_of, validated
-from app.http.create import CallerDep, Gateway, GatewayDep, Uploads
+from app.http.context import CallerDep, Gateway, GatewayDep, get_video
+from app.http.create import (
+    app_name,
+    create_job,
+    get_finished_video,
+    new_video_id,
+    plan_request,
+    request_from_source,
+    source_model,
+    take_idempotency,
+    take_webhook,
+)
+from app.http.files import content_response
 from app.http.openapi import FILE_HEADERS, FILMS, Responses, create_schema, file_responses, parameter
+from app.http.uploads import Uploads
+from app.http.wait import require_waiting_slot, wait_for_video
 from app.jobs import lifecycle as jobs
 from app.jobs import videos
 from app.jobs.metrics import count_ended
@@ -53,7 +67,7 @@ KEEP_ALIVE_S = 15
 DRY_RUN = parameter("query", "dryRun", "Say what it would cost, and create nothing.", kind="boolean")
 NOT_NEW: Responses = {200: {"description": "A dry run, or the video that the same idempotency key made before."}}
 
-routes = APIRouter(tags=["videos"])
+routes = AliasedRouter(tags=["videos"])
 
 
 def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
@@ -71,9 +85,9 @@ async def _from_source(
     extra = strict_extra_of(wire)
     seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
     if isinstance(wire.video, dict) and "id" in wire.video:
-        source = await base.finished(gateway, caller, str(wire.video["id"]))
-        model = wire.model or base.model_of(source)
-        return base.based_on(source, wire.prompt, model, operation, extra, seconds=seconds), source
+        source = await get_finished_video(gateway, caller, str(wire.video["id"]))
+        model = wire.model or source_model(source)
+        return request_from_source(source, wire.prompt, model, operation, extra, seconds=seconds), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
@@ -95,7 +109,6 @@ async def _from_source(
 
 
 @routes.get("/v1/videos/{video_id}")
-@routes.get("/openai/v1/videos/{video_id}", include_in_schema=False)
 async def retrieve_video(
     video_id: str,
     request: Request,
@@ -106,9 +119,9 @@ async def retrieve_video(
     """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
     held until the status changes, for so many seconds at most."""
     if wait == 0:
-        return answer(await base.get(gateway, caller, video_id), gateway, request)
-    before = (await base.get(gateway, caller, video_id)).status
-    video = await base.wait_for(
+        return answer(await get_video(gateway, caller, video_id), gateway, request)
+    before = (await get_video(gateway, caller, video_id)).status
+    video = await wait_for_video(
         request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
     )
     return answer(video, gateway, request)
@@ -118,13 +131,12 @@ async def retrieve_video(
 
 
 @routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
-@routes.post("/openai/v1/videos", status_code=202, include_in_schema=False)
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body)
-        webhook = base.webhook_of(request, body)
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body)
+        webhook = take_webhook(request, body)
+        uploads = Uploads(new_video_id())
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
         return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
@@ -144,15 +156,15 @@ async def _create(
 ) -> Response:
     parsed = parsed.model_copy(update={"webhook": webhook})
     if _is_dry_run(request):
-        plan = base.plan_of(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
+        plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
         return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
-    created = await base.create(
+    created = await create_job(
         gateway,
         caller,
         parsed,
         uploads,
         dialect="openai",
-        app=base.app_of(request),
+        app=app_name(request),
         only_provider=only_provider,
         shown_model=shown_model,
         idempotency=idempotency,
@@ -184,7 +196,6 @@ async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoR
 
 
 @routes.get("/v1/videos")
-@routes.get("/openai/v1/videos", include_in_schema=False)
 async def list_videos(
     request: Request,
     gateway: GatewayDep,
@@ -205,7 +216,6 @@ async def list_videos(
 
 
 @routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
-@routes.post("/openai/v1/videos/edits", status_code=202, include_in_schema=False)
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from one of yours or an uploaded one, changed as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
@@ -214,7 +224,6 @@ async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -
 @routes.post(
     "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
 )
-@routes.post("/openai/v1/videos/extensions", status_code=202, include_in_schema=False)
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a longer video from one of yours or an uploaded one."""
     return await _derive(request, gateway, caller, ExtendVideo, Operation.extend)
@@ -224,9 +233,9 @@ async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, str(operation))
-        webhook = base.webhook_of(request, body)
-        uploads = Uploads(base.new_video_id())
+        idempotency = take_idempotency(request, body, str(operation))
+        webhook = take_webhook(request, body)
+        uploads = Uploads(new_video_id())
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
         where = _at(source) if source else {}
@@ -244,7 +253,6 @@ def _at(source: Video) -> dict[str, str | None]:
 
 
 @routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
-@routes.post("/openai/v1/videos/characters", include_in_schema=False)
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a reusable character from a film. The provider is that of `model`, else the first one that can."""
     async with body_of(request) as body:
@@ -273,7 +281,6 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
 
 
 @routes.get("/v1/videos/characters/{character_id}")
-@routes.get("/openai/v1/videos/characters/{character_id}", include_in_schema=False)
 async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     async with gateway.db.reading() as connection:
         return JSONResponse(render_character(await videos.get_character(connection, character_id, owner=caller.owner)))
@@ -288,12 +295,11 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
     responses={200: {"content": {"text/event-stream": {}}}},
     openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "The last event that was seen.")]},
 )
-@routes.get("/openai/v1/videos/{video_id}/events", include_in_schema=False)
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
     out what was seen."""
-    await base.get(gateway, caller, video_id)  # a 404 is an answer, not an event
-    base.may_wait(gateway, caller)
+    await get_video(gateway, caller, video_id)  # a 404 is an answer, not an event
+    require_waiting_slot(gateway, caller)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     events = _events(video_id, request, gateway, caller)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
@@ -303,7 +309,7 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
     seen = request.headers.get("last-event-id", "")
     while True:
         try:
-            video = await base.wait_for(
+            video = await wait_for_video(
                 request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
             )
         except errors.GatewayError:  # the key was revoked, or the video deleted: what was not news is the end of it
@@ -336,7 +342,6 @@ def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes
 
 
 @routes.delete("/v1/videos/{video_id}")
-@routes.delete("/openai/v1/videos/{video_id}", include_in_schema=False)
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
     async with gateway.db.transaction() as session:
@@ -350,17 +355,16 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
 @routes.post(
     "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
 )
-@routes.post("/openai/v1/videos/{video_id}/remix", status_code=202, include_in_schema=False)
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new video from a finished one, changed as the prompt says."""
     async with body_of(request) as body:
-        idempotency = base.idempotency_of(request, body, f"remix {video_id}")
-        webhook = base.webhook_of(request, body)
+        idempotency = take_idempotency(request, body, f"remix {video_id}")
+        webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
         extra = strict_extra_of(wire)
-    source = await base.finished(gateway, caller, video_id)
-    parsed = base.based_on(source, wire.prompt, base.model_of(source), Operation.remix, extra)
-    uploads = Uploads(base.new_video_id())
+    source = await get_finished_video(gateway, caller, video_id)
+    parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
+    uploads = Uploads(new_video_id())
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
 
 
@@ -371,7 +375,6 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
 @routes.head("/v1/videos/{video_id}/content", include_in_schema=False)
-@routes.api_route("/openai/v1/videos/{video_id}/content", methods=["GET", "HEAD"], include_in_schema=False)
 async def download_content(
     video_id: str,
     request: Request,
@@ -381,15 +384,14 @@ async def download_content(
     index: Annotated[int, Query(ge=0, le=3)] = 0,
 ) -> Response:
     """Download the film, a thumbnail (WebP) or a sprite sheet (JPEG). Ranges, ETags and HEAD work."""
-    video = await base.get(gateway, caller, video_id)
-    return await base.content(request, gateway, video, index, variant=variant)
+    video = await get_video(gateway, caller, video_id)
+    return await content_response(request, gateway, video, index, variant=variant)
 
 
 # Models
 
 
 @routes.get("/v1/models", tags=["models"])
-@routes.get("/openai/v1/models", include_in_schema=False)
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """All names that `model` can be with this key."""
     data = [
@@ -401,7 +403,6 @@ async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 @routes.get("/v1/models/{model:path}", tags=["models"])
-@routes.get("/openai/v1/models/{model:path}", include_in_schema=False)
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """What a model can express, and what a second of it costs."""
     allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
@@ -409,7 +410,6 @@ async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> 
 
 
 @routes.get("/v1/balance", tags=["models"])
-@routes.get("/openai/v1/balance", include_in_schema=False)
 async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
     is null where nothing does."""

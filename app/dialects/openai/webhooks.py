@@ -6,21 +6,22 @@ and everything under `deliveries` are this gateway's own.
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from app import errors
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
+from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
-from app.http.create import CallerDep, Gateway, GatewayDep
+from app.http.context import CallerDep, Gateway, GatewayDep
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, events, signing
 from app.webhooks import endpoints as webhooks
 from app.webhooks.sender import WebhookStyle
 
-routes = APIRouter(tags=["webhooks"])
+routes = AliasedRouter(tags=["webhooks"])
 
 Limit = Annotated[int, Query(ge=0, le=100)]
 HINT_CHARACTERS = 4
@@ -138,7 +139,6 @@ def _secret(document: dict[str, Any]) -> Response:
 
 
 @routes.post("/v1/webhook_endpoints", openapi_extra=body_schema(CreateEndpoint))
-@routes.post("/openai/v1/webhook_endpoints", include_in_schema=False)
 async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Register an address that is told when your videos end. The secret is shown here and never again."""
     async with body_of(request) as body:
@@ -152,7 +152,6 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
 
 
 @routes.get("/v1/webhook_endpoints")
-@routes.get("/openai/v1/webhook_endpoints", include_in_schema=False)
 async def list_endpoints(
     gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
@@ -163,14 +162,12 @@ async def list_endpoints(
 
 
 @routes.get("/v1/webhook_event_types")
-@routes.get("/openai/v1/webhook_event_types", include_in_schema=False)
 async def list_event_types(caller: CallerDep) -> Response:
     """What an endpoint can be told of."""
     return JSONResponse({"object": "list", "data": [str(kind) for kind in events.EventType]})
 
 
 @routes.get("/v1/webhooks/secret")
-@routes.get("/openai/v1/webhooks/secret", include_in_schema=False)
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
     async with gateway.db.transaction() as session:
@@ -178,14 +175,12 @@ async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}")
-@routes.get("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
 async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     async with gateway.db.reading() as connection:
         return JSONResponse(_endpoint(await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)))
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
-@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
 async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Change what is given. A new `url`, or `enabled`, brings a disabled endpoint back."""
     async with body_of(request) as body:
@@ -206,7 +201,6 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
 
 
 @routes.delete("/v1/webhook_endpoints/{endpoint_id}")
-@routes.delete("/openai/v1/webhook_endpoints/{endpoint_id}", include_in_schema=False)
 async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Forget an endpoint, with what was still to be sent to it."""
     async with gateway.db.transaction() as session:
@@ -217,7 +211,6 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
 @routes.post(
     "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret, required=False)
 )
-@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}/rotate_secret", include_in_schema=False)
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Make a new secret. With `keep_old_secret_active_for_24_hours` events carry the signatures of both for a day."""
     wire = RotateSecret()
@@ -234,7 +227,6 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/test", openapi_extra=body_schema(TestEndpoint))
-@routes.post("/openai/v1/webhook_endpoints/{endpoint_id}/test", include_in_schema=False)
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send one sample event now and say what the receiver answered; 400 with the reason when it did not answer."""
     async with body_of(request) as body:
@@ -255,7 +247,6 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}/deliveries")
-@routes.get("/openai/v1/webhook_endpoints/{endpoint_id}/deliveries", include_in_schema=False)
 async def list_deliveries(
     endpoint_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
@@ -269,11 +260,6 @@ async def list_deliveries(
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver", status_code=202)
-@routes.post(
-    "/openai/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
-    status_code=202,
-    include_in_schema=False,
-)
 async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send an event once more, whatever came of it, under the same `webhook-id`."""
     async with gateway.db.transaction() as session:
@@ -284,7 +270,6 @@ async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, cal
 
 
 @routes.get("/v1/videos/{video_id}/deliveries")
-@routes.get("/openai/v1/videos/{video_id}/deliveries", include_in_schema=False)
 async def list_deliveries_of_video(
     video_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
@@ -297,9 +282,6 @@ async def list_deliveries_of_video(
 
 
 @routes.post("/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202)
-@routes.post(
-    "/openai/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202, include_in_schema=False
-)
 async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send an event about a video once more, whatever came of it, under the same `webhook-id`."""
     async with gateway.db.transaction() as session:

@@ -14,9 +14,10 @@ from app import errors, ids
 from app.accounts import pricing as prices
 from app.conversion import complete_size
 from app.db.models import Character, Video
-from app.http import create as base
 from app.http.body import Body, extra_of, validated
-from app.http.create import Gateway, Uploads
+from app.http.context import Gateway
+from app.http.files import media_url
+from app.http.uploads import Uploads
 from app.providers.routing import Plan, Route
 from app.video import MAX_PROMPT_CHARACTERS, Billing, Capabilities, Media, Operation, VideoRequest
 
@@ -215,7 +216,7 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "seconds": _seconds(asked, first),
         "remixed_from_video_id": video.source_video_id,
         "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
-        "output": render_output(video, lambda index: base.media_url(video, index, gateway, request), now),
+        "output": render_output(video, lambda index: media_url(video, index, gateway, request), now),
         "metadata": asked.get("metadata", {}),
         "provider": provider_of(video),
         "cost_estimate": prices.dollars(video.cost_estimate_micros),

@@ -1,0 +1,14 @@
+"""The router of the OpenAI dialect, whose paths exist twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+
+class AliasedRouter(APIRouter):
+    """Registers each `/v1` route at `/openai/v1`, too, where the OpenAPI document leaves it out."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().add_api_route(path, endpoint, **options)
+        super().add_api_route(f"/openai{path}", endpoint, **{**options, "include_in_schema": False})

@@ -1,0 +1,68 @@
+"""Errors as responses: every exception in the shape of the dialect that speaks on the path."""
+
+from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from psycopg import Error as PsycopgError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from app import errors
+from app.db.database import is_unavailable
+from app.telemetry import log
+
+RenderError = Callable[..., dict[str, Any]]
+"""How an error is shown on a path: `dialects.render_error`."""
+
+
+def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
+    async def handle(request: Request, error: Exception) -> Response:
+        return to_response(request.scope, error, render_error)
+
+    for kind in (errors.GatewayError, HTTPException, RequestValidationError, SQLAlchemyError, PsycopgError):
+        app.add_exception_handler(kind, handle)
+
+
+def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Response:
+    """Whatever was raised, in the shape of the dialect that speaks on the path."""
+    known = to_gateway_error(error)
+    headers = known.headers
+    if isinstance(known, errors.UpstreamError):  # an upstream call that a client waited for, such as a character
+        headers = {**headers, "x-should-retry": str(known.retryable).lower()}
+        if known.retry_after_s is not None:
+            headers["retry-after"] = str(ceil(known.retry_after_s))
+    path = scope["path"]
+    body = render_error(known, path=path, request_id=scope["gateway_request_id"])
+    return JSONResponse(body, status_code=known.status_code, headers=headers or None)
+
+
+def to_gateway_error(error: Exception) -> errors.GatewayError:
+    if isinstance(error, errors.GatewayError):
+        return error
+    if isinstance(error, HTTPException):
+        return _from_http(error)
+    if isinstance(error, RequestValidationError):
+        problem = error.errors()[0]
+        param = str(problem["loc"][-1])
+        return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
+    if is_unavailable(error):
+        log.warning("the database is away", error=type(error).__name__)
+        return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
+    log.error("an unexpected error", exc_info=error)
+    return errors.InternalError("the gateway failed; the request id leads to the reason in its log")
+
+
+def _from_http(error: HTTPException) -> errors.GatewayError:
+    if error.status_code == 404:
+        return errors.NotFound("there is nothing at this address; see /docs for the routes", code="unknown_url")
+    if error.status_code == 405:
+        allowed: Any = (error.headers or {}).get("Allow", "")
+        return errors.MethodNotAllowed(
+            f"this method is not for this address; allowed: {allowed}", headers={"allow": allowed}
+        )
+    return errors.InvalidRequest(str(error.detail))

@@ -1,0 +1,136 @@
+"""Responses with a file: ranges, ETags, HEAD, variants."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from app import errors
+from app.db.models import Video
+from app.http.context import Gateway
+from app.media import store as media
+
+
+def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
+    """A link that plays without a key until it expires, at the latest when the file goes."""
+    origin = str(request.base_url).rstrip("/")
+    return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin)
+
+
+async def file_response(
+    request: Request, gateway: Gateway, key: str, *, size: int, tag: str, content_type: str, filename: str
+) -> Response:
+    """Stream a stored file: whole, one range of it, only the headers, or 304."""
+    headers = {
+        "accept-ranges": "bytes",
+        "etag": tag,
+        "cache-control": "private, max-age=3600",
+        "content-disposition": f'inline; filename="{filename}"',
+        "x-content-type-options": "nosniff",
+    }
+    known = [entry.strip().removeprefix("W/") for entry in request.headers.get("if-none-match", "").split(",")]
+    if tag in known or known == ["*"]:
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.method == "GET" else None
+    if request.headers.get("if-range", tag) != tag:
+        wanted = None
+    status, start, end = 200, 0, size
+    span = parse_range(wanted, size)
+    if span is not None:
+        status, (start, end) = 206, span
+        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+    headers["content-length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=content_type)
+    chunks = await _begun(gateway.store.open(key, start, end))
+    return StreamingResponse(chunks, status_code=status, headers=headers, media_type=content_type)
+
+
+async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, the first at hand: a file that is not there is an error, not an answer that breaks off."""
+    first = await anext(chunks, b"")
+
+    async def all_of_them() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return all_of_them()
+
+
+async def content_response(
+    request: Request, gateway: Gateway, video: Video, index: int, *, variant: Literal["video"] | media.Variant = "video"
+) -> Response:
+    """Answer with a finished file or a picture made from it."""
+    output = get_output(video, index, gateway.clock())
+    name = f"{video.id}-{index}" if len(video.outputs) > 1 else video.id
+    key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
+    suffix = {"video/webm": "webm", "video/quicktime": "mov"}.get(content_type, "mp4")
+    if variant != "video":
+        key, content_type = await media.variant(
+            gateway.store, key, variant, output["duration_s"], gateway.settings.ffmpeg_timeout_s
+        )
+        tag, suffix = f'{tag[:-1]}-{variant}"', "webp" if variant == "thumbnail" else "jpg"
+        size = await gateway.store.stat(key) or 0
+    return await file_response(
+        request, gateway, key, size=size, tag=tag, content_type=content_type, filename=f"{name}.{suffix}"
+    )
+
+
+def get_output(video: Video, index: int, now: datetime) -> dict[str, Any]:
+    """One finished file of a video. Raises `Conflict` while it is not finished, `VideoExpired`, `NotFound`."""
+    if not video.status.ended:
+        raise errors.Conflict(
+            f"the video is {video.status}; download it once its status is completed", code="video_not_ready"
+        )
+    if video.status == "failed":
+        raise errors.NotFound(f"the video failed, so it has no file: {video.error_message}", code="video_failed")
+    if video.expires_at is not None and video.expires_at <= now:
+        raise errors.VideoExpired(f"the video's files were kept until {video.expires_at:%Y-%m-%d %H:%M} UTC")
+    for output in video.outputs:
+        if output["index"] == index:
+            found: dict[str, Any] = output
+            return found
+    raise errors.NotFound(f"the video has no output {index}", param="index")
+
+
+RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
+
+
+class RangeNotSatisfiable(errors.GatewayError):
+    """416: the file is shorter than the range begins."""
+
+    status_code = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
+        self.size = size
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return (start, end), end not included, of a Range header; None where the whole file is to be sent.
+
+    That is: no header, several ranges, another unit, nonsense. Raises `RangeNotSatisfiable`.
+    """
+    match = RANGE.fullmatch(header.strip()) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size:
+        raise RangeNotSatisfiable(size)
+    return start, end
+
+
+def etag(sha256: str) -> str:
+    """The strong entity tag of a file."""
+    return f'"{sha256[:32]}"'

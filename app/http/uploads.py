@@ -1,0 +1,98 @@
+"""Media in a request: file parts, data URLs and addresses become `Media`; files are stored once all else is valid."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from starlette.datastructures import UploadFile
+
+from app import errors
+from app.http.context import Gateway
+from app.media import mp4
+from app.media import store as media
+from app.video import Media
+
+MAX_MEDIA = 20
+"""Of one request, files and addresses alike: each is fetched or sent on by the worker."""
+
+
+@dataclass
+class Uploads:
+    """Collects the files of one request; they are stored once the request is known to be good."""
+
+    video_id: str
+    files: list[tuple[Media, BinaryIO]] = field(default_factory=list)
+    read: int = 0
+
+    def media(self, value: Any, name: str) -> Media:
+        """Read one medium: a file part, an http(s) or data URL, or an object that holds one as `image_url` or `url`.
+
+        Raises `InvalidRequest`. Whether the bytes are a picture is judged in the job.
+        """
+        self.read += 1
+        if self.read > MAX_MEDIA:
+            raise errors.InvalidRequest(f"{name}: a request has at most {MAX_MEDIA} files and addresses", param=name)
+        if isinstance(value, UploadFile):
+            return self._add(value.file, value.filename, name)
+        if isinstance(value, dict):
+            given = [key for key in ("image_url", "video_url", "url", "file_id") if value.get(key) is not None]
+            if len(given) != 1:
+                raise errors.InvalidRequest(f"{name}: expected exactly one of image_url and file_id", param=name)
+            if given == ["file_id"]:
+                raise errors.InvalidRequest(
+                    f"{name}: this gateway keeps no files of its own; send the file itself or an image_url", param=name
+                )
+            value = value[given[0]]
+            if isinstance(value, dict):  # {"image_url": {"url": ...}}, as in chat messages
+                value = value.get("url")
+        if isinstance(value, str):
+            if value.startswith("data:"):
+                return self._add(BytesIO(decode_data_url(value, name)), None, name)
+            if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= 8_192:
+                return Media(url=value)
+            if value.isdecimal():
+                raise errors.InvalidRequest(
+                    f"{name}: expected a file, got its bytes as numbers; in Node wrap the buffer with toFile()",
+                    param=name,
+                )
+        raise errors.InvalidRequest(f"{name}: expected a file, an https:// URL or a data: URL", param=name)
+
+    def _add(self, file: BinaryIO, filename: str | None, name: str) -> Media:
+        head = file.read(64)
+        file.seek(0)
+        if not head:
+            raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
+        key = f"uploads/{self.video_id}/{len(self.files)}"
+        found = Media(key=key, content_type=mp4.sniff(head), filename=_plain_name(filename))
+        self.files.append((found, file))
+        return found
+
+    async def store(self, gateway: Gateway) -> None:
+        for upload, file in self.files:
+            if upload.key is not None:
+                limit = gateway.settings.max_body_mb * 2**20
+                await gateway.store.put(upload.key, media.chunks_of(file), max_bytes=limit)
+
+    async def discard(self, gateway: Gateway) -> None:
+        if self.files:
+            await gateway.store.delete([upload.key for upload, _ in self.files if upload.key is not None])
+
+
+def decode_data_url(value: str, name: str) -> bytes:
+    """Return the bytes of a `data:` URL in base 64. Raises `InvalidRequest`."""
+    head, comma, payload = value.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise errors.InvalidRequest(f"{name}: expected data:<type>;base64,<data>", param=name)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.InvalidRequest(f"{name}: the data URL is not valid base 64", param=name) from None
+
+
+def _plain_name(filename: str | None) -> str | None:
+    """The last piece of a file name, without what could break out of a header."""
+    name = re.sub(r"[^\w.\- ]", "_", (filename or "").replace("\\", "/").rpartition("/")[2])[-100:]
+    return name or None

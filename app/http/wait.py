@@ -1,0 +1,69 @@
+"""Requests that wait for a video: woken by the listener, limited per key."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from fastapi import Request
+
+from app import errors
+from app.accounts.keys import Caller
+from app.db.models import Video
+from app.http.context import Gateway, get_video
+
+
+async def wait_for_video(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    video_id: str,
+    *,
+    until: Callable[[Video], bool],
+    timeout_s: float,
+) -> Video:
+    """Read a video: at once when `until` says yes of it, else as soon as it does, the time is up, or the client is
+    gone. Waiting costs no query. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when it
+    has too many requests waiting."""
+    if timeout_s > 0:
+        require_waiting_slot(gateway, caller)
+    with gateway.bell.listening(video_id, caller.key_id) as rung:
+        video = await get_video(gateway, caller, video_id)
+        if until(video) or timeout_s <= 0:
+            return video
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not until(video) and not gone.done() and not gateway.bell.closed:
+                    await _first(rung, gone)
+                    rung.clear()
+                    await gateway.authenticator.check(caller)
+                    video = await get_video(gateway, caller, video_id)
+        except TimeoutError:
+            pass
+        finally:
+            gone.cancel()
+        return video
+
+
+def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
+    """Raises `RateLimited` when the key holds as many requests in this process as it may."""
+    if gateway.bell.waiting(caller.key_id) >= gateway.settings.max_waiting:
+        raise errors.RateLimited(
+            f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
+            retry_after_s=1,
+            code="too_many_waiting",
+        )
+
+
+async def _first(rung: asyncio.Event, gone: "asyncio.Future[None]") -> None:
+    ring = asyncio.ensure_future(rung.wait())
+    try:
+        await asyncio.wait((ring, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ring.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    with suppress(errors.PayloadTooLarge):  # nothing more is read of it, so its end would never be seen
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
