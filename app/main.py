@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app import dialects, providers, settings, telemetry
-from app.accounts import keys, projects
+from app.accounts import auth, projects, secrets
 from app.admin import routes as admin
 from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Bell
@@ -68,13 +68,13 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = media.Store.from_settings(config)
-        signed = SignedLinks(keys.own_secret(config, "links"), config, clock)
+        signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url
         bell = Bell(libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify)
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
-        authenticator = keys.Authenticator(database, config, bell, clock)
+        authenticator = auth.Authenticator(database, config, bell, clock)
         async with database.transaction() as session:
-            await projects.ensure(session, authenticator.static_owners, now=clock())
+            await projects.ensure_projects(session, authenticator.static_owners, now=clock())
         typical = Typical(database)
         stack.push_async_callback(typical.close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)

@@ -162,7 +162,7 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     return addresses[0]
 
 
-def bare(text: str) -> str:
+def redact_urls(text: str) -> str:
     """The text with its addresses cut to what may be told: no user, no query, no fragment, no token of a callback."""
     return _PERMISSION.sub(r"\1...", _ADDRESS.sub(_cut, text))
 

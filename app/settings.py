@@ -273,7 +273,7 @@ def export(**values: object) -> None:
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
-def for_others() -> dict[str, str]:
+def child_process_env() -> dict[str, str]:
     """The environment for a program that is not ours: what it takes to start, and none of our secrets."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 

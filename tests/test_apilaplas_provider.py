@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from app import errors
-from app.conversion import complete_size, fit
+from app.capabilities import fit
 from app.media.uploads import Upload
 from app.providers.apilaplas import MODELS, Apilaplas
 from app.providers.base import Task
+from app.sizes import complete_size
 from app.video import Media, Operation, Progress, Status, VideoRequest
 
 pytestmark = pytest.mark.anyio

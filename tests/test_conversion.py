@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversion import complete_size, fit, nearest_ratio
-from app.video import Capabilities, Media, Operation, VideoRequest
+from app.capabilities import Capabilities, fit
+from app.sizes import complete_size, nearest_ratio
+from app.video import Media, Operation, VideoRequest
 
 RATIOS = ("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21")
 RESOLUTIONS = ("480p", "540p", "720p", "1080p", "2160p")

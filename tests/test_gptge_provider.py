@@ -12,10 +12,11 @@ from fakes.server import KEY, Answer, Fault, Hang, closed_port, serve
 from pydantic import ValidationError
 
 from app import errors
-from app.conversion import complete_size, fit
+from app.capabilities import fit
 from app.media.uploads import Upload
 from app.providers.base import Task
 from app.providers.gptge import MODELS, GptGe
+from app.sizes import complete_size
 from app.video import Media, Operation, Status, VideoRequest
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ from conftest import ORIGIN, Running, StartGateway
 from fakes.server import closed_port
 from money import ADMIN, Operator, operator_of
 
-from app.accounts import keys
+from app.accounts import secrets
 from app.settings import load
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_key_is_shown_once_and_stored_as_a_hash(operator: Operator, database_url: str) -> None:
     made = await operator.key("web shop")
     assert re.fullmatch(r"vgw_[A-Za-z0-9_-]{49}", made["key"])
-    assert keys.is_well_formed(made["key"])
+    assert secrets.is_well_formed(made["key"])
     assert made["ends_in"] == made["key"][-4:]
     shown = await operator.ask("GET", f"keys/{made['id']}")
     assert shown == {name: value for name, value in made.items() if name != "key"}
@@ -88,7 +88,7 @@ async def test_wrong_keys_are_refused_in_the_same_words(operator: Operator, flaw
         "mistyped": good[:10] + ("a" if good[10] != "a" else "b") + good[11:],
         "cut": good[:-1],
         "lower case": good.lower() if good.lower() != good else good.upper(),
-        "foreign": keys.mint(),
+        "foreign": secrets.mint_key(),
         "none": "sk-anything",
         "longer": good * 100,
         "blank": good[:20] + " " + good[20:],
@@ -157,7 +157,7 @@ async def test_a_thousand_wrong_keys_do_not_slow_right_ones(operator: Operator) 
         for number in range(500):
             assert await status(operator.gateway, f"vgw_{number:049d}") == 401
     assert asked == [], "a key that was never made is known by its checksum"
-    wrong = [keys.mint() for _ in range(500)]
+    wrong = [secrets.mint_key() for _ in range(500)]
     with statements(operator.gateway) as asked:
         flood = [asyncio.create_task(status(operator.gateway, key)) for key in wrong]
         assert await status(operator.gateway, right) == 200
@@ -271,7 +271,7 @@ def test_what_another_container_is_just_writing_is_left_alone(tmp_path: Path) ->
     settings.secrets_dir.mkdir()
     theirs = settings.secrets_dir / f"api-key.{os.getpid()}"
     theirs.write_text("theirs")
-    key, path = keys.first_key(settings)
+    key, path = secrets.first_key(settings)
     assert (key, theirs.read_text()) == (path.read_text(), "theirs")
     assert sorted(settings.secrets_dir.iterdir()) == [path, theirs]
 

@@ -10,9 +10,10 @@ from fakes.server import KEY, Answer, serve
 from pydantic import ValidationError
 
 from app import errors
-from app.conversion import complete_size, fit
+from app.capabilities import fit
 from app.providers.base import Task
 from app.providers.lumen import Lumen
+from app.sizes import complete_size
 from app.video import Media, Status, VideoRequest
 
 pytestmark = pytest.mark.anyio

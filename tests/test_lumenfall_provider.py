@@ -10,7 +10,7 @@ from fakes.server import KEY, Answer, serve
 from pydantic import ValidationError
 
 from app import errors
-from app.conversion import fit
+from app.capabilities import fit
 from app.providers.base import Task
 from app.providers.lumenfall import ANYTHING, Lumenfall
 from app.video import Media, Status, VideoRequest

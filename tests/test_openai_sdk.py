@@ -17,7 +17,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, sample_mp4, serve
 from openai import AsyncOpenAI, OpenAI
 
-from app.video import OPTIONAL_PARAMETERS
+from app.capabilities import OPTIONAL_PARAMETERS
 
 pytestmark = pytest.mark.anyio
 

@@ -45,12 +45,13 @@ from structlog.testing import capture_logs
 from app import errors
 from app.media.uploads import Upload
 from app.providers.apilaplas import Apilaplas
-from app.providers.base import MAX_ANSWER_BYTES, Provider, Task
+from app.providers.base import Provider, Task
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
 from app.providers.openai import OpenAI
+from app.providers.rest import MAX_ANSWER_BYTES
 from app.video import Media, Operation, Output, Progress, Status, VideoRequest
 
 pytestmark = pytest.mark.anyio

@@ -11,23 +11,13 @@ from typing import Any
 import pytest
 
 from app import errors
-from app.conversion import fit
+from app.capabilities import OPTIONAL_PARAMETERS, fit
 from app.media import mp4
 from app.media.mp4 import Film
 from app.media.uploads import Upload
 from app.providers.base import Task
 from app.providers.sandbox import Sandbox
-from app.video import (
-    OPTIONAL_PARAMETERS,
-    Failure,
-    Media,
-    Operation,
-    Output,
-    Progress,
-    Status,
-    Submission,
-    VideoRequest,
-)
+from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -10,7 +10,6 @@ not cover (migration 0003). At all times, for each video:
     sum of its entries  =  - cost_micros - hold_micros * attempts that are held
 """
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,12 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.db import rows
-from app.db.models import Attempt, Key, LedgerEntry, Meter, Project, Video
+from app.db.models import Attempt, LedgerEntry, Project, Video
 from app.telemetry import log
-from app.video import AttemptState, Billing, Entry, Settlement
+from app.video import AttemptState, Entry, Settlement
 
-ALL_TIME = date(1, 1, 1)
-"""The month of a meter that counts a balance."""
 UNKNOWN = (
     Attempt.ended_at.is_not(None),
     Attempt.state == AttemptState.lost,
@@ -56,7 +53,7 @@ async def settle(
     await _write(session, video, attempt, Entry.settle, known, now, cost_micros=cost_micros, seconds=seconds)
     if cost_micros is not None:
         video.cost_micros = (video.cost_micros or 0) + cost_micros
-    await _sum_up(session, video)
+    await update_video_settlement(session, video)
 
 
 async def refund(
@@ -66,11 +63,11 @@ async def refund(
     if not await _close(session, attempt.id, Settlement.refunded):
         return False
     await _write(session, video, attempt, Entry.refund, video.hold_micros, now, note=note)
-    await _sum_up(session, video)
+    await update_video_settlement(session, video)
     return True
 
 
-async def move(session: AsyncSession, attempt: Attempt) -> None:
+async def transfer_hold(session: AsyncSession, attempt: Attempt) -> None:
     """Another attempt was made in its place: what was held for it is held for that one."""
     await _close(session, attempt.id, Settlement.moved)
 
@@ -83,7 +80,7 @@ async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: da
     )
     minus = None if video.hold_micros is None else -video.hold_micros
     await _write(session, video, attempt, Entry.hold, minus, now, note=note)
-    await _sum_up(session, video)
+    await update_video_settlement(session, video)
 
 
 async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> Attempt | None:
@@ -168,7 +165,7 @@ async def _write(
     await session.execute(insert(LedgerEntry).values(entry))
 
 
-async def _sum_up(session: AsyncSession, video: Video) -> None:
+async def update_video_settlement(session: AsyncSession, video: Video) -> None:
     """Say of the video what is true of its attempts."""
     found = await session.scalars(
         sa.select(Attempt.settlement).where(Attempt.video_id == video.id).group_by(Attempt.settlement)
@@ -208,88 +205,10 @@ async def credit(
         )
 
 
-async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, *, now: datetime) -> None:
-    """Set what a key may spend in a month; what it has spent already counts. None: as much as it likes."""
-    key.monthly_budget_micros = budget_micros
-    if budget_micros is not None:
-        await _start_meters(session, LedgerEntry.key_id == key.id, key.id, prepaid=False, now=now)
-
-
-async def limit_project(
-    session: AsyncSession, project: Project, budget_micros: int | None, billing: Billing, *, now: datetime
-) -> None:
-    """Set how a project pays and what it may spend in a month; what it has spent already counts."""
-    project.monthly_budget_micros, project.billing = budget_micros, billing
-    if budget_micros is not None or billing is Billing.prepaid:
-        whose, subject = LedgerEntry.owner == project.id, f"project:{project.id}"
-        await _start_meters(session, whose, subject, prepaid=billing is Billing.prepaid, now=now)
-
-
-async def _start_meters(
-    session: AsyncSession, whose: sa.ColumnElement[bool], subject: str, *, prepaid: bool, now: datetime
-) -> None:
-    """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
-    transaction ends, so that nothing falls between the sum and the triggers."""
-    await session.flush()
-    await session.execute(sa.text("lock table ledger in share row exclusive mode"))
-    # One month more than there should be anything of, for entries of a clock that runs ahead.
-    since = (day_of(now).replace(day=1) - timedelta(days=1)).replace(day=1)
-    month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
-    spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
-    found = await session.execute(
-        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, LedgerEntry.day >= since).group_by(month)
-    )
-    meters: dict[date, Any] = {row[0]: row[1] for row in found}
-    if prepaid:
-        meters[ALL_TIME] = await session.scalar(sa.select(spent).where(whose))
-    for counted, micros in meters.items():
-        values = {"subject": subject, "month": counted, "spent_micros": int(micros or 0)}
-        written = insert(Meter).values(values)
-        await session.execute(
-            written.on_conflict_do_update(
-                index_elements=["subject", "month"], set_={"spent_micros": written.excluded.spent_micros}
-            )
-        )
-
-
 # What is left, and what is written
 
-_AVAILABLE = """
-select project.id, project.billing, balance.spent_micros as balance_spent,
-  project.monthly_budget_micros as project_budget,
-  coalesce(project_month.spent_micros, 0) as project_spent, keys.monthly_budget_micros as key_budget,
-  coalesce(key_month.spent_micros, 0) as key_spent
-from projects as project
-left join keys on keys.id = %(key_id)s
-left join meters as balance on balance.subject = 'project:' || project.id and balance.month = '0001-01-01'
-left join meters as project_month on project_month.subject = 'project:' || project.id
-  and project_month.month = %(month)s
-left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
-where project.id = any(%(owners)s)
-"""
 
-
-async def available(
-    connection: AsyncConnection, owners: Sequence[str], *, key_id: str | None = None, now: datetime
-) -> dict[str, tuple[Billing, int | None]]:
-    """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
-    that key; None: no limit."""
-    parameters = {"owners": list(owners), "key_id": key_id, "month": day_of(now).replace(day=1)}
-    found = await connection.exec_driver_sql(_AVAILABLE, parameters)
-    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(owners, (Billing.postpaid, None))
-    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
-
-
-def _left(row: sa.RowMapping) -> int | None:
-    left = [
-        row[f"{what}_budget"] - row[f"{what}_spent"] for what in ("project", "key") if row[f"{what}_budget"] is not None
-    ]
-    if row["billing"] == Billing.prepaid:
-        left.append(-(row["balance_spent"] or 0))
-    return min(left, default=None)
-
-
-async def entries(
+async def list_entries(
     connection: AsyncConnection, *, owner: str | None, video_id: str | None, after: str | None, limit: int
 ) -> list[LedgerEntry]:
     """Entries of the ledger, newest first."""

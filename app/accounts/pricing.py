@@ -4,11 +4,11 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 from app import errors
-from app.providers.routing import Plan, Route
+from app.providers.routing import Route
 from app.settings import Settings
 from app.video import Operation, VideoRequest
 
@@ -59,7 +59,7 @@ def dollars(micros: int | None) -> float | None:
     return None if micros is None else micros / MICROS
 
 
-def shown(micros: int) -> str:
+def format_usd(micros: int) -> str:
     """For messages: `$12.5`, with as many decimals as it takes."""
     return f"${micros / MICROS:.6f}".rstrip("0").rstrip(".")
 
@@ -102,24 +102,15 @@ def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimat
     return Estimate(seconds, request.n, per_second)
 
 
-def quote(settings: Settings, plan: Plan) -> Quote:
-    """What the plan may cost."""
-    estimates = [estimate(settings, route, plan.request) for route in plan.routes]
+def quote(settings: Settings, routes: Sequence[Route], request: VideoRequest) -> Quote:
+    """What a request may cost that is tried on these routes in order."""
+    estimates = [estimate(settings, route, request) for route in routes]
     holds = [found.micros // found.outputs for found in estimates if found is not None]
     return Quote(
         estimate_micros=estimates[0].micros if estimates[0] is not None else None,
-        prices=[price(settings, route, plan.request.resolution) for route in plan.routes],
+        prices=[price(settings, route, request.resolution) for route in routes],
         hold_micros=max(holds) if len(holds) == len(estimates) else None,
     )
-
-
-def only_priced(settings: Settings, plan: Plan) -> Plan:
-    """The plan without the routes of which nobody knows what they cost. Raises `InsufficientFunds` where none is left:
-    a limit cannot cover what has no price."""
-    routes = tuple(route for route in plan.routes if estimate(settings, route, plan.request) is not None)
-    if not routes:
-        raise no_price(plan.routes[0].name, *_unpriced(settings, plan.routes[0], plan.request))
-    return replace(plan, routes=routes)
 
 
 def no_price(
@@ -130,7 +121,12 @@ def no_price(
     )
 
 
-def _unpriced(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, ...]:
+def unpriced(settings: Settings, route: Route, request: VideoRequest) -> errors.InsufficientFunds:
+    """The 402 for a request without an estimate on this route, with the reason and the next step."""
+    return no_price(route.name, *_reason(settings, route, request))
+
+
+def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, ...]:
     """Why there is no estimate, and what helps; empty where there is no price at all."""
     table = prices_of(settings, route)
     if not table:

@@ -50,11 +50,11 @@ async def get_project(session: AsyncSession, project_id: str) -> Project:
     return named[0]
 
 
-async def listed(connection: AsyncConnection) -> list[Project]:
+async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
 
 
-async def ensure(session: AsyncSession, owners: Iterable[str], *, now: datetime) -> None:
+async def ensure_projects(session: AsyncSession, owners: Iterable[str], *, now: datetime) -> None:
     """Make the projects of the keys that stand in the settings, where there are none yet."""
     for owner in owners:
         values = {"id": owner, "name": owner, "billing": Billing.postpaid, "created_at": now}

@@ -97,7 +97,7 @@ async def show_ledger(
     async with gateway.db.transaction() as session:
         owner = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
-        found = await usage.entries(connection, owner=owner, video_id=video, after=after, limit=limit + 1)
+        found = await usage.list_entries(connection, owner=owner, video_id=video, after=after, limit=limit + 1)
     data = [to_json(entry) for entry in found[:limit]]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return no_store({**listing(data), **ends, "has_more": len(found) > limit})

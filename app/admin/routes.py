@@ -7,21 +7,20 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
-from app.accounts import keys, projects
-from app.accounts import ledger as usage
+from app.accounts import auth, budgets, keys, projects
 from app.accounts.keys import Changes
 from app.admin import billing as money
 from app.admin.schemas import (
     Dollars,
     Given,
     Moment,
-    bared,
     budget_or_refuse,
     key_object,
     listing,
     no_store,
     project_object,
     project_objects,
+    redact,
 )
 from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
@@ -37,7 +36,7 @@ async def require_admin(request: Request) -> None:
     key = gateway_of(request).settings.admin_key
     if key is None:
         raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
-    keys.require(key, request.headers.get("authorization", ""), "admin")
+    auth.require_key(key, request.headers.get("authorization", ""), "admin")
 
 
 _admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)
@@ -93,7 +92,7 @@ class NewKey(KeyChanges):
 async def list_projects(gateway: GatewayDep) -> Response:
     """All projects; each static key of the settings is one."""
     async with gateway.db.reading() as connection:
-        found = await projects.listed(connection)
+        found = await projects.list_projects(connection)
     return no_store(listing(await project_objects(gateway, found)))
 
 
@@ -105,7 +104,7 @@ async def create_project(request: Request, gateway: GatewayDep) -> Response:
     budget = budget_or_refuse(wire.monthly_budget_usd)
     async with gateway.db.transaction() as session:
         project = await projects.create_project(session, wire.name, now=gateway.clock())
-        await usage.limit_project(session, project, budget, wire.billing or project.billing, now=gateway.clock())
+        await budgets.limit_project(session, project, budget, wire.billing or project.billing, now=gateway.clock())
     return no_store(await project_object(gateway, project), status=201)
 
 
@@ -130,7 +129,7 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
             if "monthly_budget_usd" in wire.model_fields_set:
                 budget = budget_or_refuse(wire.monthly_budget_usd)
             billing = wire.billing or project.billing
-            await usage.limit_project(session, project, budget, billing, now=gateway.clock())
+            await budgets.limit_project(session, project, budget, billing, now=gateway.clock())
     return no_store(await project_object(gateway, project))
 
 
@@ -142,7 +141,7 @@ async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     """All keys, without the keys themselves."""
     async with gateway.db.transaction() as session:
         owner = (await projects.get_project(session, project)).id if project is not None else None
-        found = await keys.listed(await session.connection(), owner=owner)
+        found = await keys.list_keys(await session.connection(), owner=owner)
     return no_store(listing([key_object(key) for key in found]))
 
 
@@ -153,17 +152,17 @@ async def create_key(request: Request, gateway: GatewayDep) -> Response:
         wire = validated(NewKey, body)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
     async with gateway.db.transaction() as session:
-        key, secret = await keys.create(
+        key, secret = await keys.create_key(
             session, wire.name, project_id=wire.project, changes=changes, settings=gateway.settings, now=now
         )
-        await usage.limit_key(session, key, budget, now=now)
+        await budgets.limit_key(session, key, budget, now=now)
     return no_store({**key_object(key), "key": secret}, status=201)
 
 
 @routes.get("/admin/v1/keys/{key_id}")
 async def show_key(key_id: str, gateway: GatewayDep) -> Response:
     async with gateway.db.transaction() as session:
-        return no_store(key_object(await keys.get(session, key_id)))
+        return no_store(key_object(await keys.get_key(session, key_id)))
 
 
 @routes.patch("/admin/v1/keys/{key_id}", openapi_extra=body_schema(KeyChanges))
@@ -173,10 +172,10 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
         wire = validated(KeyChanges, body)
     changes, now = _changes(wire), gateway.clock()
     async with gateway.db.transaction() as session:
-        key = await keys.get(session, key_id)
-        await keys.change(session, key, changes, now=now)
+        key = await keys.get_key(session, key_id)
+        await keys.change_key(session, key, changes, now=now)
         if "monthly_budget_usd" in wire.model_fields_set:
-            await usage.limit_key(session, key, budget_or_refuse(wire.monthly_budget_usd), now=now)
+            await budgets.limit_key(session, key, budget_or_refuse(wire.monthly_budget_usd), now=now)
     return no_store(key_object(key))
 
 
@@ -184,7 +183,7 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
 async def revoke_key(key_id: str, gateway: GatewayDep) -> Response:
     """Refuse a key from now on, on every process within a second. What it started runs on."""
     async with gateway.db.transaction() as session:
-        key = await keys.revoke(session, key_id, now=gateway.clock())
+        key = await keys.revoke_key(session, key_id, now=gateway.clock())
     return no_store(key_object(key))
 
 
@@ -209,8 +208,8 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
         attempts = await videos.attempts_of(connection, video_id)
     shown = [to_json(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
     for attempt in shown:
-        attempt["output"] = bared(attempt["output"])
-    request = bared(video.request)
+        attempt["output"] = redact(attempt["output"])
+    request = redact(video.request)
     if "webhook" in request:
         hook = video.request["webhook"]  # its path and query often hold a token
         request["webhook"] = {**hook, "url": events.queue_key_of(hook["url"]), "secret": None}

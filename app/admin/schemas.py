@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BeforeValidator
 
 from app import errors, net
-from app.accounts import ledger as usage
+from app.accounts import budgets
 from app.accounts import pricing as prices
 from app.db.models import Key, Project
 from app.http.context import Gateway
@@ -63,15 +63,15 @@ def listing(data: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": list(data)}
 
 
-def bared(value: Any) -> Any:
+def redact(value: Any) -> Any:
     """A document whose addresses are cut: their queries often hold a permission."""
     match value:
         case dict():
-            return {name: bared(inner) for name, inner in value.items()}
+            return {name: redact(inner) for name, inner in value.items()}
         case list():
-            return [bared(inner) for inner in value]
+            return [redact(inner) for inner in value]
         case str() if value.lower().startswith(("http://", "https://")):
-            return net.bare(value)
+            return net.redact_urls(value)
     return value
 
 
@@ -97,7 +97,7 @@ async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list
     """Projects, with what each may still spend: null where nothing limits it."""
     owners = [project.id for project in projects]
     async with gateway.db.reading() as connection:
-        left = await usage.available(connection, owners, now=gateway.clock())
+        left = await budgets.available(connection, owners, now=gateway.clock())
     return [
         {
             "id": project.id,

@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import dialects, errors, providers, settings, telemetry
 from app import main as wiring
-from app.accounts import keys
+from app.accounts import secrets
 from app.cli import generate as client
 from app.cli import manage
 from app.cli.manage import complaints, console, load, prepared
@@ -231,10 +231,10 @@ def _welcome(config: Settings, port: int) -> None:
         key = "$GATEWAY_KEY"
         print("API keys: those in GATEWAY_API_KEYS, and those made with `video-gateway keys create`")
     elif config.database_url is not None:
-        key = f"$(cat {shlex.quote(str(keys.first_key(config)[1]))})"
-        print(f"API key: in {keys.first_key(config)[1]}")
+        key = f"$(cat {shlex.quote(str(secrets.first_key(config)[1]))})"
+        print(f"API key: in {secrets.first_key(config)[1]}")
     else:
-        key, path = keys.first_key(config)
+        key, path = secrets.first_key(config)
         print(f"API key: {key}   (kept in {path})")
     elsewhere = "" if config.public_url or port == settings.load().port else f" --url {url}/v1"
     print(
@@ -337,7 +337,7 @@ def generate(
 
 
 def _own_key(config: Settings) -> str:
-    key = config.api_keys[0].get_secret_value() if config.api_keys else keys.existing_key(config)
+    key = config.api_keys[0].get_secret_value() if config.api_keys else secrets.existing_key(config)
     if key is None:
         raise ConfigurationError(
             f"there is no API key in {config.data_dir}. Give one with --key or OPENAI_API_KEY, set GATEWAY_DATA_DIR to "

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from app import errors, telemetry
 from app import settings as configuration
-from app.accounts import keys, ledger, projects
+from app.accounts import budgets, keys, ledger, projects
 from app.accounts import pricing as prices
 from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
@@ -160,7 +160,7 @@ def _at(moment: datetime | None) -> str:
 
 
 def _usd(micros: int | None) -> str:
-    return "" if micros is None else prices.shown(micros)
+    return "" if micros is None else prices.format_usd(micros)
 
 
 # Keys
@@ -185,8 +185,10 @@ def create_key(
 
     async def run(database: Database) -> tuple[Key, str]:
         async with database.transaction() as session:
-            row, key = await keys.create(session, name, project_id=project, changes=changes, settings=config, now=now())
-            await ledger.limit_key(session, row, None if micros is ... else micros, now=now())
+            row, key = await keys.create_key(
+                session, name, project_id=project, changes=changes, settings=config, now=now()
+            )
+            await budgets.limit_key(session, row, None if micros is ... else micros, now=now())
             return row, key
 
     row, key = with_database(config, run)
@@ -211,10 +213,10 @@ def update_key(
 
     async def run(database: Database) -> str:
         async with database.transaction() as session:
-            key = await keys.get(session, key_id)
-            await keys.change(session, key, changes, now=now())
+            key = await keys.get_key(session, key_id)
+            await keys.change_key(session, key, changes, now=now())
             if micros is not ...:
-                await ledger.limit_key(session, key, micros, now=now())
+                await budgets.limit_key(session, key, micros, now=now())
             return key.name
 
     changed = with_database(load(), run)
@@ -230,7 +232,7 @@ def list_keys(
     async def run(database: Database) -> list[Key]:
         async with database.transaction() as session:
             owner = (await projects.get_project(session, project)).id if project is not None else None
-            return await keys.listed(await session.connection(), owner=owner)
+            return await keys.list_keys(await session.connection(), owner=owner)
 
     columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Expires", "Revoked")
     table = Table(*columns, box=None, header_style="bold")
@@ -251,7 +253,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys lis
 
     async def run(database: Database) -> str:
         async with database.transaction() as session:
-            return (await keys.revoke(session, key_id, now=now())).name
+            return (await keys.revoke_key(session, key_id, now=now())).name
 
     name = with_database(load(), run)
     console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
@@ -275,7 +277,7 @@ def create_project(
         async with database.transaction() as session:
             project = await projects.create_project(session, name, now=now())
             limit = None if micros is ... else micros
-            await ledger.limit_project(session, project, limit, Billing(billing), now=now())
+            await budgets.limit_project(session, project, limit, Billing(billing), now=now())
             return project.id
 
     print(with_database(load(), run))
@@ -298,7 +300,7 @@ def update_project(
                 row.name = projects.checked_name("name", name)
             if micros is not ... or billing is not None:
                 limit = row.monthly_budget_micros if micros is ... else micros
-                await ledger.limit_project(session, row, limit, Billing(billing or row.billing), now=now())
+                await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now())
             return row.name
 
     changed = with_database(load(), run)
@@ -320,12 +322,12 @@ def credit_project(
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
             await ledger.credit(session, row, micros, reference=reference, now=now())
-            left = await ledger.available(await session.connection(), [row.id], now=now())
+            left = await budgets.available(await session.connection(), [row.id], now=now())
             return row, left[row.id][1]
 
     row, left = with_database(load(), run)
     note = "" if row.billing is Billing.prepaid else " The project is postpaid, so that nothing depends on it."
-    told = f"{prices.shown(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
+    told = f"{prices.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
     console.print(escape(told), highlight=False, soft_wrap=True)
 
 
@@ -335,8 +337,8 @@ def list_projects() -> None:
 
     async def run(database: Database) -> list[tuple[Project, int | None]]:
         async with database.reading() as connection:
-            found = await projects.listed(connection)
-            left = await ledger.available(connection, [row.id for row in found], now=now())
+            found = await projects.list_projects(connection)
+            left = await budgets.available(connection, [row.id for row in found], now=now())
             return [(row, left[row.id][1]) for row in found]
 
     table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
@@ -368,7 +370,7 @@ def usage(
             owner = (await projects.get_project(session, project)).id if project is not None else None
             connection = await session.connection()
             found = await report(connection, dimensions, since=first, until=last, owner=owner)
-            return found, {row.id: row.name for row in await projects.listed(connection)}
+            return found, {row.id: row.name for row in await projects.list_projects(connection)}
 
     rows, names = with_database(load(), run)
     if csv is not None:
@@ -395,12 +397,16 @@ def _show_usage(
         total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
         table.add_column(title, justify="right", footer=total)
     for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
-        table.add_column(title, justify="right", footer=prices.shown(sum(row[name] for row in rows)))
+        table.add_column(title, justify="right", footer=prices.format_usd(sum(row[name] for row in rows)))
     table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
     for row in rows:
         shown = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
         counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
-        money = (prices.shown(row["cost_micros"]), prices.shown(row["held_micros"]), f"{row['unpriced'] or ''}")
+        money = (
+            prices.format_usd(row["cost_micros"]),
+            prices.format_usd(row["held_micros"]),
+            f"{row['unpriced'] or ''}",
+        )
         table.add_row(*(_cell(value) for value in shown), *counts, *money)
     console.print(table)
     if not rows:

@@ -21,7 +21,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
-from app.accounts.keys import Caller
+from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects import shared as vendors
 from app.http.body import Body, body_of, strict_extra_of, validated

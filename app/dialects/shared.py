@@ -11,14 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app import errors
-from app.accounts.keys import Caller
-from app.conversion import COMMON_RATIOS, complete_size, nearest_ratio
+from app.accounts.auth import Caller
 from app.db.models import Video
 from app.http.context import Gateway
 from app.http.create import create_job, get_finished_video, request_from_source, source_model
 from app.http.uploads import Uploads
 from app.jobs import enqueue as intake
 from app.media.signed_links import SignedLinks
+from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
 
 VENDORS_MODEL = re.compile(r"(?i:ray|luma|dream)[\w.\- ]*")

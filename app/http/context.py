@@ -9,8 +9,8 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from app import errors
-from app.accounts import keys
-from app.accounts.keys import Authenticator, Caller
+from app.accounts import auth
+from app.accounts.auth import Authenticator, Caller
 from app.db.database import Database
 from app.db.listener import Bell
 from app.db.models import Video
@@ -66,7 +66,7 @@ async def caller_of(request: Request) -> Caller:
         raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
     caller = await gateway.authenticator.authenticate(key.strip())
     if caller.requests_per_minute is not None:
-        left = await keys.count_request(gateway.db, caller, now=gateway.clock())
+        left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)
     return caller
 

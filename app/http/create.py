@@ -6,15 +6,14 @@ from typing import Any
 from fastapi import Request
 
 from app import errors, ids
-from app.accounts import pricing as prices
-from app.accounts.keys import Caller
+from app.accounts.auth import Caller
 from app.db.database import is_unavailable
 from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, get_video
 from app.http.uploads import Uploads
 from app.jobs import enqueue as intake
-from app.providers.routing import Plan
+from app.jobs.plan import Plan, make_plan, only_priced, quote
 from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints as webhooks
 from app.webhooks import signing
@@ -60,7 +59,7 @@ async def create_job(
             dialect=dialect,
             shown_model=shown_model or request.model,
             routes=[route.name for route in plan.routes],
-            quote=prices.quote(gateway.settings, plan),
+            quote=quote(gateway.settings, plan),
             warnings=plan.warnings,
             idempotency_key=key,
             idempotency_hash=hashed,
@@ -87,10 +86,9 @@ def plan_request(
 ) -> Plan:
     """Where the request may go: of the routes that can express it those that the key may use and, where money is
     limited, those with a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
-    plan = gateway.router.plan(
-        request, only_provider=only_provider, permitted=partial(caller.may_use, shown_model or request.model)
-    )
-    return prices.only_priced(gateway.settings, plan) if caller.limited else plan
+    permitted = partial(caller.may_use, shown_model or request.model)
+    plan = make_plan(gateway.router, request, only_provider=only_provider, permitted=permitted)
+    return only_priced(gateway.settings, plan) if caller.limited else plan
 
 
 def app_name(request: Request) -> str | None:

@@ -21,7 +21,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import SecretStr
 
 from app import errors
-from app.accounts import keys
+from app.accounts import auth
 from app.db.database import is_unavailable
 from app.http.context import Gateway, GatewayDep
 from app.jobs import videos
@@ -95,7 +95,7 @@ def _require_key(request: Request, gateway: Gateway) -> None:
     key = gateway.settings.metrics_key
     if key is None:
         return
-    keys.require(key, request.headers.get("authorization", ""), "metrics")
+    auth.require_key(key, request.headers.get("authorization", ""), "metrics")
 
 
 def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
@@ -105,7 +105,7 @@ def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         try:
             if key is not None:
-                keys.require(key, environ.get("HTTP_AUTHORIZATION", ""), "metrics")
+                auth.require_key(key, environ.get("HTTP_AUTHORIZATION", ""), "metrics")
         except errors.AuthenticationFailed as error:
             start_response("401 Unauthorized", [("content-type", "text/plain"), ("www-authenticate", "Bearer")])
             return [f"{error.message}\n".encode()]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from fastapi import Request
 
 from app import errors
-from app.accounts.keys import Caller
+from app.accounts.auth import Caller
 from app.db.models import Video
 from app.http.context import Gateway, get_video
 

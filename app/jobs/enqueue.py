@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from app import errors, ids
 from app.accounts import ledger as usage
 from app.accounts import pricing as prices
-from app.accounts.keys import Caller
+from app.accounts.auth import Caller
 from app.accounts.pricing import Quote
 from app.db import rows
 from app.db.database import Database
@@ -169,7 +169,7 @@ def _refusal(error: psycopg.Error, route: str) -> Exception:
         return refused
     if told["what"] == "price":
         return prices.no_price(route)
-    needed, left = prices.shown(told["needed_micros"]), prices.shown(max(0, told["left_micros"]))
+    needed, left = prices.format_usd(told["needed_micros"]), prices.format_usd(max(0, told["left_micros"]))
     if told["what"] == "balance":
         return errors.InsufficientFunds(
             f"this needs {needed} and the balance is {left}; ask the operator of this gateway to top it up",
@@ -178,6 +178,6 @@ def _refusal(error: psycopg.Error, route: str) -> Exception:
     whose = "key" if told["what"] == "key" else "project"
     return errors.InsufficientFunds(
         f"this needs {needed} and {left} is left of the {whose}'s monthly budget of "
-        f"{prices.shown(told['budget_micros'])}; it starts anew on the first of the month, UTC",
+        f"{prices.format_usd(told['budget_micros'])}; it starts anew on the first of the month, UTC",
         code="budget_exceeded",
     )

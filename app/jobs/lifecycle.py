@@ -307,7 +307,7 @@ async def _ended_unpaid(
     if next_route is not None:
         following = await add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
     if following is not None:
-        await usage.move(session, claim.attempt)
+        await usage.transfer_hold(session, claim.attempt)
     elif video is not None:
         await usage.refund(session, video, claim.attempt, now=now)
     return await _end_if_over(session, claim.video.id, now)

@@ -80,7 +80,7 @@ async def resubmitted(
     if video.status.ended:
         await _reopen(session, video, Status.queued, deadline_at, now)
     await add_attempt(session, video, attempt, attempt.route_index, now)
-    await usage.move(session, attempt)
+    await usage.transfer_hold(session, attempt)
 
 
 async def is_being_made(session: AsyncSession, attempt: Attempt) -> bool:

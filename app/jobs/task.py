@@ -3,14 +3,14 @@
 from datetime import datetime
 from functools import partial
 
-from app.conversion import fit
+from app.capabilities import Capabilities, fit
 from app.db.database import Database
 from app.jobs import videos
 from app.jobs.claim import Claim
 from app.media import store as media
 from app.media.signed_links import SignedLinks
 from app.providers.base import Provider, Task
-from app.video import AttemptState, Capabilities, Operation
+from app.video import AttemptState, Operation
 
 
 async def task_of(

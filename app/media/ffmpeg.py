@@ -133,7 +133,7 @@ async def run(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd=cwd,
-                env=settings.for_others(),
+                env=settings.child_process_env(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -389,7 +389,11 @@ def _complete(path: str) -> bool:
     try:
         said = {
             option: subprocess.run(
-                [path, "-hide_banner", option], capture_output=True, env=settings.for_others(), text=True, timeout=20
+                [path, "-hide_banner", option],
+                capture_output=True,
+                env=settings.child_process_env(),
+                text=True,
+                timeout=20,
             ).stdout
             for option, _ in NEEDED
         }

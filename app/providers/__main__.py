@@ -4,9 +4,9 @@ import re
 import sys
 from pathlib import Path
 
+from app.capabilities import Capabilities
 from app.providers import KINDS
 from app.providers.base import Provider, ProviderConfig
-from app.video import Capabilities
 
 BEGIN, END = "<!-- providers -->", "<!-- /providers -->"
 SHARED = frozenset(ProviderConfig.model_fields)

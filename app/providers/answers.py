@@ -51,7 +51,7 @@ def is_usable(ref: object) -> TypeGuard[str]:
     return 0 < len(ref) <= MAX_REF_CHARACTERS and ref not in (".", "..") and storable
 
 
-def echo_of(secret: str) -> re.Pattern[str]:
+def secret_pattern(secret: str) -> re.Pattern[str]:
     """Finds a secret of printable ASCII in what somebody says, also as JSON, HTML and addresses write it."""
     return re.compile("".join(_written(character) for character in secret))
 
@@ -85,7 +85,7 @@ def _bounded(seconds: float) -> float:
     return max(0.0, min(seconds, 86_400.0))
 
 
-def plain(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
+def decoded_headers(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
     """Headers without those that describe an encoding which is already undone, as bytes: they need not be ASCII."""
     undone = (b"content-encoding", b"content-length")
     return [(name, value) for name, value in headers.raw if name.lower() not in undone]

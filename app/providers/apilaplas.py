@@ -18,9 +18,11 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
+from app.capabilities import Capabilities
 from app.providers.answers import file_url
-from app.providers.base import Provider, ProviderConfig, Task
-from app.video import Capabilities, Media, Operation, Progress, Status, Submission
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import RestProvider
+from app.video import Media, Operation, Progress, Status, Submission
 
 GENERATION = "/v2/generate/video/luma-ai/generation"
 GENERATIONS = "/v2/generate/video/luma-ai/generations"
@@ -50,7 +52,7 @@ STATUS = {
 """The vendor's four words, and `pending` and `processing` of other doors to Luma."""
 
 
-class Apilaplas(Provider):
+class Apilaplas(RestProvider):
     """Polls without `state`: with it the vendor holds a request for up to 30 s, which would keep a worker's slot and a
     connection for one task, where a plain poll answers at once for fifty."""
 

@@ -17,9 +17,11 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
+from app.capabilities import Capabilities
 from app.providers.answers import file_url, segment
-from app.providers.base import Provider, ProviderConfig, Task
-from app.video import Capabilities, Media, Operation, Progress, Status, Submission
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import RestProvider
+from app.video import Media, Operation, Progress, Status, Submission
 
 PATH = "/luma/generations"
 
@@ -55,7 +57,7 @@ FILE_AT = (
 """Where the address of the film was seen: the vendor's page, its siblings', and for `result` one client in the wild."""
 
 
-class GptGe(Provider):
+class GptGe(RestProvider):
     kind = "gptge"
     title = "Luma via gpt.ge"
     callbacks = True

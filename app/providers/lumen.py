@@ -16,9 +16,11 @@ import httpx
 from pydantic import Field, SecretStr, field_validator
 
 from app import errors
+from app.capabilities import Capabilities
 from app.providers.answers import file_url, segment
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
-from app.video import MAX_SECONDS, Capabilities, Media, Progress, Status, Submission
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.video import MAX_SECONDS, Media, Progress, Status, Submission
 
 PATH = "/v1/videos/generations"
 
@@ -43,7 +45,7 @@ STATUS = {
 BLOCKED_WORDS = ("content blocked", "content is blocked", "content was blocked", "blocked content")
 
 
-class Lumen(Provider):
+class Lumen(RestProvider):
     """Any model name goes: which ones there are depends on the account's group."""
 
     kind = "lumen"

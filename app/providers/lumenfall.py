@@ -20,9 +20,11 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
+from app.capabilities import Capabilities
 from app.providers.answers import file_url, segment
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
-from app.video import Capabilities, Progress, Status, Submission
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.video import Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
 INNER_NAMES = (".localhost", ".local", ".internal")
@@ -49,7 +51,7 @@ FAILED_CODES = {
 """What a failed job's code is called here; None: nothing better than that it failed."""
 
 
-class Lumenfall(Provider):
+class Lumenfall(RestProvider):
     """Any model name goes: `models` in the configuration only says which are listed."""
 
     kind = "lumenfall"

@@ -15,9 +15,11 @@ import httpx
 from pydantic import Field, SecretStr, field_validator
 
 from app import errors
+from app.capabilities import Capabilities
 from app.providers.answers import file_url, segment
-from app.providers.base import CANCELLED_WORDS, Provider, ProviderConfig, Task
-from app.video import Capabilities, Progress, Status, Submission
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.video import Progress, Status, Submission
 
 PATH = "/v1/video/generations"
 
@@ -42,7 +44,7 @@ CRASHED = ("internal server error", "internal error", "unknown error", "")
 """What frameworks say when a handler broke down; not that nothing was started."""
 
 
-class Lunos(Provider):
+class Lunos(RestProvider):
     kind = "lunos"
     title = "Lunos"
     models = MODELS

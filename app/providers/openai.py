@@ -22,21 +22,12 @@ import httpx
 from pydantic import Field
 
 from app import errors
+from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
 from app.providers.answers import file_url, segment
-from app.providers.base import CANCELLED_WORDS, Download, Provider, ProviderConfig, ReadMedia, Task
-from app.video import (
-    OPTIONAL_PARAMETERS,
-    Capabilities,
-    Failure,
-    Media,
-    Operation,
-    Output,
-    Progress,
-    Status,
-    Submission,
-    VideoRequest,
-)
+from app.providers.base import Download, ProviderConfig, ReadMedia, Task
+from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
 
 MAX_POLL_AFTER_S = 300
 NO_CONTENT_CALL = (400, 404, 405, 501)
@@ -62,7 +53,7 @@ STATUS = {
 }
 
 
-class OpenAI(Provider):
+class OpenAI(RestProvider):
     """Any model name goes: what it can do is for the server to judge."""
 
     kind = "openai"

@@ -1,41 +1,39 @@
-"""From a model name to the candidates that can serve a request.
+"""From a model name to the candidates that serve it, as the configuration lists them; `jobs/plan.py` orders them.
 
 A name is an alias of the configuration, `provider/upstream-model` (that provider only), or the bare upstream name
 (every provider that lists it, in order).
 """
 
 import difflib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from app import errors
-from app.conversion import complete_size, fit
+from app.capabilities import Capabilities
 from app.providers.base import Provider
-from app.settings import Settings, WeightedRoute
-from app.video import Capabilities, VideoRequest
+from app.settings import Settings
 
 SANDBOX_MODEL = "sandbox/testcard"
 
 
 @dataclass(frozen=True)
 class Route:
+    """One candidate: a model of a provider."""
+
     provider: Provider
     model: str
+    """The upstream's name."""
+    weight: float | None = None
+    """Of an alias: how often it is drawn first, in proportion; None: the routes are tried as written."""
 
     @property
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Where a request may go, in order, and what of it has to be left out there."""
-
-    routes: tuple[Route, ...]
-    request: VideoRequest
-    warnings: tuple[str, ...] = ()
+    @property
+    def capabilities(self) -> Capabilities:
+        able = self.provider.capabilities(self.model)
+        return able if able is not None else Capabilities()  # `Router.routes` only names models that are served
 
 
 class Router:
@@ -81,49 +79,13 @@ class Router:
 
     def _alias_routes(self, name: str) -> Sequence[Route]:
         routes = []
-        for entry in _in_order(self.aliases[name].routes):
-            head, _, tail = entry.partition("/")
+        for entry in self.aliases[name].routes:
+            to, weight = (entry, None) if isinstance(entry, str) else (entry.to, entry.weight)
+            head, _, tail = to.partition("/")
             provider = self.providers.get(head)
             if provider is not None and tail and provider.capabilities(tail) is not None:
-                routes.append(Route(provider, tail))
+                routes.append(Route(provider, tail, weight))
         return routes
-
-    def plan(
-        self,
-        request: VideoRequest,
-        *,
-        only_provider: str | None = None,
-        permitted: Callable[[str], bool] = lambda route: True,
-    ) -> Plan:
-        """Choose the candidates that can express the request, in order.
-
-        `only_provider` is where the work has to be done because what it starts from is there; `permitted` says of a
-        route's name whether the caller may go there. Raises `ModelNotFound`, `PermissionDenied`, and
-        `UnsupportedParameter` naming the parameter, the provider and what it can do.
-        """
-        routes = permitted_only(self.routes(request.model), permitted, request.model)
-        if only_provider is not None:
-            routes = [route for route in routes if route.provider.name == only_provider]
-            if not routes:
-                raise errors.InvalidRequest(
-                    f"the source was made by the provider {only_provider}, which the model {request.model} does not "
-                    "use; leave out the model or name one of that provider",
-                    param="model",
-                )
-        found = [(route, fit(request, self._able(route), can_link=self.can_link)) for route in routes]
-        able = tuple(route for route, fitted in found if not fitted.problems)
-        if able:
-            # Another route may not be able to say what the first one does by itself.
-            return Plan(able, _with_defaults(request, self._able(able[0])) if len(able) == 1 else request)
-        route, fitted = min(found, key=lambda entry: len(entry[1].problems))
-        alias = self.aliases.get(request.model)
-        forced = all(problem.forced for problem in fitted.problems.values())
-        drop = alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems
-        if forced or drop:
-            warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
-            return Plan((route,), fitted.without_problems, warnings)
-        name, problem = next(iter(fitted.problems.items()))
-        raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {problem.why}", param=name)
 
     def character_provider(self, model: str | None, permitted: Callable[[str], bool]) -> Provider:
         """The provider that a character is made at. Raises `ModelNotFound`, `PermissionDenied`,
@@ -137,10 +99,6 @@ class Router:
         refusing = ", ".join(provider.name for provider in candidates)
         raise errors.UnsupportedParameter(f"the provider {refusing} cannot make characters", param="model")
 
-    def _able(self, route: Route) -> Capabilities:
-        able = route.provider.capabilities(route.model)
-        return able if able is not None else Capabilities()  # `routes` only names models that the provider serves
-
 
 def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:
     """Those of the routes that the caller may go. Raises `PermissionDenied` where there is none."""
@@ -152,23 +110,3 @@ def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], na
             param="model",
         )
     return found
-
-
-def _in_order(routes: Sequence[str | WeightedRoute]) -> list[str]:
-    """As written; where one has a weight, drawn without putting back, and those without weigh 1."""
-    names = [entry if isinstance(entry, str) else entry.to for entry in routes]
-    if all(isinstance(entry, str) for entry in routes):
-        return names
-    weights = [1.0 if isinstance(entry, str) else entry.weight for entry in routes]
-    drawn = {name: random.random() ** (1 / weight) for name, weight in zip(names, weights, strict=True)}  # noqa: S311
-    return sorted(names, key=lambda name: drawn[name], reverse=True)
-
-
-def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
-    """Say what the first candidate would choose by itself, so that the client sees it from the start."""
-    values: dict[str, Any] = {}
-    if request.seconds is None:
-        values["seconds"] = able.default_seconds
-    if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
-        values |= complete_size(able.default_size, None, None)
-    return request.model_copy(update=values)

@@ -14,23 +14,12 @@ from typing import BinaryIO
 from pydantic import Field
 
 from app import errors
-from app.conversion import complete_size
+from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media import ffmpeg
 from app.media.uploads import CHUNK_BYTES
 from app.providers.base import Download, Provider, ProviderConfig, Task
-from app.video import (
-    OPTIONAL_PARAMETERS,
-    SIZE,
-    Capabilities,
-    Failure,
-    Media,
-    Operation,
-    Output,
-    Progress,
-    Status,
-    Submission,
-    VideoRequest,
-)
+from app.sizes import complete_size
+from app.video import SIZE, Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
 
 DEFAULT_SECONDS = 4.0
 DEFAULT_RATIO, DEFAULT_RESOLUTION, DEFAULT_SIZE = "16:9", "720p", "1280x720"

@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from app import errors, ids
-from app.accounts import ledger as usage
-from app.accounts.keys import Caller
+from app.accounts import budgets
+from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects.openai import webhooks as openai_webhooks
 from app.dialects.openai.router import AliasedRouter
@@ -414,7 +414,7 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
     is null where nothing does."""
     async with gateway.db.reading() as connection:
-        available = await usage.available(connection, [caller.owner], key_id=caller.key_id, now=gateway.clock())
+        available = await budgets.available(connection, [caller.owner], key_id=caller.key_id, now=gateway.clock())
     billing, left = available[caller.owner]
     return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
 

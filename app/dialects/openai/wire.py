@@ -12,14 +12,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from app import errors, ids
 from app.accounts import pricing as prices
-from app.conversion import complete_size
+from app.capabilities import Capabilities
 from app.db.models import Character, Video
 from app.http.body import Body, extra_of, validated
 from app.http.context import Gateway
 from app.http.files import media_url
 from app.http.uploads import Uploads
-from app.providers.routing import Plan, Route
-from app.video import MAX_PROMPT_CHARACTERS, Billing, Capabilities, Media, Operation, VideoRequest
+from app.jobs.plan import Plan
+from app.providers.routing import Route
+from app.sizes import complete_size
+from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
 """What OpenAI documents as defaults; shown where neither the request, the model nor the file says better."""

@@ -1,29 +1,62 @@
-"""Conversion, in one place for all dialects and providers: what a request means in the terms of one model.
+"""Capabilities of a model, and a request in its terms.
 
-Size, aspect ratio and resolution are one triple of which any two imply the third; a length is a number of seconds; a
-medium is bytes or an address. `fit` says a request in the words of one model and lists what cannot be said. Pure.
+`fit` converts sizes, ratios and resolutions, and lists what the model cannot express. Pure.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd
 
-from app.video import (
-    ASPECT_RATIO,
-    MAX_SIDE,
-    OPTIONAL_PARAMETERS,
-    SIZE,
-    Capabilities,
-    Media,
-    Operation,
-    VideoRequest,
-    shorter_side,
+from pydantic import BaseModel, ConfigDict
+
+from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
+from app.video import Media, Operation, VideoRequest
+
+OPTIONAL_PARAMETERS = (
+    "first_frame",
+    "last_frame",
+    "reference_images",
+    "reference_video",
+    "characters",
+    "negative_prompt",
+    "seed",
+    "generate_audio",
+    "loop",
+    "expand_prompt",
 )
 
-RATIO_TOLERANCE = 0.02
-"""Sizes of the trade are rarely exact: 1360x752 is sold as 16:9."""
-COMMON_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
-"""What a size is called for a model that takes ratios, where it is not known which."""
+
+class Capabilities(BaseModel):
+    """What one model can express. None means not known: passed on for the upstream to judge; empty means that it has
+    no such parameter."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: tuple[float, ...] | None = None
+    """The lengths it makes; with `seconds_range` True, the two ends of a range."""
+    seconds_range: bool = False
+    whole_seconds: bool = True
+    """Whether a range has whole seconds only."""
+    default_seconds: float | None = None
+    """What it makes where the request says nothing, if that is known; shown to the client from the start."""
+    sizes: tuple[str, ...] | None = None
+    """Sizes it takes as `WIDTHxHEIGHT`; set this or the next two."""
+    aspect_ratios: tuple[str, ...] | None = None
+    """Ratios it takes; a size reaches it as ratio and resolution."""
+    resolutions: tuple[str, ...] | None = None
+    """Resolutions it takes, `720p`."""
+    default_size: str | None = None
+    parameters: frozenset[str] = frozenset()
+    """Names of the optional `VideoRequest` fields that it can express, beside prompt, seconds and the size triple."""
+    media: frozenset[str] = frozenset({"upload", "url"})
+    """How it takes pictures and films: `upload` (the bytes, in whatever form), `url`."""
+    max_reference_images: int | None = None
+    operations: frozenset[Operation] = frozenset({Operation.generate})
+    prices: dict[str, int] = {}
+    """The vendor's list price in micro-dollars per second, by resolution; `""` for any other. Empty: not known."""
+    passes_extra: bool = False
+    """Whether fields nobody knows are handed on."""
+    vendor_fields: frozenset[str] = frozenset()
+    """Fields of the vendor's own that are handed on where not all are."""
 
 
 @dataclass(frozen=True)
@@ -164,69 +197,3 @@ def media_of(request: VideoRequest) -> dict[str, tuple[Media, ...]]:
     if request.reference_images:
         found["reference_images"] = request.reference_images
     return found
-
-
-def nearest_ratio(ratio: str, allowed: tuple[str, ...]) -> str | None:
-    """Return the allowed ratio that `ratio` is, give or take two per cent; None where there is none."""
-    across, down = _ratio(ratio, "aspect_ratio")
-    best = min(allowed, key=lambda other: _distance(across / down, other), default=None)
-    return best if best is not None and _distance(across / down, best) <= RATIO_TOLERANCE else None
-
-
-def _distance(quotient: float, other: str) -> float:
-    across, down = _ratio(other, "aspect_ratio")
-    return abs(quotient * down / across - 1)
-
-
-def complete_size(size: str | None, aspect_ratio: str | None, resolution: str | None) -> dict[str, str]:
-    """Return the triple size, aspect_ratio, resolution as far as it is implied by what was given.
-
-    `size` may be `1280x720` or a ratio such as `16:9`. Any two imply the third, and a size implies both others.
-    Raises `ValueError("<field>: <why>")` for what is none of these or contradicts itself.
-    """
-    triple: dict[str, str] = {}
-    if size is not None and ASPECT_RATIO.fullmatch(size):
-        if aspect_ratio is not None and _ratio(aspect_ratio, "aspect_ratio") != _ratio(size, "size"):
-            raise ValueError(f"size: {size} contradicts the aspect_ratio {aspect_ratio}")
-        size, aspect_ratio = None, size
-    if aspect_ratio is not None:
-        triple["aspect_ratio"] = "{}:{}".format(*_ratio(aspect_ratio, "aspect_ratio"))
-    if resolution is not None:
-        triple["resolution"] = f"{_shorter_side(resolution)}p"
-    if size is not None:
-        match = SIZE.fullmatch(size)
-        if match is None:
-            raise ValueError(f"size: expected WIDTHxHEIGHT such as 1280x720, or a ratio such as 16:9, got {size!r:.60}")
-        width, height = int(match[1]), int(match[2])
-        if max(width, height) > MAX_SIDE or min(width, height) < 16:
-            raise ValueError(f"size: each side must be between 16 and {MAX_SIDE} pixels, got {width}x{height}")
-        divisor = gcd(width, height)
-        implied = {"aspect_ratio": f"{width // divisor}:{height // divisor}", "resolution": f"{min(width, height)}p"}
-        for name, value in implied.items():
-            if triple.setdefault(name, value) != value and not (
-                name == "aspect_ratio" and nearest_ratio(value, (triple[name],))
-            ):
-                raise ValueError(f"size: {width}x{height} contradicts the {name} {triple[name]}")
-        triple["size"] = f"{width}x{height}"
-    elif len(triple) == 2:
-        across, down = _ratio(triple["aspect_ratio"], "aspect_ratio")
-        short = _shorter_side(triple["resolution"])
-        long = round(short * max(across, down) / min(across, down) / 2) * 2
-        triple["size"] = f"{long}x{short}" if across >= down else f"{short}x{long}"
-    return triple
-
-
-def _ratio(text: str, field: str) -> tuple[int, int]:
-    match = ASPECT_RATIO.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{field}: expected a ratio such as 16:9, got {text!r:.60}")
-    across, down = int(match[1]), int(match[2])
-    divisor = gcd(across, down)
-    return across // divisor, down // divisor
-
-
-def _shorter_side(text: str) -> int:
-    try:
-        return shorter_side(text)
-    except ValueError as error:
-        raise ValueError(f"resolution: {error}") from None

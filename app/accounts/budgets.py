@@ -1,0 +1,97 @@
+"""Budgets and balances: what keys and projects may spend, and what is left."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.accounts.ledger import (
+    day_of,
+)
+from app.db.models import Key, LedgerEntry, Meter, Project
+from app.video import Billing, Entry
+
+ALL_TIME = date(1, 1, 1)
+"""The month of a meter that counts a balance."""
+
+
+async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, *, now: datetime) -> None:
+    """Set what a key may spend in a month; what it has spent already counts. None: as much as it likes."""
+    key.monthly_budget_micros = budget_micros
+    if budget_micros is not None:
+        await _start_meters(session, LedgerEntry.key_id == key.id, key.id, prepaid=False, now=now)
+
+
+async def limit_project(
+    session: AsyncSession, project: Project, budget_micros: int | None, billing: Billing, *, now: datetime
+) -> None:
+    """Set how a project pays and what it may spend in a month; what it has spent already counts."""
+    project.monthly_budget_micros, project.billing = budget_micros, billing
+    if budget_micros is not None or billing is Billing.prepaid:
+        whose, subject = LedgerEntry.owner == project.id, f"project:{project.id}"
+        await _start_meters(session, whose, subject, prepaid=billing is Billing.prepaid, now=now)
+
+
+async def _start_meters(
+    session: AsyncSession, whose: sa.ColumnElement[bool], subject: str, *, prepaid: bool, now: datetime
+) -> None:
+    """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
+    transaction ends, so that nothing falls between the sum and the triggers."""
+    await session.flush()
+    await session.execute(sa.text("lock table ledger in share row exclusive mode"))
+    # One month more than there should be anything of, for entries of a clock that runs ahead.
+    since = (day_of(now).replace(day=1) - timedelta(days=1)).replace(day=1)
+    month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
+    spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
+    found = await session.execute(
+        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, LedgerEntry.day >= since).group_by(month)
+    )
+    meters: dict[date, Any] = {row[0]: row[1] for row in found}
+    if prepaid:
+        meters[ALL_TIME] = await session.scalar(sa.select(spent).where(whose))
+    for counted, micros in meters.items():
+        values = {"subject": subject, "month": counted, "spent_micros": int(micros or 0)}
+        written = insert(Meter).values(values)
+        await session.execute(
+            written.on_conflict_do_update(
+                index_elements=["subject", "month"], set_={"spent_micros": written.excluded.spent_micros}
+            )
+        )
+
+
+_AVAILABLE = """
+select project.id, project.billing, balance.spent_micros as balance_spent,
+  project.monthly_budget_micros as project_budget,
+  coalesce(project_month.spent_micros, 0) as project_spent, keys.monthly_budget_micros as key_budget,
+  coalesce(key_month.spent_micros, 0) as key_spent
+from projects as project
+left join keys on keys.id = %(key_id)s
+left join meters as balance on balance.subject = 'project:' || project.id and balance.month = '0001-01-01'
+left join meters as project_month on project_month.subject = 'project:' || project.id
+  and project_month.month = %(month)s
+left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
+where project.id = any(%(owners)s)
+"""
+
+
+async def available(
+    connection: AsyncConnection, owners: Sequence[str], *, key_id: str | None = None, now: datetime
+) -> dict[str, tuple[Billing, int | None]]:
+    """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
+    that key; None: no limit."""
+    parameters = {"owners": list(owners), "key_id": key_id, "month": day_of(now).replace(day=1)}
+    found = await connection.exec_driver_sql(_AVAILABLE, parameters)
+    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(owners, (Billing.postpaid, None))
+    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
+
+
+def _left(row: sa.RowMapping) -> int | None:
+    left = [
+        row[f"{what}_budget"] - row[f"{what}_spent"] for what in ("project", "key") if row[f"{what}_budget"] is not None
+    ]
+    if row["billing"] == Billing.prepaid:
+        left.append(-(row["balance_spent"] or 0))
+    return min(left, default=None)

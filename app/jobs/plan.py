@@ -1,0 +1,98 @@
+"""The plan of a request: of the candidates for its model those that can express it, in the order they are tried."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app import errors
+from app.accounts import pricing
+from app.accounts.pricing import Quote
+from app.capabilities import Capabilities, Fitted, fit
+from app.providers.routing import Route, Router, permitted_only
+from app.settings import Settings
+from app.sizes import complete_size
+from app.video import VideoRequest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a request may go, in order, and what of it has to be left out there."""
+
+    routes: tuple[Route, ...]
+    request: VideoRequest
+    warnings: tuple[str, ...] = ()
+
+
+def make_plan(
+    router: Router,
+    request: VideoRequest,
+    *,
+    only_provider: str | None = None,
+    permitted: Callable[[str], bool] = lambda route: True,
+) -> Plan:
+    """Choose the candidates that can express the request.
+
+    `only_provider` is the provider that holds what the request starts from; `permitted` takes a route's name and says
+    whether the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, and `UnsupportedParameter` naming the
+    parameter, the provider and what it can do.
+    """
+    routes = order(permitted_only(router.routes(request.model), permitted, request.model))
+    if only_provider is not None:
+        routes = [route for route in routes if route.provider.name == only_provider]
+        if not routes:
+            raise errors.InvalidRequest(
+                f"the source was made by the provider {only_provider}, which the model {request.model} does not "
+                "use; leave out the model or name one of that provider",
+                param="model",
+            )
+    fitted = [(route, fit(request, route.capabilities, can_link=router.can_link)) for route in routes]
+    able = tuple(route for route, found in fitted if not found.problems)
+    if able:
+        # Defaults of the first route only where there is no other, which may not be able to express them.
+        return Plan(able, _with_defaults(request, able[0].capabilities) if len(able) == 1 else request)
+    return _without_problems(router, request, *min(fitted, key=lambda entry: len(entry[1].problems)))
+
+
+def order(routes: Sequence[Route]) -> list[Route]:
+    """Return routes as written; where one has a weight, drawn without putting back, and those without weigh 1."""
+    if all(route.weight is None for route in routes):
+        return list(routes)
+    drawn = [(random.random() ** (1 / (route.weight or 1.0)), route) for route in routes]  # noqa: S311
+    return [route for _, route in sorted(drawn, key=lambda entry: entry[0], reverse=True)]
+
+
+def only_priced(settings: Settings, plan: Plan) -> Plan:
+    """Return the plan without the routes whose cost cannot be estimated. Raises `InsufficientFunds` where none is
+    left: a limit cannot cover what has no price."""
+    routes = tuple(route for route in plan.routes if pricing.estimate(settings, route, plan.request) is not None)
+    if not routes:
+        raise pricing.unpriced(settings, plan.routes[0], plan.request)
+    return Plan(routes, plan.request, plan.warnings)
+
+
+def quote(settings: Settings, plan: Plan) -> Quote:
+    """Return what the plan may cost."""
+    return pricing.quote(settings, plan.routes, plan.request)
+
+
+def _without_problems(router: Router, request: VideoRequest, route: Route, fitted: Fitted) -> Plan:
+    """The plan for a route that cannot express all of the request, if the rest may be left out."""
+    alias = router.aliases.get(request.model)
+    forced = all(problem.forced for problem in fitted.problems.values())
+    drop = alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems
+    if forced or drop:
+        warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
+        return Plan((route,), fitted.without_problems, warnings)
+    name, problem = next(iter(fitted.problems.items()))
+    raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {problem.why}", param=name)
+
+
+def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
+    """Fill in what the model would choose by itself, so that the client sees it from the start."""
+    values: dict[str, Any] = {}
+    if request.seconds is None:
+        values["seconds"] = able.default_seconds
+    if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
+        values |= complete_size(able.default_size, None, None)
+    return request.model_copy(update=values)

@@ -1,0 +1,296 @@
+"""The plumbing of adapters of HTTP APIs: calls, downloads, errors, and texts without secrets.
+
+An adapter contains only what is different at its vendor; what is here can be overridden, `error_from` and `read_error`
+first of all.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import httpx
+
+from app import errors, net
+from app.media.uploads import CHUNK_BYTES
+from app.providers.answers import address, declared_size, decoded_headers, is_usable, retry_after_s, secret_pattern
+from app.providers.base import Download, Provider, ProviderConfig, Task
+from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
+from app.video import Failure, Output, Progress, Status, Submission
+
+MAX_ANSWER_BYTES = 8 * 2**20
+"""An answer that is not a file is never longer than this."""
+MAX_REDIRECTS = 5
+FILES_AT_ONCE = 16
+
+CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
+CREDIT_WORDS = (
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "insufficient_balance",
+    "insufficient balance",
+    "insufficient credit",
+    "billing",
+)
+CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
+
+
+class RestProvider(Provider):
+    """A provider behind an HTTP API, with one client for its own origin and a guarded one for all other addresses."""
+
+    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
+        super().__init__(name, config, allow_networks)
+        self._echo = secret_pattern(self._secret) if self._secret else None
+        # In front of httpx's pool, which looks at every waiting request each time anything happens.
+        self._turns = asyncio.Semaphore(config.connections)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections + FILES_AT_ONCE)
+        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
+
+    async def aclose(self) -> None:
+        await self.http.aclose()
+        await self.guarded.aclose()
+
+    @asynccontextmanager
+    async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
+        """Open the finished file at the address that the upstream named; see the base class."""
+        if output.url is None:
+            raise errors.UpstreamGone("the upstream named no file", provider=self.name)
+        async with self.download(output.url, authenticated=output.authenticated) as download:
+            yield download
+
+    @property
+    def auth(self) -> dict[str, str]:
+        """Headers that carry our credential; for requests to the configured origin only."""
+        return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
+
+    async def call(
+        self, verb: Literal["submit", "poll", "cancel", "character"], method: str, path: str, **kwargs: Any
+    ) -> httpx.Response:
+        """One request to the configured origin; 2xx is returned, all else raised as an `UpstreamError`.
+
+        With `verb="submit"`, whatever leaves open whether the upstream took the task is an `UpstreamUnknown`.
+        """
+        headers = {**self.auth, **kwargs.pop("headers", {})}
+        started = time.perf_counter()
+        try:
+            response = await self._request(verb, method, self.config.base_url + path, headers=headers, **kwargs)
+            if not response.is_success:
+                raise self.error_from(verb, response)
+            return response
+        except errors.UpstreamError as error:
+            UPSTREAM_ERRORS.labels(self.name, verb, error.code).inc()
+            raise
+        finally:
+            UPSTREAM_SECONDS.labels(self.name, verb).observe(time.perf_counter() - started)
+
+    async def _request(self, verb: str, method: str, url: str, **kwargs: Any) -> httpx.Response:
+        try:
+            request = self.http.build_request(method, url, **kwargs)
+            async with self._turns:
+                response = await self.http.send(request, stream=True)
+                try:
+                    async with asyncio.timeout(self.config.timeout_s):
+                        return await self._read(verb, response)
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            raise errors.UpstreamUnavailable(
+                f"{self.name} cannot be reached ({type(error).__name__})", provider=self.name
+            ) from error
+        except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
+            raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
+
+    async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
+        """The answer with its body in memory, which is refused beyond `MAX_ANSWER_BYTES`."""
+        body = bytearray()
+        async for chunk in net.unpacked(response, CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                raise self.unreadable(verb, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        return httpx.Response(response.status_code, headers=decoded_headers(response.headers), content=bytes(body))
+
+    def json(self, verb: str, response: httpx.Response) -> dict[str, Any]:
+        """The answer as a JSON object; anything else is what `unreadable` makes of it."""
+        try:
+            document = response.json()
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise self.unreadable(verb, "the answer is not a JSON object", response)
+        return document
+
+    def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
+        """The id in an answer; one that cannot be used is what `unreadable` makes of it."""
+        ref = document.get("id")
+        if not is_usable(ref):
+            raise self.unreadable(verb, "the answer carries no usable id", response)
+        return ref
+
+    def status_of(self, words: Mapping[str, Status], said: Any, *, erred: bool = False) -> tuple[Status, str]:
+        """Look an upstream's word up; returns it as it may be shown, too. A word never seen is still running, unless
+        an error stands beside it (`erred`)."""
+        status = words.get(str(said)[:100].lower().replace("-", "_"))
+        raw = self.scrub(str(said))[:100]
+        if status is None:
+            status = Status.failed if erred and said and isinstance(said, str) else Status.in_progress
+            log.warning(f"unknown upstream status, taken as {status}", provider=self.name, status=raw)
+        return status, raw
+
+    def accepted(self, words: Mapping[str, Status], response: httpx.Response, *, key: str = "status") -> Submission:
+        """The answer to a submit; how a task ended that is over at once is for the first poll to say."""
+        task = self.json("submit", response)
+        status, raw = self.status_of(words, task.get(key))
+        status = Status.in_progress if status.ended else status
+        return Submission(ref=self.ref_of("submit", task, response), status=status, raw_status=raw)
+
+    def learned(
+        self, status: Status, raw: str, *, url: str | None, error: Any = None, code: str | None = None
+    ) -> Progress:
+        """The answer to a poll, where the file's address is part of it: done without one is failed."""
+        failure = self.failure(raw, error, code=code) if status is Status.failed else None
+        if status is Status.completed and url is None:
+            status = Status.failed
+            failure = Failure(code="no_output", message=f"{self.name} reports the video as {raw}, but names no file")
+        output = Output(url=url) if status is Status.completed else None
+        return Progress(status=status, raw_status=raw, output=output, failure=failure)
+
+    def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
+        """Why a task failed, in the upstream's words as far as there are any."""
+        if code is None:
+            word = raw.lower()
+            code = "cancelled" if word in CANCELLED_WORDS else "expired" if word == "expired" else "generation_failed"
+        text = self.scrub(message if isinstance(message, str) else json.dumps(message) if message else "")
+        if any(word in f"{code} {text}".lower() for word in CONTENT_POLICY_WORDS):
+            code = errors.ContentPolicy.default_code
+        return Failure(code=self.scrub(code)[:100], message=text or f"{self.name} reports the video as {raw}")
+
+    def unreadable(self, verb: str, why: str, response: httpx.Response | None = None) -> errors.UpstreamError:
+        """The error for an answer that says nothing: unknown after a submit, try again after all else."""
+        kind = errors.UpstreamUnknown if verb == "submit" else errors.UpstreamUnavailable
+        return kind(
+            f"{self.name}: {why}",
+            provider=self.name,
+            upstream_status=response.status_code if response is not None else None,
+            body=self.scrub(response.text) if response is not None else None,
+        )
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        """Read an answer that is not 2xx; the HTTP status decides before the words do."""
+        status = response.status_code
+        code, message = self.read_error(response)
+        words = f"{code or ''} {message}".lower()
+        details: dict[str, Any] = {
+            "provider": self.name,
+            "upstream_status": status,
+            "body": self.scrub(response.text),
+            "retry_after_s": retry_after_s(response.headers),
+        }
+        text = self.scrub(message) if message else f"{self.name} answered {status}"
+        if status == 402 or (status in (403, 429) and any(word in words for word in CREDIT_WORDS)):
+            return errors.UpstreamCredit(f"the gateway's account at {self.name} has no credit left", **details)
+        if status in (401, 403) and not any(word in words for word in CONTENT_POLICY_WORDS):
+            return errors.UpstreamAccount(f"{self.name} refuses the gateway's credentials ({status})", **details)
+        if status == 429:
+            return errors.UpstreamRateLimited(f"{self.name} is busy ({status})", **details)
+        if status in (404, 410) and verb != "submit":
+            return errors.UpstreamGone(text, **details)
+        if status in (300, 301, 302, 303, 304):
+            return self.unreadable(verb, f"answered with a redirect ({status}); check its base URL", response)
+        if status in (307, 308, 405, 407, 421):
+            return errors.UpstreamAccount(f"{self.name} answers {status}; check its base URL", **details)
+        if status >= 500 or status in (408, 409, 425):
+            certain = verb != "submit" or (status == 503 and self._spoke_itself(response))
+            kind = errors.UpstreamUnavailable if certain else errors.UpstreamUnknown
+            return kind(f"{self.name} answered {status}" + (f": {text}" if message else ""), **details)
+        if any(word in words for word in CONTENT_POLICY_WORDS):
+            return errors.ContentPolicy(text, **details)
+        return errors.UpstreamRejected(text, **details)
+
+    def _spoke_itself(self, response: httpx.Response) -> bool:
+        """Whether a 503 is the upstream's own refusal. A proxy also says 503 when the connection behind it broke in
+        the middle of a request that was taken; it neither speaks JSON nor says when to come back."""
+        return "retry-after" in response.headers or "json" in response.headers.get("content-type", "")
+
+    def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
+        """Return (code, message) of an error answer, whichever of the usual envelopes it has."""
+        try:
+            document = response.json()
+        except (ValueError, RecursionError):
+            return None, ""
+        error = (document.get("error") or document) if isinstance(document, dict) else document
+        if isinstance(error, dict):
+            message = error.get("message") or error.get("detail") or error.get("msg") or ""
+            code = error.get("code") or error.get("type")
+            return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
+        return None, error if isinstance(error, str) else ""
+
+    def scrub(self, text: str) -> str:
+        """Cut to a readable length and take out our key, the configured address, and what permits in other ones."""
+        host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
+        text = net.redact_urls(self._echo.sub("[key]", text) if self._echo else text)
+        for inner in filter(None, (self.config.base_url, host)):
+            text = text.replace(inner, self.name)
+        return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
+
+    @asynccontextmanager
+    async def download(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
+        """Open a file at `url` and follow redirects. Our key goes with requests to the configured origin only;
+        hosts other than the configured one are reached through the guarded client. Raises `UpstreamGone` where the
+        file is not there, or a link without a key is refused: it has expired."""
+        limit = asyncio.timeout(self.config.file_timeout_s)
+        try:
+            async with limit, self._opened(url, authenticated=authenticated) as download:
+                yield download
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise errors.UpstreamUnavailable(
+                f"{self.name} took longer than {self.config.file_timeout_s:g} s to send the file", provider=self.name
+            ) from error
+
+    @asynccontextmanager
+    async def _opened(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
+        home = httpx.URL(self.config.base_url) if self.config.base_url else None
+        try:
+            target = address(home, url)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise errors.UpstreamGone(f"{self.name} named a file address that is none", provider=self.name) from error
+        for _ in range(MAX_REDIRECTS + 1):
+            same_host = home is not None and target.host == home.host
+            same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
+            client = self.http if same_host else self.guarded
+            with_key = authenticated and same_origin
+            headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
+            try:
+                async with client.stream("GET", target, headers=headers) as response:
+                    location = response.headers.get("location")
+                    if response.is_redirect and location:
+                        target = self._redirected(target, location)
+                        continue
+                    if not response.is_success:
+                        refusal = self.error_from("fetch", await self._read("fetch", response))
+                        if isinstance(refusal, errors.UpstreamAccount) and not with_key:
+                            raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
+                        raise refusal
+                    yield Download(
+                        chunks=net.unpacked(response, CHUNK_BYTES),
+                        content_type=response.headers.get("content-type"),
+                        size=declared_size(response.headers),
+                    )
+                    return
+            except (httpx.RequestError, httpx.InvalidURL) as error:
+                if isinstance(error, net.ForbiddenAddress):
+                    log.warning("result address refused", provider=self.name, reason=str(error))
+                raise errors.UpstreamUnavailable(
+                    f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
+                ) from error
+        raise errors.UpstreamUnavailable(f"{self.name} redirects the file in circles", provider=self.name)
+
+    def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
+        try:
+            return address(target, location)
+        except (httpx.InvalidURL, ValueError) as error:
+            message = f"{self.name} redirects the file to an address that is none"
+            raise errors.UpstreamUnavailable(message, provider=self.name) from error
