@@ -28,8 +28,8 @@ from app.http.openapi import error_responses
 from app.jobs.durations import Typical
 from app.jobs.worker import Worker
 from app.media import bucket as buckets
-from app.media import store as media
 from app.media.signed_links import SignedLinks
+from app.media.store import Store
 from app.providers.routing import Router
 from app.settings import Settings
 from app.webhooks.sender import Sender
@@ -67,7 +67,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         await database.open()
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
-        store = media.Store.from_settings(config)
+        store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url
         bell = Bell(libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify)

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import pytest
 
-from app.media import ffmpeg, mp4
+from app.media import ffmpeg, mp4, testcard
 from app.media.ffmpeg import FfmpegFailed, FfmpegMissing, FfmpegStopped, NoPicture
-from app.media.mp4 import Film
+from app.media.mp4 import VideoHeader
 
 ProcessIds = Callable[[], set[int]]
 
@@ -35,19 +35,19 @@ HOSTILE = [
 FOREVER = ("-f", "lavfi", "-i", "testsrc2=s=64x64", "-f", "null", "-")
 
 
-async def render(path: Path, **changes: object) -> Film | None:
+async def render(path: Path, **changes: object) -> VideoHeader | None:
     wanted = {"seconds": 0.5, "width": 320, "height": 180, "prompt": "a cat", "title": "sandbox/testcard"} | changes
-    await ffmpeg.card(path, **wanted, timeout_s=30)  # type: ignore[arg-type]  # the changes are the test's
+    await testcard.render_card(path, **wanted, timeout_s=30)  # type: ignore[arg-type]  # the changes are the test's
     return await probe(path)
 
 
-async def probe(path: Path) -> Film | None:
+async def probe(path: Path) -> VideoHeader | None:
     raw = await asyncio.to_thread(path.read_bytes)
 
     async def fetch(offset: int, length: int) -> bytes:
         return raw[offset : offset + length]
 
-    return await mp4.read(fetch, len(raw))
+    return await mp4.read_header(fetch, len(raw))
 
 
 async def picture(film: Path, start_s: float, crop: str = "iw:ih:0:0") -> bytes:
@@ -63,7 +63,7 @@ async def encode(path: Path, graph: str, *options: str) -> None:
     """A second of film, made in a hurry."""
     hurried = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "2")
     args = ("-f", "lavfi", "-i", graph, "-t", "1", *hurried, *options, str(path))
-    await ffmpeg.run(args, timeout_s=60, max_memory_bytes=ffmpeg.MAX_CARD_MEMORY_BYTES)
+    await ffmpeg.run(args, timeout_s=60, max_memory_bytes=testcard.MAX_CARD_MEMORY_BYTES)
 
 
 def running() -> set[int]:
@@ -105,7 +105,7 @@ async def started(process_ids: ProcessIds, count: int, turns: int = 100_000) -> 
 async def test_a_card_has_the_size_and_length_asked_for(
     tmp_path: Path, width: int, height: int, expected: tuple[int, int]
 ) -> None:
-    assert await render(tmp_path / "card.mp4", width=width, height=height, seconds=1.25) == Film(
+    assert await render(tmp_path / "card.mp4", width=width, height=height, seconds=1.25) == VideoHeader(
         1.25, *expected, "h264"
     )
 
@@ -146,7 +146,7 @@ async def test_the_same_card_is_the_same_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 async def test_no_text_can_do_anything(tmp_path: Path, text: str) -> None:
     card = tmp_path / "card.mp4"
-    assert await render(card, prompt=text, title=text, notes=text, seconds=0.25) == Film(0.25, 320, 180, "h264")
+    assert await render(card, prompt=text, title=text, notes=text, seconds=0.25) == VideoHeader(0.25, 320, 180, "h264")
 
 
 async def test_an_expansion_in_the_prompt_is_drawn_as_it_is(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.http.files import RangeNotSatisfiable, etag, parse_range
-from app.media import ffmpeg, mp4
-from app.media import store as media
-from app.media.store import IncompleteFile, MissingFile, Signer, StorageUnavailable, Store
+from app.media import ffmpeg, mp4, testcard
+from app.media.pictures import Variant, make_variant
+from app.media.signed_links import Signer
+from app.media.store import HEAD_BYTES, IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile, probe
 from app.settings import ConfigurationError, Settings
 
 MIB = 2**20
@@ -62,7 +63,7 @@ async def test_round_trip(store: Store) -> None:
     whole = b"".join(chunks)
     kept = await store.put("videos/v_1/film.mp4", source(*chunks), max_bytes=len(whole), content_type="video/mp4")
     sha256 = hashlib.sha256(whole).hexdigest()
-    assert kept == media.StoredFile("videos/v_1/film.mp4", len(whole), sha256, whole[: media.HEAD_BYTES])
+    assert kept == StoredFile("videos/v_1/film.mp4", len(whole), sha256, whole[:HEAD_BYTES])
     assert mp4.sniff(kept.head) == "image/png"
     assert await store.stat(kept.key) == len(whole)
     assert await collect(store.open(kept.key)) == whole
@@ -162,7 +163,7 @@ async def test_missing_files(store: Store) -> None:
     with pytest.raises(MissingFile):
         await collect(store.open("a/none.mp4", 0, 10))
     with pytest.raises(MissingFile):
-        await media.variant(store, "a/none.mp4", "thumbnail", None, 10)
+        await make_variant(store, "a/none.mp4", "thumbnail", None, 10)
 
 
 async def test_delete(store: Store) -> None:
@@ -240,37 +241,37 @@ def test_large_files_do_not_stay_in_memory(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 async def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("film") / "card.mp4"
-    await ffmpeg.card(path, seconds=1, width=320, height=180, prompt="a film", title="test", timeout_s=20)
+    await testcard.render_card(path, seconds=1, width=320, height=180, prompt="a film", title="test", timeout_s=20)
     return await asyncio.to_thread(path.read_bytes)
 
 
 async def test_probe(store: Store, film: bytes) -> None:
     kept = await store.put("film.mp4", source(film), max_bytes=MIB)
-    assert await media.probe(store, "film.mp4", kept.size) == mp4.Film(1, 320, 180, "h264")
+    assert await probe(store, "film.mp4", kept.size) == mp4.VideoHeader(1, 320, 180, "h264")
     await store.put("text", source(b"no film at all"), max_bytes=MIB)
-    assert await media.probe(store, "text", 14) is None
+    assert await probe(store, "text", 14) is None
 
 
 async def test_variants_are_made_once_and_kept(store: Store, film: bytes) -> None:
     await store.put("v/film.mp4", source(film), max_bytes=MIB)
-    made = await asyncio.gather(*(media.variant(store, "v/film.mp4", "thumbnail", 1, 20) for _ in range(3)))
+    made = await asyncio.gather(*(make_variant(store, "v/film.mp4", "thumbnail", 1, 20) for _ in range(3)))
     assert made == [("v/film.mp4.thumbnail.webp", "image/webp")] * 3
     assert store.making == {}
     first = await collect(store.open("v/film.mp4.thumbnail.webp"))
     assert mp4.sniff(first) == "image/webp"
-    assert await media.variant(store, "v/film.mp4", "spritesheet", 1, 20) == (
+    assert await make_variant(store, "v/film.mp4", "spritesheet", 1, 20) == (
         "v/film.mp4.spritesheet.jpg",
         "image/jpeg",
     )
     assert mp4.sniff(await store.read("v/film.mp4.spritesheet.jpg", 0, 64)) == "image/jpeg"
     await store.delete(["v/film.mp4"])
-    assert await media.variant(store, "v/film.mp4", "thumbnail", 1, 20) == made[0]
+    assert await make_variant(store, "v/film.mp4", "thumbnail", 1, 20) == made[0]
 
 
 async def test_one_caller_who_goes_away_takes_no_variant_from_another(local: Store, film: bytes) -> None:
     await local.put("film.mp4", source(film), max_bytes=MIB)
-    impatient = asyncio.create_task(media.variant(local, "film.mp4", "thumbnail", 1, 20))
-    patient = asyncio.create_task(media.variant(local, "film.mp4", "thumbnail", 1, 20))
+    impatient = asyncio.create_task(make_variant(local, "film.mp4", "thumbnail", 1, 20))
+    patient = asyncio.create_task(make_variant(local, "film.mp4", "thumbnail", 1, 20))
     while not local.making:
         await asyncio.wait({impatient}, timeout=0.001)
     impatient.cancel()
@@ -279,7 +280,7 @@ async def test_one_caller_who_goes_away_takes_no_variant_from_another(local: Sto
 
 async def test_a_picture_of_a_film_that_is_deleted_meanwhile_goes_with_it(store: Store, film: bytes) -> None:
     await store.put("v/film.mp4", source(film), max_bytes=MIB)
-    making = asyncio.create_task(media.variant(store, "v/film.mp4", "spritesheet", 1, 20))
+    making = asyncio.create_task(make_variant(store, "v/film.mp4", "spritesheet", 1, 20))
     while not psutil.Process().children():  # ffmpeg
         await asyncio.wait({making}, timeout=0.001)
     await store.delete_prefix("v/")
@@ -291,7 +292,7 @@ async def test_a_picture_of_a_film_that_is_deleted_meanwhile_goes_with_it(store:
 @pytest.mark.parametrize("kind", ["thumbnail", "spritesheet"])
 @pytest.mark.parametrize("what", ["text", "playlist", "half a film", "noise", "no time"])
 async def test_what_goes_wrong_with_a_picture_leaves_nothing_behind(
-    store: Store, tmp_path: Path, film: bytes, what: str, kind: media.Variant, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, film: bytes, what: str, kind: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -306,7 +307,7 @@ async def test_what_goes_wrong_with_a_picture_leaves_nothing_behind(
     await store.put("film.mp4", source(content), max_bytes=MIB)
     expected = ffmpeg.FfmpegStopped if what == "no time" else ffmpeg.NoPicture
     with pytest.raises(expected):
-        await media.variant(store, "film.mp4", kind, None, 0.001 if what == "no time" else 20)
+        await make_variant(store, "film.mp4", kind, None, 0.001 if what == "no time" else 20)
     assert await store.stat("film.mp4") == len(content)
     assert [name for name in files(tmp_path) if name != "media/film.mp4"] == []
     assert list(scratch.iterdir()) == []

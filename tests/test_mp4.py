@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.media import ffmpeg, mp4
-from app.media.mp4 import Film
+from app.media import ffmpeg, mp4, testcard
+from app.media.mp4 import VideoHeader
 
 
 class Blob:
@@ -37,8 +37,8 @@ class Blob:
                 read[low - offset : high - offset] = piece[low - start : high - start]
         return bytes(read)
 
-    async def read(self) -> Film | None:
-        return await mp4.read(self.fetch, self.size)
+    async def read(self) -> VideoHeader | None:
+        return await mp4.read_header(self.fetch, self.size)
 
 
 def box(kind: bytes, *body: bytes) -> bytes:
@@ -67,7 +67,7 @@ WIDE = struct.pack(">I4sQ", 1, b"mdat", 16 + 2**30)
 @pytest.fixture(scope="module")
 async def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("film") / "card.mp4"
-    await ffmpeg.card(path, seconds=1.5, width=160, height=90, prompt="a film", title="test", timeout_s=20)
+    await testcard.render_card(path, seconds=1.5, width=160, height=90, prompt="a film", title="test", timeout_s=20)
     return path
 
 
@@ -83,50 +83,50 @@ async def converted(film: Path, name: str, *args: str) -> Blob:
 
 async def test_a_real_film(film: Path) -> None:
     blob = load(film)
-    assert await blob.read() == Film(1.5, 160, 90, "h264")
+    assert await blob.read() == VideoHeader(1.5, 160, 90, "h264")
     assert blob.reads <= 3
 
 
 async def test_other_containers_of_the_same_film(film: Path) -> None:
     fragmented = ("-c", "copy", "-movflags", "frag_keyframe+empty_moov")
-    assert await (await converted(film, "a.mov", "-c", "copy")).read() == Film(1.5, 160, 90, "h264")
-    assert await (await converted(film, "b.mp4", *fragmented)).read() == Film(None, 160, 90, "h264")
+    assert await (await converted(film, "a.mov", "-c", "copy")).read() == VideoHeader(1.5, 160, 90, "h264")
+    assert await (await converted(film, "b.mp4", *fragmented)).read() == VideoHeader(None, 160, 90, "h264")
     webm = await converted(film, "c.webm", "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8")
     assert await webm.read() is None
 
 
 async def test_the_header_behind_a_gigabyte_is_found_without_reading_it() -> None:
     blob = Blob(FTYP, WIDE, 2**30, MOOV)
-    assert await blob.read() == Film(4, 640, 360, "h264")
+    assert await blob.read() == VideoHeader(4, 640, 360, "h264")
     assert (blob.reads, blob.bytes_read) == (4, 3 * 16 + len(MOOV) - 8)
 
 
 @pytest.mark.parametrize(
     ("moov", "expected"),
     [
-        (box(b"moov", mvhd(90_000, 2**40, version=1), trak()), Film(None, 640, 360, "h264")),
-        (box(b"moov", mvhd(600, 3000, version=1), trak(codec=b"hvc1")), Film(5, 640, 360, "hevc")),
-        (box(b"moov", trak(codec=b"abcd"), mvhd()), Film(4, 640, 360, "abcd")),
-        (box(b"moov", mvhd(), trak(codec=b"\x00\xff\x01\x02")), Film(4, 640, 360, None)),
-        (box(b"moov", mvhd(), trak(width=0)), Film(4, 1920, 1080, "h264")),
-        (box(b"moov", mvhd(), trak(), trak(width=1, height=1)), Film(4, 640, 360, "h264")),
-        (box(b"moov", mvhd(), trak(b"soun", b"mp4a")), Film(4, None, None, None)),
-        (box(b"moov", mvhd(scale=0), trak()), Film(None, 640, 360, "h264")),
-        (box(b"moov", mvhd(length=2**32 - 1), trak()), Film(None, 640, 360, "h264")),
-        (box(b"moov", mvhd(length=0), trak(), box(b"mvex")), Film(None, 640, 360, "h264")),
+        (box(b"moov", mvhd(90_000, 2**40, version=1), trak()), VideoHeader(None, 640, 360, "h264")),
+        (box(b"moov", mvhd(600, 3000, version=1), trak(codec=b"hvc1")), VideoHeader(5, 640, 360, "hevc")),
+        (box(b"moov", trak(codec=b"abcd"), mvhd()), VideoHeader(4, 640, 360, "abcd")),
+        (box(b"moov", mvhd(), trak(codec=b"\x00\xff\x01\x02")), VideoHeader(4, 640, 360, None)),
+        (box(b"moov", mvhd(), trak(width=0)), VideoHeader(4, 1920, 1080, "h264")),
+        (box(b"moov", mvhd(), trak(), trak(width=1, height=1)), VideoHeader(4, 640, 360, "h264")),
+        (box(b"moov", mvhd(), trak(b"soun", b"mp4a")), VideoHeader(4, None, None, None)),
+        (box(b"moov", mvhd(scale=0), trak()), VideoHeader(None, 640, 360, "h264")),
+        (box(b"moov", mvhd(length=2**32 - 1), trak()), VideoHeader(None, 640, 360, "h264")),
+        (box(b"moov", mvhd(length=0), trak(), box(b"mvex")), VideoHeader(None, 640, 360, "h264")),
         (
             box(b"moov", mvhd(length=0), trak(), box(b"mvex", box(b"mehd", struct.pack(">II", 0, 2500)))),
-            Film(2.5, 640, 360, "h264"),
+            VideoHeader(2.5, 640, 360, "h264"),
         ),
         (
             box(b"moov", mvhd(length=0), trak(), box(b"mvex", box(b"mehd", struct.pack(">BxxxQ", 1, 7000)))),
-            Film(7, 640, 360, "h264"),
+            VideoHeader(7, 640, 360, "h264"),
         ),
-        (box(b"moov", mvhd()[:20]), Film(None, None, None, None)),
-        (struct.pack(">I4s", 0, b"moov") + mvhd() + trak(), Film(4, 640, 360, "h264")),
+        (box(b"moov", mvhd()[:20]), VideoHeader(None, None, None, None)),
+        (struct.pack(">I4s", 0, b"moov") + mvhd() + trak(), VideoHeader(4, 640, 360, "h264")),
     ],
 )
-async def test_what_a_header_may_say(moov: bytes, expected: Film) -> None:
+async def test_what_a_header_may_say(moov: bytes, expected: VideoHeader) -> None:
     assert await Blob(FTYP, moov).read() == expected
 
 
@@ -156,14 +156,14 @@ async def test_what_is_not_a_film(blob: Blob) -> None:
 
 async def test_a_header_of_very_many_boxes_ends() -> None:
     blob = Blob(box(b"moov", box(b"free") * 2_000_000, trak()))
-    assert await blob.read() == Film(None, None, None, None)
+    assert await blob.read() == VideoHeader(None, None, None, None)
 
 
 async def test_a_store_that_answers_short_is_no_film() -> None:
     async def short(offset: int, length: int) -> bytes:
         return MOOV[offset : offset + length // 2]
 
-    assert await mp4.read(short, len(MOOV)) is None
+    assert await mp4.read_header(short, len(MOOV)) is None
 
 
 @settings(max_examples=300, deadline=2000)

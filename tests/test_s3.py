@@ -18,9 +18,8 @@ from processes import ran
 from structlog.testing import capture_logs
 
 from app import errors
-from app.media import store as media
 from app.media.bucket import try_out
-from app.media.store import StorageUnavailable, Store
+from app.media.store import IncompleteFile, StorageUnavailable, Store
 from app.settings import ConfigurationError, Settings
 
 pytestmark = pytest.mark.anyio
@@ -289,7 +288,7 @@ async def test_the_first_bytes_say_more_of_the_type_than_the_sender(store: Store
     [
         (OSError("a pipe"), 32 * MIB, None, OSError),
         (None, 11 * MIB, None, errors.PayloadTooLarge),
-        (None, 32 * MIB, 13 * MIB, media.IncompleteFile),
+        (None, 32 * MIB, 13 * MIB, IncompleteFile),
     ],
 )
 async def test_a_source_that_breaks_leaves_nothing(

@@ -13,7 +13,7 @@ import pytest
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, fit
 from app.media import mp4
-from app.media.mp4 import Film
+from app.media.mp4 import VideoHeader
 from app.media.uploads import Upload
 from app.providers.base import Task
 from app.providers.sandbox import Sandbox
@@ -46,7 +46,7 @@ def make_task(model: str = "testcard", *, after_s: float = 0, **fields: Any) -> 
     )
 
 
-async def fetched(sandbox: Sandbox, task: Task) -> tuple[Film | None, bytes]:
+async def fetched(sandbox: Sandbox, task: Task) -> tuple[VideoHeader | None, bytes]:
     async with sandbox.fetch(task, Output()) as download:
         raw = b"".join([chunk async for chunk in download.chunks])
         assert (download.size, download.content_type) == (len(raw), "video/mp4")
@@ -54,7 +54,7 @@ async def fetched(sandbox: Sandbox, task: Task) -> tuple[Film | None, bytes]:
     async def read(offset: int, length: int) -> bytes:
         return raw[offset : offset + length]
 
-    return await mp4.read(read, len(raw)), raw
+    return await mp4.read_header(read, len(raw)), raw
 
 
 async def test_submit_is_always_the_same(sandbox: Sandbox) -> None:
@@ -127,15 +127,15 @@ async def test_times_are_configuration() -> None:
 @pytest.mark.parametrize(
     ("fields", "film"),
     [
-        ({}, Film(4, 1280, 720, "h264")),
-        ({"seconds": 1, "size": "640x360"}, Film(1, 640, 360, "h264")),
-        ({"seconds": 1, "aspect_ratio": "9:16"}, Film(1, 720, 1280, "h264")),
-        ({"seconds": 1, "aspect_ratio": "1:1", "resolution": "480p"}, Film(1, 480, 480, "h264")),
-        ({"seconds": 1, "resolution": "360p"}, Film(1, 640, 360, "h264")),
-        ({"seconds": 1.5, "size": "321x241"}, Film(1.5, 320, 240, "h264")),
+        ({}, VideoHeader(4, 1280, 720, "h264")),
+        ({"seconds": 1, "size": "640x360"}, VideoHeader(1, 640, 360, "h264")),
+        ({"seconds": 1, "aspect_ratio": "9:16"}, VideoHeader(1, 720, 1280, "h264")),
+        ({"seconds": 1, "aspect_ratio": "1:1", "resolution": "480p"}, VideoHeader(1, 480, 480, "h264")),
+        ({"seconds": 1, "resolution": "360p"}, VideoHeader(1, 640, 360, "h264")),
+        ({"seconds": 1.5, "size": "321x241"}, VideoHeader(1.5, 320, 240, "h264")),
     ],
 )
-async def test_the_film_is_what_was_asked_for(sandbox: Sandbox, fields: dict[str, Any], film: Film) -> None:
+async def test_the_film_is_what_was_asked_for(sandbox: Sandbox, fields: dict[str, Any], film: VideoHeader) -> None:
     task = make_task(after_s=2, **fields)
     await sandbox.submit(task)
     assert (await fetched(sandbox, task))[0] == film
@@ -175,7 +175,7 @@ async def test_everything_can_be_asked_for(sandbox: Sandbox) -> None:
     assert able is not None
     assert fit(task.request, able, can_link=False).problems == {}
     assert all(getattr(task.request, name) not in (None, ()) for name in OPTIONAL_PARAMETERS)
-    assert (await fetched(sandbox, task))[0] == Film(1, 320, 180, "h264")
+    assert (await fetched(sandbox, task))[0] == VideoHeader(1, 320, 180, "h264")
 
 
 @pytest.mark.parametrize("content_type", [None, "video/mp4"])

@@ -17,8 +17,8 @@ from app.db.models import Video
 from app.http.openapi import BearerKey
 from app.jobs import videos
 from app.jobs.durations import Typical
-from app.media import store as media
 from app.media.signed_links import SignedLinks
+from app.media.store import Store
 from app.providers.base import Provider
 from app.providers.routing import Router
 from app.settings import Settings
@@ -35,7 +35,7 @@ class Gateway:
     db: Database
     providers: Mapping[str, Provider]
     router: Router
-    store: media.Store
+    store: Store
     links: SignedLinks
     authenticator: Authenticator
     sender: Sender

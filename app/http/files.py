@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from app import errors
 from app.db.models import Video
 from app.http.context import Gateway
-from app.media import store as media
+from app.media.pictures import Variant, make_variant
 
 
 def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
@@ -62,7 +62,7 @@ async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def content_response(
-    request: Request, gateway: Gateway, video: Video, index: int, *, variant: Literal["video"] | media.Variant = "video"
+    request: Request, gateway: Gateway, video: Video, index: int, *, variant: Literal["video"] | Variant = "video"
 ) -> Response:
     """Answer with a finished file or a picture made from it."""
     output = get_output(video, index, gateway.clock())
@@ -70,7 +70,7 @@ async def content_response(
     key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
     suffix = {"video/webm": "webm", "video/quicktime": "mov"}.get(content_type, "mp4")
     if variant != "video":
-        key, content_type = await media.variant(
+        key, content_type = await make_variant(
             gateway.store, key, variant, output["duration_s"], gateway.settings.ffmpeg_timeout_s
         )
         tag, suffix = f'{tag[:-1]}-{variant}"', "webp" if variant == "thumbnail" else "jpg"

@@ -9,7 +9,7 @@ from app import errors
 from app.db.models import Video
 from app.http.context import Gateway, GatewayDep
 from app.http.files import content_response, etag, file_response, get_output
-from app.http.openapi import FILE_HEADERS, FILMS, file_responses
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
 from app.jobs import claim as claims
 from app.jobs import videos
 from app.media import mp4
@@ -17,7 +17,7 @@ from app.media import mp4
 PRESIGNED_S = 900
 """How long an address at the bucket works at most: players go back to it for other parts of the film."""
 
-FILM_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A browser shows a film that is opened by itself in a page of its own making, to which the film's policy applies."""
 
 routes = APIRouter(tags=["media"])
@@ -26,7 +26,7 @@ routes = APIRouter(tags=["media"])
 @routes.get(
     "/media/{video_id}/{index:int}.mp4",
     response_class=Response,
-    responses={**file_responses(*FILMS), 307: {"description": "The file is streamed from a bucket."}},
+    responses={**file_responses(*VIDEO_TYPES), 307: {"description": "The file is streamed from a bucket."}},
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
 @routes.head("/media/{video_id}/{index:int}.mp4", include_in_schema=False)
@@ -48,7 +48,7 @@ async def play(
         if address is not None:
             return RedirectResponse(address, 307, {"cache-control": "no-store"})
     film = await content_response(request, gateway, video, index)
-    film.headers["content-security-policy"] = FILM_POLICY
+    film.headers["content-security-policy"] = MEDIA_POLICY
     return film
 
 

@@ -77,4 +77,4 @@ FILE_HEADERS = (
     parameter("header", "Range", "`bytes=0-1023` for a part of the file."),
     parameter("header", "If-None-Match", "ETags of what the client has."),
 )
-FILMS = ("video/mp4", "video/webm", "video/quicktime")
+VIDEO_TYPES = ("video/mp4", "video/webm", "video/quicktime")

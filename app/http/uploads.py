@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from app import errors
 from app.http.context import Gateway
 from app.media import mp4
-from app.media import store as media
+from app.media.uploads import chunks_of
 from app.video import Media
 
 MAX_MEDIA = 20
@@ -74,7 +74,7 @@ class Uploads:
         for upload, file in self.files:
             if upload.key is not None:
                 limit = gateway.settings.max_body_mb * 2**20
-                await gateway.store.put(upload.key, media.chunks_of(file), max_bytes=limit)
+                await gateway.store.put(upload.key, chunks_of(file), max_bytes=limit)
 
     async def discard(self, gateway: Gateway) -> None:
         if self.files:

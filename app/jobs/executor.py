@@ -24,8 +24,8 @@ from app.jobs.breaker import Breaker
 from app.jobs.claim import Claim
 from app.jobs.metrics import count_ended
 from app.jobs.task import task_of
-from app.media import store as media
 from app.media.signed_links import SignedLinks
+from app.media.store import StorageUnavailable, Store
 from app.providers.base import Provider, Task
 from app.settings import Settings
 from app.telemetry import log
@@ -51,7 +51,7 @@ class Steps:
         db: Database,
         settings: Settings,
         providers: Mapping[str, Provider],
-        store: media.Store,
+        store: Store,
         links: SignedLinks,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
@@ -204,7 +204,7 @@ class Steps:
 
     async def _not_sent(self, claim: Claim, error: errors.GatewayError) -> None:
         """It could not be put together; a submit begun before may have been taken all the same."""
-        if isinstance(error, media.StorageUnavailable):  # our own trouble: never the job's fault
+        if isinstance(error, StorageUnavailable):  # our own trouble: never the job's fault
             log.error("the store does not give the upload; it is sent later", error=error.message)
             await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
         elif claim.was is S.submitting:
@@ -391,7 +391,7 @@ class Steps:
         except errors.PayloadTooLarge as error:
             await self._fail(claim, "output_too_large", error.message, None)
             return
-        except media.StorageUnavailable as error:  # our own trouble: never the job's fault
+        except StorageUnavailable as error:  # our own trouble: never the job's fault
             log.error("the store does not take the file; it is fetched again later", error=error.message)
             await self._record(lambda s: jobs.release(s, claim, now=self._after(30)))
             return

@@ -7,14 +7,14 @@ from app.capabilities import Capabilities, fit
 from app.db.database import Database
 from app.jobs import videos
 from app.jobs.claim import Claim
-from app.media import store as media
 from app.media.signed_links import SignedLinks
+from app.media.store import Store, open_upload
 from app.providers.base import Provider, Task
 from app.video import AttemptState, Operation
 
 
 async def task_of(
-    claim: Claim, provider: Provider, *, db: Database, store: media.Store, links: SignedLinks, now: datetime
+    claim: Claim, provider: Provider, *, db: Database, store: Store, links: SignedLinks, now: datetime
 ) -> Task:
     """Raises `NotFound` for a character that is gone."""
     attempt = claim.attempt
@@ -24,7 +24,7 @@ async def task_of(
         id=attempt.id,
         model=attempt.upstream_model,
         request=fit(claim.request, able, can_link=True).request,
-        read=partial(media.reading, store),
+        read=partial(open_upload, store),
         link=links.for_upstream,
         callback_url=links.callback(attempt.id),
         callback_secret=links.callback_token(attempt.id),

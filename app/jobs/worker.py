@@ -18,8 +18,8 @@ from app.jobs import reconcile as recovery
 from app.jobs import videos
 from app.jobs.claim import Claim, Slots
 from app.jobs.executor import ABANDONED_GAP_S, Steps
-from app.media import store as media
 from app.media.signed_links import SignedLinks
+from app.media.store import StorageUnavailable, Store
 from app.providers.base import Provider
 from app.settings import Settings
 from app.telemetry import log
@@ -42,7 +42,7 @@ class Worker:
         db: Database,
         settings: Settings,
         providers: Mapping[str, Provider],
-        store: media.Store,
+        store: Store,
         links: SignedLinks,
         sender: Sender,
         clock: Callable[[], datetime],
@@ -244,7 +244,7 @@ class Worker:
                 if not await self._give_back():
                     break
             await self._purge_files()
-        except media.StorageUnavailable as error:
+        except StorageUnavailable as error:
             log.warning("files that should go stay for now", error=error.message)
 
     async def _give_back(self) -> bool:

@@ -21,7 +21,7 @@ CODECS = {
 }  # fmt: skip
 """Sample entries to names; one that is not here is named by its own four letters."""
 
-FILM_TYPE = re.compile(r"video/[a-z0-9.+-]{1,60}")
+VIDEO_TYPE = re.compile(r"video/[a-z0-9.+-]{1,60}")
 """A content type that can be believed, stored and sent: what an upstream says may be anything."""
 
 Box = tuple[bytes, memoryview]
@@ -29,7 +29,7 @@ Fetch = Callable[[int, int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
-class Film:
+class VideoHeader:
     """What the header of a film says about it; None where it says nothing."""
 
     duration_s: float | None
@@ -39,7 +39,7 @@ class Film:
     codec: str | None
 
 
-async def read(fetch: Fetch, size: int) -> Film | None:
+async def read_header(fetch: Fetch, size: int) -> VideoHeader | None:
     """Read the header of a file of `size` bytes; None where there is none. `fetch` takes (offset, length)."""
     offset = 0
     for _ in range(MAX_TOP_BOXES):
@@ -54,7 +54,7 @@ async def read(fetch: Fetch, size: int) -> Film | None:
             if not start < length <= MAX_MOOV_BYTES:
                 return None
             moov = await fetch(offset + start, length - start)
-            return _film(memoryview(moov)) if len(moov) == length - start else None
+            return _video_header(memoryview(moov)) if len(moov) == length - start else None
         offset += length
     return None
 
@@ -121,7 +121,7 @@ class _Budget:
         return body
 
 
-def _film(moov: memoryview) -> Film:
+def _video_header(moov: memoryview) -> VideoHeader:
     budget = _Budget()
     width = height = codec = duration = None
     fragments = None
@@ -136,7 +136,7 @@ def _film(moov: memoryview) -> Film:
             width, height, codec = _entry(budget.first(body, b"mdia", b"minf", b"stbl", b"stsd"))
             if not width or not height:
                 width, height = _track_size(budget.first(body, b"tkhd"))
-    return Film(_seconds(duration, fragments), width or None, height or None, codec)
+    return VideoHeader(_seconds(duration, fragments), width or None, height or None, codec)
 
 
 def _times(mvhd: memoryview) -> tuple[int, int | None] | None:

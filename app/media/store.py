@@ -6,17 +6,15 @@ type, checksum, owner) is known to the database; the store knows bytes only.
 
 import asyncio
 import hashlib
-import hmac
 import re
 import tempfile
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
-from typing import BinaryIO, Literal, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -24,9 +22,9 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from app import errors
-from app.media import ffmpeg, mp4
+from app.media import mp4
 from app.media.bucket import open_bucket, reason_of
-from app.media.uploads import CHUNK_BYTES, Upload
+from app.media.uploads import Upload
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
 from app.video import Media
@@ -44,12 +42,6 @@ ABORT_S = 10
 MAX_PRESIGNED_S = 7 * 86_400
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
-
-Variant = Literal["thumbnail", "spritesheet"]
-VARIANTS: dict[Variant, tuple[str, str]] = {
-    "thumbnail": ("thumbnail.webp", "image/webp"),
-    "spritesheet": ("spritesheet.jpg", "image/jpeg"),
-}
 
 
 class StorageUnavailable(errors.ServiceUnavailable):
@@ -320,59 +312,9 @@ class _Feed:
             self._writing.result()
 
 
-async def probe(store: Store, key: str, size: int) -> mp4.Film | None:
+async def probe(store: Store, key: str, size: int) -> mp4.VideoHeader | None:
     """Read the header of a stored film; None where it is not an MP4."""
-    return await mp4.read(lambda start, length: store.read(key, start, length), size)
-
-
-async def variant(store: Store, key: str, kind: Variant, duration_s: float | None, timeout_s: float) -> tuple[str, str]:
-    """Return key and content type of a picture of the film, made on first demand and kept beside it.
-
-    Raises `MissingFile`, `StorageUnavailable`, `FfmpegFailed`.
-    """
-    suffix, content_type = VARIANTS[kind]
-    target = f"{key}.{suffix}"
-    if await store.stat(target) is None:
-        task = store.making.get(target)
-        if task is None:
-            task = store.making[target] = asyncio.create_task(_make(store, key, kind, target, duration_s, timeout_s))
-            task.add_done_callback(lambda done: (store.making.pop(target, None), done.cancelled() or done.exception()))
-        await asyncio.shield(task)
-    return target, content_type
-
-
-async def _make(store: Store, key: str, kind: Variant, target: str, duration_s: float | None, timeout_s: float) -> None:
-    make = ffmpeg.thumbnail if kind == "thumbnail" else ffmpeg.spritesheet
-    with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
-        picture = Path(folder) / "picture"
-        async with store.as_file(key) as film:
-            await make(film, picture, duration_s=duration_s, timeout_s=timeout_s)
-        await store.put(target, _file(picture), max_bytes=64 * 2**20, content_type=VARIANTS[kind][1])
-    if await store.stat(key) is None:  # deleted meanwhile, with all that is kept beside it
-        await store.delete([target])
-        raise MissingFile(key)
-
-
-class Signer:
-    """Makes and checks links that open one path until a moment."""
-
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
-
-    def sign(self, path: str, expires: int) -> str:
-        """Return the query string that opens `path` until `expires`, seconds since 1970."""
-        return f"exp={expires}&sig={self._signature(path, str(expires))}"
-
-    def verify(self, path: str, exp: str, sig: str, now: float) -> bool:
-        """Say whether the two parameters open `path` at `now`."""
-        if not re.fullmatch(r"[1-9][0-9]{0,11}", exp):
-            return False
-        genuine = hmac.compare_digest(self._signature(path, exp).encode(), sig.encode("utf-8", "replace"))
-        return genuine and now < int(exp)
-
-    def _signature(self, path: str, exp: str) -> str:
-        digest = hmac.digest(self._secret, f"media\n{exp}\n{path}".encode("utf-8", "replace"), "sha256")
-        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return await mp4.read_header(lambda start, length: store.read(key, start, length), size)
 
 
 def _checked(key: str) -> str:
@@ -418,14 +360,8 @@ def _delete_files(root: Path, folder: str, but: tuple[str, ...]) -> None:
             path.unlink(missing_ok=True)
 
 
-async def _file(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, HAND_OVER_BYTES):
-            yield piece
-
-
 @asynccontextmanager
-async def reading(store: Store, upload: Media) -> AsyncIterator[Upload]:
+async def open_upload(store: Store, upload: Media) -> AsyncIterator[Upload]:
     """Open a stored upload for an upstream. Raises `MissingFile`, `StorageUnavailable`."""
     if upload.key is None:
         raise MissingFile("no upload")
@@ -440,9 +376,3 @@ async def reading(store: Store, upload: Media) -> AsyncIterator[Upload]:
         size=size,
         chunks=store.open(upload.key),
     )
-
-
-async def chunks_of(file: BinaryIO) -> AsyncIterator[bytes]:
-    """The pieces of a file that the client sent, read without blocking."""
-    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-        yield piece

@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import Field
 
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
-from app.media import ffmpeg
-from app.media.uploads import CHUNK_BYTES
+from app.media import ffmpeg, testcard
+from app.media.uploads import file_chunks
 from app.providers.base import Download, Provider, ProviderConfig, Task
 from app.sizes import complete_size
 from app.video import SIZE, Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
@@ -94,7 +93,7 @@ class Sandbox(Provider):
         with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
             film = Path(folder) / "film.mp4"
             try:
-                await ffmpeg.card(
+                await testcard.render_card(
                     film,
                     seconds=seconds,
                     width=width,
@@ -106,9 +105,7 @@ class Sandbox(Provider):
                 )
             except ffmpeg.FfmpegFailed as error:
                 raise errors.UpstreamFailed(error.message, provider=self.name, code=error.code) from error
-            with film.open("rb") as file:
-                size = film.stat().st_size
-                yield Download(chunks=_chunks(file), content_type="video/mp4", size=size)
+            yield Download(chunks=file_chunks(film), content_type="video/mp4", size=film.stat().st_size)
 
     async def _verdict(self, task: Task) -> Progress:
         if task.model == "fail":
@@ -185,8 +182,3 @@ def _notes(request: VideoRequest) -> str:
 def _name(media: Media) -> str:
     """What to call a picture or film on the card; an address may hold a secret and is not shown."""
     return media.video_id or media.filename or "an upload"
-
-
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-        yield piece

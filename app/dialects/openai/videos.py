@@ -47,13 +47,13 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, FILMS, Responses, create_schema, file_responses, parameter
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
 from app.http.uploads import Uploads
 from app.http.wait import require_waiting_slot, wait_for_video
 from app.jobs import lifecycle as jobs
 from app.jobs import videos
 from app.jobs.metrics import count_ended
-from app.media import store as media
+from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
@@ -264,7 +264,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         provider = gateway.router.character_provider(wire.model, partial(caller.may_use, named))
         try:
             await uploads.store(gateway)
-            ref = await provider.create_character(wire.name, video, partial(media.reading, gateway.store))
+            ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
         finally:
             await uploads.discard(gateway)
     async with gateway.db.transaction() as session:
@@ -371,7 +371,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
 @routes.get(
     "/v1/videos/{video_id}/content",
     response_class=Response,
-    responses=file_responses(*FILMS, "image/webp", "image/jpeg"),
+    responses=file_responses(*VIDEO_TYPES, "image/webp", "image/jpeg"),
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
 @routes.head("/v1/videos/{video_id}/content", include_in_schema=False)
