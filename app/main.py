@@ -18,14 +18,13 @@ from app.admin import routes as admin
 from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Bell
 from app.db.migrate import require_current_schema, upgrade_schema
-from app.http import health as ops
-from app.http import media as links
+from app.http import health, media
 from app.http import middleware as edge
 from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import error_responses
-from app.jobs.durations import Typical
+from app.jobs.durations import Durations
 from app.jobs.worker import Worker
 from app.media import bucket as buckets
 from app.media.signed_links import SignedLinks
@@ -74,8 +73,8 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
         authenticator = auth.Authenticator(database, config, bell, clock)
         async with database.transaction() as session:
-            await projects.ensure_projects(session, authenticator.static_owners, now=clock())
-        typical = Typical(database)
+            await projects.ensure_projects(session, authenticator.static_projects, now=clock())
+        typical = Durations(database)
         stack.push_async_callback(typical.close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
         stack.push_async_callback(sender.aclose)
@@ -107,7 +106,7 @@ def _all_routes() -> Sequence[BaseRoute]:
     for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
         described = error_responses(dialect.render_error, dialect.PREFIXES[0])
         router.include_router(dialect.routes, responses=described)
-    for others, path in ((links.routes, "/media/"), (ops.routes, "/healthz"), (admin.routes, "/admin/")):
+    for others, path in ((media.routes, "/media/"), (health.routes, "/healthz"), (admin.routes, "/admin/")):
         router.include_router(others, responses=error_responses(dialects.render_error, path))
     return router.routes
 

@@ -116,7 +116,7 @@ class Media(BaseModel):
     key: str | None = None
     """An upload kept in our own store."""
     video_id: str | None = None
-    """A video of this gateway, of the same owner."""
+    """A video of this gateway, of the same project."""
     seconds: float | None = None
     """How long that video is, where its file could be measured; for the estimate only."""
     content_type: str | None = None
@@ -132,7 +132,7 @@ class Webhook(BaseModel):
     url: str = Field(repr=False)
     """Hostile until called through the guarded client; its query often holds a token."""
     secret: str | None = Field(None, repr=False)
-    """What to sign with; None: the owner's own secret where the style signs at all."""
+    """What to sign with; None: the project's own secret where the style signs at all."""
     style: str = "standard"
     """Name of the `WebhookStyle` of its dialect, which renders and signs the event."""
     origin: str | None = None

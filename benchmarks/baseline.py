@@ -89,7 +89,7 @@ def create_app(database_url: str, file: str) -> FastAPI:
         video_id, now = ids.new("video"), datetime.now(UTC)
         parameters = {
             "id": video_id,
-            "owner": "bench",
+            "project_id": "bench",
             "key_id": "bench",
             "dialect": "openai",
             "model": body["model"],

@@ -21,7 +21,7 @@ class Seed:
         url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
         with self._engine.connect() as connection:
-            self._owner = connection.execute(sa.select(Video.owner).limit(1)).scalar_one()
+            self._project_id = connection.execute(sa.select(Video.project_id).limit(1)).scalar_one()
 
     def clear(self) -> None:
         with self._engine.begin() as connection:
@@ -35,7 +35,7 @@ class Seed:
             {
                 "id": ids.new("att"),
                 "video_id": video["id"],
-                "owner": self._owner,
+                "project_id": self._project_id,
                 "output_index": 0,
                 "route_index": 0,
                 "state": AttemptState.running,
@@ -75,7 +75,7 @@ class Seed:
     def _video(self, now: datetime, *, status: Status, routes: list[str]) -> dict[str, Any]:
         return {
             "id": ids.new("video"),
-            "owner": self._owner,
+            "project_id": self._project_id,
             "dialect": "openai",
             "status": status,
             "progress": 0,

@@ -136,7 +136,7 @@ class Running:
     client: httpx.AsyncClient
     """Alice, with her key."""
     bob: httpx.AsyncClient
-    """Another owner."""
+    """Another project."""
 
     @property
     def gateway(self) -> Gateway:

@@ -807,5 +807,5 @@ async def test_a_busy_worker_keeps_its_leases(
 
 
 async def stored_keys(gateway: Running, video_id: str) -> list[str]:
-    video = await videos.get(gateway.gateway.db, video_id, owner=None)
+    video = await videos.get_video(gateway.gateway.db, video_id, project_id=None)
     return [output["key"] for output in video.outputs]

@@ -408,7 +408,7 @@ async def test_what_is_given_back_holds_up_nobody(operator: Operator, fake: Fake
         await operator.gateway.worker.run_once()
         operator.gateway.clock.advance(1)
     operator.gateway.clock.advance(90_000)
-    lock = "update meters set spent_micros = spent_micros where subject = %s"
+    lock = "update meters set spent_micros = spent_micros where scope = %s"
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute(lock, (second["id"],))
         purging = asyncio.create_task(operator.gateway.worker.purge())
@@ -549,7 +549,7 @@ async def test_the_task_of_another_job_is_not_found(operator: Operator, fake: Fa
     await lost(operator, fake)
     (repair,) = (await operator.ask("GET", "repairs"))["data"]
     refused = await operator.ask("POST", f"repairs/{repair['id']}", status=409, action="find", upstream_ref="video_1")
-    assert f"the task 'video_1' makes the video {other}" in refused["error"]["message"]
+    assert f"the task 'video_1' belongs to the video {other}" in refused["error"]["message"]
 
 
 async def test_a_row_whose_money_is_not_settled_stays(operator: Operator, fake: FakeOpenAI, database_url: str) -> None:
@@ -810,12 +810,12 @@ async def test_a_budget_set_later_counts_what_was_spent_this_month(operator: Ope
 
 
 async def test_a_project_that_goes_by_the_id_of_its_key_is_counted_apart(operator: Operator, database_url: str) -> None:
-    """Before there were projects, a key with no owner named was its own; those were made projects as they were."""
+    """Before there were projects, a key with no project named was its own; those were made projects as they were."""
     key = await operator.key()
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         project = "insert into projects (id, name, billing, created_at) values (%s, 'old', 'postpaid', now())"
         await connection.execute(project, (key["id"],))
-        await connection.execute("update keys set owner = id where id = %s", (key["id"],))
+        await connection.execute("update keys set project_id = id where id = %s", (key["id"],))
     await operator.ask("PATCH", f"keys/{key['id']}", monthly_budget_usd=0.8)
     await operator.ask("PATCH", f"projects/{key['id']}", monthly_budget_usd=2)
     other = await operator.key(project=key["id"])
@@ -910,7 +910,7 @@ async def test_a_balance_without_a_limit_has_no_amount(operator: Operator) -> No
 
 async def test_the_project_of_a_static_key_can_be_limited(operator: Operator) -> None:
     video_id = await create(operator)
-    project = (await shown(operator, video_id))["owner"]
+    project = (await shown(operator, video_id))["project"]
     assert project.startswith("static_")
     await operator.ask("PATCH", f"projects/{project}", monthly_budget_usd=0.5)
     body = {"prompt": "x", "model": "up/sora-2", "seconds": "4"}

@@ -364,7 +364,7 @@ async def test_a_film_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeO
     with s3.away():
         await gateway.worker.run_once()
     [attempt] = await gateway.attempts(video["id"])
-    assert (attempt.state, attempt.strikes) == ("storing", 0)
+    assert (attempt.state, attempt.consecutive_failures) == ("storing", 0)
     assert (await gateway.get(video["id"]))["status"] == "in_progress"
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed"

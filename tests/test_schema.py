@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app import ids, settings
 from app.db.migrate import SchemaBehind, alembic_config, require_current_schema, schema_revision, upgrade_schema
 from app.db.models import Base
-from app.jobs import claim as claims
 from app.jobs import videos
+from app.jobs.claim import Slots, claim_attempts
 from app.settings import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -175,7 +175,9 @@ async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: Star
     async with serve(fake) as upstream:
         up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}
         async with start_gateway() as gateway:  # for the name that Alice's key has as an owner
-            owner = (await videos.get(gateway.gateway.db, (await gateway.create())["id"], owner=None)).owner
+            owner = (
+                await videos.get_video(gateway.gateway.db, (await gateway.create())["id"], project_id=None)
+            ).project_id
         video_id = ids.new("video")
         engine = sa.create_engine(empty, poolclass=sa.NullPool)
         values = {"video": video_id, "owner": owner, "base_url": up["base_url"]}
@@ -234,7 +236,7 @@ def fill(url: str) -> None:
         "attempts",
         id="'a' || n",
         video_id="'v' || n",
-        owner="'owner' || mod(n, 30)",
+        project_id="'project' || mod(n, 30)",
         state="case when mod(n, 10000) = 1 then 'pending' when mod(n, 2) = 0 then 'running' else 'failed' end",
         upstream_ref="'r'",
         due_at="case when mod(n, 5000) in (0, 1) then :now - interval '1 s' else :now + interval '1 h' end",
@@ -258,8 +260,10 @@ async def plan_of_a_claim(url: str) -> dict[str, Any]:
             said.append((statement, parameters))
 
     async with engine.connect() as connection:
-        slots = claims.Slots(submits=100, polls=100, stores=8)
-        claimed = await claims.claim(connection, slots, pins={}, limits={}, rooms={}, lease_s=60, now=NOW)
+        slots = Slots(submits=100, polls=100, stores=8)
+        claimed = await claim_attempts(
+            connection, slots, pinned={}, limits={}, free_connections={}, lease_s=60, now=NOW
+        )
         assert len(claimed) == 60
         await connection.rollback()
         ((statement, parameters),) = said

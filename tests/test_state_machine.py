@@ -57,11 +57,11 @@ MODELS = ("plain/sora-2", "keyed/sora-2", "film")
 ENDED = ("completed", "failed")
 
 METERS = sa.text("""
-select meters.subject, meters.spent_micros, booked.spent from meters
-left join keys on keys.id = meters.subject left join projects on 'project:' || projects.id = meters.subject
+select meters.scope, meters.spent_micros, booked.spent from meters
+left join keys on keys.id = meters.scope left join projects on 'project:' || projects.id = meters.scope
 cross join lateral (
   select - coalesce(sum(amount_micros), 0)::bigint as spent from ledger
-  where (ledger.key_id = keys.id or ledger.owner = projects.id) and kind <> 'credit'
+  where (ledger.key_id = keys.id or ledger.project_id = projects.id) and kind <> 'credit'
     and date_trunc('month', day) = meters.month
 ) as booked
 where meters.month > '0001-01-01' and meters.spent_micros <> booked.spent

@@ -29,8 +29,7 @@ from app.dialects import WEBHOOK_STYLES, lumen
 from app.http.create import create_job, new_video_id
 from app.http.uploads import Uploads
 from app.video import VideoRequest, Webhook
-from app.webhooks import deliveries, signing
-from app.webhooks import endpoints as webhooks
+from app.webhooks import deliveries, endpoints, signing
 
 pytestmark = pytest.mark.anyio
 
@@ -289,7 +288,7 @@ async def test_secrets_that_cannot_sign(gateway: Running, secret: Any) -> None:
 
 
 async def test_there_is_an_end_to_endpoints(gateway: Running) -> None:
-    for _ in range(webhooks.MAX_ENDPOINTS):
+    for _ in range(endpoints.MAX_ENDPOINTS):
         await register(gateway, "https://example.com/")
     body = {"name": "x", "url": "https://example.com/", "event_types": TYPES}
     error = (await post(gateway.client, "/v1/webhook_endpoints", 400, **body))["error"]
@@ -838,7 +837,7 @@ async def multiply(gateway: Running, times: int) -> None:
         )
 
 
-@pytest.mark.parametrize("whose", ["another owner", "the same owner", "a request of the same owner"])
+@pytest.mark.parametrize("whose", ["another project", "the same project", "a request of the same project"])
 async def test_ten_thousand_to_a_dead_endpoint_do_not_delay_another(
     start_gateway: StartGateway, receiver: Receiver, hook: str, whose: str
 ) -> None:
@@ -852,8 +851,8 @@ async def test_ten_thousand_to_a_dead_endpoint_do_not_delay_another(
         running = asyncio.create_task(gateway.worker.run())
         await dead.wait_for(4)
         given = {}
-        client = gateway.bob if whose == "another owner" else gateway.client
-        if whose == "a request of the same owner":
+        client = gateway.bob if whose == "another project" else gateway.client
+        if whose == "a request of the same project":
             given = {"webhook_url": hook}
         else:
             await post(client, "/v1/webhook_endpoints", name="x", url=hook, event_types=TYPES)
@@ -868,30 +867,30 @@ async def test_ten_thousand_to_a_dead_endpoint_do_not_delay_another(
         await running
 
 
-async def test_an_owner_with_many_dead_addresses_does_not_delay_another(gateway: Running) -> None:
-    """Owners take turns, and an owner that has many under way comes after one that has none."""
+async def test_a_project_with_many_dead_addresses_does_not_delay_another(gateway: Running) -> None:
+    """Projects take turns, and a project that has many under way comes after one that has none."""
     await register(gateway, "http://127.0.0.1:9/")
     await cancelled(gateway)
     async with gateway.gateway.db.transaction() as session:
         await session.execute(
             sa.text(
-                "insert into deliveries (id, video_id, event_id, event_type, owner, lane, url, style, video, state,"
-                " due_at, tries, created_at) select 'm' || n, 'v' || n, event_id, event_type, owner, 'lane' || n,"
-                " 'http://h/', 'standard', '{}', state, due_at - interval '1 hour', 0, created_at"
+                "insert into deliveries (id, video_id, event_id, event_type, project_id, queue_key, url, style, video,"
+                " state, due_at, tries, created_at) select 'm' || n, 'v' || n, event_id, event_type, project_id,"
+                " 'q' || n, 'http://h/', 'standard', '{}', state, due_at - interval '1 hour', 0, created_at"
                 " from deliveries, generate_series(1, 2000) as n"
             )
         )
         await session.execute(
             sa.text(
-                "insert into deliveries (id, video_id, event_id, event_type, owner, lane, url, style, video, state,"
-                " due_at, tries, created_at) select 'bob', 'bob', event_id, event_type, 'bob', 'lane',"
+                "insert into deliveries (id, video_id, event_id, event_type, project_id, queue_key, url, style, video,"
+                " state, due_at, tries, created_at) select 'bob', 'bob', event_id, event_type, 'bob', 'q',"
                 " 'http://h/', 'standard', '{}', state, due_at, 0, created_at from deliveries limit 1"
             )
         )
     async with gateway.gateway.db.transaction() as session:
         claimed = [
             [
-                delivery.owner
+                delivery.project_id
                 for delivery in await deliveries.claim_deliveries(
                     session, slots, share=10, lease_s=60, now=gateway.clock()
                 )

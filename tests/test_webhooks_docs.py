@@ -17,8 +17,7 @@ from fakes.server import serve
 from openai import InvalidWebhookSignatureError
 
 from app.settings import Settings
-from app.webhooks import endpoints as webhooks
-from app.webhooks import events, sender, signing, worker
+from app.webhooks import endpoints, events, sender, signing, worker
 
 TEXT = (Path(__file__).parent.parent / "docs" / "webhooks.md").read_text("utf-8")
 BODY = '{"id":"evt_1","object":"event","created_at":1,"type":"video.completed","data":{"id":"video_1 äöü"}}'.encode()
@@ -118,7 +117,7 @@ def test_numbers_are_those_of_the_code() -> None:
     assert "after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h and then every 8 h" in TEXT
     assert Settings.model_fields["webhook_timeout_s"].default == 15
     assert Settings.model_fields["webhook_concurrency"].default == 50
-    assert (deliveries.RETRY_S, worker.QUEUE_SHARE, webhooks.MAX_ENDPOINTS) == (72 * 3_600, 5, 50)
+    assert (deliveries.RETRY_S, worker.QUEUE_SHARE, endpoints.MAX_ENDPOINTS) == (72 * 3_600, 5, 50)
     assert (deliveries.KEPT_S, sender.MAX_ANSWER_CHARACTERS) == (30 * 86_400, 2_048)
     for kind in events.EventType:
         assert f"| `{kind}` |" in TEXT

@@ -44,7 +44,7 @@ LOOKUPS_AT_ONCE = 3
 class Caller:
     """Who is asking, and what they may."""
 
-    owner: str
+    project_id: str
     """Their project."""
     key_id: str
     models: tuple[str, ...] | None = None
@@ -63,7 +63,7 @@ class Caller:
 
 @cache
 def static_project_id(key: str) -> str:
-    # Without the pepper: the owner must be the same on machines that share only the key. Slow, since it is stored.
+    # Without the pepper: the project must be the same on machines that share only the key. Slow, since it is stored.
     return "static_" + hashlib.pbkdf2_hmac("sha256", key.encode(), b"video-gateway owner", 100_000)[:8].hex()
 
 
@@ -83,7 +83,7 @@ class Authenticator:
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
 
     @property
-    def static_owners(self) -> Iterable[str]:
+    def static_projects(self) -> Iterable[str]:
         """The projects of the keys that stand in the settings."""
         return self._static.values()
 
@@ -133,7 +133,7 @@ class Authenticator:
         async with nullcontext() if once_right else self._lookups:
             changes, now = self._bell.changes, time.monotonic()  # before the query: it may be out of date right after
             async with self._db.reading() as connection:
-                caller = await find_caller(connection, hashed, static_owner=self._static.get(hashed))
+                caller = await find_caller(connection, hashed, static_project=self._static.get(hashed))
         self._known.pop(hashed, None)
         self._wrong.pop(hashed, None)
         if caller is not None:
@@ -152,22 +152,22 @@ class Authenticator:
         return time.monotonic() - looked_up < (CACHE_S if self._bell.hears else UNVERIFIED_CACHE_S)
 
 
-async def find_caller(connection: AsyncConnection, hashed: str, *, static_owner: str | None = None) -> Caller | None:
+async def find_caller(connection: AsyncConnection, hashed: str, *, static_project: str | None = None) -> Caller | None:
     """Who a key belongs to that is stored under its hash, or stands in the settings and belongs to `static_owner`."""
     limited = sa.or_(Project.billing == Billing.prepaid, Project.monthly_budget_micros.is_not(None))
-    if static_owner is not None:
-        found = await connection.scalar(sa.select(limited).where(Project.id == static_owner))
-        return Caller(owner=static_owner, key_id=static_owner, limited=bool(found), key_hash=hashed)
+    if static_project is not None:
+        found = await connection.scalar(sa.select(limited).where(Project.id == static_project))
+        return Caller(project_id=static_project, key_id=static_project, limited=bool(found), key_hash=hashed)
     query = (
         sa.select(Key, sa.or_(limited, Key.monthly_budget_micros.is_not(None)).label("limited"))
-        .join(Project, Project.id == Key.owner)
+        .join(Project, Project.id == Key.project_id)
         .where(Key.hash == hashed, Key.revoked_at.is_(None))
     )
     row = (await connection.execute(query)).first()
     if row is None:
         return None
     return Caller(
-        owner=row.owner,
+        project_id=row.project_id,
         key_id=row.id,
         models=None if row.models is None else tuple(row.models),
         requests_per_minute=row.requests_per_minute,

@@ -31,12 +31,12 @@ async def limit_project(
     """Set how a project pays and what it may spend in a month; what it has spent already counts."""
     project.monthly_budget_micros, project.billing = budget_micros, billing
     if budget_micros is not None or billing is Billing.prepaid:
-        whose, subject = LedgerEntry.owner == project.id, f"project:{project.id}"
-        await _start_meters(session, whose, subject, prepaid=billing is Billing.prepaid, now=now)
+        whose, scope = LedgerEntry.project_id == project.id, f"project:{project.id}"
+        await _start_meters(session, whose, scope, prepaid=billing is Billing.prepaid, now=now)
 
 
 async def _start_meters(
-    session: AsyncSession, whose: sa.ColumnElement[bool], subject: str, *, prepaid: bool, now: datetime
+    session: AsyncSession, whose: sa.ColumnElement[bool], scope: str, *, prepaid: bool, now: datetime
 ) -> None:
     """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
     transaction ends, so that nothing falls between the sum and the triggers."""
@@ -53,11 +53,11 @@ async def _start_meters(
     if prepaid:
         meters[ALL_TIME] = await session.scalar(sa.select(spent).where(whose))
     for counted, micros in meters.items():
-        values = {"subject": subject, "month": counted, "spent_micros": int(micros or 0)}
+        values = {"scope": scope, "month": counted, "spent_micros": int(micros or 0)}
         written = insert(Meter).values(values)
         await session.execute(
             written.on_conflict_do_update(
-                index_elements=["subject", "month"], set_={"spent_micros": written.excluded.spent_micros}
+                index_elements=["scope", "month"], set_={"spent_micros": written.excluded.spent_micros}
             )
         )
 
@@ -69,22 +69,22 @@ select project.id, project.billing, balance.spent_micros as balance_spent,
   coalesce(key_month.spent_micros, 0) as key_spent
 from projects as project
 left join keys on keys.id = %(key_id)s
-left join meters as balance on balance.subject = 'project:' || project.id and balance.month = '0001-01-01'
-left join meters as project_month on project_month.subject = 'project:' || project.id
+left join meters as balance on balance.scope = 'project:' || project.id and balance.month = '0001-01-01'
+left join meters as project_month on project_month.scope = 'project:' || project.id
   and project_month.month = %(month)s
-left join meters as key_month on key_month.subject = keys.id and key_month.month = %(month)s
-where project.id = any(%(owners)s)
+left join meters as key_month on key_month.scope = keys.id and key_month.month = %(month)s
+where project.id = any(%(project_ids)s)
 """
 
 
 async def available(
-    connection: AsyncConnection, owners: Sequence[str], *, key_id: str | None = None, now: datetime
+    connection: AsyncConnection, project_ids: Sequence[str], *, key_id: str | None = None, now: datetime
 ) -> dict[str, tuple[Billing, int | None]]:
     """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
     that key; None: no limit."""
-    parameters = {"owners": list(owners), "key_id": key_id, "month": day_of(now).replace(day=1)}
+    parameters = {"project_ids": list(project_ids), "key_id": key_id, "month": day_of(now).replace(day=1)}
     found = await connection.exec_driver_sql(_AVAILABLE, parameters)
-    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(owners, (Billing.postpaid, None))
+    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(project_ids, (Billing.postpaid, None))
     return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
 
 

@@ -53,7 +53,7 @@ async def create_key(
     )
     key = mint_key()
     hashed = hmac.digest(derive_secret(settings, "api-keys"), key.encode(), "sha256").hex()
-    row = Key(id=ids.new("key"), name=name, owner=project.id, hash=hashed, hint=key[-4:], created_at=now)
+    row = Key(id=ids.new("key"), name=name, project_id=project.id, hash=hashed, hint=key[-4:], created_at=now)
     session.add(row)
     await change_key(session, row, changes, now=now)
     return row, key
@@ -115,9 +115,11 @@ async def get_key(session: AsyncSession, key_id: str) -> Key:
     return key
 
 
-async def list_keys(connection: AsyncConnection, *, owner: str | None = None) -> list[Key]:
+async def list_keys(connection: AsyncConnection, *, project_id: str | None = None) -> list[Key]:
     query = rows.select(Key).order_by(Key.id)
-    return await rows.all_of(Key, connection, query if owner is None else query.where(Key.owner == owner))
+    return await rows.all_of(
+        Key, connection, query if project_id is None else query.where(Key.project_id == project_id)
+    )
 
 
 async def revoke_key(session: AsyncSession, key_id: str, *, now: datetime) -> Key:

@@ -18,10 +18,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.accounts.pricing import Quote
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
 from app.telemetry import log
-from app.video import AttemptState, Entry, Settlement
+from app.video import AttemptState, Entry, Settlement, VideoRequest
 
 UNKNOWN = (
     Attempt.ended_at.is_not(None),
@@ -31,7 +32,31 @@ UNKNOWN = (
 """Attempts of which nobody knows whether the upstream took them, until an operator decides."""
 
 
-# What the state machine says
+RESERVE = b"""
+  insert into ledger (
+    id, project_id, kind, amount_micros, key_id, video_id, model, provider, upstream_model, app, end_user, day,
+    created_at
+  )
+  select
+    %(entry)s, %(project_id)s, 'reserve', %(reserve)s, %(key_id)s, video.id, %(model)s, %(provider)s,
+    %(upstream_model)s, %(app)s, %(user)s, %(day)s, %(now)s
+  from video"""
+"""The reservation of a new job, as part of the statement that creates it (`jobs/enqueue.py`): `video` is the row that
+statement has just inserted, if any."""
+
+
+def reserve_parameters(quote: Quote, request: VideoRequest, now: datetime) -> dict[str, Any]:
+    """The parameters of `RESERVE` that are not those of the job."""
+    return {
+        "entry": ids.new("txn"),
+        "reserve": None if quote.hold_micros is None else -quote.hold_micros * request.n,
+        "app": request.app,
+        "user": request.user,
+        "day": day_of(now),
+    }
+
+
+# Called by the state machine
 
 
 async def settle(
@@ -85,7 +110,7 @@ async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: da
 
 async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> Attempt | None:
     """Refund an attempt whose outcome nobody has found out for so long, if there is one. One for each transaction: the
-    meters of several owners would be locked in any order."""
+    meters of several projects would be locked in any order."""
     found = await _oldest(session, *UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
     if found is None:
         return None
@@ -147,7 +172,7 @@ async def _write(
 ) -> None:
     entry = {
         "id": ids.new("txn"),
-        "owner": video.owner,
+        "project_id": video.project_id,
         "kind": kind,
         "amount_micros": amount_micros,
         "key_id": video.key_id,
@@ -191,7 +216,7 @@ async def credit(
     before."""
     entry = {
         "id": ids.new("txn"),
-        "owner": project.id,
+        "project_id": project.id,
         "kind": Entry.credit,
         "amount_micros": amount_micros,
         "day": day_of(now),
@@ -209,12 +234,12 @@ async def credit(
 
 
 async def list_entries(
-    connection: AsyncConnection, *, owner: str | None, video_id: str | None, after: str | None, limit: int
+    connection: AsyncConnection, *, project_id: str | None, video_id: str | None, after: str | None, limit: int
 ) -> list[LedgerEntry]:
     """Entries of the ledger, newest first."""
     query = rows.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(LedgerEntry.owner == owner)
+    if project_id is not None:
+        query = query.where(LedgerEntry.project_id == project_id)
     if video_id is not None:
         query = query.where(LedgerEntry.video_id == video_id)
     if after is not None:

@@ -54,8 +54,8 @@ async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
 
 
-async def ensure_projects(session: AsyncSession, owners: Iterable[str], *, now: datetime) -> None:
+async def ensure_projects(session: AsyncSession, project_ids: Iterable[str], *, now: datetime) -> None:
     """Make the projects of the keys that stand in the settings, where there are none yet."""
-    for owner in owners:
-        values = {"id": owner, "name": owner, "billing": Billing.postpaid, "created_at": now}
+    for project_id in project_ids:
+        values = {"id": project_id, "name": project_id, "billing": Billing.postpaid, "created_at": now}
         await session.execute(insert(Project).values(values).on_conflict_do_nothing())

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
-from app.accounts import pricing as prices
+from app.accounts import pricing
 
 MAX_DAYS = 3_700
 DIMENSIONS = {
-    "project": "owner",
+    "project": "project_id",
     "key": "key_id",
     "model": "model",
     "provider": "provider",
@@ -26,11 +26,11 @@ DIMENSIONS = {
 
 _USAGE = """
 with used as (
-  select owner, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs,
+  select project_id, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs,
     null::bigint as held_micros, (cost_micros is null)::int as unpriced
   from ledger where kind = 'settle' and day between :since and :until
   union all
-  select attempts.owner, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
+  select attempts.project_id, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
     (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, hold_micros, (hold_micros is null)::int
   from attempts join videos on videos.id = attempts.video_id
   where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
@@ -38,12 +38,12 @@ with used as (
 select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
   coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
   coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced
-from used where (cast(:owner as text) is null or owner = :owner) {group}
+from used where (cast(:project_id as text) is null or project_id = :project_id) {group}
 """
 
 
 async def report(
-    connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, owner: str | None = None
+    connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, project_id: str | None = None
 ) -> list[dict[str, Any]]:
     """What was used on the days from `since` to `until`, both included, a row for each combination of `by` (names of
     `DIMENSIONS`), with none a single one.
@@ -55,7 +55,7 @@ async def report(
     group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
     chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
     statement = sa.text(_USAGE.format(columns=chosen, group=group))
-    rows = await connection.execute(statement, {"since": since, "until": until, "owner": owner})
+    rows = await connection.execute(statement, {"since": since, "until": until, "project_id": project_id})
     return [dict(row) for row in rows.mappings()]
 
 
@@ -83,7 +83,7 @@ def usage_row(row: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
     cost, held = shown.pop("cost_micros"), shown.pop("held_micros")
     unpriced = shown.pop("unpriced")
-    return {**shown, "cost_usd": prices.dollars(cost), "held_usd": prices.dollars(held), "unpriced_outputs": unpriced}
+    return {**shown, "cost_usd": pricing.dollars(cost), "held_usd": pricing.dollars(held), "unpriced_outputs": unpriced}
 
 
 def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

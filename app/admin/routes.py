@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts import auth, budgets, keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing as money
+from app.admin import billing, repairs
 from app.admin.schemas import (
     Dollars,
     Given,
@@ -21,8 +21,8 @@ from app.admin.schemas import (
     project_object,
     project_objects,
     redact,
+    row_json,
 )
-from app.db.rows import to_json
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep, gateway_of
 from app.http.openapi import BearerKey
@@ -140,8 +140,8 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     """All keys, without the keys themselves."""
     async with gateway.db.transaction() as session:
-        owner = (await projects.get_project(session, project)).id if project is not None else None
-        found = await keys.list_keys(await session.connection(), owner=owner)
+        project_id = (await projects.get_project(session, project)).id if project is not None else None
+        found = await keys.list_keys(await session.connection(), project_id=project_id)
     return no_store(listing([key_object(key) for key in found]))
 
 
@@ -201,19 +201,20 @@ def _changes(wire: KeyChanges) -> Changes:
 
 @routes.get("/admin/v1/videos/{video_id}")
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
-    """One video of whichever owner, with every attempt: where it was sent, what the upstream said, what it cost. One
-    that its owner deleted is there, with `deleted_at`, while it still runs upstream or holds money."""
-    video = await videos.get(gateway.db, video_id, owner=None, deleted=True)
+    """One video of whichever project, with every attempt: where it was sent, what the upstream said, what it cost. One
+    that its project deleted is there, with `deleted_at`, while it still runs upstream or holds money."""
+    video = await videos.get_video(gateway.db, video_id, project_id=None, deleted=True)
     async with gateway.db.reading() as connection:
-        attempts = await videos.attempts_of(connection, video_id)
-    shown = [to_json(attempt, without=("video_id", "owner", "lease")) for attempt in attempts]
+        attempts = await videos.list_attempts(connection, video_id)
+    shown = [row_json(attempt, without=("video_id", "project_id", "lease")) for attempt in attempts]
     for attempt in shown:
         attempt["output"] = redact(attempt["output"])
     request = redact(video.request)
     if "webhook" in request:
         hook = video.request["webhook"]  # its path and query often hold a token
         request["webhook"] = {**hook, "url": events.queue_key_of(hook["url"]), "secret": None}
-    return no_store({**to_json(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
+    return no_store({**row_json(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
 
 
-routes.include_router(money.routes)
+routes.include_router(billing.routes)
+routes.include_router(repairs.routes)

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BeforeValidator
 
 from app import errors, net
-from app.accounts import budgets
-from app.accounts import pricing as prices
-from app.db.models import Key, Project
+from app.accounts import budgets, pricing
+from app.db.models import Base, Key, Project
+from app.db.rows import to_json
 from app.http.context import Gateway
 
 
@@ -42,7 +42,7 @@ Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
 def micros_or_refuse(amount: float, param: str) -> int:
     """The micros of an amount. Raises `InvalidRequest`."""
     try:
-        return prices.micros_of(amount)
+        return pricing.micros_of(amount)
     except (ValueError, ArithmeticError) as error:
         raise errors.InvalidRequest(f"{param}: {error}", param=param, code="invalid_value") from None
 
@@ -63,6 +63,12 @@ def listing(data: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": list(data)}
 
 
+def row_json(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A row as JSON, column by column; `project_id` is called `project` throughout this API."""
+    values = to_json(row, without=without)
+    return {"project" if name == "project_id" else name: value for name, value in values.items()}
+
+
 def redact(value: Any) -> Any:
     """A document whose addresses are cut: their queries often hold a permission."""
     match value:
@@ -81,12 +87,12 @@ def key_object(key: Key) -> dict[str, Any]:
         "id": key.id,
         "object": "api_key",
         "name": key.name,
-        "project": key.owner,
+        "project": key.project_id,
         "ends_in": key.hint,
         "models": key.models,
         "requests_per_minute": key.requests_per_minute,
         "concurrent_jobs": key.concurrent_jobs,
-        "monthly_budget_usd": prices.dollars(key.monthly_budget_micros),
+        "monthly_budget_usd": pricing.dollars(key.monthly_budget_micros),
         "expires_at": _moment(key.expires_at),
         "created_at": _moment(key.created_at),
         "revoked_at": _moment(key.revoked_at),
@@ -95,17 +101,17 @@ def key_object(key: Key) -> dict[str, Any]:
 
 async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list[dict[str, Any]]:
     """Projects, with what each may still spend: null where nothing limits it."""
-    owners = [project.id for project in projects]
+    project_ids = [project.id for project in projects]
     async with gateway.db.reading() as connection:
-        left = await budgets.available(connection, owners, now=gateway.clock())
+        left = await budgets.available(connection, project_ids, now=gateway.clock())
     return [
         {
             "id": project.id,
             "object": "project",
             "name": project.name,
             "billing": str(project.billing),
-            "monthly_budget_usd": prices.dollars(project.monthly_budget_micros),
-            "available_usd": prices.dollars(left[project.id][1]),
+            "monthly_budget_usd": pricing.dollars(project.monthly_budget_micros),
+            "available_usd": pricing.dollars(left[project.id][1]),
             "created_at": _moment(project.created_at),
         }
         for project in projects

@@ -29,7 +29,7 @@ from app.cli import manage
 from app.cli.manage import complaints, console, load, prepared
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
-from app.http import health as ops
+from app.http import health
 from app.http.server import HttpProtocol
 from app.media import bucket as buckets
 from app.providers.routing import Router
@@ -263,7 +263,7 @@ def worker() -> None:
     """Work on jobs without serving requests; run as many as you like, on as many machines."""
     config = load()
     if config.worker_metrics_port is not None:
-        ops.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
+        health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
 
     async def work() -> None:
         async with wiring.open_parts(config) as parts:

@@ -17,8 +17,7 @@ from rich.table import Table
 
 from app import errors, telemetry
 from app import settings as configuration
-from app.accounts import budgets, keys, ledger, projects
-from app.accounts import pricing as prices
+from app.accounts import budgets, keys, ledger, pricing, projects
 from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.db.database import Database, running_database
@@ -107,7 +106,7 @@ def _budget(value: str | None) -> Any:
 
 def _amount(value: str, name: str) -> int:
     try:
-        return prices.micros_of(Decimal(value.removeprefix("$")))
+        return pricing.micros_of(Decimal(value.removeprefix("$")))
     except (ValueError, ArithmeticError):
         raise errors.InvalidRequest(f"{name}: expected US dollars such as 25 or 12.50, got {value!r:.40}") from None
 
@@ -160,7 +159,7 @@ def _at(moment: datetime | None) -> str:
 
 
 def _usd(micros: int | None) -> str:
-    return "" if micros is None else prices.format_usd(micros)
+    return "" if micros is None else pricing.format_usd(micros)
 
 
 # Keys
@@ -192,7 +191,7 @@ def create_key(
             return row, key
 
     row, key = with_database(config, run)
-    told = escape(f"{row.id}, project {row.owner}. Keep the key; it is not shown again:")
+    told = escape(f"{row.id}, project {row.project_id}. Keep the key; it is not shown again:")
     complaints.print(told, style="dim", highlight=False, soft_wrap=True)
     print(key)
 
@@ -231,15 +230,15 @@ def list_keys(
 
     async def run(database: Database) -> list[Key]:
         async with database.transaction() as session:
-            owner = (await projects.get_project(session, project)).id if project is not None else None
-            return await keys.list_keys(await session.connection(), owner=owner)
+            project_id = (await projects.get_project(session, project)).id if project is not None else None
+            return await keys.list_keys(await session.connection(), project_id=project_id)
 
     columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Expires", "Revoked")
     table = Table(*columns, box=None, header_style="bold")
     for key in with_database(load(), run):
         limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
         table.add_row(
-            *(_cell(value) for value in (key.id, key.name, key.owner, f"…{key.hint}", *limits)),
+            *(_cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
             _usd(key.monthly_budget_micros),
             _at(key.expires_at),
             _at(key.revoked_at),
@@ -327,7 +326,7 @@ def credit_project(
 
     row, left = with_database(load(), run)
     note = "" if row.billing is Billing.prepaid else " The project is postpaid, so that nothing depends on it."
-    told = f"{prices.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
+    told = f"{pricing.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
     console.print(escape(told), highlight=False, soft_wrap=True)
 
 
@@ -367,9 +366,9 @@ def usage(
 
     async def run(database: Database) -> tuple[list[dict[str, Any]], dict[str, str]]:
         async with database.transaction() as session:
-            owner = (await projects.get_project(session, project)).id if project is not None else None
+            project_id = (await projects.get_project(session, project)).id if project is not None else None
             connection = await session.connection()
-            found = await report(connection, dimensions, since=first, until=last, owner=owner)
+            found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
             return found, {row.id: row.name for row in await projects.list_projects(connection)}
 
     rows, names = with_database(load(), run)
@@ -397,14 +396,14 @@ def _show_usage(
         total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
         table.add_column(title, justify="right", footer=total)
     for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
-        table.add_column(title, justify="right", footer=prices.format_usd(sum(row[name] for row in rows)))
+        table.add_column(title, justify="right", footer=pricing.format_usd(sum(row[name] for row in rows)))
     table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
     for row in rows:
         shown = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
         counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
         money = (
-            prices.format_usd(row["cost_micros"]),
-            prices.format_usd(row["held_micros"]),
+            pricing.format_usd(row["cost_micros"]),
+            pricing.format_usd(row["held_micros"]),
             f"{row['unpriced'] or ''}",
         )
         table.add_row(*(_cell(value) for value in shown), *counts, *money)

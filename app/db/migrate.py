@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -14,11 +14,18 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db.database import CONNECT_TIMEOUT_S
 from app.settings import ConfigurationError
 
+FUNCTIONS = Path(__file__).resolve().parent / "functions"
 MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
 
 
 class SchemaBehind(ConfigurationError):
     """The database is not at the version this release needs."""
+
+
+def create_functions() -> None:
+    """Create or replace all functions and triggers of `app/db/functions/`, inside a migration."""
+    for file in sorted(FUNCTIONS.glob("*.sql")):
+        op.execute(file.read_text("utf-8"))
 
 
 def alembic_config(url: str) -> Config:

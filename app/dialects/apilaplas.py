@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
-from app.dialects import shared as vendors
+from app.dialects import shared
 from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
@@ -33,7 +33,7 @@ from app.http.wait import wait_for_video
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
 from app.video import Media, Status, VideoRequest
-from app.webhooks import endpoints as webhooks
+from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/v2/",)
@@ -55,7 +55,7 @@ IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, with commas be
 routes = APIRouter(tags=["apilaplas"])
 
 
-class Config(vendors.ModelConfig):
+class Config(shared.ModelConfig):
     hold_s: Annotated[float, Field(ge=0, le=30)] = 30
     """Longest hold of a GET that waits for a state; less where a proxy in front gives up earlier."""
 
@@ -80,15 +80,15 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: vendors.Prompt
+    prompt: shared.Prompt
     aspect_ratio: str | None = None
     loop: bool | None = None
     keyframes: Keyframes | None = None
     generation_type: Literal["video"] | None = None
     callback_url: str | None = None
-    model: vendors.Name | None = None
+    model: shared.Name | None = None
     resolution: str | None = None
-    duration: vendors.Seconds | None = None
+    duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
 
 
@@ -111,11 +111,11 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         first_frame=None if source else _picture(frames.frame0, "keyframes.frame0.url", uploads),
         last_frame=_picture(frames.frame1, "keyframes.frame1.url", uploads),
         loop=wire.loop or None,
-        webhook=webhooks.requested(hook, style=WEBHOOK_STYLE.name, url_param="callback_url", origin=origin)
+        webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="callback_url", origin=origin)
         if hook
         else None,
         extra=strict_extra_of(wire),
-        **vendors.sized(wire.aspect_ratio, wire.resolution),
+        **shared.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model, source.id if source else None
 
@@ -125,26 +125,26 @@ def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
         return None
     if frame.url in (None, ""):
         raise errors.InvalidRequest(f"{name} is required", param=name, code="missing_parameter")
-    return vendors.picture(frame.url, name, uploads)
+    return shared.picture(frame.url, name, uploads)
 
 
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The generation, in every answer and in what a webhook is sent."""
     done = video.status is Status.completed
-    url = vendors.links_of(video, links, origin)[0] if done else None
+    url = shared.links_of(video, links, origin)[0] if done else None
     asked = video.request
     return {
         "id": video.id,
         "generation_type": "video",
         "state": STATE[video.status],
         "failure_reason": video.error_message,
-        "created_at": vendors.rfc3339(video.created_at, "milliseconds"),
+        "created_at": shared.rfc3339(video.created_at, "milliseconds"),
         "assets": {"video": url} if done else None,
         "video": {"url": url} if done else None,
         "model": video.model,
         "request": {
             "prompt": asked["prompt"],
-            "aspect_ratio": vendors.ratio_of(asked),
+            "aspect_ratio": shared.ratio_of(asked),
             "loop": asked.get("loop", False),
             "keyframes": _keyframes(asked, video.source_video_id),
         },
@@ -171,20 +171,20 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
         "path": path,
         "requestId": request_id,
         "statusCode": str(error.status_code),
-        "timestamp": vendors.rfc3339(datetime.now(UTC), "milliseconds"),
+        "timestamp": shared.rfc3339(datetime.now(UTC), "milliseconds"),
     }
 
 
 @routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video, or with a generation as `keyframes.frame0` make a longer one, as Apilaplas' Luma does."""
-    origin = vendors.origin_of(request)
+    origin = shared.origin_of(request)
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "apilaplas")
         uploads = Uploads(new_video_id())
         parsed, named, source_id = parse(body, uploads, origin)
         if source_id is not None:
-            created = await vendors.extend(
+            created = await shared.extend(
                 gateway,
                 caller,
                 source_id,
@@ -196,11 +196,11 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
                 idempotency=idempotency,
             )
         else:
-            asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "apilaplas", named)})
+            asked = parsed.model_copy(update={"model": shared.model_for(gateway, "apilaplas", named)})
             created = await create_job(
                 gateway, caller, asked, uploads, dialect="apilaplas", app=app_name(request), idempotency=idempotency
             )
-    return vendors.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
+    return shared.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
 
 @routes.get(f"{PATH}/generation")
@@ -218,7 +218,7 @@ async def retrieve_generation(
     reached = reached_by(state or status)
     hold_s = _hold_s(gateway)
     video = await wait_for_video(request, gateway, caller, generation_id, until=reached, timeout_s=hold_s)
-    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
 
 
 @routes.get(f"{PATH}/generations", openapi_extra={"parameters": [IDS]})
@@ -229,8 +229,8 @@ async def list_generations(
     until all of them are there, for 30 s at most. Ids that are not yours or nobody's are left out."""
     wanted = ids_of(request)
     found = await _wait_for_all(request, gateway, caller, wanted, reached_by(state or status))
-    origin = vendors.origin_of(request)
-    return vendors.answer([query_object(video, gateway.links, origin) for video in found])
+    origin = shared.origin_of(request)
+    return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 
 def ids_of(request: Request) -> list[str]:
@@ -273,4 +273,4 @@ async def _wait_for_all(
 
 async def _several(gateway: Gateway, caller: Caller, wanted: list[str]) -> list[Video]:
     async with gateway.db.reading() as connection:
-        return await videos.get_several(connection, wanted, owner=caller.owner)
+        return await videos.get_videos(connection, wanted, project_id=caller.project_id)

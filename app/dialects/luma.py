@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app import errors
 from app.db.models import Video
-from app.dialects import shared as vendors
+from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
@@ -25,7 +25,7 @@ from app.http.uploads import Uploads
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
-from app.webhooks import endpoints as webhooks
+from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/luma/",)
@@ -39,7 +39,7 @@ STATE = {
 }
 
 routes = APIRouter(tags=["luma"])
-Config = vendors.ModelConfig
+Config = shared.ModelConfig
 
 
 class CreateGeneration(BaseModel):
@@ -48,7 +48,7 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    user_prompt: vendors.Prompt
+    user_prompt: shared.Prompt
     expand_prompt: bool | None = None
     image_url: Any = None
     """The first frame: an address, a data URL, or base 64."""
@@ -56,8 +56,8 @@ class CreateGeneration(BaseModel):
     notify_hook: str | None = None
     loop: bool | None = None
     aspect_ratio: str | None = None
-    model_name: vendors.Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
-    duration: vendors.Seconds | None = None
+    model_name: shared.Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
+    duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
     resolution: str | None = None
 
@@ -76,15 +76,15 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         prompt=wire.user_prompt,
         model="",
         seconds=wire.duration,
-        first_frame=vendors.picture(wire.image_url, "image_url", uploads),
-        last_frame=vendors.picture(wire.image_end_url, "image_end_url", uploads),
+        first_frame=shared.picture(wire.image_url, "image_url", uploads),
+        last_frame=shared.picture(wire.image_end_url, "image_end_url", uploads),
         loop=wire.loop or None,
         expand_prompt=wire.expand_prompt,
-        webhook=webhooks.requested(hook, style=WEBHOOK_STYLE.name, url_param="notify_hook", origin=origin)
+        webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="notify_hook", origin=origin)
         if hook
         else None,
         extra=strict_extra_of(wire),
-        **vendors.sized(wire.aspect_ratio, wire.resolution),
+        **shared.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model_name
 
@@ -95,8 +95,8 @@ def render(video: Video) -> dict[str, Any]:
     return {
         "id": video.id,
         "state": STATE[video.status],
-        "created_at": vendors.rfc3339(video.created_at, "microseconds"),
-        "request": {"prompt": asked["prompt"], "aspect_ratio": vendors.ratio_of(asked)},
+        "created_at": shared.rfc3339(video.created_at, "microseconds"),
+        "request": {"prompt": asked["prompt"], "aspect_ratio": shared.ratio_of(asked)},
     }
 
 
@@ -104,12 +104,12 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
     """The answer to a GET, which is also what a webhook is sent."""
     film = raw = artifact = None
     if video.status is Status.completed:
-        url = vendors.links_of(video, links, origin)[0]
+        url = shared.links_of(video, links, origin)[0]
         output = video.outputs[0] if video.outputs else {}
         side = {"width": output.get("width"), "height": output.get("height")}
         film = {"url": url, **side, "download_url": url}
         raw = {"url": url, **side, "duration": output.get("duration_s"), "media_type": "video"}
-        done_at = vendors.rfc3339(video.completed_at or video.updated_at, "microseconds")
+        done_at = shared.rfc3339(video.completed_at or video.updated_at, "microseconds")
         artifact = {"video": film, "video_raw": raw, "thumbnail": None, "last_frame": None, "created_at": done_at}
     return {
         **render(video),
@@ -135,12 +135,12 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "luma")
         uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, vendors.origin_of(request))
-        asked = parsed.model_copy(update={"model": vendors.model_for(gateway, "luma", named)})
+        parsed, named = parse(body, uploads, shared.origin_of(request))
+        asked = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
         created = await create_job(
             gateway, caller, asked, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
         )
-    return vendors.answer(render(created.video), created=created)
+    return shared.answer(render(created.video), created=created)
 
 
 @routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
@@ -149,16 +149,16 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
     async with body_of(request) as body:
         wanted = validated(Tasks, body).ids
     async with gateway.db.reading() as connection:
-        found = await videos.get_several(connection, wanted, owner=caller.owner)
-    origin = vendors.origin_of(request)
-    return vendors.answer([query_object(video, gateway.links, origin) for video in found])
+        found = await videos.get_videos(connection, wanted, project_id=caller.project_id)
+    origin = shared.origin_of(request)
+    return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 
 @routes.get("/luma/generations/{video_id}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as gpt.ge's Luma shows it."""
     video = await get_video(gateway, caller, video_id)
-    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
 
 
 @routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
@@ -167,8 +167,8 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
         uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, vendors.origin_of(request))
-        created = await vendors.extend(
+        parsed, named = parse(body, uploads, shared.origin_of(request))
+        created = await shared.extend(
             gateway,
             caller,
             video_id,
@@ -179,4 +179,4 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
             named=named,
             idempotency=idempotency,
         )
-    return vendors.answer(render(created.video), created=created)
+    return shared.answer(render(created.video), created=created)

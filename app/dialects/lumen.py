@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app import errors
 from app.db.models import Video
-from app.dialects import shared as vendors
+from app.dialects import shared
 from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
@@ -27,7 +27,7 @@ from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
-from app.webhooks import endpoints as webhooks
+from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
 PREFIXES = ("/v1/videos/generations/",)
@@ -55,8 +55,8 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: vendors.Name
-    prompt: vendors.Prompt
+    model: shared.Name
+    prompt: shared.Prompt
     resolution: str | None = None
     aspect_ratio: str | None = None
     duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(_no_truth)] | None = None
@@ -88,13 +88,13 @@ def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
         model=wire.model,
         seconds=wire.duration,
         generate_audio=wire.generate_audio,
-        first_frame=vendors.picture(*one_of("image_url", "first_frame_url"), uploads),
-        last_frame=vendors.picture(*one_of("last_image_url", "last_frame_url"), uploads),
+        first_frame=shared.picture(*one_of("image_url", "first_frame_url"), uploads),
+        last_frame=shared.picture(*one_of("last_image_url", "last_frame_url"), uploads),
         reference_images=tuple(uploads.media(entry, name) for entry in listed),
-        reference_video=vendors.picture(*one_of("reference_video_url", "video_url"), uploads),
+        reference_video=shared.picture(*one_of("reference_video_url", "video_url"), uploads),
         webhook=_webhook(wire, origin),
         extra=strict_extra_of(wire),
-        **vendors.sized(wire.aspect_ratio, wire.resolution),
+        **shared.sized(wire.aspect_ratio, wire.resolution),
     )
 
 
@@ -104,7 +104,7 @@ def _webhook(wire: CreateGeneration, origin: str) -> Webhook | None:
     if not wire.webhook_secret:
         message = "webhook_secret is required with webhook_url"
         raise errors.InvalidRequest(message, param="webhook_secret", code="missing_parameter")
-    return webhooks.requested(wire.webhook_url, wire.webhook_secret, style=WEBHOOK_STYLE.name, origin=origin)
+    return endpoints.requested(wire.webhook_url, wire.webhook_secret, style=WEBHOOK_STYLE.name, origin=origin)
 
 
 def render(video: Video) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
     """The answer to a GET, which is also what a webhook is sent."""
     shown: dict[str, Any] = {"id": video.id, "status": status_of(video)}
     if video.status is Status.completed:
-        shown["data"] = [{"url": url} for url in vendors.links_of(video, links, origin)]
+        shown["data"] = [{"url": url} for url in shared.links_of(video, links, origin)]
     if video.status is Status.failed:
         shown["error"] = {"message": video.error_message}
     return shown
@@ -151,15 +151,15 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "lumen")
         uploads = Uploads(new_video_id())
-        parsed = parse(body, uploads, vendors.origin_of(request))
+        parsed = parse(body, uploads, shared.origin_of(request))
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
         )
-    return vendors.answer(render(created.video), created=created)
+    return shared.answer(render(created.video), created=created)
 
 
 @routes.get("/v1/videos/generations/{video_id}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as Lumen shows it."""
     video = await get_video(gateway, caller, video_id)
-    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))

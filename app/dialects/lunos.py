@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.db.models import Video
-from app.dialects import shared as vendors
+from app.dialects import shared
 from app.http.body import Body, body_of, strict_extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
@@ -47,8 +47,8 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: vendors.Name
-    prompt: vendors.Prompt
+    model: shared.Name
+    prompt: shared.Prompt
     parameters: Parameters = Parameters()
     response_format: Literal["mp4"] | None = None
     user: str | None = Field(None, max_length=1_000)
@@ -66,7 +66,7 @@ def parse(body: Body) -> VideoRequest:
         user=wire.user,
         app=wire.appId or None,
         extra=strict_extra_of(wire.parameters) | strict_extra_of(wire),
-        **vendors.sized(wire.parameters.aspectRatio),
+        **shared.sized(wire.parameters.aspectRatio),
     )
 
 
@@ -79,7 +79,7 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
     """The answer to a GET."""
     shown: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
     if video.status is Status.completed:
-        shown["video_url"] = vendors.links_of(video, links, origin)[0]
+        shown["video_url"] = shared.links_of(video, links, origin)[0]
     if video.status is Status.failed:
         shown["error"] = video.error_message
     return shown
@@ -99,11 +99,11 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lunos", app=app_name(request), idempotency=idempotency
         )
-    return vendors.answer(render(created.video), created=created)
+    return shared.answer(render(created.video), created=created)
 
 
 @routes.get("/v1/video/generations/{video_id:path}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as Lunos shows it."""
     video = await get_video(gateway, caller, video_id.rpartition(":")[2])
-    return vendors.answer(query_object(video, gateway.links, vendors.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))

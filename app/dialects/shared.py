@@ -16,7 +16,7 @@ from app.db.models import Video
 from app.http.context import Gateway
 from app.http.create import create_job, get_finished_video, request_from_source, source_model
 from app.http.uploads import Uploads
-from app.jobs import enqueue as intake
+from app.jobs.enqueue import Created
 from app.media.signed_links import SignedLinks
 from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
@@ -115,7 +115,7 @@ async def extend(
     app: str | None,
     named: str | None,
     idempotency: tuple[str, str] | None,
-) -> intake.Created:
+) -> Created:
     """Create what goes on from a finished video, where that was made and in its shape; by its model, unless one of
     ours is named.
 
@@ -142,7 +142,7 @@ async def extend(
 # Answering
 
 
-def answer(content: Any, *, status: int = 200, created: intake.Created | None = None) -> JSONResponse:
+def answer(content: Any, *, status: int = 200, created: Created | None = None) -> JSONResponse:
     """`status` is that of a create; a repeated one, which made nothing, answers 200."""
     headers = {"cache-control": "no-store"}
     if created is not None and created.replayed:

@@ -16,7 +16,7 @@ from app.db.listener import Bell
 from app.db.models import Video
 from app.http.openapi import BearerKey
 from app.jobs import videos
-from app.jobs.durations import Typical
+from app.jobs.durations import Durations
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.base import Provider
@@ -42,7 +42,7 @@ class Gateway:
     """Calls webhooks; handlers only use it to send a test."""
     clock: Callable[[], datetime]
     bell: Bell
-    typical: Typical
+    typical: Durations
     wake: Callable[[], None]
     """Tells the worker of this process, if there is one, that a job was created or cancelled."""
 
@@ -77,4 +77,4 @@ CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this g
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:
-    return await videos.get(gateway.db, video_id, owner=caller.owner)
+    return await videos.get_video(gateway.db, video_id, project_id=caller.project_id)

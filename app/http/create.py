@@ -1,5 +1,6 @@
 """What all dialects share: who is asking, how uploads are kept, how a job is created, how a file is answered."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,10 @@ from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, get_video
 from app.http.uploads import Uploads
-from app.jobs import enqueue as intake
+from app.jobs.enqueue import Created, NewJob, enqueue
 from app.jobs.plan import Plan, make_plan, only_priced, quote
 from app.video import Media, Operation, Status, VideoRequest, Webhook
-from app.webhooks import endpoints as webhooks
-from app.webhooks import signing
+from app.webhooks import endpoints, signing
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
 MAX_APP_CHARACTERS = 200
@@ -39,7 +39,7 @@ async def create_job(
     only_provider: str | None = None,
     shown_model: str | None = None,
     idempotency: tuple[str, str] | None = None,
-) -> intake.Created:
+) -> Created:
     """Check what the gateway itself knows, keep the uploads, write the job, wake the worker.
 
     `shown_model` is what the client calls the model where it did not name it itself; `idempotency` is the client's
@@ -51,21 +51,19 @@ async def create_job(
     try:
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
-        created = await intake.create(
-            gateway.db,
-            plan.request.model_copy(update={"app": plan.request.app or app}),
+        plan = replace(plan, request=plan.request.model_copy(update={"app": plan.request.app or app}))
+        job = NewJob(
             video_id=uploads.video_id,
             caller=caller,
             dialect=dialect,
-            shown_model=shown_model or request.model,
-            routes=[route.name for route in plan.routes],
+            model=shown_model or request.model,
+            plan=plan,
             quote=quote(gateway.settings, plan),
-            warnings=plan.warnings,
+            deadline_s=gateway.settings.job_deadline_s,
             idempotency_key=key,
             idempotency_hash=hashed,
-            deadline_s=gateway.settings.job_deadline_s,
-            now=gateway.clock(),
         )
+        created = await enqueue(gateway.db, job, now=gateway.clock())
     except BaseException as error:
         if not is_unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
             await uploads.discard(gateway)
@@ -129,7 +127,7 @@ def take_webhook(
         if secret is not None:
             raise errors.InvalidRequest(f"{secret_field} is only of use with {url_field}", param=url_field)
         return None
-    return webhooks.requested(
+    return endpoints.requested(
         url,
         secret,
         style=style,

@@ -126,7 +126,7 @@ class _Silent(WSGIRequestHandler):
 async def _read_queue(gateway: Gateway) -> None:
     try:
         async with gateway.db.reading() as connection:
-            counts, age_s = await videos.queue(connection, now=gateway.clock())
+            counts, age_s = await videos.count_queue(connection, now=gateway.clock())
         QUEUE.clear()
         for (provider, state), count in counts.items():
             QUEUE.labels(provider, state).set(count)

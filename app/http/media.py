@@ -10,8 +10,8 @@ from app.db.models import Video
 from app.http.context import Gateway, GatewayDep
 from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
-from app.jobs import claim as claims
 from app.jobs import videos
+from app.jobs.claim import poll_now
 from app.media import mp4
 
 PRESIGNED_S = 900
@@ -41,7 +41,7 @@ async def play(
     """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
     if not gateway.links.verify(request.scope["path"], exp, sig):
         raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
-    video = await videos.get(gateway.db, video_id, owner=None)
+    video = await videos.get_video(gateway.db, video_id, project_id=None)
     # A presigned address is for GET alone, so HEAD is answered here.
     if gateway.settings.storage_presign and request.method == "GET":
         address = await _at_the_bucket(gateway, video, index, expires=int(exp))
@@ -94,6 +94,6 @@ async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response
     if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
         raise errors.NotFound("there is nothing at this address")
     async with gateway.db.reading() as connection:
-        if await claims.nudge(connection, attempt_id, now=gateway.clock()):
+        if await poll_now(connection, attempt_id, now=gateway.clock()):
             gateway.wake()
     return JSONResponse({"received": True})

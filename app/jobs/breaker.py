@@ -47,7 +47,7 @@ class Breaker:
         self._known: dict[str, ProviderHealth] = {}
         self._read_at = float("-inf")
 
-    async def closed_for(self, name: str) -> float:
+    async def seconds_until_retry(self, name: str) -> float:
         """Seconds until something may be submitted; 0 means now, and that this call is the one that tries."""
         await self._read()
         health = self._known.get(name)
@@ -65,7 +65,7 @@ class Breaker:
         self._forget()
         return 0 if won.rowcount else PROBE_S
 
-    async def failed(self, name: str) -> None:
+    async def record_failure(self, name: str) -> None:
         """The provider could not be reached, or failed by itself."""
         async with self._db.reading() as connection:
             row = (await connection.execute(_FAILED, {"name": name, "now": self._clock()})).one()
@@ -78,7 +78,7 @@ class Breaker:
             )
         self._forget()
 
-    async def succeeded(self, name: str) -> None:
+    async def record_success(self, name: str) -> None:
         """The provider answered. Writes only when it had failed before."""
         await self._read()
         if name in self._known:

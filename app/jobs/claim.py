@@ -52,27 +52,27 @@ class Claim:
 
 
 _CLAIM = sa.text("""
-with recursive turns as (  -- each provider and owner with something pending, found by skipping along the index
-  (select provider, owner from attempts where state = 'pending' order by provider, owner limit 1)
+with recursive turns as (  -- each provider and project with something pending, found by skipping along the index
+  (select provider, project_id from attempts where state = 'pending' order by provider, project_id limit 1)
   union all
-  select next.provider, next.owner from turns cross join lateral (
-    select provider, owner from attempts
-    where state = 'pending' and (provider, owner) > (turns.provider, turns.owner)
-    order by provider, owner limit 1
+  select next.provider, next.project_id from turns cross join lateral (
+    select provider, project_id from attempts
+    where state = 'pending' and (provider, project_id) > (turns.provider, turns.project_id)
+    order by provider, project_id limit 1
   ) as next
 ), busy as (  -- only where there is a limit, so never more rows than the limits allow
-  select capped.provider, owner, tasks
+  select capped.provider, project_id, tasks
   from jsonb_object_keys((:limits)::jsonb) as capped (provider) cross join lateral (
-    select owner, count(*) as tasks from attempts
+    select project_id, count(*) as tasks from attempts
     where state in ('submitting', 'running') and provider = capped.provider
-    group by owner
+    group by project_id
   ) as under_way
-), waiting as (  -- an owner's turn comes after all who have fewer tasks at the provider
+), waiting as (  -- a project's turn comes after all who have fewer tasks at the provider
   select first.id, first.due_at, turns.provider, coalesce(busy.tasks, 0)
-    + row_number() over (partition by turns.provider, turns.owner order by first.due_at, first.id) as turn
-  from turns left join busy using (provider, owner) cross join lateral (
+    + row_number() over (partition by turns.provider, turns.project_id order by first.due_at, first.id) as turn
+  from turns left join busy using (provider, project_id) cross join lateral (
     select id, due_at from attempts
-    where state = 'pending' and provider = turns.provider and owner = turns.owner and due_at <= :now
+    where state = 'pending' and provider = turns.provider and project_id = turns.project_id and due_at <= :now
     order by due_at, id limit :submits
   ) as first
 ), placed as (
@@ -81,7 +81,7 @@ with recursive turns as (  -- each provider and owner with something pending, fo
   select id from placed
   where ((:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
     - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider))
-  and ((:rooms)::jsonb -> provider is null or place <= ((:rooms)::jsonb ->> provider)::int)
+  and ((:free_connections)::jsonb -> provider is null or place <= ((:free_connections)::jsonb ->> provider)::int)
   order by turn, due_at, id limit :submits
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
@@ -104,30 +104,30 @@ update attempts set
   state = case when due.state = 'pending' then 'submitting' else due.state end,
   submits = attempts.submits + case when due.state = 'pending' then 1 else 0 end,
   submitted_at = case when due.state = 'pending' then :now else attempts.submitted_at end,
-  base_url = case when due.state = 'pending' then (:pins)::jsonb #>> array[attempts.provider, 'base_url']
+  base_url = case when due.state = 'pending' then (:pinned)::jsonb #>> array[attempts.provider, 'base_url']
              else attempts.base_url end,
-  credential = case when due.state = 'pending' then (:pins)::jsonb #>> array[attempts.provider, 'credential']
+  credential = case when due.state = 'pending' then (:pinned)::jsonb #>> array[attempts.provider, 'credential']
              else attempts.credential end
 from due where attempts.id = due.id
 returning attempts.*, due.state as was
-""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("pins", "limits", "rooms")))
+""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("pinned", "limits", "free_connections")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
 
-async def claim(
+async def claim_attempts(
     connection: rows.Connection,
     slots: Slots,
     *,
-    pins: dict[str, dict[str, str]],
+    pinned: dict[str, dict[str, str]],
     limits: dict[str, int],
-    rooms: dict[str, int],
+    free_connections: dict[str, int],
     lease_s: float,
     now: datetime,
 ) -> list[Claim]:
     """Take what is due, as much as there are slots for: one statement however many rows.
 
-    Pending attempts are taken in turns between owners, within each provider's limit of `limits` over all workers, and
+    Pending attempts are taken in turns between projects, within each provider's limit of `limits` over all workers, and
     not more than this worker can send at once, `rooms`: should it be killed, what waits to be sent is as lost as what
     was. The rest is taken oldest first.
     A pending attempt becomes `submitting`, pinned to the provider's address and credential (`pins`), before anything is
@@ -140,9 +140,9 @@ async def claim(
         "now": now,
         "lease": ids.new("lease"),
         "lease_until": now + timedelta(seconds=lease_s),
-        "pins": pins,
+        "pinned": pinned,
         "limits": limits,
-        "rooms": rooms,
+        "free_connections": free_connections,
     }
     claimed = (await connection.execute(_CLAIM, parameters)).mappings().all()
     if not claimed:
@@ -165,15 +165,15 @@ select count(*) as renewed from renewed
 """
 
 
-async def renew(db: Database, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
+async def renew_leases(db: Database, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
     """Keep the attempts in hand for another lease. Goes round the pool in which the work itself waits its turn: a busy
     worker is not a dead one."""
-    held = [claim.attempt for claim in claims]
+    held = [claim_attempts.attempt for claim_attempts in claims]
     parameters = {"ids": [attempt.id for attempt in held], "leases": [attempt.lease for attempt in held]}
     await db.one(_RENEW, {**parameters, "lease_until": now + timedelta(seconds=lease_s)})
 
 
-async def pull_in(connection: AsyncConnection, *, horizon_s: float, now: datetime) -> int:
+async def repair_due_times(connection: AsyncConnection, *, horizon_s: float, now: datetime) -> int:
     """Make due what is due later than anything ever is: it was written by a clock that ran ahead. Returns how many."""
     pulled = 0
     for state in LIVE:  # one at a time, along the index
@@ -186,7 +186,7 @@ async def pull_in(connection: AsyncConnection, *, horizon_s: float, now: datetim
     return pulled
 
 
-async def nudge(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
+async def poll_now(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
     """An upstream says that there is news: poll now. False when there is nothing to poll, or it is being polled."""
     moved = await connection.execute(
         sa.update(Attempt)

@@ -1,64 +1,102 @@
-"""Finished films: brought into the store, and cleared out of it where no row has them."""
+"""The download step: brings the finished video file into the store."""
 
+from datetime import timedelta
 from typing import Any
 
 from app import errors
-from app.db.database import Database
-from app.jobs import videos
+from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
+from app.jobs.context import StepContext
 from app.media import mp4
-from app.media.store import IncompleteFile, StorageUnavailable, Store, probe
-from app.providers.base import Provider, Task
+from app.media.store import IncompleteFile, StorageUnavailable, probe
+from app.providers.base import Provider
 from app.telemetry import log
 from app.video import Output
 
+MAX_TRIES = 8
+"""Downloads that may fail before the job fails, if its deadline has passed as well."""
+STORAGE_GAP_S = 30
+"""Until the next try when the store does not take the file."""
 TEXT_TYPES = ("text/", "application/json", "application/xml")
 
 
-async def bring(
-    claim: Claim, provider: Provider, task: Task, store: Store, key: str, *, max_bytes: int
-) -> dict[str, Any]:
-    """Store the file of a finished task under `key` and describe it, as `jobs.stored` wants it.
+async def download(context: StepContext, claim: Claim) -> None:
+    """Download the finished file of a claimed attempt and record it."""
+    provider = context.provider_of(claim)
+    # The lease is part of the key: whoever lost it may delete what it stored, and never another worker's file.
+    key = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}.mp4"
+    try:
+        if provider is None:
+            raise context.not_configured(claim)
+        await context.store.stat(key)  # raises where there is nowhere to put it, before the upstream sends it
+        output = await _store_output(context, claim, provider, key)
+    except errors.UpstreamFailed as error:
+        await context.fail(claim, error.code, error.message, error.body)
+    except errors.UpstreamGone as error:
+        await _file_gone(context, claim, error)
+    except errors.UpstreamError as error:
+        await _download_later(context, claim, error)
+    except errors.PayloadTooLarge as error:
+        await context.fail(claim, "output_too_large", error.message)
+    except StorageUnavailable as error:  # the gateway's own trouble: never the job's fault
+        log.error("file not stored, downloaded again later", error=error.message)
+        await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
+    else:
+        now = context.clock()
+        retention_s = claim.request.retention_s or context.settings.retention_s
+        expires_at = now + timedelta(seconds=retention_s) if retention_s else None
+        await context.end(lifecycle.stored, claim, output, expires_at=expires_at, now=now)
+        await purge.delete_stray_files(claim, context.db, context.store, key)
+
+
+async def _store_output(context: StepContext, claim: Claim, provider: Provider, key: str) -> dict[str, Any]:
+    """Store the file of a finished task under `key` and describe it, as `lifecycle.stored` takes it.
 
     Raises what `Provider.fetch` does, `PayloadTooLarge`, `StorageUnavailable`.
     """
     output = Output.model_validate(claim.attempt.output)
-    async with provider.fetch(task, output) as download:
-        declared = (download.content_type or "").partition(";")[0].strip().lower()
+    max_bytes = context.settings.max_file_mb * 2**20
+    async with provider.fetch(await context.build_task(claim), output) as file:
+        declared = (file.content_type or "").partition(";")[0].strip().lower()
         likely = declared if mp4.VIDEO_TYPE.fullmatch(declared) else "video/mp4"
         try:
-            stored = await store.put(
-                key, download.chunks, max_bytes=max_bytes, expected_size=download.size, content_type=likely
+            stored = await context.store.put(
+                key, file.chunks, max_bytes=max_bytes, expected_size=file.size, content_type=likely
             )
         except IncompleteFile as error:
             raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
     content_type = mp4.sniff(stored.head)
     if content_type is None and (declared.startswith(TEXT_TYPES) or mp4.is_text(stored.head)):
-        await store.delete([key])
-        raise errors.UpstreamUnavailable(f"{provider.name} sent a text for a film", provider=provider.name)
-    film = await probe(store, key, stored.size)
+        await context.store.delete([key])
+        raise errors.UpstreamUnavailable(f"{provider.name} sent a text instead of a video", provider=provider.name)
+    header = await probe(context.store, key, stored.size)
     return {
         "index": claim.attempt.output_index,
         "key": key,
         "size": stored.size,
         "sha256": stored.sha256,
         "content_type": content_type or likely,
-        "width": film.width if film else None,
-        "height": film.height if film else None,
-        "duration_s": film.duration_s if film else None,
+        "width": header.width if header else None,
+        "height": header.height if header else None,
+        "duration_s": header.duration_s if header else None,
     }
 
 
-async def tidy(claim: Claim, db: Database, store: Store, key: str | None = None) -> None:
-    """Delete what an attempt that has ended left in its folder and no row has: files of workers that died before they
-    could say what they had stored. Of one that has not ended, since another worker has it by now, only our own `key`.
-    """
-    async with db.reading() as connection:
-        ended, kept = await videos.files_of(connection, claim.attempt.id)
-    try:
-        if ended:
-            await store.delete_prefix(claim.folder, but=kept)
-        elif key is not None and key not in kept:
-            await store.delete([key])
-    except StorageUnavailable as error:
-        log.warning("files that no video has stay behind", folder=claim.folder, error=error.message)
+async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamGone) -> None:
+    failures = claim.attempt.consecutive_failures + 1
+    if failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
+        await context.fail(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)
+    else:
+        due_at = context.after(context.backoff_s(failures, error))
+        await context.record(lifecycle.poll_again, claim, due_at=due_at)
+
+
+async def _download_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    failures = claim.attempt.consecutive_failures + 1
+    log.warning("download failed", consecutive_failures=failures, error=error.message, body=error.body)
+    if failures >= MAX_TRIES and context.clock() >= claim.video.deadline_at:
+        message = f"the finished file could not be downloaded: {error.message}"
+        await context.fail(claim, "output_unavailable", message, error.body)
+        return
+    due_at = context.after(context.backoff_s(failures, error))
+    await context.record(lifecycle.snooze, claim, due_at=due_at, consecutive_failures=failures)

@@ -17,7 +17,7 @@ SHARE = 20
 SHORTEST_MS, USUAL_MS, LONGEST_MS = 250, 1_000, 10_000
 
 
-class Typical:
+class Durations:
     """Median durations by provider and upstream model, a minute old at most; reading them never waits."""
 
     def __init__(self, db: Database) -> None:

@@ -17,28 +17,28 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import errors, ids
-from app.accounts import ledger as usage
-from app.accounts import pricing as prices
+from app.accounts import ledger, pricing
+from app.db import rows
 from app.db.models import LIVE, Attempt, Video
-from app.jobs import reconcile as recovery
+from app.jobs import reconcile
 from app.jobs.claim import Claim
-from app.jobs.transitions import add_attempt, locked, move
+from app.jobs.transitions import add_attempt, lock_video, transition
 from app.telemetry import log
 from app.video import AttemptState as S
 from app.video import Failure, Operation, Output, Progress, Status, Submission
 from app.webhooks import events
 
-MAX_STRIKES = 3
+MAX_CONSECUTIVE_FAILURES = 3
 """Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
 
 
 # What clients do
 
 
-async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datetime) -> Video:
+async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: str, now: datetime) -> Video:
     """Cancel a running video, or delete one that has ended. Raises `NotFound`.
 
     A cancelled video stays visible as failed; a deleted one is gone at once, its files and row follow.
@@ -47,7 +47,7 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
     if ids.is_id(video_id, "video"):
         video = await session.scalar(
             sa.select(Video)
-            .where(Video.id == video_id, Video.owner == owner, Video.deleted_at.is_(None))
+            .where(Video.id == video_id, Video.project_id == project_id, Video.deleted_at.is_(None))
             .with_for_update()
         )
     if video is None:
@@ -64,10 +64,10 @@ async def delete(session: AsyncSession, video_id: str, *, owner: str, now: datet
 # What workers do
 
 
-async def release(connection: AsyncConnection, claim: Claim, *, now: datetime) -> None:
+async def release(connection: rows.Connection, claim: Claim, /, *, now: datetime) -> None:
     """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
     submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
-    await move(connection, claim, claim.was, due_at=now, submits=submits)
+    await transition(connection, claim, claim.was, due_at=now, submits=submits)
 
 
 async def accepted(
@@ -84,8 +84,8 @@ async def accepted(
         "error_message": None,
         "error_body": None,
     }
-    moved = await move(session, claim, S.running, **values)
-    if not moved and not await recovery.answered_late(session, claim, values, now):
+    moved = await transition(session, claim, S.running, **values)
+    if not moved and not await reconcile.record_late_answer(session, claim, values, now):
         return False
     await session.execute(
         sa.update(Video)
@@ -108,18 +108,20 @@ async def refused(
     routes = len(claim.video.routes)
     if error.retryable and routes == 1:
         values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
-        await move(session, claim, S.pending, **values)
+        await transition(session, claim, S.pending, **values)
         return None
-    if not await move(session, claim, S.failed, **_error_values(error), ended_at=now):
+    if not await transition(session, claim, S.failed, **_error_values(error), ended_at=now):
         return None
     rounds = claim.attempt.submits  # goes on counting, so that each round waits longer than the last
     if not claim.on_last_route and error.next_candidate:
-        return await _ended_unpaid(session, claim, now, next_route=claim.attempt.route_index + 1, submits=rounds - 1)
+        return await _end_without_charge(
+            session, claim, now, next_route=claim.attempt.route_index + 1, submits=rounds - 1
+        )
     if error.retryable:
-        return await _ended_unpaid(
+        return await _end_without_charge(
             session, claim, now, next_route=0, due_at=_capped(due_at, claim, now), submits=rounds
         )
-    return await _ended_unpaid(session, claim, now)
+    return await _end_without_charge(session, claim, now)
 
 
 async def lost(
@@ -127,19 +129,19 @@ async def lost(
 ) -> Video | None:
     """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice; and
     never a third time."""
-    if not await move(session, claim, S.lost, **_error_values(error), ended_at=now):
+    if not await transition(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
-    if again_at is not None and not await recovery.was_lost_before(session, claim.attempt):
-        video, held = await locked(session, claim.video.id), claim.attempt
+    if again_at is not None and not await reconcile.was_lost_before(session, claim.attempt):
+        video, held = await lock_video(session, claim.video.id), claim.attempt
         again = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
         if video is not None and again is not None:
-            await usage.hold(session, video, again, now=now, note="sent again, the first may have been taken")
+            await ledger.hold(session, video, again, now=now, note="sent again, the first may have been taken")
     return await _end_if_over(session, claim.video.id, now)
 
 
-async def snooze(connection: AsyncConnection | AsyncSession, claim: Claim, *, due_at: datetime, **values: Any) -> bool:
+async def snooze(connection: rows.Connection, claim: Claim, /, *, due_at: datetime, **values: Any) -> bool:
     """Nothing new, or nothing certain: come back later. Spends no attempt."""
-    return await move(connection, claim, claim.attempt.state, due_at=due_at, **values)
+    return await transition(connection, claim, claim.attempt.state, due_at=due_at, **values)
 
 
 _SHOW_PROGRESS = sa.text("""
@@ -157,11 +159,11 @@ async def progressed(
     values = {
         "due_at": _capped(due_at, claim, now),
         "polls": claim.attempt.polls + 1,
-        "strikes": 0,
+        "consecutive_failures": 0,
         "upstream_status": progress.raw_status,
         "progress": max(claim.attempt.progress, min(progress.progress or 0, 99)),
     }
-    moved = await move(session, claim, S.running, **values)
+    moved = await transition(session, claim, S.running, **values)
     news = values["progress"] != claim.attempt.progress or claim.video.status is Status.queued
     if moved and news and progress.status is not Status.queued:
         await session.execute(_SHOW_PROGRESS, {"video_id": claim.video.id, "now": now})
@@ -169,7 +171,7 @@ async def progressed(
 
 async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
     """The upstream has finished; the file is not ours yet."""
-    moved = await move(
+    moved = await transition(
         session,
         claim,
         S.storing,
@@ -188,10 +190,12 @@ async def done(session: AsyncSession, claim: Claim, progress: Progress, output: 
     return moved
 
 
-async def ask_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
+async def poll_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
     """The finished file is not where it was said to be: poll once more, the address may be a fresh one."""
-    strikes = claim.attempt.strikes + 1
-    return await move(session, claim, S.running, due_at=due_at, strikes=strikes, output=None)
+    consecutive_failures = claim.attempt.consecutive_failures + 1
+    return await transition(
+        session, claim, S.running, due_at=due_at, consecutive_failures=consecutive_failures, output=None
+    )
 
 
 async def stored(
@@ -204,8 +208,8 @@ async def stored(
 ) -> Video | None:
     """The file is in our store. Returns the video, None when that ended before; a file that is not among its outputs
     then is nobody's."""
-    video = await locked(session, claim.video.id)
-    if not await move(session, claim, S.succeeded, progress=100, ended_at=now, strikes=0):
+    video = await lock_video(session, claim.video.id)
+    if not await transition(session, claim, S.succeeded, progress=100, ended_at=now, consecutive_failures=0):
         ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
         return video if ours else None  # written by the same call before, whose commit was not answered
     if video is None:
@@ -232,22 +236,22 @@ async def failed(
 ) -> Video | None:
     """The attempt has failed for good; with `retry` the next route is tried."""
     values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
-    if not await move(session, claim, S.failed, **values):
+    if not await transition(session, claim, S.failed, **values):
         return None
     next_route = claim.attempt.route_index + 1 if retry and not claim.on_last_route else None
-    return await _ended_unpaid(session, claim, now, next_route=next_route)
+    return await _end_without_charge(session, claim, now, next_route=next_route)
 
 
 async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
     """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
-    video = await locked(session, claim.video.id)
+    video = await lock_video(session, claim.video.id)
     if video is None or video.status.ended:
         if claim.was is not S.pending:
-            await move(session, claim, claim.was, due_at=now)
-        elif await move(session, claim, S.cancelled, ended_at=now) and video is not None:
-            await usage.refund(session, video, claim.attempt, now=now)
+            await transition(session, claim, claim.was, due_at=now)
+        elif await transition(session, claim, S.cancelled, ended_at=now) and video is not None:
+            await ledger.refund(session, video, claim.attempt, now=now)
         return None
-    await move(session, claim, claim.was, due_at=now)
+    await transition(session, claim, claim.was, due_at=now)
     if video.provider is None:
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
     if video.outputs:  # some of it is there and paid for
@@ -266,14 +270,14 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
 async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
     """The upstream's end of an attempt whose job had already ended without it: what it made has its price, what it did
     not make is refunded."""
-    video = await locked(session, claim.video.id)
+    video = await lock_video(session, claim.video.id)
     code = None if to is S.succeeded else "abandoned"
-    if video is None or not await move(session, claim, to, ended_at=now, error_code=code):
+    if video is None or not await transition(session, claim, to, ended_at=now, error_code=code):
         return
     if to is S.succeeded:
         await _charge(session, claim, video, None, now)
     else:
-        await usage.refund(session, video, claim.attempt, now=now, note=note)
+        await ledger.refund(session, video, claim.attempt, now=now, note=note)
     log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
 
 
@@ -284,15 +288,15 @@ async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: flo
     """Settle an output by its real length, or where that could not be read by what was asked, a second at least, or
     else held for. An extension by what was asked for: its file has the film that it goes on from, too."""
     asked = video.request.get("seconds")
-    held = prices.held_seconds(video.prices, video.hold_micros)
-    asked = held if asked is None else max(asked, prices.LEAST_SECONDS)
+    held = pricing.held_seconds(video.prices, video.hold_micros)
+    asked = held if asked is None else max(asked, pricing.LEAST_SECONDS)
     longer = video.request.get("operation") == Operation.extend and asked is not None
     seconds = asked if made_s is None or longer else made_s
-    cost = prices.cost(video.prices, claim.attempt.route_index, seconds)
-    await usage.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
+    cost = pricing.cost(video.prices, claim.attempt.route_index, seconds)
+    await ledger.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 
 
-async def _ended_unpaid(
+async def _end_without_charge(
     session: AsyncSession,
     claim: Claim,
     now: datetime,
@@ -302,14 +306,14 @@ async def _ended_unpaid(
     submits: int = 0,
 ) -> Video | None:
     """After an attempt that made nothing: go on with `next_route` on what was held for it, or give that back."""
-    video = await locked(session, claim.video.id)
+    video = await lock_video(session, claim.video.id)
     following = None
     if next_route is not None:
         following = await add_attempt(session, video, claim.attempt, next_route, due_at or now, submits=submits)
     if following is not None:
-        await usage.transfer_hold(session, claim.attempt)
+        await ledger.transfer_hold(session, claim.attempt)
     elif video is not None:
-        await usage.refund(session, video, claim.attempt, now=now)
+        await ledger.refund(session, video, claim.attempt, now=now)
     return await _end_if_over(session, claim.video.id, now)
 
 
@@ -318,7 +322,7 @@ async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> V
 
     Returns it when it ended here.
     """
-    video = await locked(session, video_id)
+    video = await lock_video(session, video_id)
     if video is None or video.status.ended:
         return None
     attempts = (
@@ -370,7 +374,7 @@ async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> 
         .execution_options(synchronize_session=False, populate_existing=True)
     )
     for attempt in stopped.all():
-        await usage.refund(session, video, attempt, now=now)
+        await ledger.refund(session, video, attempt, now=now)
     await session.execute(
         sa.update(Attempt)
         .where(Attempt.video_id == video.id, Attempt.state.in_((S.running, S.storing)), Attempt.lease.is_(None))

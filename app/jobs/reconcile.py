@@ -1,39 +1,57 @@
-"""Lost attempts, whose submit nobody knows the end of: what becomes of one when its answer comes late, or when an
-operator has looked into the vendor's console. Part of the state machine, see `jobs.py`.
+"""Lost attempts: the outcome of their submit is unknown. Part of the state machine, see `lifecycle.py`.
+
+A late answer resumes one by itself. Otherwise an operator decides, after a look into the vendor's console; until then,
+or until `late_watch_s` is over, its money stays held:
+
+    confirm    the task exists: resume it under the upstream's id for it
+    resubmit   it does not exist: submit once more
+    give up    it does not exist and is not wanted any more: refund
 """
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import errors
-from app.accounts import ledger as usage
+from app import errors, ids
+from app.accounts import ledger
+from app.db import rows
+from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.jobs.claim import Claim
-from app.jobs.transitions import add_attempt, locked
+from app.jobs.task import build_task
+from app.jobs.transitions import add_attempt, lock_video
+from app.media.signed_links import SignedLinks
+from app.media.store import Store
+from app.providers.base import Provider
 from app.telemetry import log
 from app.video import AttemptState as S
 from app.video import Settlement, Status
 
+MAX_LISTED = 1_000
 
-async def answered_late(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
-    """The answer to a submit that was given up as lost comes after all: its task is gone on with, at once or, where
-    another one was sent in its place, when that has ended (`left_over`)."""
+
+# Late answers
+
+
+async def record_late_answer(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
+    """Record the answer to a submit that was given up as lost. The task is resumed: at once, or where another one was
+    submitted in its place, when that has ended (`resume_lost`). True when it was resumed."""
     if await _resume(session, claim.attempt, now, **values):
-        log.warning("the answer to a lost submit came late", attempt=claim.attempt.id)
+        log.warning("late answer to a lost submit", attempt=claim.attempt.id)
         return True
     lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
     await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
-    log.error("an accepted task is left over", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
+    log.error("accepted task kept for later", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
     return False
 
 
-async def left_over(session: AsyncSession, *, now: datetime) -> Attempt | None:
-    """Go on with a lost attempt whose task has a name by now, if there is one and its output is not being made: what it
-    costs is to be seen to, whatever became of the job."""
+async def resume_lost(session: AsyncSession, *, now: datetime) -> Attempt | None:
+    """Resume one lost attempt whose upstream id became known, unless another attempt is making the same output. Its
+    cost is settled when it ends, whatever the status of the job."""
     other = aliased(Attempt)
     same = (other.video_id == Attempt.video_id, other.output_index == Attempt.output_index)
     found = await session.scalar(
@@ -47,48 +65,140 @@ async def left_over(session: AsyncSession, *, now: datetime) -> Attempt | None:
     return found if found is not None and await _resume(session, found, now) else None
 
 
-async def found(
-    session: AsyncSession,
-    video: Video,
-    attempt: Attempt,
+# Decisions of an operator
+
+
+async def list_undecided(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
+    """Read all attempts that wait for a decision, or this one, with their videos; oldest first."""
+    query = rows.select(Attempt).where(*ledger.UNKNOWN).order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED)
+    if attempt_id is not None:
+        query = query.where(Attempt.id == attempt_id)
+    attempts = await rows.all_of(Attempt, connection, query)
+    wanted = rows.select(Video).where(Video.id.in_({attempt.video_id for attempt in attempts}))
+    videos = {video.id: video for video in await rows.all_of(Video, connection, wanted)}
+    return [(attempt, videos[attempt.video_id]) for attempt in attempts]
+
+
+async def confirm_by_operator(
+    attempt_id: str,
+    upstream_ref: str | None,
     *,
-    pins: dict[str, str],
-    deadline_at: datetime,
+    db: Database,
+    providers: Mapping[str, Provider],
+    store: Store,
+    links: SignedLinks,
+    deadline_s: float,
     now: datetime,
 ) -> None:
-    """An operator has found the task of a lost attempt, by the name and at the place that `pins` say: it is gone on
-    with, and settled when it ends; a job that failed by it runs again. Raises `Conflict`."""
+    """Resume a lost attempt whose task exists. `upstream_ref` is the operator's, from the vendor's console; None: the
+    one that a late answer brought. The upstream is polled first.
+
+    Raises `NotFound`, `InvalidRequest` for a reference that the upstream does not know, `UpstreamError` when it cannot
+    be polled, `Conflict` for the task of another attempt.
+    """
+    async with db.reading() as connection:
+        found = await list_undecided(connection, attempt_id=attempt_id) if ids.is_id(attempt_id, "att") else []
+    if not found:
+        raise _not_undecided(attempt_id)
+    attempt, video = found[0]
+    ref = upstream_ref or attempt.upstream_ref
+    if not ref:
+        raise errors.InvalidRequest(
+            f"upstream_ref is required: the id that {attempt.provider} has for the task. Look in its console for "
+            f"a task of about {attempt.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
+            param="upstream_ref",
+            code="missing_parameter",
+        )
+    provider = providers.get(attempt.provider)
+    if provider is None:
+        raise errors.InvalidRequest(f"the provider {attempt.provider} is not configured here, so it cannot be polled")
+    async with db.reading() as connection:
+        same = (Attempt.provider == attempt.provider, Attempt.upstream_ref == ref, Attempt.id != attempt.id)
+        other = await connection.scalar(sa.select(Attempt.video_id).where(*same).limit(1))
+    if other is not None:
+        raise errors.Conflict(f"the task {ref!r:.120} belongs to the video {other}; this attempt has another one")
+    claim = Claim(rows.replace(attempt, upstream_ref=ref), video, S.lost)
+    try:
+        await provider.poll(await build_task(claim, provider, db=db, store=store, links=links, now=now))
+    except (errors.UpstreamGone, errors.UpstreamRejected) as error:
+        raise errors.InvalidRequest(
+            f"{attempt.provider} does not know a task {ref!r:.120}: {error.message}", param="upstream_ref"
+        ) from None
+    pinned = {"upstream_ref": ref, "base_url": provider.config.base_url, "credential": provider.fingerprint}
+    async with db.transaction() as session:
+        await _confirm(session, *await _lock(session, attempt_id), pinned, now + timedelta(seconds=deadline_s), now)
+    log.warning("lost task confirmed by operator", attempt=attempt_id, upstream_ref=ref)
+
+
+async def _confirm(
+    session: AsyncSession, video: Video, attempt: Attempt, pinned: dict[str, str], deadline_at: datetime, now: datetime
+) -> None:
+    """Resume an attempt at the place that `pinned` names; a job that failed by it runs again."""
     if await is_being_made(session, attempt):
         raise errors.Conflict("another task for this output is under way; decide once that has ended")
-    if not await _resume(session, attempt, now, **pins):
-        raise errors.Conflict("somebody else has just decided about this attempt", code="already_decided")
+    if not await _resume(session, attempt, now, **pinned):
+        raise errors.Conflict("another operator has just decided on this attempt", code="already_decided")
     if _may_run_again(video):
         await _reopen(session, video, Status.in_progress, deadline_at, now)
 
 
-async def resubmitted(
-    session: AsyncSession, video: Video, attempt: Attempt, *, deadline_at: datetime, now: datetime
-) -> None:
-    """An operator has a lost attempt made once more, as one that was never taken; a job that failed by it runs again.
+async def resubmit_by_operator(db: Database, attempt_id: str, *, deadline_s: float, now: datetime) -> None:
+    """Submit a lost attempt once more, as one that was never accepted; a job that failed by it runs again.
 
-    Raises `Conflict` where the job has ended otherwise or the output is being made already.
+    Raises `NotFound`, `Conflict` where the job has ended otherwise or the output is being made already.
     """
-    if video.status.ended and not _may_run_again(video):
-        raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
-    if await is_being_made(session, attempt):
-        raise errors.Conflict("this output is being made already; decide on fail or find")
-    if video.status.ended:
-        await _reopen(session, video, Status.queued, deadline_at, now)
-    await add_attempt(session, video, attempt, attempt.route_index, now)
-    await usage.transfer_hold(session, attempt)
+    async with db.transaction() as session:
+        video, attempt = await _lock(session, attempt_id)
+        if video.status.ended and not _may_run_again(video):
+            raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
+        if await is_being_made(session, attempt):
+            raise errors.Conflict("this output is being made already; decide on fail or find")
+        if video.status.ended:
+            await _reopen(session, video, Status.queued, now + timedelta(seconds=deadline_s), now)
+        await add_attempt(session, video, attempt, attempt.route_index, now)
+        await ledger.transfer_hold(session, attempt)
+    log.warning("lost attempt resubmitted by operator", attempt=attempt_id)
+
+
+async def give_up_by_operator(db: Database, attempt_id: str, *, now: datetime) -> None:
+    """Refund a lost attempt; the job stays as it ended. Raises `NotFound`."""
+    async with db.transaction() as session:
+        video, attempt = await _lock(session, attempt_id)
+        await ledger.refund(session, video, attempt, now=now, note="the operator says that it was not accepted")
+    log.warning("lost attempt given up by operator", attempt=attempt_id)
+
+
+async def _lock(session: AsyncSession, attempt_id: str) -> tuple[Video, Attempt]:
+    """Lock an undecided attempt and its video, the video first as everywhere. Raises `NotFound`."""
+    video = await session.scalar(
+        sa.select(Video)
+        .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))
+        .with_for_update()
+    )
+    attempt = await session.scalar(
+        sa.select(Attempt).where(Attempt.id == attempt_id, *ledger.UNKNOWN).with_for_update()
+    )
+    if video is None or attempt is None:
+        raise _not_undecided(attempt_id)
+    return video, attempt
+
+
+def _not_undecided(attempt_id: str) -> errors.NotFound:
+    return errors.NotFound(
+        f"no attempt {attempt_id!r:.80} waits for a decision; GET /admin/v1/repairs lists those that do"
+    )
+
+
+# Inside one transaction
 
 
 async def is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
+    """True when another attempt is making the same output."""
     return await _is_another(session, attempt, Attempt.state.in_(LIVE))
 
 
 async def was_lost_before(session: AsyncSession, attempt: Attempt) -> bool:
-    """Whether another attempt at the same output was lost, too."""
+    """True when another attempt at the same output was lost, too."""
     return await _is_another(session, attempt, Attempt.state == S.lost)
 
 
@@ -102,21 +212,21 @@ def _may_run_again(video: Video) -> bool:
 
 
 async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
-    """A failed job runs again; its end will be told anew."""
+    """Run a failed job again; its end sends webhooks anew."""
     video.status, video.error_code, video.error_message, video.ended_at = status, None, None, None
     video.deadline_at, video.updated_at = max(deadline_at, video.deadline_at), now
     await session.flush()
 
 
 async def _resume(session: AsyncSession, lost: Attempt, now: datetime, **values: Any) -> bool:
-    """Go on with the task of a lost attempt, unless its output is being made; what came back of its money meanwhile is
-    held once more."""
-    video = await locked(session, lost.video_id)
+    """Resume the task of a lost attempt, unless its output is being made; a hold that was refunded meanwhile is made
+    again."""
+    video = await lock_video(session, lost.video_id)
     attempt = await session.get(Attempt, lost.id, with_for_update=True, populate_existing=True)
     if video is None or attempt is None or attempt.state is not S.lost or await is_being_made(session, attempt):
         return False
     if attempt.settlement is not Settlement.held:
-        await usage.hold(session, video, attempt, now=now, note="the task was found after its money had come back")
+        await ledger.hold(session, video, attempt, now=now, note="the task was found after its hold was refunded")
     accepted = {"due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}
     running = {"state": S.running, "lease": None, "ended_at": None}
     await session.execute(sa.update(Attempt).where(Attempt.id == lost.id).values({**accepted, **values, **running}))

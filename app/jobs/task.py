@@ -13,7 +13,7 @@ from app.providers.base import Provider, Task
 from app.video import AttemptState, Operation
 
 
-async def task_of(
+async def build_task(
     claim: Claim, provider: Provider, *, db: Database, store: Store, links: SignedLinks, now: datetime
 ) -> Task:
     """Raises `NotFound` for a character that is gone."""
@@ -42,7 +42,7 @@ async def _source_ref(claim: Claim, db: Database) -> str | None:
     if claim.request.operation is Operation.generate or source is None or source.video_id is None:
         return None
     async with db.reading() as connection:
-        made_by = await videos.source_attempt(connection, source.video_id)
+        made_by = await videos.get_source_attempt(connection, source.video_id)
     return made_by.upstream_ref if made_by and made_by.provider == claim.attempt.provider else None
 
 
@@ -50,5 +50,7 @@ async def _character_refs(claim: Claim, db: Database) -> tuple[str, ...]:
     found = []
     for character in claim.request.characters:
         async with db.reading() as connection:
-            found.append((await videos.get_character(connection, character, owner=claim.video.owner)).upstream_ref)
+            found.append(
+                (await videos.get_character(connection, character, project_id=claim.video.project_id)).upstream_ref
+            )
     return tuple(found)

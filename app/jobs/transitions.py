@@ -7,16 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import ids
+from app.db import rows
 from app.db.models import Attempt, Video
 from app.jobs.claim import Claim
 from app.telemetry import log
 from app.video import AttemptState as S
 from app.video import Settlement
 
-MOVES: dict[S, frozenset[S]] = {
+TRANSITIONS: dict[S, frozenset[S]] = {
     S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
     S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
     S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
@@ -30,7 +31,7 @@ MOVES: dict[S, frozenset[S]] = {
 
 
 @lru_cache
-def _move_statement(names: frozenset[str]) -> sa.Update:
+def _transition_statement(names: frozenset[str]) -> sa.Update:
     """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
     table = Attempt.__table__.c
     held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
@@ -38,14 +39,14 @@ def _move_statement(names: frozenset[str]) -> sa.Update:
     return sa.update(Attempt.__table__).where(*held).values(state=sa.bindparam("new_state"), lease=None, **values)  # type: ignore[arg-type]  # a Table
 
 
-async def move(session: AsyncSession | AsyncConnection, claim: Claim, to: S, **values: Any) -> bool:
+async def transition(session: rows.Connection, claim: Claim, to: S, **values: Any) -> bool:
     """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
     held = claim.attempt
-    if to is not held.state and to not in MOVES[held.state]:
+    if to is not held.state and to not in TRANSITIONS[held.state]:
         raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
     parameters = {"held_id": held.id, "held_lease": held.lease, "held_state": held.state, "new_state": to}
     parameters |= {f"new_{name}": value for name, value in values.items()}
-    moved = count(await session.execute(_move_statement(frozenset(values)), parameters)) == 1
+    moved = count(await session.execute(_transition_statement(frozenset(values)), parameters)) == 1
     if not moved:
         log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
     return moved
@@ -55,7 +56,7 @@ def count(result: sa.Result[Any]) -> int:
     return result.rowcount if isinstance(result, sa.CursorResult) else 0
 
 
-async def locked(session: AsyncSession, video_id: str) -> Video | None:
+async def lock_video(session: AsyncSession, video_id: str) -> Video | None:
     return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
 
 
@@ -75,7 +76,7 @@ async def add_attempt(
     attempt = Attempt(
         id=ids.new("att"),
         video_id=video.id,
-        owner=video.owner,
+        project_id=video.project_id,
         output_index=before.output_index,
         route_index=route_index,
         state=S.pending,

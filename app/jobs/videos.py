@@ -1,6 +1,6 @@
 """Reading videos, and removing what has expired or was deleted. Never: a status; that is the business of `jobs.py`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -10,38 +10,38 @@ from app import errors, ids
 from app.db import rows
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Character, Video
-from app.video import AttemptState, Settlement
+from app.video import AttemptState
 
 _NAMES = ", ".join(column.name for column in Video.__table__.columns)
 _GET_ANY = f"select {_NAMES} from videos where id = %(id)s".encode()  # noqa: S608  # our own names
 _GET = _GET_ANY + b" and deleted_at is null"
 
 
-async def get(db: Database, video_id: str, *, owner: str | None, deleted: bool = False) -> Video:
-    """Read one video. Raises `NotFound` for an id that is not the owner's, whoever else's it may be.
+async def get_video(db: Database, video_id: str, *, project_id: str | None, deleted: bool = False) -> Video:
+    """Read one video. Raises `NotFound` for an id that is not the project's.
 
-    `owner` is None only where something else proved the right to see it, such as a signed link; with `deleted` one that
-    was deleted is seen for as long as its row is there.
+    `project_id` is None only where something else proved the right to read it, such as a signed link; with `deleted`
+    one that was deleted is read for as long as its row exists.
     """
     row = await db.one(_GET_ANY if deleted else _GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
-    if row is None or owner not in (None, row["owner"]):
+    if row is None or project_id not in (None, row["project_id"]):
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
     return rows.from_values(Video, row)
 
 
-async def get_several(connection: AsyncConnection, video_ids: Sequence[str], *, owner: str) -> list[Video]:
-    """Read those of these videos that are the owner's, in the order asked for."""
+async def get_videos(connection: AsyncConnection, video_ids: Sequence[str], *, project_id: str) -> list[Video]:
+    """Read those of these videos that are the project's, in the order asked for."""
     possible = [video_id for video_id in dict.fromkeys(video_ids) if ids.is_id(video_id, "video")]
-    query = rows.select(Video).where(Video.id.in_(possible), Video.owner == owner, Video.deleted_at.is_(None))
+    query = rows.select(Video).where(Video.id.in_(possible), Video.project_id == project_id, Video.deleted_at.is_(None))
     found = {video.id: video for video in await rows.all_of(Video, connection, query)}
     return [found[video_id] for video_id in possible if video_id in found]
 
 
-async def list_page(
-    connection: AsyncConnection, *, owner: str, after: str | None, limit: int, ascending: bool
+async def list_videos(
+    connection: AsyncConnection, *, project_id: str, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[Video], bool]:
     """Read a page in order of creation, and whether there are more. A cursor nobody knows is simply a place."""
-    query = rows.select(Video).where(Video.owner == owner, Video.deleted_at.is_(None))
+    query = rows.select(Video).where(Video.project_id == project_id, Video.deleted_at.is_(None))
     if after is not None and ids.is_id(after, "video"):
         query = query.where(Video.id > after if ascending else Video.id < after)
     query = query.order_by(Video.id.asc() if ascending else Video.id.desc()).limit(limit + 1)
@@ -49,7 +49,7 @@ async def list_page(
     return found[:limit], len(found) > limit
 
 
-async def source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
+async def get_source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
     """The attempt that made the first output of a video: the task that a remix or an extension starts from."""
     made = (Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)
     return await rows.one_of(
@@ -57,67 +57,13 @@ async def source_attempt(connection: AsyncConnection, video_id: str) -> Attempt 
     )
 
 
-async def attempts_of(connection: AsyncConnection, video_id: str) -> list[Attempt]:
+async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Attempt]:
     """All attempts of a video, oldest first."""
     query = rows.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
     return await rows.all_of(Attempt, connection, query)
 
 
-async def purge_expired(session: AsyncSession, *, limit: int, now: datetime) -> list[tuple[str, list[str]]]:
-    """Take the files of up to `limit` expired videos out of their rows; returns video id and keys to delete.
-
-    The caller deletes the files inside this transaction's block, so that a crash leaves the row as it was.
-    """
-    expired = await session.scalars(
-        sa.select(Video)
-        .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
-        .order_by(Video.expires_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    purged = []
-    for video in expired:
-        purged.append((video.id, [output["key"] for output in video.outputs]))
-        video.outputs, video.updated_at = [], now
-    return purged
-
-
-async def purge_deleted(session: AsyncSession, *, limit: int) -> list[str]:
-    """Remove up to `limit` deleted videos that no upstream task nor money holds on to; returns their ids, whose files
-    must go."""
-    live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
-    found = await session.scalars(
-        sa.select(Video.id)
-        .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    gone = list(found)
-    if gone:
-        await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
-    return gone
-
-
-async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str]) -> set[str]:
-    """Those of these videos whose uploads may still be sent to an upstream: of an ended one, too, for as long as an
-    operator may have it made once more."""
-    undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
-    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
-    return set(await connection.scalars(query))
-
-
-async def files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool, list[str]]:
-    """Whether an attempt has ended, or is gone, and the keys of all files of its video."""
-    query = (
-        sa.select(Attempt.ended_at, Video.outputs)
-        .join(Video, Video.id == Attempt.video_id)
-        .where(Attempt.id == attempt_id)
-    )
-    row = (await connection.execute(query)).first()
-    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])
-
-
-async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
+async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
     """Unfinished attempts by (provider, state), and how long the oldest due one has been waiting, in seconds."""
     counted = await connection.execute(
         sa.select(Attempt.provider, Attempt.state, sa.func.count(), sa.func.min(Attempt.due_at))
@@ -129,9 +75,9 @@ async def queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tup
     return {(row[0], row[1]): row[2] for row in found}, max(0.0, (now - oldest).total_seconds())
 
 
-async def get_character(connection: AsyncConnection, character_id: str, *, owner: str) -> Character:
-    """Read one character. Raises `NotFound` for an id that is not the owner's."""
-    query = rows.select(Character).where(Character.id == character_id, Character.owner == owner)
+async def get_character(connection: AsyncConnection, character_id: str, *, project_id: str) -> Character:
+    """Read one character. Raises `NotFound` for an id that is not the project's."""
+    query = rows.select(Character).where(Character.id == character_id, Character.project_id == project_id)
     found = await rows.one_of(Character, connection, query) if ids.is_id(character_id, "char") else None
     if found is None:
         raise errors.NotFound(f"no character has the id {character_id!r:.80}", param="character_id")
@@ -139,10 +85,17 @@ async def get_character(connection: AsyncConnection, character_id: str, *, owner
 
 
 async def add_character(
-    session: AsyncSession, character_id: str, *, owner: str, name: str, provider: str, upstream_ref: str, now: datetime
+    session: AsyncSession,
+    character_id: str,
+    *,
+    project_id: str,
+    name: str,
+    provider: str,
+    upstream_ref: str,
+    now: datetime,
 ) -> Character:
     character = Character(
-        id=character_id, owner=owner, name=name, provider=provider, upstream_ref=upstream_ref, created_at=now
+        id=character_id, project_id=project_id, name=name, provider=provider, upstream_ref=upstream_ref, created_at=now
     )
     session.add(character)
     await session.flush()

@@ -10,27 +10,20 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from app.accounts import ledger as usage
 from app.db.database import Database, is_unavailable
-from app.jobs import claim as claims
-from app.jobs import lifecycle as jobs
-from app.jobs import reconcile as recovery
-from app.jobs import videos
-from app.jobs.claim import Claim, Slots
-from app.jobs.executor import ABANDONED_GAP_S, Steps
+from app.jobs import lifecycle
+from app.jobs.claim import Claim, Slots, claim_attempts, renew_leases
+from app.jobs.context import StepContext
+from app.jobs.executor import Executor
+from app.jobs.purge import purge
 from app.media.signed_links import SignedLinks
-from app.media.store import StorageUnavailable, Store
+from app.media.store import Store
 from app.providers.base import Provider
 from app.settings import Settings
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.webhooks import deliveries
 from app.webhooks.sender import Sender
 from app.webhooks.worker import DeliveryWorker
-
-PURGE_BATCH = 100
-UPLOAD_LEFT_S = 3_600
-"""How old an upload is before it is asked whether anybody needs it: older than any request that is still coming in."""
 
 
 class Worker:
@@ -52,10 +45,18 @@ class Worker:
         self._store = store
         self._clock = clock
         self._wake = asyncio.Event()
-        self._steps = Steps(
-            db=db, settings=settings, providers=providers, store=store, links=links, clock=clock, wake=self._wake.set
+        self._executor = Executor(
+            StepContext(
+                db=db,
+                settings=settings,
+                providers=providers,
+                store=store,
+                links=links,
+                clock=clock,
+                wake=self._wake.set,
+            )
         )
-        self._courier = DeliveryWorker(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
+        self._deliveries = DeliveryWorker(db=db, settings=settings, sender=sender, clock=clock, wake=self._wake.set)
         self._stopping = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
@@ -65,7 +66,7 @@ class Worker:
         """Whether the database could not be reached the last time."""
         self._purge_due = clock()
         self._purging: asyncio.Task[None] | None = None
-        self._pins = {
+        self._pinned = {
             name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
             for name, provider in providers.items()
         }
@@ -105,7 +106,7 @@ class Worker:
                 if not busy:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
-            await asyncio.gather(self._drain(), self._courier.drain(self._settings.shutdown_grace_s))
+            await asyncio.gather(self._drain(), self._deliveries.drain(self._settings.shutdown_grace_s))
         finally:
             for task in filter(None, (heart, self._purging)):
                 task.cancel()
@@ -121,7 +122,7 @@ class Worker:
             return False
         busy = await self._claim_and_start()
         self._purge_if_due()
-        return await self._courier.start_due() or busy
+        return await self._deliveries.start_due() or busy
 
     async def run_once(self) -> int:
         """Do all that is due by the clock, deliveries too, and wait for it; returns how many attempts were done."""
@@ -130,8 +131,8 @@ class Worker:
             worked += len(self._tasks)
             while self._tasks:
                 await asyncio.wait(self._tasks)
-        while await self._courier.start_due():
-            await self._courier.finish()
+        while await self._deliveries.start_due():
+            await self._deliveries.finish()
         await self.purge()
         return worked
 
@@ -146,14 +147,14 @@ class Worker:
             polls=max(0, limit - polls),
             stores=max(0, self._settings.worker_stores - stores),
         )
-        rooms = self._rooms()
+        free = self._free_connections()
         async with self._db.transaction() if self._limits else self._db.reading() as connection:
-            claimed = await claims.claim(
+            claimed = await claim_attempts(
                 connection,
                 slots,
-                pins=self._pins,
+                pinned=self._pinned,
                 limits=self._limits,
-                rooms=rooms,
+                free_connections=free,
                 lease_s=self._settings.lease_s,
                 now=self._clock(),
             )
@@ -163,9 +164,9 @@ class Worker:
             for state, slot in ((S.pending, slots.submits), (S.running, slots.polls), (S.storing, slots.stores))
         )
         begun = Counter(claim.attempt.provider for claim in claimed if claim.was is S.pending)
-        self._full = {name for name, room in rooms.items() if begun[name] >= room}
-        for batch in self._steps.batches(claimed):
-            task = asyncio.create_task(self._steps.run(batch))
+        self._full = {name for name, room in free.items() if begun[name] >= room}
+        for batch in self._executor.batches(claimed):
+            task = asyncio.create_task(self._executor.run(batch))
             self._tasks[task] = batch
             task.add_done_callback(self._ended)
         return bool(claimed)
@@ -173,7 +174,7 @@ class Worker:
     def _in_hand(self) -> list[Claim]:
         return [claim for batch in self._tasks.values() for claim in batch]
 
-    def _rooms(self) -> dict[str, int]:
+    def _free_connections(self) -> dict[str, int]:
         """How many more submits there are connections for, by provider."""
         held = Counter(claim.attempt.provider for claim in self._in_hand() if claim.was in (S.pending, S.submitting))
         return {name: max(0, connections - held[name]) for name, connections in self._connections.items()}
@@ -181,8 +182,8 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         half = self._saturated and len(self._tasks) <= self._settings.worker_concurrency // 2
-        rooms = self._rooms() if self._full else {}
-        if half or any(rooms[name] > self._connections[name] // 2 for name in self._full):
+        free = self._free_connections() if self._full else {}
+        if half or any(free[name] > self._connections[name] // 2 for name in self._full):
             self._wake.set()
 
     async def _heartbeat(self) -> None:
@@ -194,7 +195,7 @@ class Worker:
 
     async def _renew(self) -> None:
         if self._tasks:
-            await claims.renew(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
+            await renew_leases(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
         """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the
@@ -211,7 +212,7 @@ class Worker:
             if claim.attempt.state is not S.submitting:
                 with suppress(Exception):
                     async with self._db.reading() as connection:
-                        await jobs.release(connection, claim, now=self._clock())
+                        await lifecycle.release(connection, claim, now=self._clock())
 
     # Files that go
 
@@ -231,54 +232,5 @@ class Worker:
                 log.exception("the purge failed; it is tried again")
 
     async def purge(self) -> None:
-        """Forget what was delivered long ago, put right what a clock that ran ahead left behind, give back what is held
-        for what nobody found; then delete the files of expired videos and all of deleted ones."""
-        settings, now = self._settings, self._clock()
-        async with self._db.transaction() as session:
-            await deliveries.purge_deliveries(session, now=now)
-            horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, ABANDONED_GAP_S)
-            if await claims.pull_in(await session.connection(), horizon_s=horizon_s, now=now):
-                log.warning("the clock was ahead; what it had put off is due now")
-        try:
-            for _ in range(PURGE_BATCH):
-                if not await self._give_back():
-                    break
-            await self._purge_files()
-        except StorageUnavailable as error:
-            log.warning("files that should go stay for now", error=error.message)
-
-    async def _give_back(self) -> bool:
-        """See to the money of one attempt that nobody is at: go on with its task where that has a name by now, else
-        give back what is held for it. True when there may be more."""
-        async with self._db.transaction() as session:
-            now = self._clock()
-            found = await recovery.left_over(session, now=now)
-            found = found or await usage.release_unknown(session, older_than_s=self._settings.late_watch_s, now=now)
-            found = found or await usage.close_leftover(session, now=now)
-        if found is None:
-            return False
-        log.warning("money that nobody was at is seen to", attempt=found.id, was=str(found.state))
-        return True
-
-    async def _purge_files(self) -> None:
-        """Files go before the row forgets them."""
-        async with self._db.transaction() as session:
-            for video_id, _ in await videos.purge_expired(session, limit=PURGE_BATCH, now=self._clock()):
-                await self._store.delete_prefix(f"videos/{video_id}/")
-                log.info("expired files deleted", video=video_id)
-        async with self._db.transaction() as session:
-            for video_id in await videos.purge_deleted(session, limit=PURGE_BATCH):
-                await self._store.delete_prefix(f"videos/{video_id}/")
-        await self._purge_uploads()
-
-    async def _purge_uploads(self) -> None:
-        """Delete what a server left that died before it wrote the job, a worker that died once a job had ended, a job
-        that was cancelled, and one that an operator might have had made once more."""
-        old = await self._store.written_before("uploads/", self._clock() - timedelta(seconds=UPLOAD_LEFT_S))
-        left = {key.split("/")[1] for key in old}
-        if left:
-            async with self._db.reading() as connection:
-                left -= await videos.needing_uploads(connection, left)
-        for video_id in left:
-            await self._store.delete_prefix(f"uploads/{video_id}/")
-            log.info("uploads that nobody needs deleted", video=video_id)
+        """Run the housekeeping of `purge.py` that is due."""
+        await purge(self._db, self._settings, self._store, now=self._clock())

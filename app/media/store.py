@@ -1,7 +1,7 @@
 """Files: kept in a directory or a bucket, streamed, measured, signed for, and turned into pictures.
 
 Nothing here holds a whole film in memory. Keys are made by the gateway, never by a caller. What a file is (content
-type, checksum, owner) is known to the database; the store knows bytes only.
+type, checksum, project) is known to the database; the store knows bytes only.
 """
 
 import asyncio

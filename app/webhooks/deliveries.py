@@ -21,8 +21,7 @@ from app.db import rows
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.telemetry import log
 from app.video import DeliveryState
-from app.webhooks import endpoints as webhooks
-from app.webhooks import signing
+from app.webhooks import endpoints, signing
 from app.webhooks.sender import Answer
 
 GAPS_S = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800)
@@ -37,31 +36,31 @@ PURGE_BATCH = 1_000
 # Taking what is due
 
 _CLAIM = sa.text("""
-with recursive lanes as (  -- each owner and address with something pending, found by skipping along the index
-  (select owner, lane from deliveries
+with recursive queues as (  -- each project and address with something pending, found by skipping along the index
+  (select project_id, queue_key from deliveries
    where state = 'pending' and exists (select from deliveries where state = 'pending' and due_at <= :now)
-   order by owner, lane limit 1)
+   order by project_id, queue_key limit 1)
   union all
-  select next.owner, next.lane from lanes cross join lateral (
-    select owner, lane from deliveries
-    where state = 'pending' and (owner, lane) > (lanes.owner, lanes.lane)
-    order by owner, lane limit 1
+  select next.project_id, next.queue_key from queues cross join lateral (
+    select project_id, queue_key from deliveries
+    where state = 'pending' and (project_id, queue_key) > (queues.project_id, queues.queue_key)
+    order by project_id, queue_key limit 1
   ) as next
 ), busy as (  -- never more rows than all workers have under way
-  select owner, lane, count(*) as calls from deliveries
+  select project_id, queue_key, count(*) as calls from deliveries
   where lease is not null and due_at > :now
-  group by owner, lane
+  group by project_id, queue_key
 ), waiting as (
-  select first.id, first.due_at, lanes.owner, coalesce(busy.calls, 0)
-    + row_number() over (partition by lanes.owner, lanes.lane order by first.due_at, first.id) as turn
-  from lanes left join busy using (owner, lane) cross join lateral (
+  select first.id, first.due_at, queues.project_id, coalesce(busy.calls, 0)
+    + row_number() over (partition by queues.project_id, queues.queue_key order by first.due_at, first.id) as turn
+  from queues left join busy using (project_id, queue_key) cross join lateral (
     select id, due_at from deliveries
-    where state = 'pending' and owner = lanes.owner and lane = lanes.lane and due_at <= :now
+    where state = 'pending' and project_id = queues.project_id and queue_key = queues.queue_key and due_at <= :now
     order by due_at, id limit greatest(0, :share - coalesce(busy.calls, 0))
   ) as first
-), placed as (  -- an owner's turn comes after all who have fewer calls under way
-  select id, due_at, row_number() over (partition by owner order by turn, due_at, id)
-    + (select coalesce(sum(calls), 0) from busy where busy.owner = waiting.owner) as place
+), placed as (  -- a project's turn comes after all who have fewer calls under way
+  select id, due_at, row_number() over (partition by project_id order by turn, due_at, id)
+    + (select coalesce(sum(calls), 0) from busy where busy.project_id = waiting.project_id) as place
   from waiting
 ), chosen as (
   select id from placed order by place, due_at, id limit :slots
@@ -78,7 +77,7 @@ returning deliveries.*
 async def claim_deliveries(
     connection: rows.Connection, slots: int, *, share: int, lease_s: float, now: datetime
 ) -> list[Delivery]:
-    """Take up to `slots` of what is due, owners in turns, within an owner addresses in turns, and of one address no
+    """Take up to `slots` of what is due, projects in turns, within a project addresses in turns, and of one address no
     more than `share` at a time: one statement however many rows, and however many of them go nowhere."""
     parameters = {
         "slots": slots,
@@ -156,7 +155,7 @@ async def _endpoint(session: AsyncSession, delivery: Delivery, answer: Answer, n
         reason = (
             f"nothing was delivered since {endpoint.failing_since:%Y-%m-%d %H:%M} UTC; the last try: {answer.error}"
         )
-        await webhooks.disable(session, endpoint, reason, now=now)
+        await endpoints.disable(session, endpoint, reason, now=now)
         log.warning("webhook endpoint disabled", endpoint=endpoint.id, reason=reason)
     return endpoint
 
@@ -189,14 +188,14 @@ async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int =
 async def list_deliveries(
     connection: AsyncConnection,
     *,
-    owner: str,
+    project_id: str,
     endpoint_id: str | None = None,
     video_id: str | None = None,
     after: str | None,
     limit: int,
 ) -> tuple[list[tuple[Delivery, list[DeliveryTry]]], bool]:
     """Deliveries to an endpoint or about a video, newest first, with all their tries, oldest first."""
-    query = rows.select(Delivery).where(Delivery.owner == owner)
+    query = rows.select(Delivery).where(Delivery.project_id == project_id)
     if endpoint_id is not None:
         query = query.where(Delivery.endpoint_id == endpoint_id)
     if video_id is not None:
@@ -215,7 +214,7 @@ async def redeliver(
     session: AsyncSession,
     delivery_id: str,
     *,
-    owner: str,
+    project_id: str,
     endpoint_id: str | None = None,
     video_id: str | None = None,
     now: datetime,
@@ -224,14 +223,14 @@ async def redeliver(
 
     Raises `NotFound`, `Conflict` for a disabled endpoint or when nothing is left to send.
     """
-    query = sa.select(Delivery).where(Delivery.id == delivery_id, Delivery.owner == owner)
+    query = sa.select(Delivery).where(Delivery.id == delivery_id, Delivery.project_id == project_id)
     query = query.where(Delivery.endpoint_id == endpoint_id) if endpoint_id is not None else query
     query = query.where(Delivery.video_id == video_id) if video_id is not None else query
     delivery = await session.scalar(query) if ids.is_id(delivery_id, "wh") else None
     if delivery is None:
         raise errors.NotFound(f"no delivery has the id {delivery_id!r:.80}", param="delivery_id")
     if delivery.endpoint_id is not None:
-        endpoint = await webhooks.lock_endpoint(session, delivery.endpoint_id, owner=owner)
+        endpoint = await endpoints.lock_endpoint(session, delivery.endpoint_id, project_id=project_id)
         if endpoint.disabled_at is not None:
             raise errors.Conflict(
                 'the endpoint is disabled; enable it with {"enabled": true} first', code="webhook_endpoint_disabled"
@@ -256,9 +255,9 @@ async def address_of(connection: AsyncConnection, delivery: Delivery, now: datet
         if delivery.secret is not None:
             return delivery.url, [delivery.secret]
         standard = delivery.style == signing.STANDARD
-        return delivery.url, [await webhooks.project_secret(connection, delivery.owner)] if standard else []
+        return delivery.url, [await endpoints.project_secret(connection, delivery.project_id)] if standard else []
     with suppress(errors.NotFound):
-        endpoint = await webhooks.get_endpoint(connection, delivery.endpoint_id, owner=delivery.owner)
+        endpoint = await endpoints.get_endpoint(connection, delivery.endpoint_id, project_id=delivery.project_id)
         if endpoint.disabled_at is None:
-            return endpoint.url, webhooks.secrets_of(endpoint, now)
+            return endpoint.url, endpoints.secrets_of(endpoint, now)
     return None, []

@@ -26,7 +26,7 @@ MAX_URL_CHARACTERS = 2_048
 MAX_SECRET_CHARACTERS = 512
 MAX_NAME_CHARACTERS = 100
 MAX_ENDPOINTS = 50
-"""Of one owner: every video that ends is told to each of them."""
+"""Of one project: every video that ends is told to each of them."""
 OLD_SECRET_S = 86_400
 """How long a rotated secret goes on signing, where that was asked for."""
 
@@ -99,12 +99,14 @@ def _checked_secret(secret: Any, param: str, *, standard: bool) -> str:
     return secret
 
 
-async def project_secret(session: rows.Connection, owner: str) -> str:
+async def project_secret(session: rows.Connection, project_id: str) -> str:
     """The secret behind addresses given with a request; made on first use."""
-    query = sa.select(WebhookSecret.secret).where(WebhookSecret.owner == owner)
+    query = sa.select(WebhookSecret.secret).where(WebhookSecret.project_id == project_id)
     found = (await session.execute(query)).scalar_one_or_none()
     if found is None:
-        await session.execute(insert(WebhookSecret).values(owner=owner, secret=mint_secret()).on_conflict_do_nothing())
+        await session.execute(
+            insert(WebhookSecret).values(project_id=project_id, secret=mint_secret()).on_conflict_do_nothing()
+        )
         found = (await session.execute(query)).scalar_one()
     return str(found)
 
@@ -122,12 +124,12 @@ def _checked_name(name: str) -> str:
 
 
 async def create_endpoint(
-    session: AsyncSession, *, owner: str, name: str, url: str, types: Sequence[str], now: datetime
+    session: AsyncSession, *, project_id: str, name: str, url: str, types: Sequence[str], now: datetime
 ) -> WebhookEndpoint:
     """Register an address. Raises `InvalidRequest`."""
     endpoint = WebhookEndpoint(
         id=ids.new("whe"),
-        owner=owner,
+        project_id=project_id,
         name=_checked_name(name),
         url=checked_url(url, "url"),
         event_types=checked_event_types(types),
@@ -135,7 +137,7 @@ async def create_endpoint(
         created_at=now,
         updated_at=now,
     )
-    count = sa.select(sa.func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.owner == owner)
+    count = sa.select(sa.func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if (await session.scalar(count) or 0) >= MAX_ENDPOINTS:
         raise errors.InvalidRequest(f"there are {MAX_ENDPOINTS} endpoints already; delete one", code="too_many")
     session.add(endpoint)
@@ -143,18 +145,22 @@ async def create_endpoint(
     return endpoint
 
 
-async def get_endpoint(connection: rows.Connection, endpoint_id: str, *, owner: str) -> WebhookEndpoint:
-    """Read one. Raises `NotFound` for an id that is not the owner's."""
-    query = rows.select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.owner == owner)
+async def get_endpoint(connection: rows.Connection, endpoint_id: str, *, project_id: str) -> WebhookEndpoint:
+    """Read one. Raises `NotFound` for an id that is not the project's."""
+    query = rows.select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id
+    )
     found = await rows.one_of(WebhookEndpoint, connection, query) if ids.is_id(endpoint_id, "whe") else None
     if found is None:
         raise _no_such_endpoint(endpoint_id)
     return found
 
 
-async def lock_endpoint(session: AsyncSession, endpoint_id: str, *, owner: str) -> WebhookEndpoint:
-    """Read one to be changed in this transaction. Raises `NotFound` for an id that is not the owner's."""
-    query = sa.select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.owner == owner)
+async def lock_endpoint(session: AsyncSession, endpoint_id: str, *, project_id: str) -> WebhookEndpoint:
+    """Read one to be changed in this transaction. Raises `NotFound` for an id that is not the project's."""
+    query = sa.select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id
+    )
     query = query.with_for_update(key_share=True)
     found = await session.scalar(query) if ids.is_id(endpoint_id, "whe") else None
     if found is None:
@@ -167,10 +173,10 @@ def _no_such_endpoint(endpoint_id: str) -> errors.NotFound:
 
 
 async def list_endpoints(
-    connection: AsyncConnection, *, owner: str, after: str | None, limit: int
+    connection: AsyncConnection, *, project_id: str, after: str | None, limit: int
 ) -> tuple[list[WebhookEndpoint], bool]:
     """A page, newest first, and whether there are more."""
-    query = rows.select(WebhookEndpoint).where(WebhookEndpoint.owner == owner)
+    query = rows.select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if after is not None and ids.is_id(after, "whe"):
         query = query.where(WebhookEndpoint.id < after)
     query = query.order_by(WebhookEndpoint.id.desc()).limit(limit + 1)
@@ -182,7 +188,7 @@ async def update_endpoint(
     session: AsyncSession,
     endpoint_id: str,
     *,
-    owner: str,
+    project_id: str,
     name: str | None = None,
     url: str | None = None,
     types: Sequence[str] | None = None,
@@ -193,7 +199,7 @@ async def update_endpoint(
 
     Raises `NotFound`, `InvalidRequest`.
     """
-    endpoint = await lock_endpoint(session, endpoint_id, owner=owner)
+    endpoint = await lock_endpoint(session, endpoint_id, project_id=project_id)
     before = (endpoint.name, endpoint.url, endpoint.event_types, endpoint.disabled_at)
     endpoint.name = endpoint.name if name is None else _checked_name(name)
     endpoint.event_types = endpoint.event_types if types is None else checked_event_types(types)
@@ -221,16 +227,16 @@ async def disable(session: AsyncSession, endpoint: WebhookEndpoint, reason: str,
     )
 
 
-async def delete_endpoint(session: AsyncSession, endpoint_id: str, *, owner: str) -> None:
+async def delete_endpoint(session: AsyncSession, endpoint_id: str, *, project_id: str) -> None:
     """Forget it, with everything that was or is to be sent to it. Raises `NotFound`."""
-    await session.delete(await lock_endpoint(session, endpoint_id, owner=owner))
+    await session.delete(await lock_endpoint(session, endpoint_id, project_id=project_id))
 
 
 async def rotate_secret(
-    session: AsyncSession, endpoint_id: str, *, owner: str, keep_old: bool, now: datetime
+    session: AsyncSession, endpoint_id: str, *, project_id: str, keep_old: bool, now: datetime
 ) -> WebhookEndpoint:
     """Give it a new secret; with `keep_old` both sign for a day. Raises `NotFound`."""
-    endpoint = await lock_endpoint(session, endpoint_id, owner=owner)
+    endpoint = await lock_endpoint(session, endpoint_id, project_id=project_id)
     endpoint.old_secret = endpoint.secret if keep_old else None
     endpoint.old_secret_until = now + timedelta(seconds=OLD_SECRET_S) if keep_old else None
     endpoint.secret, endpoint.updated_at = mint_secret(), now

@@ -32,7 +32,7 @@ _AS = {EventType.cancelled: (EventType.cancelled, EventType.failed)}
 
 
 def queue_key_of(url: str) -> str:
-    """Scheme, host and port: what one owner's addresses outside of any endpoint take turns by, and all that is
+    """Scheme, host and port: what one project's addresses outside of any endpoint take turns by, and all that is
     logged."""
     parsed = httpx.URL(url)
     host = parsed.raw_host.decode("ascii")  # `parsed.host` raises on names that `checked_url` once let pass
@@ -68,20 +68,20 @@ def event_type_of(video: Video) -> EventType:
 
 async def record_event(session: AsyncSession, video: Video, *, now: datetime) -> None:
     """Write down, in the transaction that ends a video, whom to tell: the address that came with its request, and
-    every enabled endpoint of its owner that wants to know.
+    every enabled endpoint of its project that wants to know.
 
     An endpoint that does not know `video.cancelled` sees a cancelled video as OpenAI's clients do: as one that failed.
     """
     event_type = event_type_of(video)
     endpoints = await session.execute(
         sa.select(WebhookEndpoint.id, WebhookEndpoint.event_types)
-        .where(WebhookEndpoint.owner == video.owner, WebhookEndpoint.disabled_at.is_(None))
+        .where(WebhookEndpoint.project_id == video.project_id, WebhookEndpoint.disabled_at.is_(None))
         .with_for_update(read=True, key_share=True)  # none of them goes before this is committed
     )
     common: dict[str, Any] = {
         "event_id": ids.new("evt"),
         "event_type": str(event_type),
-        "owner": video.owner,
+        "project_id": video.project_id,
         "video_id": video.id,
         "state": DeliveryState.pending,
         "due_at": now,
@@ -94,12 +94,12 @@ async def record_event(session: AsyncSession, video: Video, *, now: datetime) ->
         told = next((kind for kind in _AS.get(event_type, (event_type,)) if kind in wanted), None)
         if told is not None:
             thin = {"event_type": str(told), "data": {"id": video.id}}
-            own: dict[str, Any] = {"endpoint_id": endpoint_id, "lane": endpoint_id, "style": signing.STANDARD}
+            own: dict[str, Any] = {"endpoint_id": endpoint_id, "queue_key": endpoint_id, "style": signing.STANDARD}
             deliveries.append({**common, **empty, **own, **thin, "id": ids.new("wh")})
     given = video.request.get("webhook")
     if given is not None:
         hook = Webhook.model_validate(given)
-        own = {"lane": queue_key_of(hook.url), "url": hook.url, "secret": hook.secret, "style": hook.style}
+        own = {"queue_key": queue_key_of(hook.url), "url": hook.url, "secret": hook.secret, "style": hook.style}
         deliveries.append({**common, **empty, **own, "id": ids.new("wh"), "video": _frozen(video)})
     if deliveries:  # a video ends once; should it ever end twice, that must not undo its end
         await session.execute(insert(Delivery).values(deliveries).on_conflict_do_nothing())

@@ -17,8 +17,7 @@ from app.db.models import Delivery, Video, WebhookEndpoint
 from app.media.signed_links import SignedLinks
 from app.settings import Settings
 from app.telemetry import log
-from app.webhooks import endpoints as webhooks
-from app.webhooks import events, signing
+from app.webhooks import endpoints, events, signing
 
 MAX_ANSWER_CHARACTERS = 2_048
 
@@ -91,7 +90,7 @@ class Sender:
         now = self._clock()
         body = _encoded(events.event(ids.new("evt"), event_type, now, {"id": SAMPLE_VIDEO_ID}))
         webhook_id = ids.new("wh")
-        signed = signing.standard_headers(webhooks.secrets_of(endpoint, now), webhook_id, body, now)
+        signed = signing.standard_headers(endpoints.secrets_of(endpoint, now), webhook_id, body, now)
         return await self._post(endpoint.url, body, _headers(webhook_id, signed))
 
     def _document(self, delivery: Delivery) -> dict[str, Any]:

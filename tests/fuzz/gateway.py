@@ -81,7 +81,7 @@ def prepare(gateway: Served) -> dict[str, list[str]]:
             "deleted_endpoints": endpoints[2:],
             "told_endpoints": endpoints[:1],
             "deliveries": [entry["id"] for entry in deliveries if entry["webhook_endpoint_id"] == endpoints[0]],
-            "projects": [project, str(seen["owner"])],
+            "projects": [project, str(seen["project"])],
             "keys": keys,
             "attempts": [attempt["id"] for attempt in seen["attempts"]],
             "linked_videos": [films[0]["id"]],

@@ -11,7 +11,7 @@ from app.video import Billing, Entry
 
 
 class Project(Base):
-    """Who keys, videos, webhooks and money belong to; its id is the `owner` of all of them."""
+    """Who keys, videos, webhooks and money belong to; its id is the `project_id` of all of them."""
 
     __tablename__ = "projects"
 
@@ -36,7 +36,7 @@ class Key(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    owner: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     """The project whose videos it sees; keys of one project share everything."""
     hash: Mapped[str] = mapped_column(unique=True)
     """HMAC-SHA256 of the key with the server's pepper, hex."""
@@ -83,7 +83,7 @@ class LedgerEntry(Base):
     __tablename__ = "ledger"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
+    project_id: Mapped[str]
     """The project."""
     kind: Mapped[Entry]
     amount_micros: Mapped[int | None] = mapped_column(BigInteger)
@@ -116,9 +116,9 @@ class LedgerEntry(Base):
         CheckConstraint("kind = 'settle' or cost_micros is null", "cost"),
         # No task is charged for twice, however many workers try.
         Index("uq_ledger_attempt", "attempt_id", unique=True, postgresql_where=text("kind = 'settle'")),
-        Index("uq_ledger_credit", "owner", "note", unique=True, postgresql_where=text("kind = 'credit'")),
-        Index("ix_ledger_day", "day", "owner"),
-        Index("ix_ledger_owner", "owner", "day"),
+        Index("uq_ledger_credit", "project_id", "note", unique=True, postgresql_where=text("kind = 'credit'")),
+        Index("ix_ledger_day", "day", "project_id"),
+        Index("ix_ledger_project_id", "project_id", "day"),
         Index("ix_ledger_key_id", "key_id", "day"),
     )
 
@@ -129,7 +129,7 @@ class Meter(Base):
 
     __tablename__ = "meters"
 
-    subject: Mapped[str] = mapped_column(primary_key=True)
+    scope: Mapped[str] = mapped_column(primary_key=True)
     """The id of the key, or of the project after `project:`; those of old installations have the ids of keys."""
     month: Mapped[date] = mapped_column(primary_key=True)
     """The first of it; 0001-01-01 for the balance of a prepaid project, which has no month."""

@@ -16,7 +16,7 @@ class Video(Base):
     __tablename__ = "videos"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
+    project_id: Mapped[str]
     """Who may see it: the project of the key it was created with."""
     key_id: Mapped[str] = mapped_column(server_default="")
     """The key it was created with, whose limits it counts against."""
@@ -55,7 +55,7 @@ class Video(Base):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     idempotency_key: Mapped[str | None]
-    """The client's; unique for each owner while the video exists."""
+    """The client's; unique for each project while the video exists."""
     idempotency_hash: Mapped[str | None]
     """Of the request that came with the key."""
     created_at: Mapped[datetime]
@@ -77,11 +77,11 @@ class Video(Base):
         CheckConstraint("(status = 'completed') = (completed_at is not null)", "completed_at"),
         CheckConstraint("(status = 'failed') = (error_code is not null)", "error"),
         CheckConstraint("(status in ('completed', 'failed')) = (ended_at is not null)", "ended_at"),
-        Index("ix_videos_owner_id", "owner", "id", postgresql_where=text("deleted_at is null")),
+        Index("ix_videos_project_id", "project_id", "id", postgresql_where=text("deleted_at is null")),
         Index("ix_videos_running", "key_id", postgresql_where=text("ended_at is null")),
         Index(
             "uq_videos_idempotency",
-            "owner",
+            "project_id",
             "idempotency_key",
             unique=True,
             postgresql_where=text("idempotency_key is not null"),
@@ -107,8 +107,8 @@ class Attempt(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     """Also the idempotency key at upstreams that have one."""
     video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"), index=True)
-    owner: Mapped[str]
-    """Copied from the video, so that claims can take turns between owners."""
+    project_id: Mapped[str]
+    """Copied from the video, so that claims can take turns between projects."""
     output_index: Mapped[int]
     """Which of the `n` outputs it makes."""
     route_index: Mapped[int]
@@ -134,7 +134,7 @@ class Attempt(Base):
     """Submits begun."""
     polls: Mapped[int] = mapped_column(default=0)
     """Polls answered."""
-    strikes: Mapped[int] = mapped_column(default=0)
+    consecutive_failures: Mapped[int] = mapped_column(default=0)
     """Times in a row the upstream said it does not know the task, or the file could not be fetched."""
     cancel_tried: Mapped[bool] = mapped_column(default=False)
     """Whether the upstream was asked to stop after the job had ended without it."""
@@ -162,9 +162,14 @@ class Attempt(Base):
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),
         Index("ix_attempts_due_at", "state", "due_at", postgresql_where=text(_LIVE_SQL)),
         # For the claim: whose turn it is, and how many each provider has under way.
-        Index("ix_attempts_pending", "provider", "owner", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index(
-            "ix_attempts_under_way", "provider", "owner", postgresql_where=text("state in ('submitting', 'running')")
+            "ix_attempts_pending", "provider", "project_id", "due_at", "id", postgresql_where=text("state = 'pending'")
+        ),
+        Index(
+            "ix_attempts_under_way",
+            "provider",
+            "project_id",
+            postgresql_where=text("state in ('submitting', 'running')"),
         ),
         # Ended without a word about the money: lost ones, until somebody decides, and what older releases left behind.
         Index("ix_attempts_open", "ended_at", postgresql_where=text("ended_at is not null and settlement = 'held'")),
@@ -193,7 +198,7 @@ class Character(Base):
     __tablename__ = "characters"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
+    project_id: Mapped[str]
     name: Mapped[str]
     provider: Mapped[str]
     upstream_ref: Mapped[str]

@@ -12,12 +12,12 @@ from app.video import DeliveryState
 
 
 class WebhookEndpoint(Base):
-    """An address that an owner registered, told of every video of that owner."""
+    """An address that a project registered, told of every video of that project."""
 
     __tablename__ = "webhook_endpoints"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str] = mapped_column(index=True)
+    project_id: Mapped[str] = mapped_column(index=True)
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]]
@@ -35,7 +35,7 @@ class WebhookEndpoint(Base):
     disabled_at: Mapped[datetime | None]
     """When it was given up; it gets nothing until somebody enables it again."""
     disabled_reason: Mapped[str | None]
-    """Why, in words for its owner."""
+    """Why, in words for its project."""
 
     __table_args__ = (CheckConstraint("(disabled_at is null) = (disabled_reason is null)", "disabled"),)
 
@@ -45,7 +45,7 @@ class WebhookSecret(Base):
 
     __tablename__ = "webhook_secrets"
 
-    owner: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
     secret: Mapped[str]
     """`whsec_` and base 64."""
 
@@ -60,12 +60,12 @@ class Delivery(Base):
     event_id: Mapped[str]
     """The same for all addresses that one event goes to."""
     event_type: Mapped[str]
-    owner: Mapped[str]
+    project_id: Mapped[str]
     video_id: Mapped[str]
     """No reference: the row of a deleted video goes before what is to be said about it."""
     endpoint_id: Mapped[str | None] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     """The endpoint it goes to, whose address and secret count; None: those given with the request."""
-    lane: Mapped[str]
+    queue_key: Mapped[str]
     """What takes turns: the endpoint, or scheme, host and port of an address given with a request."""
     url: Mapped[str | None]
     """The address given with the request."""
@@ -97,8 +97,17 @@ class Delivery(Base):
         CheckConstraint("state <> 'pending' or data is not null or video is not null", "content"),
         # For the claim: whether anything is due, whose turn it is, and how many each has under way.
         Index("ix_deliveries_due_at", "due_at", postgresql_where=text("state = 'pending'")),
-        Index("ix_deliveries_pending", "owner", "lane", "due_at", "id", postgresql_where=text("state = 'pending'")),
-        Index("ix_deliveries_under_way", "owner", "lane", "due_at", postgresql_where=text("lease is not null")),
+        Index(
+            "ix_deliveries_pending",
+            "project_id",
+            "queue_key",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_deliveries_under_way", "project_id", "queue_key", "due_at", postgresql_where=text("lease is not null")
+        ),
         Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
         Index("ix_deliveries_ended_at", "ended_at", postgresql_where=text("ended_at is not null")),
         # One event, told once to each address: a video ends once, and once more when an operator had it made again.

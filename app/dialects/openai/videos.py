@@ -50,8 +50,7 @@ from app.http.files import content_response
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
 from app.http.uploads import Uploads
 from app.http.wait import require_waiting_slot, wait_for_video
-from app.jobs import lifecycle as jobs
-from app.jobs import videos
+from app.jobs import lifecycle, videos
 from app.jobs.metrics import count_ended
 from app.media.store import open_upload
 from app.providers.routing import permitted_only
@@ -187,7 +186,7 @@ async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoR
     providers = set()
     for character_id in request.characters:
         async with gateway.db.reading() as connection:
-            providers.add((await videos.get_character(connection, character_id, owner=caller.owner)).provider)
+            providers.add((await videos.get_character(connection, character_id, project_id=caller.project_id)).provider)
     if len(providers) > 1:
         raise errors.InvalidRequest(
             f"the characters live at different providers: {', '.join(sorted(providers))}", param="characters"
@@ -206,8 +205,8 @@ async def list_videos(
 ) -> Response:
     """List your videos, newest first; page on with `after=<last_id>` while `has_more`."""
     async with gateway.db.reading() as connection:
-        page, has_more = await videos.list_page(
-            connection, owner=caller.owner, after=after, limit=limit, ascending=order == "asc"
+        page, has_more = await videos.list_videos(
+            connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
         )
     data = [render(video, gateway, request) for video in page]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
@@ -271,7 +270,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         character = await videos.add_character(
             session,
             uploads.video_id,
-            owner=caller.owner,
+            project_id=caller.project_id,
             name=wire.name,
             provider=provider.name,
             upstream_ref=ref,
@@ -283,7 +282,9 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
 @routes.get("/v1/videos/characters/{character_id}")
 async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     async with gateway.db.reading() as connection:
-        return JSONResponse(render_character(await videos.get_character(connection, character_id, owner=caller.owner)))
+        return JSONResponse(
+            render_character(await videos.get_character(connection, character_id, project_id=caller.project_id))
+        )
 
 
 # One video
@@ -345,7 +346,7 @@ def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
     async with gateway.db.transaction() as session:
-        video = await jobs.delete(session, video_id, owner=caller.owner, now=gateway.clock())
+        video = await lifecycle.cancel_or_delete(session, video_id, project_id=caller.project_id, now=gateway.clock())
     if video.deleted_at is None:
         count_ended(video, gateway.providers)
     gateway.wake()
@@ -414,8 +415,8 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
     is null where nothing does."""
     async with gateway.db.reading() as connection:
-        available = await budgets.available(connection, [caller.owner], key_id=caller.key_id, now=gateway.clock())
-    billing, left = available[caller.owner]
+        available = await budgets.available(connection, [caller.project_id], key_id=caller.key_id, now=gateway.clock())
+    billing, left = available[caller.project_id]
     return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
 
 

@@ -17,8 +17,7 @@ from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
 from app.http.context import CallerDep, Gateway, GatewayDep
 from app.media.signed_links import SignedLinks
-from app.webhooks import deliveries, events, signing
-from app.webhooks import endpoints as webhooks
+from app.webhooks import deliveries, endpoints, events, signing
 from app.webhooks.sender import WebhookStyle
 
 routes = AliasedRouter(tags=["webhooks"])
@@ -145,8 +144,13 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
         wire = validated(CreateEndpoint, body)
     caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
     async with gateway.db.transaction() as session:
-        endpoint = await webhooks.create_endpoint(
-            session, owner=caller.owner, name=wire.name, url=wire.url, types=wire.event_types, now=gateway.clock()
+        endpoint = await endpoints.create_endpoint(
+            session,
+            project_id=caller.project_id,
+            name=wire.name,
+            url=wire.url,
+            types=wire.event_types,
+            now=gateway.clock(),
         )
     return _secret(_endpoint(endpoint, with_secret=True))
 
@@ -157,7 +161,9 @@ async def list_endpoints(
 ) -> Response:
     """List your endpoints, newest first; page on with `after=<last_id>` while `has_more`."""
     async with gateway.db.reading() as connection:
-        page, has_more = await webhooks.list_endpoints(connection, owner=caller.owner, after=after, limit=limit)
+        page, has_more = await endpoints.list_endpoints(
+            connection, project_id=caller.project_id, after=after, limit=limit
+        )
     return _list([_endpoint(endpoint) for endpoint in page], has_more)
 
 
@@ -171,13 +177,15 @@ async def list_event_types(caller: CallerDep) -> Response:
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
     async with gateway.db.transaction() as session:
-        return _secret({"key": await webhooks.project_secret(session, caller.owner)})
+        return _secret({"key": await endpoints.project_secret(session, caller.project_id)})
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}")
 async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     async with gateway.db.reading() as connection:
-        return JSONResponse(_endpoint(await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)))
+        return JSONResponse(
+            _endpoint(await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id))
+        )
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
@@ -187,10 +195,10 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
         wire = validated(UpdateEndpoint, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
-        endpoint = await webhooks.update_endpoint(
+        endpoint = await endpoints.update_endpoint(
             session,
             endpoint_id,
-            owner=caller.owner,
+            project_id=caller.project_id,
             name=wire.name,
             url=wire.url,
             types=wire.event_types,
@@ -204,7 +212,7 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
 async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Forget an endpoint, with what was still to be sent to it."""
     async with gateway.db.transaction() as session:
-        await webhooks.delete_endpoint(session, endpoint_id, owner=caller.owner)
+        await endpoints.delete_endpoint(session, endpoint_id, project_id=caller.project_id)
     return JSONResponse({"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True})
 
 
@@ -220,8 +228,8 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
         keep = wire.keep_old_secret_active_for_24_hours
-        endpoint = await webhooks.rotate_secret(
-            session, endpoint_id, owner=caller.owner, keep_old=keep, now=gateway.clock()
+        endpoint = await endpoints.rotate_secret(
+            session, endpoint_id, project_id=caller.project_id, keep_old=keep, now=gateway.clock()
         )
     return _secret(_endpoint(endpoint, with_secret=True))
 
@@ -233,7 +241,7 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
         (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
-        endpoint = await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
+        endpoint = await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id)
     answer = await gateway.sender.test(endpoint, event_type)
     if answer.status is None:
         raise errors.InvalidRequest(
@@ -252,9 +260,9 @@ async def list_deliveries(
 ) -> Response:
     """What was sent to an endpoint in the last 30 days, newest first, with every try and its answer."""
     async with gateway.db.reading() as connection:
-        await webhooks.get_endpoint(connection, endpoint_id, owner=caller.owner)
+        await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id)
         page, has_more = await deliveries.list_deliveries(
-            connection, owner=caller.owner, endpoint_id=endpoint_id, after=after, limit=limit
+            connection, project_id=caller.project_id, endpoint_id=endpoint_id, after=after, limit=limit
         )
     return _list([_delivery(*entry) for entry in page], has_more)
 
@@ -264,7 +272,7 @@ async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, cal
     """Send an event once more, whatever came of it, under the same `webhook-id`."""
     async with gateway.db.transaction() as session:
         delivery = await deliveries.redeliver(
-            session, delivery_id, owner=caller.owner, endpoint_id=endpoint_id, now=gateway.clock()
+            session, delivery_id, project_id=caller.project_id, endpoint_id=endpoint_id, now=gateway.clock()
         )
     return await _redelivered(delivery, gateway)
 
@@ -276,7 +284,7 @@ async def list_deliveries_of_video(
     """Whom the end of a video was told to: your endpoints and the `webhook_url` of its request."""
     async with gateway.db.reading() as connection:
         page, has_more = await deliveries.list_deliveries(
-            connection, owner=caller.owner, video_id=video_id, after=after, limit=limit
+            connection, project_id=caller.project_id, video_id=video_id, after=after, limit=limit
         )
     return _list([_delivery(*entry) for entry in page], has_more)
 
@@ -286,7 +294,7 @@ async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDe
     """Send an event about a video once more, whatever came of it, under the same `webhook-id`."""
     async with gateway.db.transaction() as session:
         delivery = await deliveries.redeliver(
-            session, delivery_id, owner=caller.owner, video_id=video_id, now=gateway.clock()
+            session, delivery_id, project_id=caller.project_id, video_id=video_id, now=gateway.clock()
         )
     return await _redelivered(delivery, gateway)
 

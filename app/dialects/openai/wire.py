@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from app import errors, ids
-from app.accounts import pricing as prices
+from app.accounts import pricing
 from app.capabilities import Capabilities
 from app.db.models import Character, Video
 from app.http.body import Body, extra_of, validated
@@ -221,8 +221,8 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "output": render_output(video, lambda index: media_url(video, index, gateway, request), now),
         "metadata": asked.get("metadata", {}),
         "provider": provider_of(video),
-        "cost_estimate": prices.dollars(video.cost_estimate_micros),
-        "cost": prices.dollars(video.cost_micros),
+        "cost_estimate": pricing.dollars(video.cost_estimate_micros),
+        "cost": pricing.dollars(video.cost_micros),
         "cost_currency": "USD",
         **({"warnings": video.warnings} if video.warnings else {}),
     }
@@ -279,7 +279,7 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
     """
     first = candidates[0]
     able = first.provider.capabilities(first.model) or Capabilities()
-    per_second = prices.prices_of(gateway.settings, first)
+    per_second = pricing.prices_of(gateway.settings, first)
     return {
         "id": name,
         "object": "model",
@@ -289,7 +289,7 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
         "capabilities": render_capabilities(able),
         "pricing": {
             "currency": "USD",
-            "per_second": {resolution or "any": prices.dollars(micros) for resolution, micros in per_second.items()},
+            "per_second": {resolution or "any": pricing.dollars(micros) for resolution, micros in per_second.items()},
         }
         if per_second
         else None,
@@ -320,20 +320,20 @@ def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
     return {
         "object": "balance",
         "billing_type": str(billing),
-        "available": {"amount": prices.dollars(left_micros), "currency": "usd"},
+        "available": {"amount": pricing.dollars(left_micros), "currency": "usd"},
     }
 
 
 def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
     """The answer to `?dryRun=true`, in Lumenfall's shape; no total where no price or length is known."""
     route = plan.routes[0]
-    found = prices.estimate(gateway.settings, route, request)
+    found = pricing.estimate(gateway.settings, route, request)
     component = found and {
         "type": "output",
         "metric": "second",  # inferred: Lumenfall shows this for images only
         "quantity": found.seconds * found.outputs,
         "billable_quantity": found.billable_seconds * found.outputs,
-        "unit_price": found.micros_per_second / prices.MICROS,
+        "unit_price": found.micros_per_second / pricing.MICROS,
         "total_cost": found.micros,
     }
     return {

@@ -1,0 +1,147 @@
+"""The parts that all steps of a worker use, and how a step records its result."""
+
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import errors
+from app.db.database import Database
+from app.db.models import Video
+from app.jobs import lifecycle, purge
+from app.jobs.breaker import Breaker
+from app.jobs.claim import Claim
+from app.jobs.metrics import count_ended
+from app.jobs.task import build_task
+from app.media.signed_links import SignedLinks
+from app.media.store import Store
+from app.providers.base import Provider, Task
+from app.settings import ModelSettings, Settings
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Failure
+
+RECORD_PATIENCE_S = 600
+"""Longest time that a result waits for an unavailable database."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StepContext:
+    """Connections and settings of a worker; holds nothing about any job.
+
+    A step is: call the upstream, outside any transaction, then `record` the answer in one transaction.
+    """
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        store: Store,
+        links: SignedLinks,
+        clock: Callable[[], datetime],
+        wake: Callable[[], None],
+    ) -> None:
+        self.db = db
+        self.settings = settings
+        self.providers = providers
+        self.store = store
+        self.links = links
+        self.clock = clock
+        self.wake = wake
+        """Called when another step is due at once."""
+        self.breaker = Breaker(db, clock)
+
+    # The claim
+
+    def provider_of(self, claim: Claim) -> Provider | None:
+        """The provider as it was when the attempt was sent; None when it was removed or points elsewhere now."""
+        provider = self.providers.get(claim.attempt.provider)
+        if provider is None:
+            return None
+        pinned = claim.attempt.base_url
+        return provider if pinned in (None, provider.config.base_url) else None
+
+    def not_configured(self, claim: Claim) -> errors.UpstreamUnavailable:
+        return errors.UpstreamUnavailable(
+            f"the provider {claim.attempt.provider} is not configured as it was when the job was sent",
+            provider=claim.attempt.provider,
+        )
+
+    def alias_of(self, claim: Claim) -> ModelSettings | None:
+        return self.settings.models.get(claim.video.model)
+
+    def is_late_watch_over(self, claim: Claim) -> bool:
+        """True when the upstream's task of an ended job is no longer watched."""
+        return self.clock() >= (claim.video.ended_at or self.clock()) + timedelta(seconds=self.settings.late_watch_s)
+
+    async def build_task(self, claim: Claim) -> Task:
+        """Raises `NotFound` for a character that was deleted."""
+        provider = self.providers[claim.attempt.provider]
+        return await build_task(claim, provider, db=self.db, store=self.store, links=self.links, now=self.clock())
+
+    # Times
+
+    def after(self, seconds: float) -> datetime:
+        """A time so many seconds from now, give or take a tenth, so that many jobs do not come due at once."""
+        return self.clock() + timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+    def backoff_s(self, tries: int, error: errors.UpstreamError) -> float:
+        """Seconds until the next try: what the upstream asked for, else doubling up to a minute."""
+        return max(1.0, error.retry_after_s) if error.retry_after_s is not None else min(60.0, 2.0 ** min(tries, 6))
+
+    # Results
+
+    async def record(
+        self, write: Callable[Concatenate[AsyncSession, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `write` with a session in one transaction, again while the database is unavailable: the upstream's
+        answer must not be lost."""
+        return await self.db.persist(lambda session: write(session, *args, **kwargs), patience_s=RECORD_PATIENCE_S)
+
+    async def end(
+        self, write: Callable[Concatenate[AsyncSession, P], Awaitable[Video | None]], *args: P.args, **kwargs: P.kwargs
+    ) -> Video | None:
+        """`record` something that may end the video; count it when it did."""
+        video = await self.record(write, *args, **kwargs)
+        self.wake()
+        if video is not None and video.status.ended:
+            count_ended(video, self.providers)
+            if f"uploads/{video.id}/" in json.dumps(video.request):
+                await self._delete_uploads(video.id)
+            log.info("video ended", status=str(video.status), code=video.error_code)
+        return video
+
+    async def fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:
+        """End an attempt as failed, and delete what it stored."""
+        failure = Failure(code=code, message=message)
+        await self.end(lifecycle.failed, claim, failure, body=body, now=self.clock())
+        if claim.was in (S.running, S.storing):
+            await purge.delete_stray_files(claim, self.db, self.store)
+
+    async def report_to_breaker(self, provider: Provider, answer: object = None, *, polling: bool = False) -> None:
+        """Report the call's outcome to the circuit breaker: only connection errors, 5xx and missing answers count. A
+        poll that is answered with an error may be about its one task. Never raises."""
+        down = isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown)
+        if polling and isinstance(answer, errors.UpstreamError) and answer.upstream_status is not None:
+            return
+        try:
+            record = self.breaker.record_failure if down else self.breaker.record_success
+            await record(provider.name)
+        except Exception as error:
+            log.warning("circuit breaker not updated", error=type(error).__name__)
+
+    async def _delete_uploads(self, video_id: str) -> None:
+        try:
+            async with self.db.reading() as connection:
+                needed = await purge.needing_uploads(connection, [video_id])
+            if not needed:
+                await self.store.delete_prefix(f"uploads/{video_id}/")
+        except errors.GatewayError as error:
+            log.warning("uploads not deleted", video=video_id, error=error.message)

@@ -1,0 +1,135 @@
+"""The poll step: how far a task is, for one or many; and the watch over tasks whose job has ended without them."""
+
+from typing import Any
+
+import structlog
+
+from app import errors
+from app.jobs import lifecycle
+from app.jobs.claim import Claim
+from app.jobs.context import StepContext
+from app.providers.base import Provider
+from app.telemetry import log
+from app.video import AttemptState as S
+from app.video import Failure, Output, Progress, Status
+
+ABANDONED_GAP_S = 60
+UNKNOWN_TASK_GAP_S = 30
+"""Between two answers that a task is unknown: a vendor in the middle of a deployment knows it again later."""
+
+
+async def poll(context: StepContext, claim: Claim) -> None:
+    """Poll one task and record the answer."""
+    provider = context.provider_of(claim)
+    if provider is None:
+        await _poll_later(context, claim, context.not_configured(claim))
+        return
+    try:
+        answer: Progress | errors.UpstreamError = await provider.poll(await context.build_task(claim))
+    except errors.UpstreamError as error:
+        answer = error
+    await _record_answer(context, claim, provider, answer)
+    await context.report_to_breaker(provider, answer, polling=True)
+
+
+async def poll_many(context: StepContext, claims: list[Claim]) -> None:
+    """Poll tasks of one provider in one request and record each answer."""
+    provider = context.providers[claims[0].attempt.provider]
+    tasks = [await context.build_task(claim) for claim in claims]
+    answers: dict[str, Progress | errors.UpstreamError]
+    try:
+        answers = await provider.poll_many(tasks)
+        await context.report_to_breaker(provider)
+    except errors.UpstreamError as error:
+        await context.report_to_breaker(provider, error, polling=True)
+        if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one of them may spoil it for all
+            for claim in claims:
+                await poll(context, claim)
+            return
+        answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
+    missing = errors.UpstreamGone("the answer leaves the task out", provider=provider.name)
+    for claim in claims:
+        with structlog.contextvars.bound_contextvars(video=claim.video.id, attempt=claim.attempt.id):
+            await _record_answer(context, claim, provider, answers.get(claim.attempt.id, missing))
+
+
+async def watch_abandoned(context: StepContext, claim: Claim) -> None:
+    """Handle a task whose job has ended without it: cancel it, else wait for its end.
+
+    Polled before it is cancelled: a finished task is charged even if the cancel succeeds.
+    """
+    provider = context.provider_of(claim)
+    ended: tuple[S, str] | None = None
+    values: dict[str, Any] = {"consecutive_failures": 0}
+    try:
+        if provider is None:
+            raise context.not_configured(claim)
+        task = await context.build_task(claim)
+        progress = await provider.poll(task)
+        if progress.status is Status.completed:
+            ended = S.succeeded, "late success"
+        elif progress.status is Status.failed:
+            ended = S.failed, "no late success"
+        elif not claim.attempt.cancel_tried and await provider.cancel(task):
+            ended = S.cancelled, "stopped"
+        else:
+            values["cancel_tried"] = True
+    except errors.UpstreamError as error:
+        if isinstance(error, errors.UpstreamGone):  # may be known again later, as any other task
+            values["consecutive_failures"] = claim.attempt.consecutive_failures + 1
+        if values["consecutive_failures"] >= lifecycle.MAX_CONSECUTIVE_FAILURES:
+            ended = S.failed, error.message
+    if ended is None and context.is_late_watch_over(claim):
+        ended = S.failed, "no late success"
+    if ended is not None:
+        to, note = ended
+        await context.record(lifecycle.ended_late, claim, to, note=note, now=context.clock())
+    else:
+        await context.record(lifecycle.snooze, claim, due_at=context.after(ABANDONED_GAP_S), **values)
+
+
+async def _record_answer(
+    context: StepContext, claim: Claim, provider: Provider, answer: Progress | errors.UpstreamError
+) -> None:
+    if isinstance(answer, errors.UpstreamGone):
+        await _count_unknown_task(context, claim, answer)
+        return
+    if isinstance(answer, errors.UpstreamError):
+        await _poll_later(context, claim, answer)
+        return
+    now = context.clock()
+    if answer.status is Status.completed:
+        await context.record(lifecycle.done, claim, answer, answer.output or Output(), now=now)
+        context.wake()
+    elif answer.status is Status.failed:
+        failure = answer.failure or Failure(code="generation_failed", message="The generation failed.")
+        log.warning("generation failed upstream", code=failure.code, error=failure.message)
+        await context.end(lifecycle.failed, claim, failure, retry=_may_retry(context, claim, failure), now=now)
+    else:
+        gap_s = provider.poll_gap_s(claim.attempt.polls, context.settings.poll_interval_s)
+        due_at = context.after(max(gap_s, answer.poll_after_s or 0))
+        await context.record(lifecycle.progressed, claim, answer, due_at=due_at, now=now)
+
+
+def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:
+    alias = context.alias_of(claim)
+    caused_by_client = failure.code in (errors.ContentPolicy.default_code, errors.UpstreamRejected.default_code)
+    return alias is not None and alias.retry_failed and not caused_by_client
+
+
+async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    """Postpone after a failed poll, which is no verdict on the job."""
+    log.warning("poll failed, repeated later", code=error.code, error=error.message, body=error.body)
+    due_at = min(context.after(context.backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
+    values = {"consecutive_failures": 0, "error_code": error.code, "error_message": error.message}
+    await context.record(lifecycle.snooze, claim, due_at=due_at, **values)
+
+
+async def _count_unknown_task(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    failures = claim.attempt.consecutive_failures + 1
+    if failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
+        message = f"{claim.attempt.provider} no longer knows the task: {error.message}"
+        await context.fail(claim, "upstream_task_gone", message, error.body)
+        return
+    due_at = context.after(max(UNKNOWN_TASK_GAP_S, context.backoff_s(failures, error)))
+    await context.record(lifecycle.snooze, claim, due_at=due_at, consecutive_failures=failures)

@@ -1,0 +1,142 @@
+"""Housekeeping: expired and deleted videos, files that no row references, and money that nothing settles any more."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.accounts import ledger
+from app.db.database import Database
+from app.db.models import LIVE, Attempt, Video
+from app.jobs import reconcile
+from app.jobs.claim import Claim, repair_due_times
+from app.media.store import StorageUnavailable, Store
+from app.settings import Settings
+from app.telemetry import log
+from app.video import Settlement
+from app.webhooks.deliveries import purge_deliveries
+
+BATCH = 100
+UPLOAD_LEFT_S = 3_600
+"""Age from which an upload may be deleted that no job needs: more than any request takes to arrive."""
+MIN_HORIZON_S = 120
+"""Due times further ahead than any that a worker sets were written by a clock that ran ahead."""
+
+
+async def purge(db: Database, settings: Settings, store: Store, *, now: datetime) -> None:
+    """Run all housekeeping that is due at `now`."""
+    async with db.transaction() as session:
+        await purge_deliveries(session, now=now)
+        horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, MIN_HORIZON_S / 2)
+        if await repair_due_times(await session.connection(), horizon_s=horizon_s, now=now):
+            log.warning("due times repaired: a clock ran ahead")
+    try:
+        for _ in range(BATCH):
+            if not await _settle_stale_hold(db, settings, now):
+                break
+        await _purge_videos(db, store, now)
+        await _purge_uploads(db, store, now)
+    except StorageUnavailable as error:
+        log.warning("files not deleted, tried again later", error=error.message)
+
+
+async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) -> bool:
+    """Resume, settle or refund one attempt that no worker holds. True when there may be more."""
+    async with db.transaction() as session:
+        found = await reconcile.resume_lost(session, now=now)
+        found = found or await ledger.release_unknown(session, older_than_s=settings.late_watch_s, now=now)
+        found = found or await ledger.close_leftover(session, now=now)
+    if found is None:
+        return False
+    log.warning("stale hold resolved", attempt=found.id, was=str(found.state))
+    return True
+
+
+async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
+    """Delete the files of expired videos, and all of deleted ones: files first, so that a crash leaves the row."""
+    async with db.transaction() as session:
+        for video_id in await _expire_outputs(session, now):
+            await store.delete_prefix(f"videos/{video_id}/")
+            log.info("expired files deleted", video=video_id)
+    async with db.transaction() as session:
+        for video_id in await _delete_rows(session):
+            await store.delete_prefix(f"videos/{video_id}/")
+
+
+async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
+    """Take the files out of the rows of expired videos; returns their ids."""
+    expired = await session.scalars(
+        sa.select(Video)
+        .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
+        .order_by(Video.expires_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    purged = []
+    for video in expired:
+        purged.append(video.id)
+        video.outputs, video.updated_at = [], now
+    return purged
+
+
+async def _delete_rows(session: AsyncSession) -> list[str]:
+    """Delete the rows of deleted videos that neither an upstream task nor money needs any more; returns their ids."""
+    live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
+    found = await session.scalars(
+        sa.select(Video.id)
+        .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    gone = list(found)
+    if gone:
+        await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
+    return gone
+
+
+async def _purge_uploads(db: Database, store: Store, now: datetime) -> None:
+    """Delete uploads that no job needs: of a server that died before it wrote the job, of a worker that died once a job
+    had ended, of a job that was cancelled, and of one that an operator may no longer resubmit."""
+    old = await store.written_before("uploads/", now - timedelta(seconds=UPLOAD_LEFT_S))
+    left = {key.split("/")[1] for key in old}
+    if left:
+        async with db.reading() as connection:
+            left -= await needing_uploads(connection, left)
+    for video_id in left:
+        await store.delete_prefix(f"uploads/{video_id}/")
+        log.info("unused uploads deleted", video=video_id)
+
+
+async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str]) -> set[str]:
+    """Return those of these videos whose uploads may still be sent to an upstream: of an ended one, too, for as long as
+    an operator may resubmit it."""
+    undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
+    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
+    return set(await connection.scalars(query))
+
+
+async def delete_stray_files(claim: Claim, db: Database, store: Store, key: str | None = None) -> None:
+    """Delete files that an ended attempt left in its folder and no row references: those of workers that died before
+    they recorded what they had stored. Of an attempt that has not ended, since another worker has it by now, only our
+    own `key`."""
+    async with db.reading() as connection:
+        ended, kept = await _files_of(connection, claim.attempt.id)
+    try:
+        if ended:
+            await store.delete_prefix(claim.folder, but=kept)
+        elif key is not None and key not in kept:
+            await store.delete([key])
+    except StorageUnavailable as error:
+        log.warning("stray files not deleted", folder=claim.folder, error=error.message)
+
+
+async def _files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool, list[str]]:
+    """Return whether an attempt has ended, or is gone, and the keys of all files of its video."""
+    query = (
+        sa.select(Attempt.ended_at, Video.outputs)
+        .join(Video, Video.id == Attempt.video_id)
+        .where(Attempt.id == attempt_id)
+    )
+    row = (await connection.execute(query)).first()
+    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])

@@ -1,0 +1,132 @@
+"""The submit step: the only call that costs money, so its outcome decides whether it may ever be sent again."""
+
+from datetime import timedelta
+
+from app import errors
+from app.jobs import lifecycle
+from app.jobs.claim import Claim
+from app.jobs.context import StepContext
+from app.media.store import StorageUnavailable
+from app.providers.base import Provider, Task
+from app.telemetry import log
+from app.video import AttemptState as S
+
+PREPARE_GAP_S = 5
+STORAGE_GAP_S = 30
+"""Until the next try when the store does not give an upload."""
+
+
+async def submit(context: StepContext, claim: Claim) -> None:
+    """Send the task of a claimed attempt and record the outcome."""
+    provider = context.provider_of(claim)
+    if provider is None:
+        await _refused(context, claim, context.not_configured(claim))
+        return
+    task = await _build_task_or_postpone(context, claim, provider)
+    if task is None:
+        return
+    try:
+        submission = await provider.submit(task)
+    except errors.UpstreamUnknown as error:
+        log.warning("submit outcome unknown", error=error.message, body=error.body)
+        if provider.can_resubmit:
+            await _submit_again_later(context, claim, error)
+        else:
+            await _lost(context, claim, error)
+        await context.report_to_breaker(provider, error)
+    except errors.UpstreamError as error:
+        log.warning("submit refused", code=error.code, error=error.message, body=error.body)
+        await _refused(context, claim, error)
+        await context.report_to_breaker(provider, error)
+    except errors.GatewayError as error:
+        await _not_sent(context, claim, error)
+    else:
+        gap = submission.poll_after_s or provider.poll_gap_s(0, context.settings.poll_interval_s)
+        log.info("submitted", upstream_ref=submission.ref)
+        now = context.clock()
+        due_at = now + timedelta(seconds=gap)
+        # Before anything else: this reference is what was paid for.
+        await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
+        await context.report_to_breaker(provider)
+
+
+async def rescue(context: StepContext, claim: Claim) -> None:
+    """Handle a submit that was begun by a worker that died: sent again only where the same id certainly makes one task,
+    with the same account, and in time."""
+    provider = context.provider_of(claim)
+    in_time = not claim.video.status.ended and context.clock() < claim.video.deadline_at
+    same_account = provider is not None and claim.attempt.credential in (None, provider.fingerprint)
+    if provider is not None and provider.can_resubmit and same_account and in_time:
+        await submit(context, claim)
+    else:
+        await _lost(context, claim, _unknown_outcome_error(claim))
+
+
+async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: Provider) -> Task | None:
+    """The task to send, or None when nothing is sent now. Nothing was sent, whatever fails here."""
+    try:
+        wait_s = await context.breaker.seconds_until_retry(provider.name)
+        if wait_s:
+            await _refused(context, claim, _circuit_open_error(context, claim, provider, wait_s))
+            return None
+        return await context.build_task(claim)
+    except errors.GatewayError as error:
+        await _not_sent(context, claim, error)
+    except Exception:
+        if claim.was is not S.pending:
+            raise
+        log.exception("submit not prepared, tried again later")
+        await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
+    return None
+
+
+async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayError) -> None:
+    """Record that the task could not be built; a submit begun before may have been accepted all the same."""
+    if isinstance(error, StorageUnavailable):  # the gateway's own trouble: never the job's fault
+        log.error("upload not readable, submitted later", error=error.message)
+        await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
+    elif claim.was is S.submitting:
+        await _lost(context, claim, _unknown_outcome_error(claim))
+    else:
+        await context.fail(claim, error.code, error.message)
+
+
+async def _submit_again_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    """Postpone a submit under the same id, which makes no second task: the attempt stays `submitting`, and is rescued
+    when it is due."""
+    due_at = min(context.after(context.backoff_s(claim.attempt.submits, error)), claim.video.deadline_at)
+    await context.record(lifecycle.snooze, claim, due_at=due_at, submits=claim.attempt.submits + 1)
+
+
+async def _refused(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    if claim.was is S.submitting:  # this call was refused; an earlier one may have been accepted
+        if error.next_candidate:
+            await _submit_again_later(context, claim, error)
+        else:
+            await _lost(context, claim, _unknown_outcome_error(claim))
+        return
+    due_at = context.after(context.backoff_s(claim.attempt.submits, error))
+    await context.end(lifecycle.refused, claim, error, due_at=due_at, now=context.clock())
+
+
+async def _lost(context: StepContext, claim: Claim, error: errors.UpstreamUnknown) -> None:
+    alias = context.alias_of(claim)
+    resubmit = alias is not None and alias.on_unknown == "resubmit"
+    again_at = context.after(context.backoff_s(claim.attempt.submits, error)) if resubmit else None
+    await context.end(lifecycle.lost, claim, error, again_at=again_at, now=context.clock())
+
+
+def _unknown_outcome_error(claim: Claim) -> errors.UpstreamUnknown:
+    return errors.UpstreamUnknown(
+        f"It is not known whether {claim.attempt.provider} accepted the job: the submit was begun and its answer was "
+        "lost. It was not sent again, so that it is not paid for twice.",
+        provider=claim.attempt.provider,
+    )
+
+
+def _circuit_open_error(
+    context: StepContext, claim: Claim, provider: Provider, wait_s: float
+) -> errors.UpstreamUnavailable:
+    retry_at = f"{context.clock() + timedelta(seconds=wait_s):%H:%M:%S} UTC"
+    message = claim.attempt.error_message or f"{provider.name} is failing; not retried before {retry_at}"
+    return errors.UpstreamUnavailable(message, provider=provider.name, retry_after_s=wait_s)
