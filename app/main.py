@@ -16,17 +16,16 @@ from app import dialects, providers, settings, telemetry
 from app.accounts import auth, projects, secrets
 from app.admin import routes as admin
 from app.db.database import Database, libpq_conninfo, running_database
-from app.db.listener import Bell
+from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, media
-from app.http import middleware as edge
 from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
-from app.http.middleware import RequestMiddleware
+from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
 from app.jobs.durations import Durations
 from app.jobs.worker import Worker
-from app.media import bucket as buckets
+from app.media.bucket import check_bucket
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.routing import Router
@@ -54,7 +53,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
     """
     configs = dialects.configure(config)
     upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
-    await buckets.try_out(config.storage_url)
+    await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(running_database(config))
         if config.database_url is None:
@@ -69,13 +68,15 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url
-        bell = Bell(libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify)
-        stack.push_async_callback(bell.stop, asyncio.create_task(bell.run()))
-        authenticator = auth.Authenticator(database, config, bell, clock)
+        listener = Listener(
+            libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify
+        )
+        stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
+        authenticator = auth.Authenticator(database, config, listener, clock)
         async with database.transaction() as session:
             await projects.ensure_projects(session, authenticator.static_projects, now=clock())
-        typical = Durations(database)
-        stack.push_async_callback(typical.close)
+        durations = Durations(database)
+        stack.push_async_callback(durations.close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
         stack.push_async_callback(sender.aclose)
         worker = Worker(
@@ -92,8 +93,8 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             authenticator=authenticator,
             sender=sender,
             clock=clock,
-            bell=bell,
-            typical=typical,
+            listener=listener,
+            durations=durations,
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
@@ -151,7 +152,7 @@ async def _not_that_method(request: Request, error: Exception) -> Response:
     routes = request.app.routes
     allowed = (
         method
-        for method in edge.METHODS
+        for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     )
     return to_response(request.scope, HTTPException(405, headers={"Allow": ", ".join(allowed)}), dialects.render_error)

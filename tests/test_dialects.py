@@ -564,7 +564,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("key", ["state", "status"])
 async def test_a_get_that_names_a_state_is_held(gateway: Running, key: str) -> None:
     video_id = (await gateway.create(**SMALL))["id"]
-    bell = gateway.gateway.bell
+    listener = gateway.gateway.listener
 
     def read(state: str) -> "asyncio.Task[Any]":
         return asyncio.create_task(
@@ -574,7 +574,7 @@ async def test_a_get_that_names_a_state_is_held(gateway: Running, key: str) -> N
     for state in ("", "queued"):
         assert (await read(state)).json()["state"] == "queued"
     held = [read("dreaming"), read("completed")]
-    await until(lambda: bell.waiters == 2)
+    await until(lambda: listener.waiters == 2)
     await gateway.worker.run_once()
     gateway.clock.advance(1)
     await gateway.worker.run_once()
@@ -585,13 +585,13 @@ async def test_a_get_that_names_a_state_is_held(gateway: Running, key: str) -> N
     assert (await held[1]).json()["state"] == "completed"
     for state in ("queued", "dreaming", "completed"):
         assert (await read(state)).json()["state"] == "completed"
-    assert bell.waiters == 0
+    assert listener.waiters == 0
 
 
 async def test_a_failure_is_above_all_states(gateway: Running) -> None:
     video_id = (await gateway.create(model="sandbox/reject"))["id"]
     held = asyncio.create_task(gateway.client.get(APILAPLAS, params={"generation_id": video_id, "state": "completed"}))
-    await until(lambda: gateway.gateway.bell.waiters == 1)
+    await until(lambda: gateway.gateway.listener.waiters == 1)
     await gateway.worker.run_once()
     assert (await held).json()["state"] == "failed"
 
@@ -603,7 +603,7 @@ async def test_many_are_held_until_all_are_there(gateway: Running) -> None:
     ]
     params = {"generation_ids": f"{slow},{gone},{quick},{NOBODYS}", "state": "completed"}
     held = asyncio.create_task(gateway.client.get(f"{APILAPLAS}s", params=params))
-    await until(lambda: gateway.gateway.bell.waiters == 1)
+    await until(lambda: gateway.gateway.listener.waiters == 1)
     await gateway.finish(quick)
     await gateway.client.delete(f"/v1/videos/{gone}")
     await gateway.client.delete(f"/v1/videos/{gone}")

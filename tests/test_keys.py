@@ -141,17 +141,17 @@ async def test_an_expired_key_says_so(operator: Operator) -> None:
 
 async def test_a_known_key_costs_no_query(operator: Operator) -> None:
     key = (await operator.key())["key"]
-    await until(lambda: operator.gateway.gateway.bell.hears)
+    await until(lambda: operator.gateway.gateway.listener.is_current)
     assert await status(operator.gateway, key) == 200
     with statements(operator.gateway) as asked:
         for _ in range(50):
             assert await status(operator.gateway, key) == 200
-    assert len(asked) <= 1, "one when the bell was late on a busy machine"
+    assert len(asked) <= 1, "one when the listener was late on a busy machine"
 
 
 async def test_a_thousand_wrong_keys_do_not_slow_right_ones(operator: Operator) -> None:
     right = (await operator.key())["key"]
-    await until(lambda: operator.gateway.gateway.bell.hears)
+    await until(lambda: operator.gateway.gateway.listener.is_current)
     assert await status(operator.gateway, right) == 200
     with statements(operator.gateway) as asked:
         for number in range(500):
@@ -171,7 +171,7 @@ async def test_a_thousand_wrong_keys_do_not_slow_right_ones(operator: Operator) 
 async def test_revoking_works_at_once_on_another_process(operator: Operator, start_gateway: StartGateway) -> None:
     key = await operator.key()
     async with start_gateway() as other:
-        await until(lambda: other.gateway.bell.hears)
+        await until(lambda: other.gateway.listener.is_current)
         assert await status(other, key["key"]) == 200
         revoked = await operator.ask("DELETE", f"keys/{key['id']}")
         assert revoked["revoked_at"] is not None
@@ -192,26 +192,26 @@ async def test_revoking_works_within_a_second_where_nobody_can_listen(
         assert await status(deaf, key["key"]) == 200
         video = await deaf.create()
         held = asyncio.create_task(deaf.client.get(f"/v1/videos/{video['id']}?wait=60"))
-        await until(lambda: deaf.gateway.bell.waiters == 1)
+        await until(lambda: deaf.gateway.listener.waiters == 1)
         await operator.ask("DELETE", f"keys/{key['id']}")
         await until_status(deaf, key["key"], 401)
-        assert not deaf.gateway.bell.hears
+        assert not deaf.gateway.listener.is_current
         await deaf.client.delete(f"/v1/videos/{video['id']}")
         assert (await held).json()["status"] == "failed", "who waits looks for himself now and then"
 
 
 async def test_a_revoked_key_waits_no_longer(operator: Operator) -> None:
     key = await operator.key()
-    bell = operator.gateway.gateway.bell
+    listener = operator.gateway.gateway.listener
     async with operator.user(key) as client:
         video = (await client.post("/v1/videos", json={"prompt": "x"})).json()
         held = asyncio.create_task(client.get(f"/v1/videos/{video['id']}?wait=60"))
         stream = asyncio.create_task(client.get(f"/v1/videos/{video['id']}/events"))
-        await until(lambda: bell.waiters == 2)
+        await until(lambda: listener.waiters == 2)
         await operator.ask("DELETE", f"keys/{key['id']}")
         assert (await held).status_code == 401
         assert (await stream).text.count("event: ") == 1
-    assert bell.waiters == 0
+    assert listener.waiters == 0
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ async def test_a_key_may_hold_so_many_requests(start_gateway: StartGateway) -> N
     async with start_gateway(max_waiting=2) as gateway:
         video = await gateway.create()
         held = [asyncio.create_task(gateway.client.get(f"/v1/videos/{video['id']}?wait=60")) for _ in range(2)]
-        await until(lambda: gateway.gateway.bell.waiters == 2)
+        await until(lambda: gateway.gateway.listener.waiters == 2)
         refused = await gateway.client.get(f"/v1/videos/{video['id']}?wait=60")
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_waiting")
         assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 200

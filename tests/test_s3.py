@@ -18,7 +18,7 @@ from processes import ran
 from structlog.testing import capture_logs
 
 from app import errors
-from app.media.bucket import try_out
+from app.media.bucket import check_bucket
 from app.media.store import IncompleteFile, StorageUnavailable, Store
 from app.settings import ConfigurationError, Settings
 
@@ -499,7 +499,7 @@ async def test_a_bucket_that_cannot_be_used_stops_the_start(
     for verb, fault in faults.items():
         s3.script(verb, fault)
     with pytest.raises(ConfigurationError, match=said):
-        await try_out(storage_url)
+        await check_bucket(storage_url)
 
 
 @pytest.mark.slow

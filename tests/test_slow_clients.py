@@ -311,9 +311,9 @@ async def test_a_client_that_leaves_is_noticed_though_it_had_asked_for_more(gate
     wait = f"GET /v1/videos/{video['id']}/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ALICE}\r\n\r\n"
     async with talking(gateway.app) as peer:
         await peer.send(wait.encode() + GET)
-        await until(lambda: gateway.gateway.bell.waiters == 1)
+        await until(lambda: gateway.gateway.listener.waiters == 1)
         peer.writer.close()
-        await until(lambda: gateway.gateway.bell.waiters == 0)
+        await until(lambda: gateway.gateway.listener.waiters == 0)
 
 
 async def test_trailers_are_no_headers(gateway: Running) -> None:

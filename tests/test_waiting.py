@@ -36,7 +36,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def waiting(gateway: Running, clients: int) -> None:
-    await until(lambda: gateway.gateway.bell.waiters == clients)
+    await until(lambda: gateway.gateway.listener.waiters == clients)
 
 
 async def advance(gateway: Running) -> None:
@@ -60,7 +60,7 @@ async def test_a_get_is_held_until_the_status_changes(gateway: Running, fake: Fa
     assert (await held).json()["status"] == "completed"
     ended = await gateway.client.get(f"/v1/videos/{video['id']}", params={"wait": "25"})
     assert ended.json()["status"] == "completed"
-    assert gateway.gateway.bell.waiters == 0
+    assert gateway.gateway.listener.waiters == 0
 
 
 async def test_the_time_is_up(gateway: Running) -> None:
@@ -86,7 +86,7 @@ async def test_a_thousand_waiting_clients_cost_no_query(gateway: Running) -> Non
     await gateway.client.delete(f"/v1/videos/{video['id']}")
     answers = await asyncio.gather(*held)
     assert {answer.json()["status"] for answer in answers} == {"failed"}
-    assert gateway.gateway.bell.waiters == 0
+    assert gateway.gateway.listener.waiters == 0
 
 
 async def test_a_client_that_leaves_frees_its_place(gateway: Running) -> None:
@@ -180,5 +180,5 @@ async def test_poll_after_follows_what_the_model_usually_takes(gateway: Running,
     for _ in range(3):
         video = await gateway.create(model="up/sora-2")
         await gateway.finish(video["id"], step_s=60)
-    await gateway.gateway.typical.refresh()
+    await gateway.gateway.durations.refresh()
     assert 2_000 < int(await told()) <= 10_000

@@ -1,4 +1,7 @@
-"""Authentication: from a presented API key to its `Caller`, and requests per minute."""
+"""Authentication: from a presented API key to its `Caller`, and requests per minute.
+
+Callers are cached for as long as the listener proves that no key has changed (`db/listener.py`), else for a second.
+"""
 
 import asyncio
 import hashlib
@@ -24,7 +27,7 @@ from app.accounts.secrets import (
     is_well_formed,
 )
 from app.db.database import Database
-from app.db.listener import Bell
+from app.db.listener import Listener
 from app.db.models import Key, Project
 from app.settings import Settings
 from app.video import Billing
@@ -70,9 +73,9 @@ def static_project_id(key: str) -> str:
 class Authenticator:
     """Turns a presented key into its `Caller`."""
 
-    def __init__(self, db: Database, settings: Settings, bell: Bell, clock: Callable[[], datetime]) -> None:
+    def __init__(self, db: Database, settings: Settings, listener: Listener, clock: Callable[[], datetime]) -> None:
         self._db = db
-        self._bell = bell
+        self._listener = listener
         self._clock = clock
         self._secret = derive_secret(settings, "api-keys")
         static = [key.get_secret_value() for key in settings.api_keys] or [first_key(settings)[0]]
@@ -131,7 +134,10 @@ class Authenticator:
     async def _look_up(self, hashed: str) -> Caller | None:
         once_right = hashed in self._known or hashed in self._static
         async with nullcontext() if once_right else self._lookups:
-            changes, now = self._bell.changes, time.monotonic()  # before the query: it may be out of date right after
+            changes, now = (
+                self._listener.key_changes,
+                time.monotonic(),
+            )  # before the query: it may be out of date right after
             async with self._db.reading() as connection:
                 caller = await find_caller(connection, hashed, static_project=self._static.get(hashed))
         self._known.pop(hashed, None)
@@ -146,10 +152,10 @@ class Authenticator:
         return caller
 
     def _still_counts(self, looked_up: float, changes: int) -> bool:
-        """A bell that hears has heard of every change up to a moment ago."""
-        if changes != self._bell.changes:
+        """True while the listener proves that no key has changed since."""
+        if changes != self._listener.key_changes:
             return False
-        return time.monotonic() - looked_up < (CACHE_S if self._bell.hears else UNVERIFIED_CACHE_S)
+        return time.monotonic() - looked_up < (CACHE_S if self._listener.is_current else UNVERIFIED_CACHE_S)
 
 
 async def find_caller(connection: AsyncConnection, hashed: str, *, static_project: str | None = None) -> Caller | None:

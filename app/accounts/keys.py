@@ -1,8 +1,7 @@
-"""API keys: mint, hash, authenticate, limit; and the server's own secrets.
+"""API keys as the operator manages them: create, change, list, revoke.
 
 Keys are random and long, so they are stored as HMAC-SHA256 with a pepper: cheap to check, useless when stolen from the
-database. What is known of a key is remembered as long as the bell proves that nothing has changed (`bell.py`), else for
-a second.
+database.
 """
 
 import hmac

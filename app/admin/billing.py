@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import ledger, projects
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
-from app.admin.schemas import Day, Dollars, Given, listing, micros_or_refuse, no_store, project_object, row_json
+from app.admin.schemas import Day, Dollars, Given, micros_or_refuse, project_object, row_json
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
+from app.http.responses import no_store, page_of
 
 routes = APIRouter(tags=["administration"])
 
@@ -85,5 +86,4 @@ async def show_ledger(
             connection, project_id=project_id, video_id=video, after=after, limit=limit + 1
         )
     data = [row_json(entry) for entry in found[:limit]]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return no_store({**listing(data), **ends, "has_more": len(found) > limit})
+    return no_store(page_of(data, has_more=len(found) > limit))

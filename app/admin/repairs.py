@@ -8,10 +8,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import pricing
-from app.admin.schemas import listing, no_store
+from app.admin.schemas import listing
 from app.db.models import Attempt, Video
 from app.http.body import body_of, body_schema, validated
 from app.http.context import Gateway, GatewayDep
+from app.http.responses import no_store
 from app.jobs import reconcile
 
 routes = APIRouter(tags=["administration"])

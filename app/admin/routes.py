@@ -17,7 +17,6 @@ from app.admin.schemas import (
     budget_or_refuse,
     key_object,
     listing,
-    no_store,
     project_object,
     project_objects,
     redact,
@@ -26,6 +25,7 @@ from app.admin.schemas import (
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep, gateway_of
 from app.http.openapi import BearerKey
+from app.http.responses import no_store
 from app.jobs import videos
 from app.video import Billing
 from app.webhooks import events

@@ -6,23 +6,16 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
-from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BeforeValidator
 
 from app import errors, net
 from app.accounts import budgets, pricing
 from app.db.models import Base, Key, Project
 from app.db.rows import to_json
+from app.http.body import reject_bool
 from app.http.context import Gateway
 
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
-Dollars = Annotated[float, BeforeValidator(_number)]
+Dollars = Annotated[float, BeforeValidator(reject_bool)]
 Moment = AwareDatetime
 """ISO 8601 with an offset: a moment without one is a different one on every machine."""
 
@@ -53,10 +46,6 @@ def budget_or_refuse(amount: float | None) -> int | None:
     if micros is not None and micros < 0:
         raise errors.InvalidRequest("monthly_budget_usd: expected 0 or more", param="monthly_budget_usd")
     return micros
-
-
-def no_store(content: Any, *, status: int = 200) -> JSONResponse:
-    return JSONResponse(content, status_code=status, headers={"cache-control": "no-store"})
 
 
 def listing(data: Sequence[dict[str, Any]]) -> dict[str, Any]:

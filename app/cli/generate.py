@@ -24,7 +24,7 @@ class ClientError(Exception):
     """What went wrong, in words for a person at a terminal."""
 
 
-async def generate(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
+async def generate_video(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
     """Create a video, show its progress on `console`, save the file; returns its path. Raises `ClientError`."""
     name_of = _naming(out)
     async with net.upstream(timeout_s=60, connections=2) as http:

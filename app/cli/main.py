@@ -22,16 +22,16 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import dialects, errors, providers, settings, telemetry
-from app import main as wiring
 from app.accounts import secrets
-from app.cli import generate as client
 from app.cli import manage
+from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
 from app.http import health
 from app.http.server import HttpProtocol
-from app.media import bucket as buckets
+from app.main import create_app, open_parts, serving_app
+from app.media.bucket import check_bucket
 from app.providers.routing import Router
 from app.settings import ConfigurationError, Settings
 
@@ -106,7 +106,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 async def _serve_one(config: Settings, listener: socket.socket) -> None:
-    application = wiring.create_app(config)
+    application = create_app(config)
     app = _Starting(application)
     server = _Server(_uvicorn_config(config, app), config, application)
     try:
@@ -123,7 +123,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
     dialects.configure(config)
     providers.build(config)
     with asyncio.Runner() as runner:
-        runner.run(buckets.try_out(config.storage_url))
+        runner.run(check_bucket(config.storage_url))
         database = running_database(config)
         url = runner.run(database.__aenter__())
         try:
@@ -150,7 +150,7 @@ def child_app() -> FastAPI:
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=follow, daemon=True).start()
-    return wiring.serving_app()
+    return serving_app()
 
 
 def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Config:
@@ -217,7 +217,7 @@ class _Server(uvicorn.Server):
         """The worker stops claiming and waiting clients are answered at once, not after the last connection."""
         if hasattr(self._state, "gateway"):
             self._state.worker.stop()
-            self._state.gateway.bell.close()
+            self._state.gateway.listener.close()
         await super().shutdown(sockets)
 
 
@@ -266,7 +266,7 @@ def worker() -> None:
         health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
 
     async def work() -> None:
-        async with wiring.open_parts(config) as parts:
+        async with open_parts(config) as parts:
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)
@@ -333,7 +333,7 @@ def generate(
     base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
     wanted = {name: value for name, value in fields.items() if value is not None}
-    print(asyncio.run(client.generate(base_url, key or _own_key(config), wanted, out, complaints)))
+    print(asyncio.run(generate_video(base_url, key or _own_key(config), wanted, out, complaints)))
 
 
 def _own_key(config: Settings) -> str:
@@ -351,7 +351,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that what was opened is closed
     try:
         cli()
-    except (ConfigurationError, errors.GatewayError, client.ClientError) as error:
+    except (ConfigurationError, errors.GatewayError, ClientError) as error:
         complaints.print(f"[bold red]video-gateway:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import errors, telemetry
-from app import settings as configuration
+from app import errors, settings, telemetry
 from app.accounts import budgets, keys, ledger, pricing, projects
 from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
@@ -43,7 +42,7 @@ projects_cli = typer.Typer(
 
 def load(**overrides: Any) -> Settings:
     """Read the settings and set up logging by them. Raises `ConfigurationError`."""
-    config = configuration.load(**overrides)
+    config = settings.load(**overrides)
     telemetry.configure_logging(config)
     return config
 

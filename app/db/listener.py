@@ -1,10 +1,10 @@
-"""One LISTEN connection for each process: wakes whoever waits for a video, and knows when keys have changed.
+"""PostgreSQL LISTEN: wakes requests that wait for a video, and invalidates the API-key cache.
 
-Triggers ring for every change of a video's status or progress, and of a key or a project. A waiter costs no query until
-it is woken. Twice a second the process rings for itself, on another connection, and hears it on this one: only what was
-heard lately proves that nothing was missed. Behind a pooler that does not pass notices on, or while the connection is
-down, everybody is woken now and then and nothing remembered about a key counts for longer than a second, so nothing is
-waited for or trusted in vain.
+Triggers notify of every change of a video's status or progress, and of a key or a project. A waiter costs no query
+until it is woken.
+Twice a second the process sends itself a heartbeat over another connection and receives it on this one:
+only a recent heartbeat proves that no notice was missed. Behind a pooler that does not pass notices on, or while the
+connection is down, waiters are woken every second and the key cache lives for less than one.
 """
 
 import asyncio
@@ -18,90 +18,91 @@ import psycopg
 
 from app.telemetry import log
 
-CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_keys"
+VIDEOS_CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_keys"
 RECONNECT_S = 1.0
-BEAT_S = 0.4
-FRESH_S = 0.9
-"""Whatever was rung so long ago has been heard."""
-DEAF_BEATS = 6
-"""After so many without an echo, the connection is made anew and everybody looks for himself. Counted rather than
-timed: on a busy machine it is this process that is late."""
+HEARTBEAT_S = 0.4
+CURRENT_S = 0.9
+"""Age up to which a received heartbeat proves that all earlier notices were received, too."""
+MAX_MISSED_HEARTBEATS = 6
+"""Missed heartbeats before reconnecting; waiters are woken so that they re-read the row. Counted rather than timed: on
+a busy machine it is this process that is late."""
 
 
-class Bell:
-    """Who waits for which video in this process, and how often keys have changed."""
+class Listener:
+    """The waiters of this process by video, and a counter of key changes. One connection for the whole process."""
 
-    def __init__(self, url: str, ring: Callable[[str, str], Awaitable[object]]) -> None:
+    def __init__(self, url: str, notify: Callable[[str, str], Awaitable[object]]) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
-        self._ring = ring
-        """Notifies a channel; never on the connection that listens, which may hear itself through a pooler."""
+        self._notify = notify
+        """Sends a notice on another connection: a pooler may return one's own notices to the listening connection."""
         self.closed = False
-        self.changes = 0
-        """Changes of keys and projects heard of, and times when some may have been missed."""
-        self._echoed = float("-inf")
-        """When the last beat that came back was sent."""
-        self._beats = f"gateway_beat_{secrets.token_hex(8)}"
+        self.key_changes = 0
+        """Grows with each change of a key or project, and whenever one may have been missed."""
+        self._heartbeat_at = float("-inf")
+        """When the last received heartbeat was sent."""
+        self._heartbeat_channel = f"gateway_heartbeat_{secrets.token_hex(8)}"
         self._connecting = False
-        self._deaf = False
-        self._unheard = 0
+        self._disconnected = False
+        self._missed_heartbeats = 0
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._by: Counter[str] = Counter()
+        self._by_key: Counter[str] = Counter()
 
     @property
-    def hears(self) -> bool:
-        """Whether all that was rung up to a moment ago has been heard."""
-        return time.monotonic() - self._echoed < FRESH_S
+    def is_current(self) -> bool:
+        """True when all notices up to a moment ago were received."""
+        return time.monotonic() - self._heartbeat_at < CURRENT_S
 
     @contextmanager
-    def listening(self, video_id: str, who: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the video changes; enter it before reading the video, clear it before reading
-        again."""
-        rung = asyncio.Event()
-        self._waiting[video_id].add(rung)
-        self._by[who] += 1
+    def waiter(self, video_id: str, key_id: str) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever the video changes. Enter the block before reading the video, clear the
+        event before reading again."""
+        changed = asyncio.Event()
+        self._waiting[video_id].add(changed)
+        self._by_key[key_id] += 1
         try:
-            yield rung
+            yield changed
         finally:
-            self._by[who] -= 1
-            if not self._by[who]:
-                del self._by[who]
-            self._waiting[video_id].discard(rung)
+            self._by_key[key_id] -= 1
+            if not self._by_key[key_id]:
+                del self._by_key[key_id]
+            self._waiting[video_id].discard(changed)
             if not self._waiting[video_id]:
                 del self._waiting[video_id]
 
-    def waiting(self, who: str) -> int:
-        """How many of somebody's are listening."""
-        return self._by[who]
+    def waiters_of(self, key_id: str) -> int:
+        """Number of waiters of one API key in this process."""
+        return self._by_key[key_id]
 
     @property
     def waiters(self) -> int:
+        """Number of all waiters in this process."""
         return sum(len(events) for events in self._waiting.values())
 
     def close(self) -> None:
-        """Send everybody home: the server is stopping."""
+        """Wake all waiters: the server is shutting down."""
         self.closed = True
-        self._ring_all()
+        self._wake_all()
 
-    async def stop(self, listening: "asyncio.Task[None]") -> None:
-        """End the task of `run`. A connection that is just being made is waited for, or it would be left open."""
+    async def stop(self, running: "asyncio.Task[None]") -> None:
+        """End the task of `run`. A connection attempt under way is awaited, or it would be left open."""
         self.close()
         if not self._connecting:
-            listening.cancel()
+            running.cancel()
         with suppress(asyncio.CancelledError):
-            await listening
+            await running
 
     async def run(self) -> None:
-        """Listen until stopped, whatever happens to the connection."""
+        """Listen until stopped; reconnects whenever the connection breaks."""
         while not self.closed:
             try:
                 await self._listen()
             except (psycopg.Error, OSError) as error:  # a TimeoutError is an OSError
-                if not self._deaf:
+                if not self._disconnected:
                     hint = "is there a pooler in between? see GATEWAY_DATABASE_LISTEN_URL"
                     more = {"hint": hint} if isinstance(error, TimeoutError) else {}
-                    log.warning("not listening; waiters look for themselves", error=type(error).__name__, **more)
-                self._deaf = True
-            self._ring_all()
+                    log.warning("listener disconnected, waiters poll", error=type(error).__name__, **more)
+                self._disconnected = True
+            self._wake_all()
             if not self.closed:
                 await asyncio.sleep(RECONNECT_S)
 
@@ -120,44 +121,44 @@ class Bell:
         async with connection:
             if self.closed:
                 return
-            for channel in (CHANNEL, KEYS_CHANNEL, self._beats):
+            for channel in (VIDEOS_CHANNEL, KEYS_CHANNEL, self._heartbeat_channel):
                 await connection.execute(f"listen {channel}".encode())
-            self._missed()  # what changed while nobody listened
-            self._unheard = 0
-            beating = asyncio.create_task(self._beat())
+            self._keys_changed()  # notices before LISTEN were missed
+            self._missed_heartbeats = 0
+            heartbeat = asyncio.create_task(self._send_heartbeats())
             try:
                 while not self.closed:
                     async for notice in connection.notifies(timeout=1):
-                        self._hear(notice)
-                    if self._unheard > DEAF_BEATS:
+                        self._receive(notice)
+                    if self._missed_heartbeats > MAX_MISSED_HEARTBEATS:
                         raise TimeoutError
             finally:
-                beating.cancel()
+                heartbeat.cancel()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            self._unheard += 1
-            with suppress(psycopg.Error, OSError):  # not heard, then
-                await self._ring(self._beats, str(time.monotonic()))
-            await asyncio.sleep(BEAT_S)
+            self._missed_heartbeats += 1
+            with suppress(psycopg.Error, OSError):  # counts as missed
+                await self._notify(self._heartbeat_channel, str(time.monotonic()))
+            await asyncio.sleep(HEARTBEAT_S)
 
-    def _hear(self, notice: psycopg.Notify) -> None:
-        if notice.channel == CHANNEL:
-            for rung in self._waiting.get(notice.payload, ()):
-                rung.set()
-        elif notice.channel == self._beats:
-            self._echoed = float(notice.payload)
-            self._unheard = 0
-            self._deaf = False
+    def _receive(self, notice: psycopg.Notify) -> None:
+        if notice.channel == VIDEOS_CHANNEL:
+            for changed in self._waiting.get(notice.payload, ()):
+                changed.set()
+        elif notice.channel == self._heartbeat_channel:
+            self._heartbeat_at = float(notice.payload)
+            self._missed_heartbeats = 0
+            self._disconnected = False
         else:
-            self._missed()
+            self._keys_changed()
 
-    def _missed(self) -> None:
-        """Forget what was known of keys, and let everybody look again whether they may."""
-        self.changes += 1
-        self._ring_all()
+    def _keys_changed(self) -> None:
+        """Invalidate the key cache, and wake all waiters so that their key is checked again."""
+        self.key_changes += 1
+        self._wake_all()
 
-    def _ring_all(self) -> None:
+    def _wake_all(self) -> None:
         for events in self._waiting.values():
-            for rung in events:
-                rung.set()
+            for changed in events:
+                changed.set()

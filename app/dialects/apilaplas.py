@@ -25,7 +25,7 @@ from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, strict_extra_of, validated
-from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import Responses, create_schema, parameter
 from app.http.uploads import Uploads
@@ -178,7 +178,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 @routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video, or with a generation as `keyframes.frame0` make a longer one, as Apilaplas' Luma does."""
-    origin = shared.origin_of(request)
+    origin = origin_of(request)
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "apilaplas")
         uploads = Uploads(new_video_id())
@@ -218,7 +218,7 @@ async def retrieve_generation(
     reached = reached_by(state or status)
     hold_s = _hold_s(gateway)
     video = await wait_for_video(request, gateway, caller, generation_id, until=reached, timeout_s=hold_s)
-    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
 @routes.get(f"{PATH}/generations", openapi_extra={"parameters": [IDS]})
@@ -229,7 +229,7 @@ async def list_generations(
     until all of them are there, for 30 s at most. Ids that are not yours or nobody's are left out."""
     wanted = ids_of(request)
     found = await _wait_for_all(request, gateway, caller, wanted, reached_by(state or status))
-    origin = shared.origin_of(request)
+    origin = origin_of(request)
     return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 

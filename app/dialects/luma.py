@@ -18,7 +18,7 @@ from app import errors
 from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
-from app.http.context import CallerDep, GatewayDep, get_video
+from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
@@ -135,7 +135,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "luma")
         uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, shared.origin_of(request))
+        parsed, named = parse(body, uploads, origin_of(request))
         asked = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
         created = await create_job(
             gateway, caller, asked, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
@@ -150,7 +150,7 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
         wanted = validated(Tasks, body).ids
     async with gateway.db.reading() as connection:
         found = await videos.get_videos(connection, wanted, project_id=caller.project_id)
-    origin = shared.origin_of(request)
+    origin = origin_of(request)
     return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 
@@ -158,7 +158,7 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as gpt.ge's Luma shows it."""
     video = await get_video(gateway, caller, video_id)
-    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
 @routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
@@ -167,7 +167,7 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
         uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, shared.origin_of(request))
+        parsed, named = parse(body, uploads, origin_of(request))
         created = await shared.extend(
             gateway,
             caller,

@@ -20,8 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared
-from app.http.body import Body, body_of, strict_extra_of, validated
-from app.http.context import CallerDep, GatewayDep, get_video
+from app.http.body import Body, body_of, reject_bool, strict_extra_of, validated
+from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
@@ -44,12 +44,6 @@ STATUS = {
 routes = APIRouter(tags=["lumen"])
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a whole number")
-    return value
-
-
 class CreateGeneration(BaseModel):
     """POST /v1/videos/generations. Fields not listed here are passed on to the provider untouched."""
 
@@ -59,7 +53,7 @@ class CreateGeneration(BaseModel):
     prompt: shared.Prompt
     resolution: str | None = None
     aspect_ratio: str | None = None
-    duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(_no_truth)] | None = None
+    duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(reject_bool)] | None = None
     generate_audio: bool | None = None
     image_url: Any = None
     """The first frame."""
@@ -151,7 +145,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "lumen")
         uploads = Uploads(new_video_id())
-        parsed = parse(body, uploads, shared.origin_of(request))
+        parsed = parse(body, uploads, origin_of(request))
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
         )
@@ -162,4 +156,4 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as Lumen shows it."""
     video = await get_video(gateway, caller, video_id)
-    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, origin_of(request)))

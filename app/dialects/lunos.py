@@ -16,7 +16,7 @@ from app import errors
 from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, strict_extra_of, validated
-from app.http.context import CallerDep, GatewayDep, get_video
+from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
@@ -106,4 +106,4 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video as Lunos shows it."""
     video = await get_video(gateway, caller, video_id.rpartition(":")[2])
-    return shared.answer(query_object(video, gateway.links, shared.origin_of(request)))
+    return shared.answer(query_object(video, gateway.links, origin_of(request)))

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
+from app.http.body import reject_bool
 from app.http.context import Gateway
 from app.http.create import create_job, get_finished_video, request_from_source, source_model
+from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.jobs.enqueue import Created
 from app.media.signed_links import SignedLinks
@@ -37,8 +38,7 @@ def _not_blank(value: str) -> str:
 
 def _plain_number(value: Any) -> Any:
     """Luma writes lengths as `5s`."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
+    value = reject_bool(value)
     return value[:-1] if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value) else value
 
 
@@ -144,14 +144,9 @@ async def extend(
 
 def answer(content: Any, *, status: int = 200, created: Created | None = None) -> JSONResponse:
     """`status` is that of a create; a repeated one, which made nothing, answers 200."""
-    headers = {"cache-control": "no-store"}
     if created is not None and created.replayed:
-        status, headers["idempotent-replayed"] = 200, "true"
-    return JSONResponse(content, status_code=status, headers=headers)
-
-
-def origin_of(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
+        return no_store(content, headers={"idempotent-replayed": "true"})
+    return no_store(content, status=status)
 
 
 def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:

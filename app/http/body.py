@@ -310,6 +310,13 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
     return {name: _inlined(value, definitions) for name, value in {**named, **schema}.items() if name != "$ref"}
 
 
+def reject_bool(value: Any) -> Any:
+    """Refuse true and false where a number is expected, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
 def fingerprint(body: Body, *, operation: str = "create") -> str:
     """A hash of what was asked, the same for JSON and multipart; files count by their bytes."""
     plain = json.dumps([operation, _as_text(body)], sort_keys=True, ensure_ascii=False)

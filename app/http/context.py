@@ -12,7 +12,7 @@ from app import errors
 from app.accounts import auth
 from app.accounts.auth import Authenticator, Caller
 from app.db.database import Database
-from app.db.listener import Bell
+from app.db.listener import Listener
 from app.db.models import Video
 from app.http.openapi import BearerKey
 from app.jobs import videos
@@ -41,8 +41,8 @@ class Gateway:
     sender: Sender
     """Calls webhooks; handlers only use it to send a test."""
     clock: Callable[[], datetime]
-    bell: Bell
-    typical: Durations
+    listener: Listener
+    durations: Durations
     wake: Callable[[], None]
     """Tells the worker of this process, if there is one, that a job was created or cancelled."""
 
@@ -74,6 +74,11 @@ async def caller_of(request: Request) -> Caller:
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 
 CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this gateway.", caller_of))]
+
+
+def origin_of(request: Request) -> str:
+    """Scheme, host and mount path of this gateway as the client reached it."""
+    return str(request.base_url).rstrip("/")
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:

@@ -1,4 +1,4 @@
-"""What all dialects share: who is asking, how uploads are kept, how a job is created, how a file is answered."""
+"""Creating a job, the same for all dialects: plan, uploads, idempotency, webhook; and requests based on a video."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from app.accounts.auth import Caller
 from app.db.database import is_unavailable
 from app.db.models import Video
 from app.http.body import Body, fingerprint
-from app.http.context import Gateway, get_video
+from app.http.context import Gateway, get_video, origin_of
 from app.http.uploads import Uploads
 from app.jobs.enqueue import Created, NewJob, enqueue
 from app.jobs.plan import Plan, make_plan, only_priced, quote
@@ -20,12 +20,6 @@ from app.webhooks import endpoints, signing
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
 MAX_APP_CHARACTERS = 200
-
-
-# Media in a request
-
-
-# One create for all dialects
 
 
 async def create_job(
@@ -133,7 +127,7 @@ def take_webhook(
         style=style,
         url_param=url_field,
         secret_param=secret_field or "",
-        origin=str(request.base_url).rstrip("/"),
+        origin=origin_of(request),
     )
 
 
@@ -180,6 +174,3 @@ def request_from_source(
         resolution=original.resolution,
         extra=extra,
     )
-
-
-# Answering with a file

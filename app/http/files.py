@@ -10,14 +10,13 @@ from fastapi.responses import Response, StreamingResponse
 
 from app import errors
 from app.db.models import Video
-from app.http.context import Gateway
+from app.http.context import Gateway, origin_of
 from app.media.pictures import Variant, make_variant
 
 
 def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
     """A link that plays without a key until it expires, at the latest when the file goes."""
-    origin = str(request.base_url).rstrip("/")
-    return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin)
+    return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin_of(request))
 
 
 async def file_response(

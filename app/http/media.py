@@ -39,8 +39,7 @@ async def play(
     sig: str = "",
 ) -> Response:
     """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
-    if not gateway.links.verify(request.scope["path"], exp, sig):
-        raise errors.NotFound("this link is not valid or has expired; read the video again for a fresh one")
+    _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
     video = await videos.get_video(gateway.db, video_id, project_id=None)
     # A presigned address is for GET alone, so HEAD is answered here.
     if gateway.settings.storage_presign and request.method == "GET":
@@ -69,8 +68,7 @@ async def fetch_upload(
     sig: str = "",
 ) -> Response:
     """Hand an upload to the upstream that was given its link."""
-    if not gateway.links.verify(request.scope["path"], exp, sig):
-        raise errors.NotFound("this link is not valid or has expired")
+    _require_signature(request, gateway, exp, sig)
     key = f"uploads/{video_id}/{number}"
     size = await gateway.store.stat(key)
     if size is None:
@@ -86,6 +84,11 @@ async def fetch_upload(
         content_type=content_type,
         filename=f"upload.{suffix}",
     )
+
+
+def _require_signature(request: Request, gateway: Gateway, exp: str, sig: str, next_step: str = "") -> None:
+    if not gateway.links.verify(request.scope["path"], exp, sig):
+        raise errors.NotFound(f"this link is not valid or has expired{next_step}")
 
 
 @routes.api_route("/callbacks/{attempt_id}/{token}", methods=["GET", "POST"], include_in_schema=False)

@@ -11,8 +11,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app import errors, ids
-from app.http import middleware as edge
-from app.http.middleware import loggable_path
+from app.http.middleware import SECURITY, loggable_path
 from app.telemetry import log
 
 
@@ -146,7 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
             (b"x-request-id", request_id.encode()),
-            *edge.SECURITY,
+            *SECURITY,
         ]
         status = HTTPStatus(error.status_code)
         lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % pair for pair in headers)]

@@ -26,14 +26,14 @@ async def wait_for_video(
     has too many requests waiting."""
     if timeout_s > 0:
         require_waiting_slot(gateway, caller)
-    with gateway.bell.listening(video_id, caller.key_id) as rung:
+    with gateway.listener.waiter(video_id, caller.key_id) as rung:
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             async with asyncio.timeout(timeout_s):
-                while not until(video) and not gone.done() and not gateway.bell.closed:
+                while not until(video) and not gone.done() and not gateway.listener.closed:
                     await _first(rung, gone)
                     rung.clear()
                     await gateway.authenticator.check(caller)
@@ -47,7 +47,7 @@ async def wait_for_video(
 
 def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
     """Raises `RateLimited` when the key holds as many requests in this process as it may."""
-    if gateway.bell.waiting(caller.key_id) >= gateway.settings.max_waiting:
+    if gateway.listener.waiters_of(caller.key_id) >= gateway.settings.max_waiting:
         raise errors.RateLimited(
             f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
             retry_after_s=1,

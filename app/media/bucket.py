@@ -51,7 +51,7 @@ def open_bucket(url: str, retries: "RetryConfig" = PATIENT) -> ObjectStore:
         raise _unusable(url, error) from error
 
 
-async def try_out(url: str | None) -> None:
+async def check_bucket(url: str | None) -> None:
     """Write, read, list and delete a file. Raises `ConfigurationError` where the bucket, if this is one, says no.
 
     One that does not answer is only warned about: what can be done without it goes on, and films wait for it.

@@ -119,9 +119,7 @@ class Apilaplas(RestProvider):
         first, last = self._picture(task, request.first_frame), self._picture(task, request.last_frame)
         if request.operation is not Operation.generate:
             if task.source_ref is None:
-                raise errors.UpstreamRejected(
-                    f"{self.name} can only go on from a video it has made", provider=self.name
-                )
+                raise self.foreign_source()
             if first is not None:
                 message = f"first_frame: {self.name} has no such parameter where it extends a video"
                 raise errors.UpstreamRejected(message, provider=self.name)

@@ -75,9 +75,7 @@ class GptGe(RestProvider):
         path = PATH
         if task.request.operation is not Operation.generate:
             if task.source_ref is None:
-                raise errors.UpstreamRejected(
-                    f"{self.name} can only go on from a video it has made", provider=self.name
-                )
+                raise self.foreign_source()
             path = f"{PATH}/{segment(task.source_ref)}/extend"
         response = await self.call("submit", "POST", path, json=await self._body(task))
         return self.accepted(STATUS, response, key="state")

@@ -166,6 +166,10 @@ class RestProvider(Provider):
             code = errors.ContentPolicy.default_code
         return Failure(code=self.scrub(code)[:100], message=text or f"{self.name} reports the video as {raw}")
 
+    def foreign_source(self) -> errors.UpstreamRejected:
+        """The error for an extension or a remix of a video that another provider made."""
+        return errors.UpstreamRejected(f"{self.name} can only go on from a video it has made", provider=self.name)
+
     def unreadable(self, verb: str, why: str, response: httpx.Response | None = None) -> errors.UpstreamError:
         """The error for an answer that says nothing: unknown after a submit, try again after all else."""
         kind = errors.UpstreamUnknown if verb == "submit" else errors.UpstreamUnavailable

@@ -16,7 +16,7 @@ from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.models import Video
-from app.dialects.openai import webhooks as openai_webhooks
+from app.dialects.openai import webhooks
 from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import (
     CreateCharacter,
@@ -48,6 +48,7 @@ from app.http.create import (
 )
 from app.http.files import content_response
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
+from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import require_waiting_slot, wait_for_video
 from app.jobs import lifecycle, videos
@@ -70,11 +71,11 @@ routes = AliasedRouter(tags=["videos"])
 
 
 def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
-    headers = {"cache-control": "no-store", "x-gateway-provider": provider_of(video)}
+    headers = {"x-gateway-provider": provider_of(video)}
     if not video.status.ended:
         provider, _, model = str(video.routes[0]).partition("/")
-        headers["openai-poll-after-ms"] = str(gateway.typical.poll_after_ms(provider, model))
-    return JSONResponse(render(video, gateway, request), status_code=status, headers=headers)
+        headers["openai-poll-after-ms"] = str(gateway.durations.poll_after_ms(provider, model))
+    return no_store(render(video, gateway, request), status=status, headers=headers)
 
 
 async def _from_source(
@@ -156,7 +157,7 @@ async def _create(
     parsed = parsed.model_copy(update={"webhook": webhook})
     if _is_dry_run(request):
         plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
-        return JSONResponse(render_estimate(plan.request, plan, gateway), headers={"cache-control": "no-store"})
+        return no_store(render_estimate(plan.request, plan, gateway))
     created = await create_job(
         gateway,
         caller,
@@ -209,9 +210,7 @@ async def list_videos(
             connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
         )
     data = [render(video, gateway, request) for video in page]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    page_of = {"object": "list", "data": data, **ends, "has_more": has_more}
-    return JSONResponse(page_of, headers={"cache-control": "no-store"})
+    return no_store(page_of(data, has_more=has_more))
 
 
 @routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
@@ -324,7 +323,7 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
         if video.status.ended:
             yield _event("end", video, gateway, request)
             return
-        if gateway.bell.closed:
+        if gateway.listener.closed:
             return
 
 
@@ -417,7 +416,7 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     async with gateway.db.reading() as connection:
         available = await budgets.available(connection, [caller.project_id], key_id=caller.key_id, now=gateway.clock())
     billing, left = available[caller.project_id]
-    return JSONResponse(render_balance(billing, left), headers={"cache-control": "no-store"})
+    return no_store(render_balance(billing, left))
 
 
-routes.include_router(openai_webhooks.routes)
+routes.include_router(webhooks.routes)

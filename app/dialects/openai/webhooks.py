@@ -16,6 +16,7 @@ from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
 from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.responses import no_store, page_of
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, endpoints, events, signing
 from app.webhooks.sender import WebhookStyle
@@ -124,16 +125,6 @@ def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
     }
 
 
-def _list(data: list[dict[str, Any]], has_more: bool) -> Response:
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    page = {"object": "list", "data": data, **ends, "has_more": has_more}
-    return JSONResponse(page, headers={"cache-control": "no-store"})
-
-
-def _secret(document: dict[str, Any]) -> Response:
-    return JSONResponse(document, headers={"cache-control": "no-store"})
-
-
 # Endpoints
 
 
@@ -152,7 +143,7 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
             types=wire.event_types,
             now=gateway.clock(),
         )
-    return _secret(_endpoint(endpoint, with_secret=True))
+    return no_store(_endpoint(endpoint, with_secret=True))
 
 
 @routes.get("/v1/webhook_endpoints")
@@ -164,7 +155,7 @@ async def list_endpoints(
         page, has_more = await endpoints.list_endpoints(
             connection, project_id=caller.project_id, after=after, limit=limit
         )
-    return _list([_endpoint(endpoint) for endpoint in page], has_more)
+    return no_store(page_of([_endpoint(endpoint) for endpoint in page], has_more=has_more))
 
 
 @routes.get("/v1/webhook_event_types")
@@ -177,7 +168,7 @@ async def list_event_types(caller: CallerDep) -> Response:
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
     """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
     async with gateway.db.transaction() as session:
-        return _secret({"key": await endpoints.project_secret(session, caller.project_id)})
+        return no_store({"key": await endpoints.project_secret(session, caller.project_id)})
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}")
@@ -231,7 +222,7 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
         endpoint = await endpoints.rotate_secret(
             session, endpoint_id, project_id=caller.project_id, keep_old=keep, now=gateway.clock()
         )
-    return _secret(_endpoint(endpoint, with_secret=True))
+    return no_store(_endpoint(endpoint, with_secret=True))
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/test", openapi_extra=body_schema(TestEndpoint))
@@ -264,7 +255,7 @@ async def list_deliveries(
         page, has_more = await deliveries.list_deliveries(
             connection, project_id=caller.project_id, endpoint_id=endpoint_id, after=after, limit=limit
         )
-    return _list([_delivery(*entry) for entry in page], has_more)
+    return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
 
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver", status_code=202)
@@ -286,7 +277,7 @@ async def list_deliveries_of_video(
         page, has_more = await deliveries.list_deliveries(
             connection, project_id=caller.project_id, video_id=video_id, after=after, limit=limit
         )
-    return _list([_delivery(*entry) for entry in page], has_more)
+    return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
 
 
 @routes.post("/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202)

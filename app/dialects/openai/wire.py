@@ -14,7 +14,7 @@ from app import errors, ids
 from app.accounts import pricing
 from app.capabilities import Capabilities
 from app.db.models import Character, Video
-from app.http.body import Body, extra_of, validated
+from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway
 from app.http.files import media_url
 from app.http.uploads import Uploads
@@ -37,14 +37,8 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False), BeforeValidator(reject_bool)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=2_000), BeforeValidator(_text)]],
     Field(max_length=64),
@@ -85,7 +79,7 @@ class CreateVideo(_Prompted):
     reference_images: Any = None
     reference_video: Any = None
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
-    n: Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_truth)] = 1
+    n: Annotated[int, Field(ge=1, le=4), BeforeValidator(reject_bool)] = 1
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None
