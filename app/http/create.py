@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from app import errors, ids
+from app.accounts import pricing
 from app.accounts.auth import Caller
 from app.db.database import is_unavailable
 from app.db.models import Video
@@ -14,7 +15,7 @@ from app.http.body import Body, fingerprint
 from app.http.context import Gateway, get_video, origin_of
 from app.http.uploads import Uploads
 from app.jobs.enqueue import Created, NewJob, enqueue
-from app.jobs.plan import Plan, make_plan, only_priced, quote
+from app.jobs.plan import Plan, make_plan, only_priced
 from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints, signing
 
@@ -52,7 +53,7 @@ async def create_job(
             dialect=dialect,
             model=shown_model or request.model,
             plan=plan,
-            quote=quote(gateway.settings, plan),
+            quote=pricing.quote(gateway.settings, plan.routes, plan.request),
             deadline_s=gateway.settings.job_deadline_s,
             idempotency_key=key,
             idempotency_hash=hashed,

@@ -7,7 +7,6 @@ from typing import Any
 
 from app import errors
 from app.accounts import pricing
-from app.accounts.pricing import Quote
 from app.capabilities import Capabilities, Fitted, fit
 from app.providers.routing import Route, Router, permitted_only
 from app.settings import Settings
@@ -69,11 +68,6 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
     if not routes:
         raise pricing.unpriced(settings, plan.routes[0], plan.request)
     return Plan(routes, plan.request, plan.warnings)
-
-
-def quote(settings: Settings, plan: Plan) -> Quote:
-    """Return what the plan may cost."""
-    return pricing.quote(settings, plan.routes, plan.request)
 
 
 def _without_problems(router: Router, request: VideoRequest, route: Route, fitted: Fitted) -> Plan:

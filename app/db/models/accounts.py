@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models.base import Base, one_of
+from app.db.models.base import Base, value_check
 from app.video import Billing, Entry
 
 
@@ -24,7 +24,7 @@ class Project(Base):
     created_at: Mapped[datetime]
 
     __table_args__ = (
-        CheckConstraint(one_of("billing", Billing), "billing"),
+        CheckConstraint(value_check("billing", Billing), "billing"),
         CheckConstraint("monthly_budget_micros >= 0", "monthly_budget"),
     )
 
@@ -111,7 +111,7 @@ class LedgerEntry(Base):
     created_at: Mapped[datetime]
 
     __table_args__ = (
-        CheckConstraint(one_of("kind", Entry), "kind"),
+        CheckConstraint(value_check("kind", Entry), "kind"),
         CheckConstraint("kind = 'credit' or video_id is not null", "video"),
         CheckConstraint("kind = 'settle' or cost_micros is null", "cost"),
         # No task is charged for twice, however many workers try.

@@ -37,5 +37,5 @@ class Base(DeclarativeBase):
     }
 
 
-def one_of(column: str, values: type[StrEnum]) -> str:
+def value_check(column: str, values: type[StrEnum]) -> str:
     return f"{column} in ({', '.join(repr(str(value)) for value in values)})"

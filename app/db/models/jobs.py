@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models.base import Base, one_of
+from app.db.models.base import Base, value_check
 from app.video import AttemptState, Settlement, Status
 
 
@@ -71,8 +71,8 @@ class Video(Base):
     """Deleted by the client; gone from every answer, the row follows its files and upstream tasks."""
 
     __table_args__ = (
-        CheckConstraint(one_of("status", Status), "status"),
-        CheckConstraint(one_of("settlement", Settlement), "settlement"),
+        CheckConstraint(value_check("status", Status), "status"),
+        CheckConstraint(value_check("settlement", Settlement), "settlement"),
         CheckConstraint("progress between 0 and 100", "progress"),
         CheckConstraint("(status = 'completed') = (completed_at is not null)", "completed_at"),
         CheckConstraint("(status = 'failed') = (error_code is not null)", "error"),
@@ -154,9 +154,9 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(one_of("state", AttemptState), "state"),
+        CheckConstraint(value_check("state", AttemptState), "state"),
         CheckConstraint("state not in ('running', 'storing') or upstream_ref is not null", "ref"),
-        CheckConstraint(one_of("settlement", Settlement), "settlement"),
+        CheckConstraint(value_check("settlement", Settlement), "settlement"),
         CheckConstraint(f"not ({_LIVE_SQL}) or settlement = 'held'", "held"),
         CheckConstraint("state <> 'storing' or output is not null", "output"),
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),

@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models.base import Base, one_of
+from app.db.models.base import Base, value_check
 from app.video import DeliveryState
 
 
@@ -90,7 +90,7 @@ class Delivery(Base):
     ended_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(one_of("state", DeliveryState), "state"),
+        CheckConstraint(value_check("state", DeliveryState), "state"),
         CheckConstraint("(state = 'pending') = (ended_at is null)", "ended_at"),
         CheckConstraint("(endpoint_id is null) = (url is not null)", "address"),
         CheckConstraint("(endpoint_id is null) = (data is null)", "data"),
