@@ -1,11 +1,11 @@
-"""State machine of attempts and videos. Apart from creation (`enqueue.py`) and claim (`claim.py`), only it sets states.
+"""State machine of attempts and videos. Only `enqueue.py` (create) and `claim.py` also set states.
 
     pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
        ▲                  │   │                   │  ▲               │
        └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
                               │                      └── file gone, poll again
                               └─ outcome unknown ─▶ lost ──late answer──▶ running
-    pending, running and storing can become cancelled; a running submit is cancelled once it is accepted
+    pending, running and storing can become cancelled; a submitting attempt is cancelled once it is accepted
 
 Every transition is one compare-and-set UPDATE that expects the claimed state and lease (`transitions.py`); when another
 worker was faster, it changes nothing and returns False. The ledger entry is written in the same transaction

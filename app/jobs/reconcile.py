@@ -91,7 +91,7 @@ async def confirm_by_operator(
     deadline_s: float,
     now: datetime,
 ) -> None:
-    """Resume a lost attempt whose task exists. `upstream_ref` comes from the vendor's console; None: from a late answer.
+    """Resume a lost attempt whose task exists. `upstream_ref` is from the vendor's console; None: from a late answer.
     The upstream is polled first.
 
     Raises `NotFound`, `InvalidRequest` for a reference that the upstream does not know, `UpstreamError` when it cannot
