@@ -44,7 +44,7 @@ class Embedded:
         self._pgdata = data_dir / "postgres"
         self._programs = _programs(self._pgdata)
         self._uid, self._gid = _server_user(self._programs)
-        self._hold: int | None = None
+        self._users_lock: int | None = None
 
     def get_uri(self) -> str:
         """The `postgresql://` URL; valid while any process uses the server."""
@@ -52,7 +52,7 @@ class Embedded:
 
     def start(self) -> None:
         """Start the server or join the running one; also after a killed server left its files behind."""
-        with self._gate():
+        with self._start_lock():
             self._initialise()
             deadline = time.monotonic() + PATIENCE_S
             while True:
@@ -67,23 +67,23 @@ class Embedded:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
-            self._hold = os.open(self._data_dir / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._hold, fcntl.LOCK_SH)
+            self._users_lock = os.open(self._data_dir / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._users_lock, fcntl.LOCK_SH)
 
     def cleanup(self) -> None:
         """Release the server; the last process stops it."""
-        if self._hold is None:
+        if self._users_lock is None:
             return
-        with self._gate():
+        with self._start_lock():
             try:
-                fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             else:
                 self._stop()
             finally:
-                os.close(self._hold)
-                self._hold = None
+                os.close(self._users_lock)
+                self._users_lock = None
 
     def _stop(self) -> None:
         if not self._runs():
@@ -95,14 +95,14 @@ class Embedded:
                 os.kill(int((self._pgdata / "postmaster.pid").read_text().split("\n", 1)[0]), signal.SIGINT)
 
     @contextmanager
-    def _gate(self) -> Iterator[None]:
+    def _start_lock(self) -> Iterator[None]:
         """Exclusive lock: one process at a time starts, joins or leaves."""
-        gate = os.open(self._data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self._data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(gate)
+            os.close(lock)
 
     @property
     def _socket_dir(self) -> Path:
@@ -116,7 +116,7 @@ class Embedded:
             os.chown(directory, self._uid, -1)
         found = directory.lstat()
         if found.st_uid != self._uid or found.st_mode & 0o77:
-            raise ConfigurationError(f"{directory} belongs to another user; use a GATEWAY_DATA_DIR with a shorter path")
+            raise ConfigurationError(f"{directory} is not private; use a GATEWAY_DATA_DIR with a shorter path")
         return directory
 
     def _initialise(self) -> None:

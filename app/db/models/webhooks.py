@@ -110,7 +110,7 @@ class Delivery(Base):
         ),
         Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
         Index("ix_deliveries_ended_at", "ended_at", postgresql_where=text("ended_at is not null")),
-        # One delivery of each event per URL.
+        # A video ends once with each event type: failed, then completed if an operator runs it again.
         Index(
             "uq_deliveries_endpoint",
             "video_id",
