@@ -1,6 +1,6 @@
-"""Authentication: from a presented API key to its `Caller`, and requests per minute.
+"""Authentication: resolves an API key to its `Caller`, and limits requests per minute.
 
-Callers are cached for as long as the listener proves that no key has changed (`db/listener.py`), else for a second.
+Callers are cached while the listener proves that no key has changed (`db/listener.py`), else for less than a second.
 """
 
 import asyncio
@@ -35,43 +35,42 @@ from app.video import Billing
 CACHE_S = 60.0
 
 UNVERIFIED_CACHE_S = 0.9
-"""How long something is remembered while changes are heard of, and while they may not be."""
+"""Cache lifetimes in seconds with a working LISTEN connection (`CACHE_S`), and without one."""
 
 CACHE_SIZE = 10_000
 
 LOOKUPS_AT_ONCE = 3
-"""Of keys nobody remembers, so that wrong ones in any number leave the connections to the others."""
+"""Limit of concurrent lookups of unknown keys, so that wrong keys cannot use up the database connections."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking, and what they may."""
+    """The project and key behind one request, and their permissions."""
 
     project_id: str
-    """Their project."""
     key_id: str
     models: tuple[str, ...] | None = None
-    """Patterns of what they may ask for; None: everything."""
+    """Patterns of the models it may use; None: all."""
     requests_per_minute: int | None = None
     limited: bool = False
-    """Whether a budget or a balance has to cover what they do, so that it needs a price."""
+    """True when a budget or balance must cover each job, so that it needs a known price."""
     expires_at: datetime | None = None
     key_hash: str = ""
 
     def may_use(self, *names: str) -> bool:
-        """Say whether a model may be asked for that goes by any of these names."""
+        """Return True if one of the names of a model matches the permitted patterns."""
         patterns = self.models
         return patterns is None or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 @cache
 def static_project_id(key: str) -> str:
-    # Without the pepper: the project must be the same on machines that share only the key. Slow, since it is stored.
+    # No pepper: machines that share only the key must get the same project id. A slow hash, since the id is stored.
     return "static_" + hashlib.pbkdf2_hmac("sha256", key.encode(), b"video-gateway owner", 100_000)[:8].hex()
 
 
 class Authenticator:
-    """Turns a presented key into its `Caller`."""
+    """Resolves API keys to callers, with a cache."""
 
     def __init__(self, db: Database, settings: Settings, listener: Listener, clock: Callable[[], datetime]) -> None:
         self._db = db
@@ -82,34 +81,34 @@ class Authenticator:
         self._static = {self.hash(key): static_project_id(key) for key in static}
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[Caller | None]] = {}
+        self._running: dict[str, asyncio.Task[Caller | None]] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
 
     @property
     def static_projects(self) -> Iterable[str]:
-        """The projects of the keys that stand in the settings."""
+        """Project ids of the keys in the settings."""
         return self._static.values()
 
     def hash(self, key: str) -> str:
         return hmac.digest(self._secret, key.encode(errors="surrogatepass"), "sha256").hex()
 
     async def authenticate(self, key: str | None) -> Caller:
-        """Raises `AuthenticationFailed` for a missing, unknown or revoked key, always in the same words, and for one
-        that has expired."""
+        """Resolve a key. Raises `AuthenticationFailed` for a missing, unknown, revoked or expired key; unknown and
+        revoked keys get the same message."""
         if not key:
             raise errors.AuthenticationFailed(
                 "no API key was sent; send it as `Authorization: Bearer <key>`", code="missing_api_key"
             )
-        hashed = self.hash(key)  # looked up by its hash, so no comparison runs along the key itself
+        hashed = self.hash(key)  # looked up by hash, so no comparison time depends on the key
         possible = hashed in self._static or is_well_formed(key)  # a mistyped key costs no query
-        return self._accepted(await self._caller(hashed) if possible else None)
+        return self._require_valid(await self._caller(hashed) if possible else None)
 
     async def check(self, caller: Caller) -> Caller:
-        """The caller as they are by now, after waiting or sending a long body. Raises `AuthenticationFailed` when their
-        key is no longer valid."""
-        return self._accepted(await self._caller(caller.key_hash))
+        """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is
+        no longer valid."""
+        return self._require_valid(await self._caller(caller.key_hash))
 
-    def _accepted(self, caller: Caller | None) -> Caller:
+    def _require_valid(self, caller: Caller | None) -> Caller:
         if caller is None:
             raise errors.AuthenticationFailed(
                 "the API key is not valid; check it, or make a new one with `video-gateway keys create NAME`"
@@ -122,44 +121,44 @@ class Authenticator:
         return caller
 
     async def _caller(self, hashed: str) -> Caller | None:
-        remembered = self._known.get(hashed) or self._wrong.get(hashed)
-        if remembered is not None and self._still_counts(*remembered[:2]):
-            return remembered[2]
-        asking = self._asking.get(hashed)  # a thousand requests with one key are one question
-        if asking is None:
-            asking = self._asking[hashed] = asyncio.create_task(self._look_up(hashed))
-            asking.add_done_callback(lambda task: (self._asking.pop(hashed), task.cancelled() or task.exception()))
-        return await asyncio.shield(asking)
+        cached = self._known.get(hashed) or self._wrong.get(hashed)
+        if cached is not None and self._is_fresh(*cached[:2]):
+            return cached[2]
+        lookup = self._running.get(hashed)  # concurrent requests with one key share one query
+        if lookup is None:
+            lookup = self._running[hashed] = asyncio.create_task(self._look_up(hashed))
+            lookup.add_done_callback(lambda task: (self._running.pop(hashed), task.cancelled() or task.exception()))
+        return await asyncio.shield(lookup)
 
     async def _look_up(self, hashed: str) -> Caller | None:
-        once_right = hashed in self._known or hashed in self._static
-        async with nullcontext() if once_right else self._lookups:
+        was_valid = hashed in self._known or hashed in self._static
+        async with nullcontext() if was_valid else self._lookups:
             changes, now = (
                 self._listener.key_changes,
                 time.monotonic(),
-            )  # before the query: it may be out of date right after
+            )  # read before the query: a later change must invalidate the result
             async with self._db.reading() as connection:
                 caller = await find_caller(connection, hashed, static_project=self._static.get(hashed))
         self._known.pop(hashed, None)
         self._wrong.pop(hashed, None)
         if caller is not None:
             self._known[hashed] = (now, changes, caller)
-        else:  # apart, so that wrong keys never push right ones out
+        else:  # a separate cache, so that wrong keys do not evict valid ones
             self._wrong[hashed] = (now, changes, None)
         for cached in (self._known, self._wrong):
             if len(cached) > CACHE_SIZE:
                 cached.popitem(last=False)
         return caller
 
-    def _still_counts(self, looked_up: float, changes: int) -> bool:
-        """True while the listener proves that no key has changed since."""
+    def _is_fresh(self, looked_up: float, changes: int) -> bool:
+        """True while a cache entry is valid: no key has changed since, and it has not expired."""
         if changes != self._listener.key_changes:
             return False
         return time.monotonic() - looked_up < (CACHE_S if self._listener.is_current else UNVERIFIED_CACHE_S)
 
 
 async def find_caller(connection: AsyncConnection, hashed: str, *, static_project: str | None = None) -> Caller | None:
-    """Who a key belongs to that is stored under its hash, or stands in the settings and belongs to `static_owner`."""
+    """Look up the caller by key hash; keys from the settings pass their project."""
     limited = sa.or_(Project.billing == Billing.prepaid, Project.monthly_budget_micros.is_not(None))
     if static_project is not None:
         found = await connection.scalar(sa.select(limited).where(Project.id == static_project))
@@ -184,7 +183,7 @@ async def find_caller(connection: AsyncConnection, hashed: str, *, static_projec
 
 
 def require_key(key: SecretStr, header: str, what: str) -> None:
-    """Raises `AuthenticationFailed` unless an Authorization header brings this key, one of the operator's own."""
+    """Check an Authorization header for one of the operator's keys. Raises `AuthenticationFailed` when it differs."""
     scheme, _, given = header.partition(" ")
     right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
     if scheme.lower() != "bearer" or not right:
@@ -207,11 +206,11 @@ returning spent, allowed
 
 
 async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Count one request of a limited key; returns the headers that tell how much is left. Raises `RateLimited`.
+    """Count one request of a rate-limited key; returns the rate-limit headers. Raises `RateLimited`.
 
-    A bucket that holds a minute's requests and empties steadily, counted in the database, so that all processes count
-    together, by the clock that is ahead, as long as no two are more than ten minutes apart. A clock that is put back by
-    less empties nothing until it has caught up; put back by more, it costs nobody more than a minute.
+    A token bucket of one minute's requests in the database, shared by all processes. The latest clock counts, unless
+    clocks differ by more than ten minutes. After a clock is set back by less, no tokens are refilled until it has
+    caught up; set back by more, the new time counts, which delays a client by at most a minute.
     """
     limit = caller.requests_per_minute
     if limit is None:
@@ -226,8 +225,8 @@ async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[
     }
     if row is not None and not row["allowed"]:
         error = errors.RateLimited(
-            f"this key may make {limit} requests a minute; wait for retry-after. A video need not be polled: "
-            "?wait= and webhooks tell of its end",
+            f"this key may make {limit} requests a minute; wait for retry-after. Instead of polling a video, use "
+            "?wait= or webhooks",
             retry_after_s=(spent + 1 - limit) * 60 / limit,
         )
         error.headers.update(headers)

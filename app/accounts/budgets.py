@@ -1,4 +1,4 @@
-"""Budgets and balances: what keys and projects may spend, and what is left."""
+"""Budgets and balances of keys and projects, and the remaining amounts."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -15,11 +15,11 @@ from app.db.models import Key, LedgerEntry, Meter, Project
 from app.video import Billing, Entry
 
 ALL_TIME = date(1, 1, 1)
-"""The month of a meter that counts a balance."""
+"""Value of `Meter.month` for a balance."""
 
 
 async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, *, now: datetime) -> None:
-    """Set what a key may spend in a month; what it has spent already counts. None: as much as it likes."""
+    """Set the monthly budget of a key; past spending of the month counts. None: no limit."""
     key.monthly_budget_micros = budget_micros
     if budget_micros is not None:
         await _start_meters(session, LedgerEntry.key_id == key.id, key.id, prepaid=False, now=now)
@@ -28,30 +28,30 @@ async def limit_key(session: AsyncSession, key: Key, budget_micros: int | None, 
 async def limit_project(
     session: AsyncSession, project: Project, budget_micros: int | None, billing: Billing, *, now: datetime
 ) -> None:
-    """Set how a project pays and what it may spend in a month; what it has spent already counts."""
+    """Set billing and monthly budget of a project; past spending counts."""
     project.monthly_budget_micros, project.billing = budget_micros, billing
     if budget_micros is not None or billing is Billing.prepaid:
-        whose, scope = LedgerEntry.project_id == project.id, f"project:{project.id}"
-        await _start_meters(session, whose, scope, prepaid=billing is Billing.prepaid, now=now)
+        which, scope = LedgerEntry.project_id == project.id, f"project:{project.id}"
+        await _start_meters(session, which, scope, prepaid=billing is Billing.prepaid, now=now)
 
 
 async def _start_meters(
-    session: AsyncSession, whose: sa.ColumnElement[bool], scope: str, *, prepaid: bool, now: datetime
+    session: AsyncSession, which: sa.ColumnElement[bool], scope: str, *, prepaid: bool, now: datetime
 ) -> None:
-    """Set the meters of what has just been limited to what the ledger says. Nobody else writes to the ledger until this
-    transaction ends, so that nothing falls between the sum and the triggers."""
+    """Set the meters of a new limit to the sums in the ledger. The ledger is locked for other writers until this
+    transaction ends, so that no entry is missed between the sum and the triggers."""
     await session.flush()
     await session.execute(sa.text("lock table ledger in share row exclusive mode"))
-    # One month more than there should be anything of, for entries of a clock that runs ahead.
+    # From the previous month on, since the clock that writes entries may differ from this one.
     since = (day_of(now).replace(day=1) - timedelta(days=1)).replace(day=1)
     month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
     spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)
     found = await session.execute(
-        sa.select(month, spent).where(whose, LedgerEntry.kind != Entry.credit, LedgerEntry.day >= since).group_by(month)
+        sa.select(month, spent).where(which, LedgerEntry.kind != Entry.credit, LedgerEntry.day >= since).group_by(month)
     )
     meters: dict[date, Any] = {row[0]: row[1] for row in found}
     if prepaid:
-        meters[ALL_TIME] = await session.scalar(sa.select(spent).where(whose))
+        meters[ALL_TIME] = await session.scalar(sa.select(spent).where(which))
     for counted, micros in meters.items():
         values = {"scope": scope, "month": counted, "spent_micros": int(micros or 0)}
         written = insert(Meter).values(values)
@@ -80,12 +80,12 @@ where project.id = any(%(project_ids)s)
 async def available(
     connection: AsyncConnection, project_ids: Sequence[str], *, key_id: str | None = None, now: datetime
 ) -> dict[str, tuple[Billing, int | None]]:
-    """How each of these projects pays, and how many micros it may still spend by whatever limits it most, with a key
-    that key; None: no limit."""
+    """Billing and remaining micros of each project, by its tightest limit, including that of `key_id`; None: no
+    limit."""
     parameters = {"project_ids": list(project_ids), "key_id": key_id, "month": day_of(now).replace(day=1)}
     found = await connection.exec_driver_sql(_AVAILABLE, parameters)
-    nothing_known: dict[str, tuple[Billing, int | None]] = dict.fromkeys(project_ids, (Billing.postpaid, None))
-    return nothing_known | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
+    defaults: dict[str, tuple[Billing, int | None]] = dict.fromkeys(project_ids, (Billing.postpaid, None))
+    return defaults | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
 
 
 def _left(row: sa.RowMapping) -> int | None:

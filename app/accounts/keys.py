@@ -1,7 +1,6 @@
-"""API keys as the operator manages them: create, change, list, revoke.
+"""Management of API keys: create, change, list, revoke.
 
-Keys are random and long, so they are stored as HMAC-SHA256 with a pepper: cheap to check, useless when stolen from the
-database.
+Keys are long and random, so they are stored as HMAC-SHA256 with a pepper: cheap to check, useless without the pepper.
 """
 
 import hmac
@@ -24,7 +23,7 @@ MAX_LIMIT = 1_000_000
 
 @dataclass(frozen=True)
 class Changes:
-    """What of a key can be set beside its budget; a field that is `...` stays, None takes a limit away."""
+    """Changes to a key, apart from its budget; `...` leaves a field unchanged, None removes a limit."""
 
     name: Any = ...
     models: Any = ...
@@ -33,17 +32,11 @@ class Changes:
     expires_at: Any = ...
 
 
-# Requests per minute
-
-
-# Managing keys
-
-
 async def create_key(
     session: AsyncSession, name: str, *, project_id: str | None, changes: Changes, settings: Settings, now: datetime
 ) -> tuple[Key, str]:
-    """Make a key, with a project of its own where none is named; the second value is the key itself, never to be had
-    again. Raises `InvalidRequest`, `NotFound`."""
+    """Create a key, and a project for it if none is given; the second value is the key itself, which is not stored.
+    Raises `InvalidRequest`, `NotFound`."""
     name = checked_name("name", name)
     project = (
         await get_project(session, project_id)
@@ -59,7 +52,7 @@ async def create_key(
 
 
 async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: datetime) -> None:
-    """Set what is to be set. Raises `InvalidRequest`."""
+    """Apply changes to a key. Raises `InvalidRequest`."""
     if changes.name is not ...:
         key.name = checked_name("name", changes.name)
     if changes.models is not ...:
@@ -76,8 +69,8 @@ async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: 
 def _checked_patterns(patterns: list[str] | None) -> list[str] | None:
     if patterns is None:
         return None
-    sound = all(0 < len(p) <= MAX_PATTERN_CHARACTERS and p.isprintable() for p in patterns)
-    if not 0 < len(patterns) <= MAX_PATTERNS or not sound:
+    valid = all(0 < len(p) <= MAX_PATTERN_CHARACTERS and p.isprintable() for p in patterns)
+    if not 0 < len(patterns) <= MAX_PATTERNS or not valid:
         raise errors.InvalidRequest(
             f"models: expected 1 to {MAX_PATTERNS} patterns such as lumen/* or sora-2", param="models"
         )
@@ -91,16 +84,16 @@ def _checked_limit(name: str, value: int | None) -> int | None:
 
 
 def _checked_moment(name: str, at: datetime | None) -> datetime | None:
-    """In UTC. The first and the last year are left out: a moment there may be none in another time zone, such as the
-    database's."""
+    """Return a time in UTC. The first and the last year are refused: another time zone, such as that of the database,
+    may not be able to express them."""
     if at is None:
         return None
     try:
         moment = at.astimezone(UTC)
-        sound = MINYEAR < moment.year < MAXYEAR
+        valid = MINYEAR < moment.year < MAXYEAR
     except OverflowError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         message = f"{name}: expected a moment from the year {MINYEAR + 1} to {MAXYEAR - 1}, or none for never"
         raise errors.InvalidRequest(message, param=name, code="invalid_value")
     return moment
@@ -122,7 +115,7 @@ async def list_keys(connection: AsyncConnection, *, project_id: str | None = Non
 
 
 async def revoke_key(session: AsyncSession, key_id: str, *, now: datetime) -> Key:
-    """Refuse a key from now on, within a second on every process. Raises `NotFound`."""
+    """Revoke a key; every process refuses it within a second. Raises `NotFound`."""
     key = await get_key(session, key_id)
     key.revoked_at = key.revoked_at or now
     return key

@@ -1,13 +1,13 @@
-"""The ledger: reserve, hold, settle, refund, credit; and what is left. Its only writer. US dollars in millionths.
+"""The ledger and its only writer: reserve, hold, settle, refund, credit. Amounts in millionths of a US dollar (micros).
 
-Money follows what upstreams did, not what the client was told: a cancelled job whose task could not be stopped is
-settled, one that was refused is refunded, and while nobody knows, what was reserved stays held. Every function is part
-of the caller's transaction, so that a state and its money are written together or not at all.
+Money follows the upstream's result, not the status of the job: a cancelled job whose task could not be stopped is
+settled, a refused task is refunded, and while the outcome is unknown the reservation stays held. Every function runs in
+the caller's transaction, so that a state and its money are written together or not at all.
 
-`reserve` is written by the statement that creates a job (`intake.py`), and the database refuses there what a limit does
-not cover (migration 0003). At all times, for each video:
+`reserve` is written by the statement that creates a job (`jobs/enqueue.py`); a trigger refuses it beyond a limit
+(`db/functions/count_money.sql`). At all times, for each video:
 
-    sum of its entries  =  - cost_micros - hold_micros * attempts that are held
+    sum of its entries  =  - cost_micros - hold_micros * number of held attempts
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -29,7 +29,7 @@ UNKNOWN = (
     Attempt.state == AttemptState.lost,
     Attempt.settlement == Settlement.held,
 )
-"""Attempts of which nobody knows whether the upstream took them, until an operator decides."""
+"""Condition for attempts with an unknown outcome, until an operator decides."""
 
 
 RESERVE = b"""
@@ -41,12 +41,12 @@ RESERVE = b"""
     %(entry)s, %(project_id)s, 'reserve', %(reserve)s, %(key_id)s, video.id, %(model)s, %(provider)s,
     %(upstream_model)s, %(app)s, %(user)s, %(day)s, %(now)s
   from video"""
-"""The reservation of a new job, as part of the statement that creates it (`jobs/enqueue.py`): `video` is the row that
-statement has just inserted, if any."""
+"""The reservation of a new job, part of the statement that creates it (`jobs/enqueue.py`); `video` is the inserted row,
+if any."""
 
 
 def reserve_parameters(quote: Quote, request: VideoRequest, now: datetime) -> dict[str, Any]:
-    """The parameters of `RESERVE` that are not those of the job."""
+    """Parameters of `RESERVE` that are not columns of the job."""
     return {
         "entry": ids.new("txn"),
         "reserve": None if quote.hold_micros is None else -quote.hold_micros * request.n,
@@ -68,9 +68,9 @@ async def settle(
     seconds: float | None,
     now: datetime,
 ) -> None:
-    """The upstream made it: what was held comes back, what it cost goes. Does nothing where that was done before.
+    """Settle an attempt that made an output: return its hold, charge its cost. Does nothing if already done.
 
-    `video` is locked by the caller; `cost_micros` is None where no price is known.
+    `video` is locked by the caller; `cost_micros` is None if no price is known.
     """
     if not await _close(session, attempt.id, Settlement.settled, cost_micros=cost_micros):
         return
@@ -84,7 +84,7 @@ async def settle(
 async def refund(
     session: AsyncSession, video: Video, attempt: Attempt, *, now: datetime, note: str | None = None
 ) -> bool:
-    """It cost nothing: what was held comes back in full. False where its money was settled or refunded before."""
+    """Refund the whole hold of an attempt that cost nothing. False if it was already settled or refunded."""
     if not await _close(session, attempt.id, Settlement.refunded):
         return False
     await _write(session, video, attempt, Entry.refund, video.hold_micros, now, note=note)
@@ -93,35 +93,35 @@ async def refund(
 
 
 async def transfer_hold(session: AsyncSession, attempt: Attempt) -> None:
-    """Another attempt was made in its place: what was held for it is held for that one."""
+    """Mark the hold of an attempt as moved to the attempt that replaces it."""
     await _close(session, attempt.id, Settlement.moved)
 
 
 async def hold(session: AsyncSession, video: Video, attempt: Attempt, *, now: datetime, note: str) -> None:
-    """Hold once more what an attempt may cost, whatever the limits say: one more task of the same output, or one whose
-    money had come back already."""
+    """Hold the cost of an attempt again, even beyond limits: for a second task of the same output, or a task whose
+    hold was refunded."""
     await session.execute(
         sa.update(Attempt).where(Attempt.id == attempt.id).values(settlement=Settlement.held, cost_micros=None)
     )
-    minus = None if video.hold_micros is None else -video.hold_micros
-    await _write(session, video, attempt, Entry.hold, minus, now, note=note)
+    amount = None if video.hold_micros is None else -video.hold_micros
+    await _write(session, video, attempt, Entry.hold, amount, now, note=note)
     await update_video_settlement(session, video)
 
 
 async def release_unknown(session: AsyncSession, *, older_than_s: float, now: datetime) -> Attempt | None:
-    """Refund an attempt whose outcome nobody has found out for so long, if there is one. One for each transaction: the
-    meters of several projects would be locked in any order."""
+    """Refund one attempt whose outcome has been unknown for `older_than_s`, if any. One per transaction: several would
+    lock the meters of several projects in any order, which can deadlock."""
     found = await _oldest(session, *UNKNOWN, Attempt.ended_at <= now - timedelta(seconds=older_than_s))
     if found is None:
         return None
     attempt, video = found
-    await refund(session, video, attempt, now=now, note="nobody found out what became of it")
+    await refund(session, video, attempt, now=now, note="outcome unknown")
     return attempt
 
 
 async def close_leftover(session: AsyncSession, *, now: datetime) -> Attempt | None:
-    """Settle or refund an attempt that ended without it, if there is one: a worker of a release that knew nothing of
-    money was still at it after the migration. What it made is charged as it was held."""
+    """Settle or refund one attempt that ended without a settlement, if any: a worker of a release without a ledger ran
+    after the migration. An output is charged with its hold."""
     found = await _oldest(session, Attempt.settlement == Settlement.held, Attempt.state != AttemptState.lost)
     if found is None:
         return None
@@ -134,7 +134,7 @@ async def close_leftover(session: AsyncSession, *, now: datetime) -> Attempt | N
 
 
 async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tuple[Attempt, Video] | None:
-    """Lock an attempt that has ended, with its video."""
+    """Lock the longest ended attempt that matches, with its video."""
     ended = await session.execute(
         sa.select(Attempt, Video)
         .join(Video, Video.id == Attempt.video_id)
@@ -148,7 +148,7 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
 
 
 async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **values: Any) -> bool:
-    """Take an attempt's money out of `held`, once."""
+    """Change the settlement of an attempt from `held` to `to`; False if it is no longer held."""
     closed = await session.execute(
         sa.update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.settlement == Settlement.held)
@@ -156,7 +156,7 @@ async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **value
         .execution_options(synchronize_session=False)
     )
     if closed.rowcount != 1:  # type: ignore[attr-defined]  # the result of an UPDATE
-        log.warning("the money of the attempt was seen to before", attempt=attempt_id, wanted=str(to))
+        log.warning("attempt already settled or refunded", attempt=attempt_id, wanted=str(to))
         return False
     return True
 
@@ -191,29 +191,29 @@ async def _write(
 
 
 async def update_video_settlement(session: AsyncSession, video: Video) -> None:
-    """Say of the video what is true of its attempts."""
+    """Derive the video's settlement from its attempts."""
     found = await session.scalars(
         sa.select(Attempt.settlement).where(Attempt.video_id == video.id).group_by(Attempt.settlement)
     )
-    left = {Settlement(settlement) for settlement in found}
+    states = {Settlement(settlement) for settlement in found}
     order = (Settlement.held, Settlement.settled, Settlement.refunded)
-    video.settlement = next((settlement for settlement in order if settlement in left), Settlement.refunded)
+    video.settlement = next((settlement for settlement in order if settlement in states), Settlement.refunded)
     await session.flush()
 
 
 def day_of(at: datetime) -> date:
-    """The day that money counts for."""
+    """The accounting day of a time, UTC."""
     return at.astimezone(UTC).date()
 
 
-# What the operator says
+# Credits by the operator
 
 
 async def credit(
     session: AsyncSession, project: Project, amount_micros: int, *, reference: str | None, now: datetime
 ) -> None:
-    """Add to a project's balance, or with a minus take from it. Raises `Conflict` when the reference was credited
-    before."""
+    """Add to a project's balance; a negative amount reduces it. Raises `Conflict` when the reference was already
+    credited."""
     entry = {
         "id": ids.new("txn"),
         "project_id": project.id,
@@ -230,13 +230,13 @@ async def credit(
         )
 
 
-# What is left, and what is written
+# Reading
 
 
 async def list_entries(
     connection: AsyncConnection, *, project_id: str | None, video_id: str | None, after: str | None, limit: int
 ) -> list[LedgerEntry]:
-    """Entries of the ledger, newest first."""
+    """Read ledger entries, newest first."""
     query = rows.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(limit)
     if project_id is not None:
         query = query.where(LedgerEntry.project_id == project_id)

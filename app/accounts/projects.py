@@ -1,4 +1,4 @@
-"""Projects: who keys, videos, webhooks and money belong to. `keys.py` and this module are their only writers."""
+"""Projects: the tenants that keys, videos, webhooks and money belong to."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ MAX_NAME_CHARACTERS = 100
 
 
 def checked_name(param: str, value: str) -> str:
-    """The name without blanks around it. Raises `InvalidRequest` for one that a terminal or a table could not show."""
+    """Return the name stripped. Raises `InvalidRequest` for an empty, too long or unprintable one."""
     value = value.strip()
     if not value or len(value) > MAX_NAME_CHARACTERS or not value.isprintable():
         raise errors.InvalidRequest(
@@ -26,7 +26,7 @@ def checked_name(param: str, value: str) -> str:
 
 
 async def create_project(session: AsyncSession, name: str, *, now: datetime) -> Project:
-    """Make a project that pays afterwards and has no limit. Raises `InvalidRequest`."""
+    """Create a postpaid project without limits. Raises `InvalidRequest`."""
     project = Project(id=ids.new("proj"), name=checked_name("name", name), billing=Billing.postpaid, created_at=now)
     session.add(project)
     await session.flush()
@@ -34,10 +34,10 @@ async def create_project(session: AsyncSession, name: str, *, now: datetime) -> 
 
 
 async def get_project(session: AsyncSession, project_id: str) -> Project:
-    """Read and lock a project by its id, or by its name where only one has it. Raises `NotFound`."""
+    """Read and lock a project by its id, or by its name if that is unique. Raises `NotFound`."""
     query = sa.select(Project).with_for_update()
     named: Sequence[Project] = []
-    if project_id.isprintable():  # as every id and name is; a NUL cannot even be asked for
+    if project_id.isprintable():  # ids and names are printable; PostgreSQL rejects a NUL
         found = (await session.scalars(query.where(Project.id == project_id))).one_or_none()
         named = [found] if found else (await session.scalars(query.where(Project.name == project_id).limit(2))).all()
     if len(named) != 1:
@@ -55,7 +55,7 @@ async def list_projects(connection: AsyncConnection) -> list[Project]:
 
 
 async def ensure_projects(session: AsyncSession, project_ids: Iterable[str], *, now: datetime) -> None:
-    """Make the projects of the keys that stand in the settings, where there are none yet."""
+    """Create missing projects of the keys in the settings."""
     for project_id in project_ids:
         values = {"id": project_id, "name": project_id, "billing": Billing.postpaid, "created_at": now}
         await session.execute(insert(Project).values(values).on_conflict_do_nothing())

@@ -1,4 +1,4 @@
-"""What was used, from the ledger: by project, key, model, provider, app, end user and day."""
+"""Usage reports from the ledger: by project, key, model, provider, app, end user and day."""
 
 import csv
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ DIMENSIONS = {
     "user": "end_user",
     "day": "day",
 }
-"""What usage can be told by: the name an operator knows, and the column."""
+"""Dimensions of a report: public name to column."""
 
 _USAGE = """
 with used as (
@@ -45,11 +45,11 @@ from used where (cast(:project_id as text) is null or project_id = :project_id) 
 async def report(
     connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, project_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """What was used on the days from `since` to `until`, both included, a row for each combination of `by` (names of
-    `DIMENSIONS`), with none a single one.
+    """Sum usage from `since` to `until`, both included: one row for each combination of `by` (names of `DIMENSIONS`),
+    or a single row without `by`.
 
-    Each has jobs, outputs, seconds, cost_micros, held_micros (what runs or is not known yet), unpriced (outputs without
-    a price, which cost_micros leaves out).
+    Columns: jobs, outputs, seconds, cost_micros, held_micros (running jobs and unknown outcomes), unpriced (outputs
+    without a price, not included in cost_micros).
     """
     columns = [DIMENSIONS[name] for name in by]
     group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
@@ -60,7 +60,7 @@ async def report(
 
 
 def dimensions_of(by: str) -> list[str]:
-    """The dimensions of a comma separated list. Raises `InvalidRequest`."""
+    """Parse a comma-separated list of dimensions. Raises `InvalidRequest`."""
     names = [name.strip() for name in by.split(",") if name.strip()]
     if any(name not in DIMENSIONS for name in names) or len(set(names)) != len(names):
         raise errors.InvalidRequest(f"by: expected any of {', '.join(DIMENSIONS)}, each once", param="by")
@@ -68,7 +68,7 @@ def dimensions_of(by: str) -> list[str]:
 
 
 def span_of(since: date | None, until: date | None, *, today: date) -> tuple[date, date]:
-    """The days that are meant. Raises `InvalidRequest`."""
+    """Return the first and last day of a report, by default the last 30 days. Raises `InvalidRequest`."""
     last = until or today
     if since is None and last.toordinal() <= 30:
         raise errors.InvalidRequest("until: there was nothing then", param="until")
@@ -79,15 +79,15 @@ def span_of(since: date | None, until: date | None, *, today: date) -> tuple[dat
 
 
 def usage_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the report, its money in dollars."""
-    shown: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
-    cost, held = shown.pop("cost_micros"), shown.pop("held_micros")
-    unpriced = shown.pop("unpriced")
-    return {**shown, "cost_usd": pricing.dollars(cost), "held_usd": pricing.dollars(held), "unpriced_outputs": unpriced}
+    """Convert a row of the report to JSON values, with money in US dollars."""
+    usage: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
+    cost, held = usage.pop("cost_micros"), usage.pop("held_micros")
+    unpriced = usage.pop("unpriced")
+    return {**usage, "cost_usd": pricing.dollars(cost), "held_usd": pricing.dollars(held), "unpriced_outputs": unpriced}
 
 
 def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    """The report for a spreadsheet, which must not take what a client called itself for a formula."""
+    """Format the report as CSV; text from clients is escaped so that a spreadsheet does not run it as a formula."""
     columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Secrets of this server: the pepper and what is derived from it, the first API key, and how API keys are made."""
+"""Secrets of this server: the pepper, secrets derived from it, the first API key, and generation of API keys."""
 
 import base64
 import hmac
@@ -14,7 +14,7 @@ PREFIX = "vgw_"
 
 
 def mint_key() -> str:
-    """Return a new key: `vgw_`, 43 random characters, 6 of checksum, so that a scanner can tell a leaked one."""
+    """Return a new key: `vgw_`, 43 random characters, 6 of checksum, so that scanners can detect a leaked key."""
     body = secrets.token_urlsafe(32)
     return f"{PREFIX}{body}{_checksum(body)}"
 
@@ -27,7 +27,7 @@ def _checksum(body: str) -> str:
 
 
 def derive_secret(settings: Settings, name: str) -> bytes:
-    """Return the server's secret `name`, derived from the pepper; another name gives an unrelated secret."""
+    """Derive the secret `name` from the pepper; different names give unrelated secrets."""
     return hmac.digest(_pepper(settings), name.encode(), "sha256")
 
 
@@ -38,40 +38,40 @@ def _pepper(settings: Settings) -> bytes:
 
 
 def first_key(settings: Settings) -> tuple[str, Path]:
-    """Return the key made on first start and the file it is kept in."""
+    """Return the API key created on first start, and its file."""
     path = settings.secrets_dir / "api-key"
     return read_or_create_secret(path, mint_key), path
 
 
 def existing_key(settings: Settings) -> str | None:
-    """Return the key made on first start, if a server ever started here."""
+    """Return the API key created on first start, None if no server has started here."""
     path = settings.secrets_dir / "api-key"
     return read_or_create_secret(path, mint_key) if path.exists() else None
 
 
 def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
-    """Read a secret from a file only we can read, which is made first where there is none."""
+    """Read a secret from a file; create the file, readable only by this user, if it does not exist."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         if not path.exists():
             write_secret(path, make())
-        kept = path.read_text().strip()
+        secret = path.read_text().strip()
     except OSError as error:
-        raise ConfigurationError(f"the secret in {path} cannot be kept: {(error.strerror or '').lower()}") from None
-    if not kept:
-        raise ConfigurationError(f"{path} is empty; restore it, or delete it to have a new secret made")
-    return kept
+        raise ConfigurationError(f"the secret in {path} cannot be stored: {(error.strerror or '').lower()}") from None
+    if not secret:
+        raise ConfigurationError(f"{path} is empty; restore it, or delete it to create a new secret")
+    return secret
 
 
 def write_secret(path: Path, secret: str) -> None:
-    # Not named by the process: those of two containers have the same number.
+    # A random name: process ids are the same in different containers.
     temporary = path.with_suffix(f".{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)
     try:
-        os.link(temporary, path)  # the first of several processes wins, with a whole file
+        os.link(temporary, path)  # atomic: the first of several processes wins, with a complete file
     except FileExistsError:
         pass
     finally:
@@ -79,6 +79,6 @@ def write_secret(path: Path, secret: str) -> None:
 
 
 def is_well_formed(key: str) -> bool:
-    """Say whether `mint` could have made the key; any other is a wrong one."""
+    """Check prefix and checksum of a key; any other key is wrong."""
     body, checksum = key[len(PREFIX) : -_CHECKSUM_LENGTH], key[-_CHECKSUM_LENGTH:]
     return key.startswith(PREFIX) and key.isascii() and hmac.compare_digest(_checksum(body), checksum)

@@ -1,1 +1,1 @@
-"""PostgreSQL: engine, tables, embedded server, LISTEN."""
+"""PostgreSQL: engine, models, migrations, embedded server, LISTEN."""

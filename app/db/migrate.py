@@ -36,8 +36,8 @@ def alembic_config(url: str) -> Config:
 
 
 async def upgrade_schema(url: str) -> str | None:
-    """Bring the schema to this release; any number of processes may try at once. Returns the revision, None if there
-    was nothing to do. Raises `ConfigurationError`."""
+    """Upgrade the schema to this release; safe in several processes at once. Returns the new revision, None if the
+    schema was current. Raises `ConfigurationError`."""
     current, head = await schema_revision(url), _head()
     if current == head:
         return None
@@ -45,7 +45,7 @@ async def upgrade_schema(url: str) -> str | None:
     try:
         await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
     except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_shown(url)} cannot be migrated: {_reason(error)}") from error
+        raise ConfigurationError(f"the database {_redacted(url)} cannot be migrated: {_reason(error)}") from error
     return head
 
 
@@ -56,7 +56,9 @@ async def require_current_schema(url: str) -> None:
         return
     _refuse_newer(current)
     found = "is empty" if current is None else f"has the schema {current}"
-    raise SchemaBehind(f"the database {_shown(url)} {found}, this release needs {head}. Run\n  video-gateway migrate")
+    raise SchemaBehind(
+        f"the database {_redacted(url)} {found}, this release needs {head}. Run\n  video-gateway migrate"
+    )
 
 
 def _head() -> str | None:
@@ -72,7 +74,7 @@ def _refuse_newer(revision: str | None) -> None:
 
 
 async def schema_revision(url: str) -> str | None:
-    """The schema's version, None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
+    """Read the schema revision; None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
     arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
     try:
         engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=arguments)
@@ -85,16 +87,16 @@ async def schema_revision(url: str) -> str | None:
         async with engine.connect() as connection:
             return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
     except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_shown(url)} cannot be reached: {_reason(error)}") from None
+        raise ConfigurationError(f"the database {_redacted(url)} cannot be reached: {_reason(error)}") from None
     finally:
         with suppress(Exception):
             await engine.dispose()
 
 
-def _shown(url: str) -> str:
-    """The address without anything that may be secret."""
-    shown = sa.make_url(url).set(drivername="postgresql", password=None, query={})
-    return shown.render_as_string()
+def _redacted(url: str) -> str:
+    """The database URL without password and query."""
+    redacted = sa.make_url(url).set(drivername="postgresql", password=None, query={})
+    return redacted.render_as_string()
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

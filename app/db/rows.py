@@ -1,6 +1,6 @@
-"""Rows to model objects, and to JSON and back.
+"""Converts rows to model objects, and to JSON and back.
 
-The objects are read-only: they belong to no session, and `session.add` refuses them. What is to be changed is read by a
+The objects are read-only: they belong to no session, and `session.add` refuses them. To change a row, read it with a
 session (`session.get`, `session.scalar`).
 """
 
@@ -16,7 +16,7 @@ from app.db.models import Base
 
 Model = TypeVar("Model", bound=Base)
 Connection: TypeAlias = AsyncConnection | AsyncSession
-"""Runs statements; the rows read here are the same from either."""
+"""Either type runs statements and returns the same rows."""
 
 
 def select(model: type[Base]) -> sa.Select[Any]:
@@ -36,15 +36,15 @@ async def one_of(model: type[Model], connection: Connection, query: sa.Select[An
 
 
 def read_only(model: type[Model], values: Mapping[Any, Any]) -> Model:
-    """Build an object from column values without the bookkeeping of a session, which takes as long as a query."""
+    """Build an object from column values without session state, which takes as long as a query."""
     found = model.__new__(model)
     found.__dict__.update(values)
     return found
 
 
 def from_values(model: type[Model], values: Mapping[Any, Any]) -> Model:
-    """Build an object from plain values by column name, as raw SQL and `to_json` give them: text for enums, and text or
-    datetimes for moments. Columns that are not among them are None."""
+    """Build an object from plain values by column name, as raw SQL and `to_json` return them: text for enums, text or
+    datetime for times. Missing columns are None."""
     known = {name: values.get(name) for name in model.__table__.columns.keys()}  # noqa: SIM118  # not a dict
     for name, convert in _converters(model):
         value = known[name]
@@ -59,7 +59,7 @@ def replace(row: Model, **values: Any) -> Model:
 
 
 def to_json(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the columns of a row as JSON values; moments as ISO 8601."""
+    """Return the columns of a row as JSON values; times as ISO 8601."""
     columns = [name for name in row.__table__.columns.keys() if name not in without]  # noqa: SIM118  # not a dict
     values = {name: getattr(row, name) for name in columns}
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}

@@ -1,1 +1,1 @@
-"""A video from the request to the finished file: queue, state machine, worker."""
+"""Job queue, state machine and worker: from the accepted request to the stored video file."""

@@ -1,7 +1,7 @@
-"""The circuit breaker of each provider, shared by all processes through one row each.
+"""Circuit breaker of each provider, shared by all processes through one row per provider.
 
-After several failures in a row nothing is submitted for a while; then one call, of whichever process comes first, tries
-whether the provider is back. Polls go on all the time: they cost nothing and finish what was begun.
+After `THRESHOLD` consecutive failures the circuit is open: nothing is submitted for a while; then one call of one
+process, the probe, is let through. Polls are never blocked: they cost nothing and finish started tasks.
 """
 
 import time
@@ -16,10 +16,10 @@ from app.db.models import ProviderHealth
 from app.telemetry import log
 
 THRESHOLD = 5
-"""Failures in a row that open it."""
+"""Consecutive failures that open the circuit."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 15, 300
 PROBE_S = 30
-"""How long the others wait for the one that tries."""
+"""Time that other calls wait for the result of the probe."""
 CACHE_S = 1.0
 
 _FAILED = sa.text(
@@ -39,7 +39,7 @@ _FAILED = sa.text(
 
 
 class Breaker:
-    """What this process knows of all breakers; a second old at most."""
+    """The circuit breakers of all providers, cached for `CACHE_S`."""
 
     def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
         self._db = db
@@ -48,7 +48,7 @@ class Breaker:
         self._read_at = float("-inf")
 
     async def seconds_until_retry(self, name: str) -> float:
-        """Seconds until something may be submitted; 0 means now, and that this call is the one that tries."""
+        """Seconds until a submit is allowed; 0: now. After the pause of an open circuit, one call gets 0: the probe."""
         await self._read()
         health = self._known.get(name)
         if health is None or health.open_until is None:
@@ -62,30 +62,30 @@ class Breaker:
                 .where(ProviderHealth.name == name, ProviderHealth.open_until == health.open_until)
                 .values(open_until=now + timedelta(seconds=PROBE_S))
             )
-        self._forget()
+        self._invalidate()
         return 0 if won.rowcount else PROBE_S
 
     async def record_failure(self, name: str) -> None:
-        """The provider could not be reached, or failed by itself."""
+        """Count a failure: the provider was unreachable or answered with a server error. May open the circuit."""
         async with self._db.reading() as connection:
             row = (await connection.execute(_FAILED, {"name": name, "now": self._clock()})).one()
         if row.open_until is not None:
             log.warning(
-                "circuit open: nothing is submitted",
+                "circuit open",
                 provider=name,
                 failures=row.failures,
                 until=row.open_until.isoformat(),
             )
-        self._forget()
+        self._invalidate()
 
     async def record_success(self, name: str) -> None:
-        """The provider answered. Writes only when it had failed before."""
+        """Close the circuit and reset the count. Writes only after failures."""
         await self._read()
         if name in self._known:
             async with self._db.reading() as connection:
                 await connection.execute(sa.delete(ProviderHealth).where(ProviderHealth.name == name))
             log.info("circuit closed", provider=name)
-            self._forget()
+            self._invalidate()
 
     async def _read(self) -> None:
         now = time.monotonic()
@@ -95,5 +95,5 @@ class Breaker:
             self._known = {health.name: health for health in known}
             self._read_at = now
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self._read_at = float("-inf")

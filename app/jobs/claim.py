@@ -1,7 +1,7 @@
-"""Taking work: one statement that claims what is due, and the lease that keeps it.
+"""Claims due attempts in one statement and renews their leases.
 
-With `jobs.py` the only place that changes an attempt's state: claiming a pending one makes it `submitting` in the same
-statement, so that what is about to be sent is written down before it is sent.
+With `lifecycle.py` the only place that changes an attempt's state: claiming a pending attempt makes it `submitting` in
+the same statement, so that a submit is recorded before it is sent.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from app.video import VideoRequest
 
 
 class Slots(NamedTuple):
-    """How many attempts of each sort a worker can take on."""
+    """Free capacity of a worker, by type of step."""
 
     submits: int
     polls: int
@@ -30,12 +30,12 @@ class Slots(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """An attempt in this worker's hands until the lease ends, with its video as it was when claimed."""
+    """An attempt leased by this worker, with its video as it was when claimed."""
 
     attempt: Attempt
     video: Video
     was: S
-    """The state it was claimed from; `submitting` means that another worker died in the middle of the call."""
+    """The state it was claimed from; `submitting` means that another worker died during the call."""
 
     @property
     def request(self) -> VideoRequest:
@@ -43,7 +43,7 @@ class Claim:
 
     @property
     def folder(self) -> str:
-        """Where its file is stored."""
+        """Prefix of the storage keys of its files."""
         return f"videos/{self.video.id}/{self.attempt.id}/"
 
     @property
@@ -52,7 +52,7 @@ class Claim:
 
 
 _CLAIM = sa.text("""
-with recursive turns as (  -- each provider and project with something pending, found by skipping along the index
+with recursive turns as (  -- each provider and project with a pending attempt; a loose index scan
   (select provider, project_id from attempts where state = 'pending' order by provider, project_id limit 1)
   union all
   select next.provider, next.project_id from turns cross join lateral (
@@ -60,14 +60,14 @@ with recursive turns as (  -- each provider and project with something pending, 
     where state = 'pending' and (provider, project_id) > (turns.provider, turns.project_id)
     order by provider, project_id limit 1
   ) as next
-), busy as (  -- only where there is a limit, so never more rows than the limits allow
+), busy as (  -- counted only for providers with a limit, which bounds the number of rows
   select capped.provider, project_id, tasks
   from jsonb_object_keys((:limits)::jsonb) as capped (provider) cross join lateral (
     select project_id, count(*) as tasks from attempts
     where state in ('submitting', 'running') and provider = capped.provider
     group by project_id
   ) as under_way
-), waiting as (  -- a project's turn comes after all who have fewer tasks at the provider
+), waiting as (  -- projects with fewer tasks at the provider come first
   select first.id, first.due_at, turns.provider, coalesce(busy.tasks, 0)
     + row_number() over (partition by turns.provider, turns.project_id order by first.due_at, first.id) as turn
   from turns left join busy using (provider, project_id) cross join lateral (
@@ -125,13 +125,13 @@ async def claim_attempts(
     lease_s: float,
     now: datetime,
 ) -> list[Claim]:
-    """Take what is due, as much as there are slots for: one statement however many rows.
+    """Claim due attempts, up to `slots`, in one statement.
 
-    Pending attempts are taken in turns between projects, within each provider's limit of `limits` over all workers, and
-    not more than this worker can send at once, `rooms`: should it be killed, what waits to be sent is as lost as what
-    was. The rest is taken oldest first.
-    A pending attempt becomes `submitting`, pinned to the provider's address and credential (`pins`), before anything is
-    sent. With limits it has to be given a transaction: only one claim at a time may count what is under way.
+    Pending attempts are claimed in turns between projects, within each provider's limit over all workers (`limits`) and
+    at most as many as this worker has free connections: if it is killed, every claimed submit counts as lost, sent or
+    not. All others are claimed oldest first.
+    A pending attempt becomes `submitting`, with the provider's base URL and credential (`pinned`), before it is sent.
+    With limits, `connection` must be in a transaction: only one claim at a time may count running tasks.
     """
     if limits:
         await connection.execute(_LOCK)
@@ -154,7 +154,7 @@ async def claim_attempts(
 
 
 _RENEW = b"""
-with held as (  -- what is being recorded at this moment needs no longer lease, and must not keep the others waiting
+with held as (  -- a row being recorded now is locked and needs no renewal; skip it instead of waiting
   select attempts.id from attempts
   join unnest(%(ids)s::text[], %(leases)s::text[]) as mine (id, lease) using (id, lease)
   for update of attempts skip locked
@@ -166,28 +166,28 @@ select count(*) as renewed from renewed
 
 
 async def renew_leases(db: Database, claims: Iterable[Claim], *, lease_s: float, now: datetime) -> None:
-    """Keep the attempts in hand for another lease. Goes round the pool in which the work itself waits its turn: a busy
-    worker is not a dead one."""
-    held = [claim_attempts.attempt for claim_attempts in claims]
+    """Renew the leases of claimed attempts. Uses the second pool, so that a worker whose main pool is busy keeps its
+    leases."""
+    held = [claim.attempt for claim in claims]
     parameters = {"ids": [attempt.id for attempt in held], "leases": [attempt.lease for attempt in held]}
     await db.one(_RENEW, {**parameters, "lease_until": now + timedelta(seconds=lease_s)})
 
 
 async def repair_due_times(connection: AsyncConnection, *, horizon_s: float, now: datetime) -> int:
-    """Make due what is due later than anything ever is: it was written by a clock that ran ahead. Returns how many."""
-    pulled = 0
-    for state in LIVE:  # one at a time, along the index
+    """Make attempts due whose due time is beyond the horizon: a clock that ran ahead wrote it. Returns their number."""
+    repaired = 0
+    for state in LIVE:  # one state at a time, to use the index
         moved = await connection.execute(
             sa.update(Attempt)
             .where(Attempt.state == state, Attempt.due_at > now + timedelta(seconds=horizon_s))
             .values(due_at=now)
         )
-        pulled += moved.rowcount
-    return pulled
+        repaired += moved.rowcount
+    return repaired
 
 
 async def poll_now(connection: AsyncConnection, attempt_id: str, *, now: datetime) -> bool:
-    """An upstream says that there is news: poll now. False when there is nothing to poll, or it is being polled."""
+    """Make a running attempt due after a callback of the upstream. False when it is not running or being polled."""
     moved = await connection.execute(
         sa.update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.state == S.running, Attempt.lease.is_(None), Attempt.due_at > now)

@@ -1,4 +1,4 @@
-"""The parts that all steps of a worker use, and how a step records its result."""
+"""Shared context of all steps of a worker, and functions that record a result."""
 
 import json
 import random
@@ -25,16 +25,16 @@ from app.video import AttemptState as S
 from app.video import Failure
 
 RECORD_PATIENCE_S = 600
-"""Longest time that a result waits for an unavailable database."""
+"""Longest time that a result is kept while the database is unavailable."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class StepContext:
-    """Connections and settings of a worker; holds nothing about any job.
+    """Connections and settings of a worker; no state of a job.
 
-    A step is: call the upstream, outside any transaction, then `record` the answer in one transaction.
+    A step calls the upstream outside any transaction, then records the answer in one transaction (`record`).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class StepContext:
     # The claim
 
     def provider_of(self, claim: Claim) -> Provider | None:
-        """The provider as it was when the attempt was sent; None when it was removed or points elsewhere now."""
+        """Return the attempt's provider; None when it was removed or its base URL has changed since the submit."""
         provider = self.providers.get(claim.attempt.provider)
         if provider is None:
             return None
@@ -78,22 +78,22 @@ class StepContext:
         return self.settings.models.get(claim.video.model)
 
     def is_late_watch_over(self, claim: Claim) -> bool:
-        """True when the upstream's task of an ended job is no longer watched."""
+        """True when the task of an ended job is no longer watched."""
         return self.clock() >= (claim.video.ended_at or self.clock()) + timedelta(seconds=self.settings.late_watch_s)
 
     async def build_task(self, claim: Claim) -> Task:
-        """Raises `NotFound` for a character that was deleted."""
+        """Build the `Task` of a claimed attempt. Raises `NotFound` for a character that was deleted."""
         provider = self.providers[claim.attempt.provider]
         return await build_task(claim, provider, db=self.db, store=self.store, links=self.links, now=self.clock())
 
     # Times
 
     def after(self, seconds: float) -> datetime:
-        """A time so many seconds from now, give or take a tenth, so that many jobs do not come due at once."""
+        """The time in `seconds` from now, with 10 % jitter, so that many jobs do not come due at once."""
         return self.clock() + timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311
 
     def backoff_s(self, tries: int, error: errors.UpstreamError) -> float:
-        """Seconds until the next try: what the upstream asked for, else doubling up to a minute."""
+        """Seconds until the next try: `retry-after` of the upstream, else exponential up to a minute."""
         return max(1.0, error.retry_after_s) if error.retry_after_s is not None else min(60.0, 2.0 ** min(tries, 6))
 
     # Results
@@ -101,14 +101,14 @@ class StepContext:
     async def record(
         self, write: Callable[Concatenate[AsyncSession, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call `write` with a session in one transaction, again while the database is unavailable: the upstream's
-        answer must not be lost."""
+        """Call `write` in one transaction, repeated while the database is unavailable, so that the upstream's answer is
+        not lost."""
         return await self.db.persist(lambda session: write(session, *args, **kwargs), patience_s=RECORD_PATIENCE_S)
 
     async def end(
         self, write: Callable[Concatenate[AsyncSession, P], Awaitable[Video | None]], *args: P.args, **kwargs: P.kwargs
     ) -> Video | None:
-        """`record` something that may end the video; count it when it did."""
+        """`record` a result that may end the video; if it did, count it and delete its uploads."""
         video = await self.record(write, *args, **kwargs)
         self.wake()
         if video is not None and video.status.ended:
@@ -119,15 +119,15 @@ class StepContext:
         return video
 
     async def fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:
-        """End an attempt as failed, and delete what it stored."""
+        """End an attempt as failed, and delete its files."""
         failure = Failure(code=code, message=message)
         await self.end(lifecycle.failed, claim, failure, body=body, now=self.clock())
         if claim.was in (S.running, S.storing):
             await purge.delete_stray_files(claim, self.db, self.store)
 
     async def report_to_breaker(self, provider: Provider, answer: object = None, *, polling: bool = False) -> None:
-        """Report the call's outcome to the circuit breaker: only connection errors, 5xx and missing answers count. A
-        poll that is answered with an error may be about its one task. Never raises."""
+        """Report the call's outcome to the circuit breaker: only connection errors, 5xx and missing answers count. An
+        error answer to a poll does not: it may concern only that task. Never raises."""
         down = isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown)
         if polling and isinstance(answer, errors.UpstreamError) and answer.upstream_status is not None:
             return

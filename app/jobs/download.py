@@ -1,4 +1,4 @@
-"""The download step: brings the finished video file into the store."""
+"""The download step: copies the finished video file into the store."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,21 +14,21 @@ from app.telemetry import log
 from app.video import Output
 
 MAX_TRIES = 8
-"""Downloads that may fail before the job fails, if its deadline has passed as well."""
+"""Failed downloads after which the job fails, once its deadline has passed."""
 STORAGE_GAP_S = 30
-"""Until the next try when the store does not take the file."""
+"""Delay after a failed write to the store."""
 TEXT_TYPES = ("text/", "application/json", "application/xml")
 
 
 async def download(context: StepContext, claim: Claim) -> None:
     """Download the finished file of a claimed attempt and record it."""
     provider = context.provider_of(claim)
-    # The lease is part of the key: whoever lost it may delete what it stored, and never another worker's file.
+    # The lease is part of the key: a worker that lost it deletes its own file, never that of another worker.
     key = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}.mp4"
     try:
         if provider is None:
             raise context.not_configured(claim)
-        await context.store.stat(key)  # raises where there is nowhere to put it, before the upstream sends it
+        await context.store.stat(key)  # raises if the store is unavailable, before the download starts
         output = await _store_output(context, claim, provider, key)
     except errors.UpstreamFailed as error:
         await context.fail(claim, error.code, error.message, error.body)
@@ -38,8 +38,8 @@ async def download(context: StepContext, claim: Claim) -> None:
         await _download_later(context, claim, error)
     except errors.PayloadTooLarge as error:
         await context.fail(claim, "output_too_large", error.message)
-    except StorageUnavailable as error:  # the gateway's own trouble: never the job's fault
-        log.error("file not stored, downloaded again later", error=error.message)
+    except StorageUnavailable as error:  # a fault of the gateway: the job must not fail
+        log.error("file not stored, download repeated later", error=error.message)
         await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
     else:
         now = context.clock()
@@ -50,7 +50,7 @@ async def download(context: StepContext, claim: Claim) -> None:
 
 
 async def _store_output(context: StepContext, claim: Claim, provider: Provider, key: str) -> dict[str, Any]:
-    """Store the file of a finished task under `key` and describe it, as `lifecycle.stored` takes it.
+    """Store the file of a finished task under `key`; returns the output for `lifecycle.stored`.
 
     Raises what `Provider.fetch` does, `PayloadTooLarge`, `StorageUnavailable`.
     """

@@ -1,4 +1,4 @@
-"""How long a model usually takes, so that clients are told a sensible time to ask again."""
+"""Median duration per model, for the poll-after hint."""
 
 import asyncio
 import time
@@ -11,14 +11,14 @@ from app.video import Status
 
 REFRESH_S = 60
 LATEST = 1_000
-"""Videos that are looked at; the newest ones."""
+"""Number of newest videos that the medians are computed from."""
 SHARE = 20
-"""How often a client asks during a typical job."""
+"""Polls of a client during a job of median duration."""
 SHORTEST_MS, USUAL_MS, LONGEST_MS = 250, 1_000, 10_000
 
 
 class Durations:
-    """Median durations by provider and upstream model, a minute old at most; reading them never waits."""
+    """Median durations by provider and upstream model, refreshed in the background after `REFRESH_S`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -27,7 +27,7 @@ class Durations:
         self._refreshing: asyncio.Task[None] | None = None
 
     def poll_after_ms(self, provider: str, upstream_model: str) -> int:
-        """Milliseconds between two questions of one client. The SDKs keep to the first answer for the whole job."""
+        """Return the poll interval for a client in milliseconds. The SDKs use the first value for the whole job."""
         if time.monotonic() >= self._read_at + REFRESH_S and self._refreshing is None:
             self._read_at = time.monotonic()
             self._refreshing = asyncio.create_task(self.refresh())
@@ -38,7 +38,7 @@ class Durations:
         return round(min(LONGEST_MS, max(SHORTEST_MS, median * 1000 / SHARE)))
 
     async def refresh(self) -> None:
-        """Read the medians again."""
+        """Read the medians from the database; does nothing while it is unavailable."""
         latest = (
             sa.select(Video.provider, Video.upstream_model, (Video.completed_at - Video.created_at).label("took"))
             .where(Video.status == Status.completed)
@@ -60,7 +60,7 @@ class Durations:
                 raise
 
     async def close(self) -> None:
-        """Wait for a refresh under way: it holds a connection."""
+        """Wait for a running refresh: it holds a connection."""
         if self._refreshing is not None:
             await asyncio.wait((self._refreshing,))
 

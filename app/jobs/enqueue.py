@@ -1,5 +1,5 @@
 """Creates a job in one INSERT: video, attempts and ledger reservation; returns the existing job for a repeated
-idempotency key. What a limit does not cover is refused by triggers (`app/db/functions/`), and nothing is written.
+idempotency key. Triggers (`app/db/functions/`) refuse a job beyond a limit, and nothing is written.
 """
 
 import json
@@ -22,7 +22,7 @@ from app.jobs.plan import Plan
 from app.video import Settlement, Status
 
 NOT_COVERED, TOO_MANY_JOBS = "VG402", "VG429"
-"""What the triggers raise."""
+"""SQLSTATEs that the triggers raise."""
 CONCURRENCY_RETRY_S = 10
 
 
@@ -30,7 +30,7 @@ CONCURRENCY_RETRY_S = 10
 class Created:
     video: Video
     replayed: bool
-    """True when the idempotency key was seen before; nothing was created."""
+    """True when the idempotency key was used before; nothing was created."""
 
 
 EMPTY: dict[str, Any] = dict.fromkeys(Video.__table__.columns.keys())
@@ -68,7 +68,7 @@ returning video_id
 
 @dataclass(frozen=True)
 class NewJob:
-    """All that is written when a job is created."""
+    """Input of `enqueue`: all that is written when a job is created."""
 
     video_id: str
     caller: Caller
@@ -82,7 +82,7 @@ class NewJob:
     idempotency_hash: str | None = None
 
     def parameters(self, now: datetime) -> dict[str, Any]:
-        """The values of the row in `videos`, by column."""
+        """Column values of the row in `videos`."""
         request = self.plan.request
         return {
             "id": self.video_id,
@@ -104,11 +104,11 @@ class NewJob:
 
 
 async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
-    """Create a job in one statement: a row in `videos`, a pending attempt for each of its `n` outputs, and the ledger's
-    reservation for them.
+    """Create a job in one statement: a row in `videos`, a pending attempt for each of its `n` outputs, and the ledger
+    reservation.
 
-    Raises `InsufficientFunds` and `RateLimited` where a limit of the key or its project does not cover it, `Conflict`
-    when the project used the idempotency key for another request. Nothing is written then.
+    Raises `InsufficientFunds` or `RateLimited` when a limit of the key or project does not cover it, `Conflict` when
+    the project used the idempotency key for another request. Nothing is written then.
     """
     values = job.parameters(now)
     route, request = job.plan.routes[0], job.plan.request
@@ -154,30 +154,30 @@ async def _replay(db: Database, project_id: str, key: str, hashed: str | None) -
 
 
 def _refusal(error: psycopg.Error, route: str) -> Exception:
-    """What a trigger said, in words; any other error as it is."""
+    """Translate the error of a trigger into a client error; any other error is returned unchanged."""
     if error.sqlstate not in (NOT_COVERED, TOO_MANY_JOBS):
         return error
-    told = json.loads(error.diag.message_detail or "{}")
+    detail = json.loads(error.diag.message_detail or "{}")
     if error.sqlstate == TOO_MANY_JOBS:
-        refused = errors.RateLimited(
-            f"this key may have {told['allowed']} jobs under way at once; wait for one to end, or cancel one",
+        refusal = errors.RateLimited(
+            f"this key may have {detail['allowed']} running jobs at once; wait for one to end, or cancel one",
             retry_after_s=CONCURRENCY_RETRY_S,
             code="concurrent_jobs_exceeded",
         )
-        refused.headers["x-ratelimit-limit-concurrent-jobs"] = str(told["allowed"])
-        refused.headers["x-ratelimit-remaining-concurrent-jobs"] = "0"
-        return refused
-    if told["what"] == "price":
+        refusal.headers["x-ratelimit-limit-concurrent-jobs"] = str(detail["allowed"])
+        refusal.headers["x-ratelimit-remaining-concurrent-jobs"] = "0"
+        return refusal
+    if detail["what"] == "price":
         return pricing.no_price(route)
-    needed, left = pricing.format_usd(told["needed_micros"]), pricing.format_usd(max(0, told["left_micros"]))
-    if told["what"] == "balance":
+    needed, left = pricing.format_usd(detail["needed_micros"]), pricing.format_usd(max(0, detail["left_micros"]))
+    if detail["what"] == "balance":
         return errors.InsufficientFunds(
             f"this needs {needed} and the balance is {left}; ask the operator of this gateway to top it up",
             code="insufficient_balance",
         )
-    whose = "key" if told["what"] == "key" else "project"
+    scope = "key" if detail["what"] == "key" else "project"
     return errors.InsufficientFunds(
-        f"this needs {needed} and {left} is left of the {whose}'s monthly budget of "
-        f"{pricing.format_usd(told['budget_micros'])}; it starts anew on the first of the month, UTC",
+        f"this needs {needed} and {left} is left of the {scope}'s monthly budget of "
+        f"{pricing.format_usd(detail['budget_micros'])}; it resets on the first of the month, UTC",
         code="budget_exceeded",
     )

@@ -1,6 +1,6 @@
 """Executes the next step of claimed attempts: submit, poll, download, or watch an abandoned task.
 
-The meaning of an answer is decided in `lifecycle.py`; claiming and leases are in `worker.py`.
+`lifecycle.py` turns answers into states; `worker.py` claims attempts and renews leases.
 """
 
 from collections import defaultdict
@@ -23,19 +23,19 @@ class Executor:
         self._context = context
 
     def batches(self, claimed: Sequence[Claim]) -> list[list[Claim]]:
-        """Group the polls of providers that answer for many tasks in one request; every other claim stands alone."""
-        alone: list[list[Claim]] = []
-        together: dict[str, list[Claim]] = defaultdict(list)
+        """Group the polls of providers that report many tasks in one request; every other claim is its own batch."""
+        batches: list[list[Claim]] = []
+        by_provider: dict[str, list[Claim]] = defaultdict(list)
         for claim in claimed:
             provider = self._context.provider_of(claim)
             if provider is None or provider.polls_at_once == 1 or not self._is_plain_poll(claim):
-                alone.append([claim])
+                batches.append([claim])
             else:
-                together[provider.name].append(claim)
-        for name, polls in together.items():
+                by_provider[provider.name].append(claim)
+        for name, polls in by_provider.items():
             size = self._context.providers[name].polls_at_once
-            alone += [polls[start : start + size] for start in range(0, len(polls), size)]
-        return alone
+            batches += [polls[start : start + size] for start in range(0, len(polls), size)]
+        return batches
 
     def _is_plain_poll(self, claim: Claim) -> bool:
         return claim.was is S.running and not claim.video.status.ended and not self._is_overdue(claim)
@@ -50,7 +50,7 @@ class Executor:
                 try:
                     await poll.poll_many(self._context, batch)
                 except Exception:
-                    log.exception("poll of many failed", attempts=len(batch))
+                    log.exception("batch poll failed", attempts=len(batch))
             return
         claim = batch[0]
         with structlog.contextvars.bound_contextvars(
@@ -86,13 +86,13 @@ class Executor:
                 await download.download(context, claim)
 
     async def _fail_if_overdue(self, claim: Claim) -> None:
-        """End an attempt whose step failed after its deadline: what fails each time must not be repeated for ever."""
+        """End an attempt whose step failed after its deadline, so that it is not repeated for ever."""
         context = self._context
         if claim.was not in (S.running, S.storing) or not self._is_overdue(claim):
             return
         with suppress(Exception):
             if not claim.video.status.ended:
-                await context.fail(claim, "internal_error", "The gateway failed at this job; its log has the reason.")
+                await context.fail(claim, "internal_error", "The gateway failed at this job; see its log.")
             elif context.is_late_watch_over(claim):
                 note = "the gateway failed"
                 await context.record(lifecycle.ended_late, claim, S.failed, note=note, now=context.clock())

@@ -1,16 +1,16 @@
-"""The state machine; but for the first (`intake.py`) and the claim (`claims.py`) the only writer of a state.
+"""State machine of attempts and videos. Only `enqueue.py` (create) and `claim.py` also set states.
 
     pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
        ▲                  │   │                   │  ▲               │
        └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
-                              │                      └── file gone, ask again
-                              └─ nobody knows ─▶ lost ──its answer comes late──▶ running
-    cancelled from pending, running and storing; a submit under way is cancelled once it is accepted
+                              │                      └── file gone, poll again
+                              └─ outcome unknown ─▶ lost ──late answer──▶ running
+    pending, running and storing can become cancelled; a submitting attempt is cancelled once it is accepted
 
-Every move is one guarded UPDATE that expects the state and the lease it was claimed with (`moves.py`); a lost race
-changes nothing and says so. What a move means in money is written in the same transaction (`usage.py`): an attempt that
-ends is settled, refunded, or hands what is held for it to the one that follows; a lost one keeps it. Each function is
-one transaction's work; callers commit. Time is an argument, never read here.
+Every transition is one compare-and-set UPDATE that expects the claimed state and lease (`transitions.py`); when another
+worker was faster, it changes nothing and returns False. The ledger entry is written in the same transaction
+(`accounts/ledger.py`): an attempt that ends is settled, refunded, or passes its hold to the attempt that follows; a
+lost attempt keeps its hold. Each function runs inside one transaction; callers commit. Time is an argument.
 """
 
 from datetime import datetime
@@ -32,16 +32,16 @@ from app.video import Failure, Operation, Output, Progress, Status, Submission
 from app.webhooks import events
 
 MAX_CONSECUTIVE_FAILURES = 3
-"""Times in a row an upstream may say that it does not know a task, or that a finished file is gone."""
+"""Consecutive answers "unknown task" or "file gone" after which an attempt fails."""
 
 
-# What clients do
+# Actions of clients
 
 
 async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: str, now: datetime) -> Video:
     """Cancel a running video, or delete one that has ended. Raises `NotFound`.
 
-    A cancelled video stays visible as failed; a deleted one is gone at once, its files and row follow.
+    A cancelled video stays visible as failed; a deleted one is hidden at once, its files and row are purged later.
     """
     video = None
     if ids.is_id(video_id, "video"):
@@ -61,11 +61,11 @@ async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: 
     return video
 
 
-# What workers do
+# Results of workers
 
 
 async def release(connection: rows.Connection, claim: Claim, /, *, now: datetime) -> None:
-    """Hand an attempt back untouched: due now, for any worker. Not for a submit that may have been sent."""
+    """Release an unchanged attempt: due at `now`, for any worker. Not for a submit that may have been sent."""
     submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
     await transition(connection, claim, claim.was, due_at=now, submits=submits)
 
@@ -73,7 +73,7 @@ async def release(connection: rows.Connection, claim: Claim, /, *, now: datetime
 async def accepted(
     session: AsyncSession, claim: Claim, submission: Submission, *, due_at: datetime, now: datetime
 ) -> bool:
-    """The upstream has the task. An answer that comes after the attempt was given up as lost still finds it."""
+    """Record that the upstream accepted the task; the answer may arrive after the attempt was recorded as lost."""
     values = {
         "upstream_ref": submission.ref,
         "upstream_status": submission.raw_status,
@@ -103,8 +103,8 @@ async def accepted(
 async def refused(
     session: AsyncSession, claim: Claim, error: errors.UpstreamError, *, due_at: datetime, now: datetime
 ) -> Video | None:
-    """The upstream certainly did not take the task. Where the cause is not the request, the next candidate is asked;
-    after the last one, what can pass is waited for and all else fails the attempt."""
+    """Record that the upstream did not accept the task. If another provider may accept it, the next route is tried;
+    after the last one, a temporary error starts over with the first route, any other error fails the attempt."""
     routes = len(claim.video.routes)
     if error.retryable and routes == 1:
         values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
@@ -112,7 +112,7 @@ async def refused(
         return None
     if not await transition(session, claim, S.failed, **_error_values(error), ended_at=now):
         return None
-    rounds = claim.attempt.submits  # goes on counting, so that each round waits longer than the last
+    rounds = claim.attempt.submits  # counted over all rounds, so that each round waits longer
     if not claim.on_last_route and error.next_candidate:
         return await _end_without_charge(
             session, claim, now, next_route=claim.attempt.route_index + 1, submits=rounds - 1
@@ -127,20 +127,20 @@ async def refused(
 async def lost(
     session: AsyncSession, claim: Claim, error: errors.UpstreamUnknown, *, again_at: datetime | None, now: datetime
 ) -> Video | None:
-    """Nobody knows whether the upstream took the task: never sent again, unless the operator chose to pay twice; and
-    never a third time."""
+    """Record that the outcome of a submit is unknown. With `again_at` (`on_unknown = "resubmit"`) the output is
+    submitted once more, which may be paid twice; after a second loss it is not."""
     if not await transition(session, claim, S.lost, **_error_values(error), ended_at=now):
         return None
     if again_at is not None and not await reconcile.was_lost_before(session, claim.attempt):
         video, held = await lock_video(session, claim.video.id), claim.attempt
-        again = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
-        if video is not None and again is not None:
-            await ledger.hold(session, video, again, now=now, note="sent again, the first may have been taken")
+        following = await add_attempt(session, video, held, held.route_index, again_at, submits=held.submits)
+        if video is not None and following is not None:
+            await ledger.hold(session, video, following, now=now, note="resubmitted, the first may have been accepted")
     return await _end_if_over(session, claim.video.id, now)
 
 
 async def snooze(connection: rows.Connection, claim: Claim, /, *, due_at: datetime, **values: Any) -> bool:
-    """Nothing new, or nothing certain: come back later. Spends no attempt."""
+    """Postpone an attempt without changing its state: the step brought no result, or no certain one."""
     return await transition(connection, claim, claim.attempt.state, due_at=due_at, **values)
 
 
@@ -155,7 +155,7 @@ update videos set status = 'in_progress', updated_at = :now, progress = greatest
 async def progressed(
     session: AsyncSession, claim: Claim, progress: Progress, *, due_at: datetime, now: datetime
 ) -> None:
-    """The upstream is at work on it."""
+    """Record the progress of a task that is queued or in progress upstream."""
     values = {
         "due_at": _capped(due_at, claim, now),
         "polls": claim.attempt.polls + 1,
@@ -170,7 +170,7 @@ async def progressed(
 
 
 async def done(session: AsyncSession, claim: Claim, progress: Progress, output: Output, *, now: datetime) -> bool:
-    """The upstream has finished; the file is not ours yet."""
+    """Record that the task has finished upstream; its file is downloaded next."""
     moved = await transition(
         session,
         claim,
@@ -191,7 +191,7 @@ async def done(session: AsyncSession, claim: Claim, progress: Progress, output: 
 
 
 async def poll_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -> bool:
-    """The finished file is not where it was said to be: poll once more, the address may be a fresh one."""
+    """Return to polling because the file URL did not work: the next answer may have a new URL."""
     consecutive_failures = claim.attempt.consecutive_failures + 1
     return await transition(
         session, claim, S.running, due_at=due_at, consecutive_failures=consecutive_failures, output=None
@@ -206,18 +206,18 @@ async def stored(
     expires_at: datetime | None,
     now: datetime,
 ) -> Video | None:
-    """The file is in our store. Returns the video, None when that ended before; a file that is not among its outputs
-    then is nobody's."""
+    """Record a stored file as an output and settle its cost. Returns the video, or None when it ended before or was
+    deleted; a file that is not among its outputs must then be deleted."""
     video = await lock_video(session, claim.video.id)
     if not await transition(session, claim, S.succeeded, progress=100, ended_at=now, consecutive_failures=0):
         ours = video is not None and any(stored["key"] == output["key"] for stored in video.outputs)
-        return video if ours else None  # written by the same call before, whose commit was not answered
+        return video if ours else None  # ours: the same call has committed before, but the commit was not confirmed
     if video is None:
         return None
     await _charge(session, claim, video, output["duration_s"], now)
     if video.status.ended:
         return None
-    if all(other["index"] != output["index"] for other in video.outputs):  # else a second task of it has made it, too
+    if all(other["index"] != output["index"] for other in video.outputs):  # else a second task has made the same output
         video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
         video.expires_at = expires_at
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
@@ -234,7 +234,7 @@ async def failed(
     body: str | None = None,
     now: datetime,
 ) -> Video | None:
-    """The attempt has failed for good; with `retry` the next route is tried."""
+    """Record that the attempt has failed; with `retry` the next route is tried."""
     values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
     if not await transition(session, claim, S.failed, **values):
         return None
@@ -243,7 +243,7 @@ async def failed(
 
 
 async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Video | None:
-    """The deadline has passed: the job fails; what an upstream still has of it is cancelled or watched."""
+    """Fail a job after its deadline, or complete it with the outputs it has; running tasks are cancelled or watched."""
     video = await lock_video(session, claim.video.id)
     if video is None or video.status.ended:
         if claim.was is not S.pending:
@@ -254,7 +254,7 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
     await transition(session, claim, claim.was, due_at=now)
     if video.provider is None:
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
-    if video.outputs:  # some of it is there and paid for
+    if video.outputs:  # some outputs are stored and settled
         await _stop_attempts(session, video, now)
         video.warnings = [*video.warnings, "the other outputs were not finished in time"]
         await _complete(session, video, now)
@@ -268,8 +268,7 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
 
 
 async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
-    """The upstream's end of an attempt whose job had already ended without it: what it made has its price, what it did
-    not make is refunded."""
+    """End an attempt whose job has ended before: settle it if the task succeeded upstream, else refund it."""
     video = await lock_video(session, claim.video.id)
     code = None if to is S.succeeded else "abandoned"
     if video is None or not await transition(session, claim, to, ended_at=now, error_code=code):
@@ -278,20 +277,20 @@ async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, n
         await _charge(session, claim, video, None, now)
     else:
         await ledger.refund(session, video, claim.attempt, now=now, note=note)
-    log.warning("an abandoned task has ended", attempt=claim.attempt.id, outcome=str(to), note=note)
+    log.warning("abandoned task ended", attempt=claim.attempt.id, outcome=str(to), note=note)
 
 
 # Inside one transaction
 
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
-    """Settle an output by its real length, or where that could not be read by what was asked, a second at least, or
-    else held for. An extension by what was asked for: its file has the film that it goes on from, too."""
-    asked = video.request.get("seconds")
+    """Settle an output by the length of its file; if that is unknown by the requested length, at least one second, else
+    by the length that was held for. An extension is settled by the requested length: its file includes the source."""
+    requested = video.request.get("seconds")
     held = pricing.held_seconds(video.prices, video.hold_micros)
-    asked = held if asked is None else max(asked, pricing.LEAST_SECONDS)
-    longer = video.request.get("operation") == Operation.extend and asked is not None
-    seconds = asked if made_s is None or longer else made_s
+    requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
+    is_extension = video.request.get("operation") == Operation.extend and requested is not None
+    seconds = requested if made_s is None or is_extension else made_s
     cost = pricing.cost(video.prices, claim.attempt.route_index, seconds)
     await ledger.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 
@@ -305,7 +304,7 @@ async def _end_without_charge(
     due_at: datetime | None = None,
     submits: int = 0,
 ) -> Video | None:
-    """After an attempt that made nothing: go on with `next_route` on what was held for it, or give that back."""
+    """Continue after an attempt that made nothing: transfer its hold to an attempt at `next_route`, or refund it."""
     video = await lock_video(session, claim.video.id)
     following = None
     if next_route is not None:
@@ -320,7 +319,7 @@ async def _end_without_charge(
 async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> Video | None:
     """End the video when all its attempts have ended: completed with at least one file, failed with none.
 
-    Returns it when it ended here.
+    Returns the video if this call ended it.
     """
     video = await lock_video(session, video_id)
     if video is None or video.status.ended:
@@ -336,12 +335,12 @@ async def _end_if_over(session: AsyncSession, video_id: str, now: datetime) -> V
         missing = video.request.get("n", 1) - len(video.outputs)
         if missing:
             last = {a.output_index: a for a in attempts if a.state is not S.succeeded}
-            told = [f"output {i} failed: {a.error_message}" for i, a in last.items()]
-            video.warnings = [*video.warnings, *told]
+            failures = [f"output {i} failed: {a.error_message}" for i, a in last.items()]
+            video.warnings = [*video.warnings, *failures]
         await _complete(session, video, now)
         return video
     failure = attempts[-1]
-    if video.provider is None:  # nobody accepted it; so it is whom we asked last
+    if video.provider is None:  # no provider accepted it: report the last one tried
         video.provider, video.upstream_model = failure.provider, failure.upstream_model
     code, message = failure.error_code or "generation_failed", failure.error_message or "The generation failed."
     await _end(session, video, Failure(code=code, message=message), now)
@@ -356,7 +355,7 @@ async def _complete(session: AsyncSession, video: Video, now: datetime) -> None:
 
 
 async def _end(session: AsyncSession, video: Video, failure: Failure, now: datetime) -> None:
-    """Fail a video: nothing of it is submitted any more, and what an upstream has of it comes due to be cancelled."""
+    """Fail a video: pending attempts are cancelled and refunded, running ones come due to be cancelled upstream."""
     video.status = Status.failed
     video.error_code, video.error_message = failure.code, failure.message
     video.ended_at = video.updated_at = now
@@ -388,5 +387,5 @@ def _error_values(error: errors.UpstreamError) -> dict[str, Any]:
 
 
 def _capped(due_at: datetime, claim: Claim, now: datetime) -> datetime:
-    """Never later than the deadline: that has to be noticed in time."""
+    """Limit a due time to the deadline, so that an overdue job fails in time."""
     return min(due_at, max(claim.video.deadline_at, now))

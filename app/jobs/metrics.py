@@ -1,4 +1,4 @@
-"""What is counted of jobs."""
+"""Metrics of jobs."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from app.telemetry import JOBS
 
 
 def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
-    """Count a job that has ended. Models that nobody lists count together: clients can name any."""
+    """Count an ended job. Models that no provider lists share one label: clients can name any, labels stay bounded."""
     provider, model = video.provider or str(video.routes[0]).partition("/")[0], video.upstream_model or ""
     listed = provider in providers and model in providers[provider].listed
     JOBS.labels(provider, model if listed else "other", str(video.status)).inc()

@@ -1,4 +1,4 @@
-"""The plan of a request: of the candidates for its model those that can express it, in the order they are tried."""
+"""Builds the plan of a request: the routes of its model that can express it, in the order in which they are tried."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from app.video import VideoRequest
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a request may go, in order, and what of it has to be left out there."""
+    """The routes of a request in order, the request as it is sent, and warnings about fields left out."""
 
     routes: tuple[Route, ...]
     request: VideoRequest
@@ -32,9 +32,9 @@ def make_plan(
 ) -> Plan:
     """Choose the candidates that can express the request.
 
-    `only_provider` is the provider that holds what the request starts from; `permitted` takes a route's name and says
-    whether the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, and `UnsupportedParameter` naming the
-    parameter, the provider and what it can do.
+    `only_provider` is the provider that made the source of the request; `permitted` takes a route's name and returns
+    True if the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, and `UnsupportedParameter` naming the
+    parameter, the provider and its capability.
     """
     routes = order(permitted_only(router.routes(request.model), permitted, request.model))
     if only_provider is not None:
@@ -48,13 +48,13 @@ def make_plan(
     fitted = [(route, fit(request, route.capabilities, can_link=router.can_link)) for route in routes]
     able = tuple(route for route, found in fitted if not found.problems)
     if able:
-        # Defaults of the first route only where there is no other, which may not be able to express them.
+        # With several routes no defaults are filled in: another route may not be able to express them.
         return Plan(able, _with_defaults(request, able[0].capabilities) if len(able) == 1 else request)
     return _without_problems(router, request, *min(fitted, key=lambda entry: len(entry[1].problems)))
 
 
 def order(routes: Sequence[Route]) -> list[Route]:
-    """Return routes as written; where one has a weight, drawn without putting back, and those without weigh 1."""
+    """Return routes as configured; if any has a weight, in weighted random order, where no weight counts as 1."""
     if all(route.weight is None for route in routes):
         return list(routes)
     drawn = [(random.random() ** (1 / (route.weight or 1.0)), route) for route in routes]  # noqa: S311
@@ -62,8 +62,8 @@ def order(routes: Sequence[Route]) -> list[Route]:
 
 
 def only_priced(settings: Settings, plan: Plan) -> Plan:
-    """Return the plan without the routes whose cost cannot be estimated. Raises `InsufficientFunds` where none is
-    left: a limit cannot cover what has no price."""
+    """Return the plan without the routes whose cost cannot be estimated. Raises `InsufficientFunds` when none is left:
+    a limit cannot cover an unknown price."""
     routes = tuple(route for route in plan.routes if pricing.estimate(settings, route, plan.request) is not None)
     if not routes:
         raise pricing.unpriced(settings, plan.routes[0], plan.request)
@@ -71,7 +71,7 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
 
 
 def _without_problems(router: Router, request: VideoRequest, route: Route, fitted: Fitted) -> Plan:
-    """The plan for a route that cannot express all of the request, if the rest may be left out."""
+    """Build the plan for a route that cannot express all of the request, if the rest may be left out."""
     alias = router.aliases.get(request.model)
     forced = all(problem.forced for problem in fitted.problems.values())
     drop = alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems
@@ -83,7 +83,7 @@ def _without_problems(router: Router, request: VideoRequest, route: Route, fitte
 
 
 def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
-    """Fill in what the model would choose by itself, so that the client sees it from the start."""
+    """Fill in the model's default length and size, so that the client sees them from the start."""
     values: dict[str, Any] = {}
     if request.seconds is None:
         values["seconds"] = able.default_seconds

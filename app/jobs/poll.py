@@ -1,4 +1,4 @@
-"""The poll step: how far a task is, for one or many; and the watch over tasks whose job has ended without them."""
+"""The poll step, for one task or many; and the watch over tasks whose job has already ended."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from app.video import Failure, Output, Progress, Status
 
 ABANDONED_GAP_S = 60
 UNKNOWN_TASK_GAP_S = 30
-"""Between two answers that a task is unknown: a vendor in the middle of a deployment knows it again later."""
+"""Least time between two answers "unknown task": during a deployment a vendor may not find a task for a while."""
 
 
 async def poll(context: StepContext, claim: Claim) -> None:
@@ -42,19 +42,19 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
         await context.report_to_breaker(provider)
     except errors.UpstreamError as error:
         await context.report_to_breaker(provider, error, polling=True)
-        if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one of them may spoil it for all
+        if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one bad task may fail the whole request
             for claim in claims:
                 await poll(context, claim)
             return
         answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
-    missing = errors.UpstreamGone("the answer leaves the task out", provider=provider.name)
+    missing = errors.UpstreamGone("the answer does not contain the task", provider=provider.name)
     for claim in claims:
         with structlog.contextvars.bound_contextvars(video=claim.video.id, attempt=claim.attempt.id):
             await _record_answer(context, claim, provider, answers.get(claim.attempt.id, missing))
 
 
 async def watch_abandoned(context: StepContext, claim: Claim) -> None:
-    """Handle a task whose job has ended without it: cancel it, else wait for its end.
+    """Cancel a task whose job has already ended, or wait for its end.
 
     Polled before it is cancelled: a finished task is charged even if the cancel succeeds.
     """
@@ -75,7 +75,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         else:
             values["cancel_tried"] = True
     except errors.UpstreamError as error:
-        if isinstance(error, errors.UpstreamGone):  # may be known again later, as any other task
+        if isinstance(error, errors.UpstreamGone):  # may be found again later, see UNKNOWN_TASK_GAP_S
             values["consecutive_failures"] = claim.attempt.consecutive_failures + 1
         if values["consecutive_failures"] >= lifecycle.MAX_CONSECUTIVE_FAILURES:
             ended = S.failed, error.message
@@ -118,7 +118,7 @@ def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:
 
 
 async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
-    """Postpone after a failed poll, which is no verdict on the job."""
+    """Postpone after a failed poll, which does not fail the job."""
     log.warning("poll failed, repeated later", code=error.code, error=error.message, body=error.body)
     due_at = min(context.after(context.backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
     values = {"consecutive_failures": 0, "error_code": error.code, "error_message": error.message}

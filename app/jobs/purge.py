@@ -1,4 +1,4 @@
-"""Housekeeping: expired and deleted videos, files that no row references, and money that nothing settles any more."""
+"""Housekeeping: expired and deleted videos, files that no row references, stale holds."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -19,9 +19,9 @@ from app.webhooks.deliveries import purge_deliveries
 
 BATCH = 100
 UPLOAD_LEFT_S = 3_600
-"""Age from which an upload may be deleted that no job needs: more than any request takes to arrive."""
+"""Age from which an upload without a job may be deleted: longer than any request takes to arrive."""
 MIN_HORIZON_S = 120
-"""Due times further ahead than any that a worker sets were written by a clock that ran ahead."""
+"""Least horizon for due times; a due time beyond it was written by a clock that ran ahead."""
 
 
 async def purge(db: Database, settings: Settings, store: Store, *, now: datetime) -> None:
@@ -30,7 +30,7 @@ async def purge(db: Database, settings: Settings, store: Store, *, now: datetime
         await purge_deliveries(session, now=now)
         horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, MIN_HORIZON_S / 2)
         if await repair_due_times(await session.connection(), horizon_s=horizon_s, now=now):
-            log.warning("due times repaired: a clock ran ahead")
+            log.warning("due times in the far future repaired")
     try:
         for _ in range(BATCH):
             if not await _settle_stale_hold(db, settings, now):
@@ -38,7 +38,7 @@ async def purge(db: Database, settings: Settings, store: Store, *, now: datetime
         await _purge_videos(db, store, now)
         await _purge_uploads(db, store, now)
     except StorageUnavailable as error:
-        log.warning("files not deleted, tried again later", error=error.message)
+        log.warning("files not deleted, repeated later", error=error.message)
 
 
 async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) -> bool:
@@ -54,7 +54,7 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
 
 
 async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
-    """Delete the files of expired videos, and all of deleted ones: files first, so that a crash leaves the row."""
+    """Delete the files of expired videos, and files and rows of deleted ones. A crash in between leaves the row."""
     async with db.transaction() as session:
         for video_id in await _expire_outputs(session, now):
             await store.delete_prefix(f"videos/{video_id}/")
@@ -65,7 +65,7 @@ async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
 
 
 async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
-    """Take the files out of the rows of expired videos; returns their ids."""
+    """Remove the outputs from the rows of expired videos; returns their ids."""
     expired = await session.scalars(
         sa.select(Video)
         .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
@@ -81,7 +81,7 @@ async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
 
 
 async def _delete_rows(session: AsyncSession) -> list[str]:
-    """Delete the rows of deleted videos that neither an upstream task nor money needs any more; returns their ids."""
+    """Delete the rows of deleted videos with neither live attempts nor held money; returns their ids."""
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
     found = await session.scalars(
         sa.select(Video.id)
@@ -89,37 +89,37 @@ async def _delete_rows(session: AsyncSession) -> list[str]:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
-    gone = list(found)
-    if gone:
-        await session.execute(sa.delete(Video).where(Video.id.in_(gone)))
-    return gone
+    deleted = list(found)
+    if deleted:
+        await session.execute(sa.delete(Video).where(Video.id.in_(deleted)))
+    return deleted
 
 
 async def _purge_uploads(db: Database, store: Store, now: datetime) -> None:
-    """Delete uploads that no job needs: of a server that died before it wrote the job, of a worker that died once a job
-    had ended, of a job that was cancelled, and of one that an operator may no longer resubmit."""
+    """Delete uploads that no job needs: the server died before it wrote the job, the worker died after the job ended,
+    the job was cancelled, or an operator may no longer resubmit it."""
     old = await store.written_before("uploads/", now - timedelta(seconds=UPLOAD_LEFT_S))
-    left = {key.split("/")[1] for key in old}
-    if left:
+    unused = {key.split("/")[1] for key in old}
+    if unused:
         async with db.reading() as connection:
-            left -= await needing_uploads(connection, left)
-    for video_id in left:
+            unused -= await needing_uploads(connection, unused)
+    for video_id in unused:
         await store.delete_prefix(f"uploads/{video_id}/")
         log.info("unused uploads deleted", video=video_id)
 
 
 async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str]) -> set[str]:
-    """Return those of these videos whose uploads may still be sent to an upstream: of an ended one, too, for as long as
-    an operator may resubmit it."""
+    """Return those of the videos whose uploads may still be sent to an upstream: running ones, and ended ones that an
+    operator may resubmit."""
     undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
     query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
     return set(await connection.scalars(query))
 
 
 async def delete_stray_files(claim: Claim, db: Database, store: Store, key: str | None = None) -> None:
-    """Delete files that an ended attempt left in its folder and no row references: those of workers that died before
-    they recorded what they had stored. Of an attempt that has not ended, since another worker has it by now, only our
-    own `key`."""
+    """Delete the files of an ended attempt that no row references: left by workers that died before recording them.
+
+    For an attempt that has not ended, because another worker has it now, delete only this worker's own `key`."""
     async with db.reading() as connection:
         ended, kept = await _files_of(connection, claim.attempt.id)
     try:
@@ -132,7 +132,7 @@ async def delete_stray_files(claim: Claim, db: Database, store: Store, key: str 
 
 
 async def _files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool, list[str]]:
-    """Return whether an attempt has ended, or is gone, and the keys of all files of its video."""
+    """Return True if an attempt has ended or is deleted, and the keys of all files of its video."""
     query = (
         sa.select(Attempt.ended_at, Video.outputs)
         .join(Video, Video.id == Attempt.video_id)

@@ -1,7 +1,7 @@
-"""Lost attempts: the outcome of their submit is unknown. Part of the state machine, see `lifecycle.py`.
+"""Lost attempts, whose submit has an unknown outcome. Part of the state machine, see `lifecycle.py`.
 
-A late answer resumes one by itself. Otherwise an operator decides, after a look into the vendor's console; until then,
-or until `late_watch_s` is over, its money stays held:
+A late answer resumes the attempt. Otherwise an operator checks the vendor's console and decides; until then, or until
+`late_watch_s` has passed, its money stays held:
 
     confirm    the task exists: resume it under the upstream's id for it
     resubmit   it does not exist: submit once more
@@ -38,14 +38,15 @@ MAX_LISTED = 1_000
 
 
 async def record_late_answer(session: AsyncSession, claim: Claim, values: dict[str, Any], now: datetime) -> bool:
-    """Record the answer to a submit that was given up as lost. The task is resumed: at once, or where another one was
-    submitted in its place, when that has ended (`resume_lost`). True when it was resumed."""
+    """Record the answer to a submit that was already recorded as lost. True when the task was resumed at once.
+
+    While another attempt makes the same output, the id is only stored; `resume_lost` resumes the task afterwards."""
     if await _resume(session, claim.attempt, now, **values):
-        log.warning("late answer to a lost submit", attempt=claim.attempt.id)
+        log.warning("lost attempt resumed by late answer", attempt=claim.attempt.id)
         return True
     lost = sa.update(Attempt).where(Attempt.id == claim.attempt.id, Attempt.state == S.lost)
     await session.execute(lost.values(upstream_ref=values["upstream_ref"]))
-    log.error("accepted task kept for later", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
+    log.error("late answer stored for later", upstream_ref=values["upstream_ref"], attempt=claim.attempt.id)
     return False
 
 
@@ -69,7 +70,7 @@ async def resume_lost(session: AsyncSession, *, now: datetime) -> Attempt | None
 
 
 async def list_undecided(connection: AsyncConnection, *, attempt_id: str | None = None) -> list[tuple[Attempt, Video]]:
-    """Read all attempts that wait for a decision, or this one, with their videos; oldest first."""
+    """Read the lost attempts that wait for a decision, or only `attempt_id`, with their videos; oldest first."""
     query = rows.select(Attempt).where(*ledger.UNKNOWN).order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED)
     if attempt_id is not None:
         query = query.where(Attempt.id == attempt_id)
@@ -90,8 +91,8 @@ async def confirm_by_operator(
     deadline_s: float,
     now: datetime,
 ) -> None:
-    """Resume a lost attempt whose task exists. `upstream_ref` is the operator's, from the vendor's console; None: the
-    one that a late answer brought. The upstream is polled first.
+    """Resume a lost attempt whose task exists. `upstream_ref` is from the vendor's console; None: from a late answer.
+    The upstream is polled first.
 
     Raises `NotFound`, `InvalidRequest` for a reference that the upstream does not know, `UpstreamError` when it cannot
     be polled, `Conflict` for the task of another attempt.
@@ -133,9 +134,9 @@ async def confirm_by_operator(
 async def _confirm(
     session: AsyncSession, video: Video, attempt: Attempt, pinned: dict[str, str], deadline_at: datetime, now: datetime
 ) -> None:
-    """Resume an attempt at the place that `pinned` names; a job that failed by it runs again."""
+    """Resume an attempt with the upstream id, base URL and credential in `pinned`; a job that failed runs again."""
     if await is_being_made(session, attempt):
-        raise errors.Conflict("another task for this output is under way; decide once that has ended")
+        raise errors.Conflict("another attempt is making this output; decide when it has ended")
     if not await _resume(session, attempt, now, **pinned):
         raise errors.Conflict("another operator has just decided on this attempt", code="already_decided")
     if _may_run_again(video):
@@ -143,16 +144,16 @@ async def _confirm(
 
 
 async def resubmit_by_operator(db: Database, attempt_id: str, *, deadline_s: float, now: datetime) -> None:
-    """Submit a lost attempt once more, as one that was never accepted; a job that failed by it runs again.
+    """Submit a lost attempt once more, because it was never accepted; a job that failed runs again.
 
-    Raises `NotFound`, `Conflict` where the job has ended otherwise or the output is being made already.
+    Raises `NotFound`, `Conflict` when the job completed or was cancelled or deleted, or the output is being made.
     """
     async with db.transaction() as session:
         video, attempt = await _lock(session, attempt_id)
         if video.status.ended and not _may_run_again(video):
-            raise errors.Conflict("the job has ended otherwise, so it cannot be made again; decide on fail or find")
+            raise errors.Conflict("a completed, cancelled or deleted job cannot run again; use fail or find")
         if await is_being_made(session, attempt):
-            raise errors.Conflict("this output is being made already; decide on fail or find")
+            raise errors.Conflict("another attempt is making this output; use fail or find")
         if video.status.ended:
             await _reopen(session, video, Status.queued, now + timedelta(seconds=deadline_s), now)
         await add_attempt(session, video, attempt, attempt.route_index, now)
@@ -164,12 +165,12 @@ async def give_up_by_operator(db: Database, attempt_id: str, *, now: datetime) -
     """Refund a lost attempt; the job stays as it ended. Raises `NotFound`."""
     async with db.transaction() as session:
         video, attempt = await _lock(session, attempt_id)
-        await ledger.refund(session, video, attempt, now=now, note="the operator says that it was not accepted")
+        await ledger.refund(session, video, attempt, now=now, note="not accepted, decided by operator")
     log.warning("lost attempt given up by operator", attempt=attempt_id)
 
 
 async def _lock(session: AsyncSession, attempt_id: str) -> tuple[Video, Attempt]:
-    """Lock an undecided attempt and its video, the video first as everywhere. Raises `NotFound`."""
+    """Lock an undecided attempt and its video; the video first, as everywhere, against deadlocks. Raises `NotFound`."""
     video = await session.scalar(
         sa.select(Video)
         .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))
@@ -198,7 +199,7 @@ async def is_being_made(session: AsyncSession, attempt: Attempt) -> bool:
 
 
 async def was_lost_before(session: AsyncSession, attempt: Attempt) -> bool:
-    """True when another attempt at the same output was lost, too."""
+    """True when another attempt for the same output was lost."""
     return await _is_another(session, attempt, Attempt.state == S.lost)
 
 
@@ -212,15 +213,14 @@ def _may_run_again(video: Video) -> bool:
 
 
 async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
-    """Run a failed job again; its end sends webhooks anew."""
+    """Run a failed job again; its next end sends webhooks again."""
     video.status, video.error_code, video.error_message, video.ended_at = status, None, None, None
     video.deadline_at, video.updated_at = max(deadline_at, video.deadline_at), now
     await session.flush()
 
 
 async def _resume(session: AsyncSession, lost: Attempt, now: datetime, **values: Any) -> bool:
-    """Resume the task of a lost attempt, unless its output is being made; a hold that was refunded meanwhile is made
-    again."""
+    """Resume the task of a lost attempt, unless its output is being made; a refunded hold is created again."""
     video = await lock_video(session, lost.video_id)
     attempt = await session.get(Attempt, lost.id, with_for_update=True, populate_existing=True)
     if video is None or attempt is None or attempt.state is not S.lost or await is_being_made(session, attempt):

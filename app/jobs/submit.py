@@ -1,4 +1,4 @@
-"""The submit step: the only call that costs money, so its outcome decides whether it may ever be sent again."""
+"""The submit step: the only call that costs money; its outcome decides if it may be sent again."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from app.video import AttemptState as S
 
 PREPARE_GAP_S = 5
 STORAGE_GAP_S = 30
-"""Until the next try when the store does not give an upload."""
+"""Delay after a failed read of an upload from the store."""
 
 
 async def submit(context: StepContext, claim: Claim) -> None:
@@ -45,14 +45,14 @@ async def submit(context: StepContext, claim: Claim) -> None:
         log.info("submitted", upstream_ref=submission.ref)
         now = context.clock()
         due_at = now + timedelta(seconds=gap)
-        # Before anything else: this reference is what was paid for.
+        # Recorded first: without the upstream id, the paid task is lost.
         await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
         await context.report_to_breaker(provider)
 
 
 async def rescue(context: StepContext, claim: Claim) -> None:
-    """Handle a submit that was begun by a worker that died: sent again only where the same id certainly makes one task,
-    with the same account, and in time."""
+    """Handle a submit of a worker that died: sent again only if the provider makes one task per id, with the same
+    credential and before the deadline; else lost."""
     provider = context.provider_of(claim)
     in_time = not claim.video.status.ended and context.clock() < claim.video.deadline_at
     same_account = provider is not None and claim.attempt.credential in (None, provider.fingerprint)
@@ -63,7 +63,7 @@ async def rescue(context: StepContext, claim: Claim) -> None:
 
 
 async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: Provider) -> Task | None:
-    """The task to send, or None when nothing is sent now. Nothing was sent, whatever fails here."""
+    """Build the task; None when the attempt was postponed or ended instead. After an error here nothing was sent."""
     try:
         wait_s = await context.breaker.seconds_until_retry(provider.name)
         if wait_s:
@@ -75,15 +75,15 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
     except Exception:
         if claim.was is not S.pending:
             raise
-        log.exception("submit not prepared, tried again later")
+        log.exception("submit not prepared, postponed")
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     return None
 
 
 async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayError) -> None:
-    """Record that the task could not be built; a submit begun before may have been accepted all the same."""
-    if isinstance(error, StorageUnavailable):  # the gateway's own trouble: never the job's fault
-        log.error("upload not readable, submitted later", error=error.message)
+    """Record that the task could not be built. An earlier submit of the same attempt may have been accepted."""
+    if isinstance(error, StorageUnavailable):  # a fault of the gateway: the job must not fail
+        log.error("upload not readable, submit postponed", error=error.message)
         await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
     elif claim.was is S.submitting:
         await _lost(context, claim, _unknown_outcome_error(claim))
@@ -92,8 +92,7 @@ async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayErr
 
 
 async def _submit_again_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
-    """Postpone a submit under the same id, which makes no second task: the attempt stays `submitting`, and is rescued
-    when it is due."""
+    """Postpone a submit with the same id, which makes no second task: the attempt stays `submitting` until `rescue`."""
     due_at = min(context.after(context.backoff_s(claim.attempt.submits, error)), claim.video.deadline_at)
     await context.record(lifecycle.snooze, claim, due_at=due_at, submits=claim.attempt.submits + 1)
 
@@ -118,8 +117,8 @@ async def _lost(context: StepContext, claim: Claim, error: errors.UpstreamUnknow
 
 def _unknown_outcome_error(claim: Claim) -> errors.UpstreamUnknown:
     return errors.UpstreamUnknown(
-        f"It is not known whether {claim.attempt.provider} accepted the job: the submit was begun and its answer was "
-        "lost. It was not sent again, so that it is not paid for twice.",
+        f"It is not known whether {claim.attempt.provider} accepted the job: the answer to the submit was lost. "
+        "It was not sent again, so that it is not paid twice.",
         provider=claim.attempt.provider,
     )
 

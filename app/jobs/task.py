@@ -1,4 +1,4 @@
-"""What an adapter is told about an attempt: the request in its model's words, and what it starts from."""
+"""Builds the `Task` that a provider receives: the request fitted to its model, and references to sources."""
 
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ from app.video import AttemptState, Operation
 async def build_task(
     claim: Claim, provider: Provider, *, db: Database, store: Store, links: SignedLinks, now: datetime
 ) -> Task:
-    """Raises `NotFound` for a character that is gone."""
+    """Build the `Task` of a claimed attempt. Raises `NotFound` for a character that was deleted."""
     attempt = claim.attempt
     able = provider.capabilities(attempt.upstream_model) or Capabilities()
     submitting = claim.was in (AttemptState.pending, AttemptState.submitting)
@@ -37,7 +37,7 @@ async def build_task(
 
 
 async def _source_ref(claim: Claim, db: Database) -> str | None:
-    """The same provider's name for the task that made the source; none where another one made it."""
+    """The id of the task that made the source, at the same provider; None when another provider made it."""
     source = claim.request.source
     if claim.request.operation is Operation.generate or source is None or source.video_id is None:
         return None

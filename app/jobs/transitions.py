@@ -1,5 +1,6 @@
-"""The one guarded UPDATE of an attempt, the table of where it may go, and how one follows another. What a move means
-for the job and its money is the business of `jobs.py`.
+"""Attempt state transitions: allowed transitions, the compare-and-set UPDATE, creating a follow-up attempt.
+
+The consequences for the video and the ledger are in `lifecycle.py`.
 """
 
 from datetime import datetime
@@ -27,12 +28,12 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     S.failed: frozenset(),
     S.cancelled: frozenset(),
 }
-"""From each state, where an attempt may go; what is not here never happens."""
+"""Allowed transitions: the next states of each state."""
 
 
 @lru_cache
 def _transition_statement(names: frozenset[str]) -> sa.Update:
-    """The guarded UPDATE that also sets `names`: made once, since making it takes longer than running it."""
+    """Build the compare-and-set UPDATE that also sets `names`; cached, since building takes longer than executing."""
     table = Attempt.__table__.c
     held = (table[name] == sa.bindparam(f"held_{name}") for name in ("id", "lease", "state"))
     values = {name: sa.bindparam(f"new_{name}", type_=table[name].type) for name in names}
@@ -40,7 +41,7 @@ def _transition_statement(names: frozenset[str]) -> sa.Update:
 
 
 async def transition(session: rows.Connection, claim: Claim, to: S, **values: Any) -> bool:
-    """The one guarded UPDATE: gives the attempt back in state `to`, unless somebody else holds it by now."""
+    """Set the state and release the lease, if the attempt still has the claimed state and lease; else return False."""
     held = claim.attempt
     if to is not held.state and to not in TRANSITIONS[held.state]:
         raise AssertionError(f"an attempt cannot go from {held.state} to {to}")
@@ -48,7 +49,7 @@ async def transition(session: rows.Connection, claim: Claim, to: S, **values: An
     parameters |= {f"new_{name}": value for name, value in values.items()}
     moved = count(await session.execute(_transition_statement(frozenset(values)), parameters)) == 1
     if not moved:
-        log.warning("another worker has the attempt", attempt=held.id, wanted=str(to))
+        log.warning("transition skipped, lease lost", attempt=held.id, wanted=str(to))
     return moved
 
 
@@ -69,7 +70,7 @@ async def add_attempt(
     *,
     submits: int = 0,
 ) -> Attempt | None:
-    """Another attempt at the output of the one `before`; None when the video, which is locked, has ended meanwhile."""
+    """Create another attempt for the output of `before`; None when the video, locked by the caller, has ended."""
     if video is None or video.status.ended:
         return None
     provider, _, upstream_model = video.routes[route_index].partition("/")

@@ -1,4 +1,4 @@
-"""Reading videos, and removing what has expired or was deleted. Never: a status; that is the business of `jobs.py`."""
+"""Queries for videos, attempts and characters. Status changes belong to `lifecycle.py`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,8 +20,8 @@ _GET = _GET_ANY + b" and deleted_at is null"
 async def get_video(db: Database, video_id: str, *, project_id: str | None, deleted: bool = False) -> Video:
     """Read one video. Raises `NotFound` for an id that is not the project's.
 
-    `project_id` is None only where something else proved the right to read it, such as a signed link; with `deleted`
-    one that was deleted is read for as long as its row exists.
+    `project_id` is None only where access was granted otherwise, such as by a signed URL; `deleted` includes a deleted
+    video whose row still exists.
     """
     row = await db.one(_GET_ANY if deleted else _GET, {"id": video_id}) if ids.is_id(video_id, "video") else None
     if row is None or project_id not in (None, row["project_id"]):
@@ -30,7 +30,7 @@ async def get_video(db: Database, video_id: str, *, project_id: str | None, dele
 
 
 async def get_videos(connection: AsyncConnection, video_ids: Sequence[str], *, project_id: str) -> list[Video]:
-    """Read those of these videos that are the project's, in the order asked for."""
+    """Read those of the videos that belong to the project, in the order of `video_ids`."""
     possible = [video_id for video_id in dict.fromkeys(video_ids) if ids.is_id(video_id, "video")]
     query = rows.select(Video).where(Video.id.in_(possible), Video.project_id == project_id, Video.deleted_at.is_(None))
     found = {video.id: video for video in await rows.all_of(Video, connection, query)}
@@ -40,7 +40,7 @@ async def get_videos(connection: AsyncConnection, video_ids: Sequence[str], *, p
 async def list_videos(
     connection: AsyncConnection, *, project_id: str, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[Video], bool]:
-    """Read a page in order of creation, and whether there are more. A cursor nobody knows is simply a place."""
+    """Read a page in order of creation; the second value is True when there are more. `after` need not exist."""
     query = rows.select(Video).where(Video.project_id == project_id, Video.deleted_at.is_(None))
     if after is not None and ids.is_id(after, "video"):
         query = query.where(Video.id > after if ascending else Video.id < after)
@@ -50,7 +50,7 @@ async def list_videos(
 
 
 async def get_source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
-    """The attempt that made the first output of a video: the task that a remix or an extension starts from."""
+    """Read the attempt that made the first output of a video: its task is the source of a remix or an extension."""
     made = (Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)
     return await rows.one_of(
         Attempt, connection, rows.select(Attempt).where(*made).order_by(Attempt.output_index).limit(1)
@@ -58,13 +58,13 @@ async def get_source_attempt(connection: AsyncConnection, video_id: str) -> Atte
 
 
 async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Attempt]:
-    """All attempts of a video, oldest first."""
+    """Read all attempts of a video, oldest first."""
     query = rows.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
     return await rows.all_of(Attempt, connection, query)
 
 
 async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
-    """Unfinished attempts by (provider, state), and how long the oldest due one has been waiting, in seconds."""
+    """Count unfinished attempts by (provider, state); the second value is the age of the oldest due time in seconds."""
     counted = await connection.execute(
         sa.select(Attempt.provider, Attempt.state, sa.func.count(), sa.func.min(Attempt.due_at))
         .where(Attempt.state.in_(LIVE))

@@ -1,7 +1,7 @@
-"""The loops: claim what is due and start on it, keep the leases, purge what has expired.
+"""The worker loop: claims due attempts and runs their next step, renews leases, purges expired data.
 
-Any number of workers on any number of machines share one database. What a dying worker held comes due again when its
-lease ends.
+Any number of workers on any number of machines share one database. Attempts held by a worker that dies come due again
+when their leases end.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from app.webhooks.worker import DeliveryWorker
 
 
 class Worker:
-    """One worker of one process; `run` until told to stop, or `run_once` for all that is due now."""
+    """The worker of one process: `run` works until `stop`, `run_once` does all that is due now."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class Worker:
         self._tasks: dict[asyncio.Task[None], list[Claim]] = {}
         self._saturated = False
         self._full: set[str] = set()
-        """Providers for which there was no room for another submit the last time."""
-        self._away = False
-        """Whether the database could not be reached the last time."""
+        """Providers without a free connection for another submit after the last claim."""
+        self._database_down = False
+        """True when the last attempt to reach the database failed."""
         self._purge_due = clock()
         self._purging: asyncio.Task[None] | None = None
         self._pinned = {
@@ -80,52 +80,54 @@ class Worker:
     # Loops
 
     def wake(self) -> None:
-        """Say that there is something to do, so that it need not wait for the next tick."""
+        """Look for due work now instead of at the next tick."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Claim nothing more; `run` returns when what is under way has ended or the grace is over."""
+        """Stop claiming; `run` returns when running calls have ended or the grace period is over."""
         self._stopping.set()
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until `stop`. The database being away is waited out."""
-        heart = asyncio.create_task(self._heartbeat())
+        """Work until `stop`; waits while the database is unavailable."""
+        heartbeat = asyncio.create_task(self._heartbeat())
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
                 try:
-                    busy = await self._work_on_what_is_due()
+                    busy = await self._start_due()
                 except Exception as error:
-                    self._away = is_unavailable(error)
-                    if not self._away:
-                        log.exception("the worker failed; it goes on")
+                    self._database_down = is_unavailable(error)
+                    if not self._database_down:
+                        log.exception("worker loop failed, continued")
                     else:
-                        log.warning("the database is away; the worker waits", error=type(error).__name__)
+                        log.warning("database unavailable, worker waits", error=type(error).__name__)
                     busy = False
                 if not busy:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
             await asyncio.gather(self._drain(), self._deliveries.drain(self._settings.shutdown_grace_s))
         finally:
-            for task in filter(None, (heart, self._purging)):
+            for task in filter(None, (heartbeat, self._purging)):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _work_on_what_is_due(self) -> bool:
-        """True when there may be more. After the database was away the first thing is to keep what is in hand: leases
-        may have run out meanwhile, here and at other workers, who get a tick to do the same."""
-        if self._away:
+    async def _start_due(self) -> bool:
+        """Claim and start due attempts and deliveries; True when there may be more.
+
+        After a database outage the leases are renewed first: they may have run out, here and at other workers, which
+        get one tick to do the same."""
+        if self._database_down:
             await self._renew()
-            self._away = False
+            self._database_down = False
             return False
         busy = await self._claim_and_start()
         self._purge_if_due()
         return await self._deliveries.start_due() or busy
 
     async def run_once(self) -> int:
-        """Do all that is due by the clock, deliveries too, and wait for it; returns how many attempts were done."""
+        """Do all that is due by the clock, deliveries too, and wait for it; returns the number of batches."""
         worked = 0
         while await self._claim_and_start():
             worked += len(self._tasks)
@@ -137,9 +139,9 @@ class Worker:
         return worked
 
     async def _claim_and_start(self) -> bool:
-        """Claim up to the free slots and start on it; True when there may be more."""
+        """Claim up to the free slots and start the steps; True when there may be more."""
         limit = self._settings.worker_concurrency
-        held = [claim.was for claim in self._in_hand()]
+        held = [claim.was for claim in self._claims()]
         stores = sum(was is S.storing for was in held)
         polls = sum(was is S.running for was in held)
         slots = Slots(
@@ -163,20 +165,20 @@ class Worker:
             taken.count(state) == slot
             for state, slot in ((S.pending, slots.submits), (S.running, slots.polls), (S.storing, slots.stores))
         )
-        begun = Counter(claim.attempt.provider for claim in claimed if claim.was is S.pending)
-        self._full = {name for name, room in free.items() if begun[name] >= room}
+        submits = Counter(claim.attempt.provider for claim in claimed if claim.was is S.pending)
+        self._full = {name for name, connections in free.items() if submits[name] >= connections}
         for batch in self._executor.batches(claimed):
             task = asyncio.create_task(self._executor.run(batch))
             self._tasks[task] = batch
             task.add_done_callback(self._ended)
         return bool(claimed)
 
-    def _in_hand(self) -> list[Claim]:
+    def _claims(self) -> list[Claim]:
         return [claim for batch in self._tasks.values() for claim in batch]
 
     def _free_connections(self) -> dict[str, int]:
-        """How many more submits there are connections for, by provider."""
-        held = Counter(claim.attempt.provider for claim in self._in_hand() if claim.was in (S.pending, S.submitting))
+        """Connections left for more submits, by provider."""
+        held = Counter(claim.attempt.provider for claim in self._claims() if claim.was in (S.pending, S.submitting))
         return {name: max(0, connections - held[name]) for name, connections in self._connections.items()}
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -187,50 +189,51 @@ class Worker:
             self._wake.set()
 
     async def _heartbeat(self) -> None:
-        """Renew the leases of what is in hand: a long download is not a dead worker."""
+        """Renew the leases of held attempts: a step such as a download may take longer than one lease."""
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            with suppress(Exception):  # the next beat tries again; a lease that runs out is safe, only slower
+            with suppress(Exception):  # the next heartbeat tries again; an expired lease costs time only
                 await self._renew()
 
     async def _renew(self) -> None:
         if self._tasks:
-            await renew_leases(self._db, self._in_hand(), lease_s=self._settings.lease_s, now=self._clock())
+            await renew_leases(self._db, self._claims(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
-        """Let running calls finish for the grace; hand back what can safely be done again, and leave the rest to the
-        lease: a submit that was cut off is an unknown outcome, not a free one."""
+        """Let running calls finish within the grace period, then release what can safely be repeated.
+
+        An interrupted submit is not released but keeps its lease: its outcome is unknown."""
         if self._tasks:
             log.info("stopping: waiting for running calls", calls=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace_s)
-        left = dict(self._tasks)
-        for task in left:
+        unfinished = dict(self._tasks)
+        for task in unfinished:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
-        for claim in [claim for batch in left.values() for claim in batch]:
+        if unfinished:
+            await asyncio.wait(unfinished)
+        for claim in [claim for batch in unfinished.values() for claim in batch]:
             if claim.attempt.state is not S.submitting:
                 with suppress(Exception):
                     async with self._db.reading() as connection:
                         await lifecycle.release(connection, claim, now=self._clock())
 
-    # Files that go
+    # Housekeeping
 
     def _purge_if_due(self) -> None:
-        """Start a purge beside the work: a store that does not answer must not hold it up."""
+        """Start a due purge in the background: a store that does not answer must not block the worker loop."""
         now, gap = self._clock(), timedelta(seconds=self._settings.purge_interval_s)
-        due = now >= self._purge_due or self._purge_due > now + gap  # a clock was put back
+        due = now >= self._purge_due or self._purge_due > now + gap  # the clock was set back
         if due and (self._purging is None or self._purging.done()):
             self._purge_due = now + gap
-            self._purging = asyncio.create_task(self._purge_beside())
+            self._purging = asyncio.create_task(self._purge_in_background())
 
-    async def _purge_beside(self) -> None:
+    async def _purge_in_background(self) -> None:
         try:
             await self.purge()
         except Exception as error:
             if not is_unavailable(error):
-                log.exception("the purge failed; it is tried again")
+                log.exception("purge failed, repeated later")
 
     async def purge(self) -> None:
-        """Run the housekeeping of `purge.py` that is due."""
+        """Run all housekeeping of `purge.py`."""
         await purge(self._db, self._settings, self._store, now=self._clock())

@@ -1,4 +1,4 @@
--- Refuses a job beyond the concurrent jobs that its key may have. Raises VG429 with `allowed` as JSON detail.
+-- Refuses a job beyond the concurrent-jobs limit of its key. Raises VG429 with `allowed` as JSON detail.
 create or replace function gateway_count_jobs() returns trigger language plpgsql as $$
 declare
   allowed integer;

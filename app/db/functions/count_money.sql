@@ -1,5 +1,5 @@
--- Counts each ledger entry on the meters of the budgets and the balance that limit it, in the transaction that writes it,
--- and refuses a reservation that one of them does not cover: two creates at once cannot both take the last cent.
+-- Adds each ledger entry to the meters of its budgets and balance, in the transaction that writes the entry, and refuses
+-- a reservation that one of them does not cover: two concurrent creates cannot both take the last cent.
 -- Raises VG402 with a JSON detail: `what` is price, key, project or balance; amounts are in micros.
 create or replace function gateway_add_to_meter(
   scope_ text, month_ date, spent bigint, budget bigint, what text, checked boolean

@@ -1,4 +1,4 @@
--- Refuses changes of the ledger: entries are added, never changed or deleted.
+-- Refuses UPDATE and DELETE on the ledger: it is append-only.
 create or replace function gateway_ledger_only_grows() returns trigger language plpgsql as $$
 begin
   raise exception 'the ledger is only ever added to';

@@ -1,9 +1,9 @@
-"""Every table. A row of `videos` is what a client sees, a row of `attempts` is one task at one upstream.
+"""Models of all tables. A row of `videos` is what a client sees, a row of `attempts` is one task at one upstream.
 
 Each table has one writer: `app/jobs/` writes status and state of a job, `app/accounts/` projects, keys and the ledger,
-`app/webhooks/` endpoints and deliveries (CONTRIBUTING, "One writer per fact"). Invariants that must never break are
-constraints and triggers of the database (`app/db/functions/`), not habits of the code: the ledger is only added to, a
-job that no limit covers is refused, a video whose money is not settled cannot be deleted.
+`app/webhooks/` endpoints and deliveries (CONTRIBUTING, "One writer per fact"). Invariants are enforced by constraints
+and triggers (`app/db/functions/`): the ledger is append-only, a job beyond a limit is refused, a video with held money
+cannot be deleted.
 """
 
 from sqlalchemy.orm import configure_mappers
@@ -31,4 +31,4 @@ __all__ = [
     "WebhookSecret",
 ]
 
-configure_mappers()  # at import: `rows.read_only` goes round the constructor that would do it
+configure_mappers()  # at import: `rows.read_only` bypasses the constructor that would do it

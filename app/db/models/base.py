@@ -1,4 +1,4 @@
-"""The declarative base: naming of constraints, and the column types of Python types."""
+"""Declarative base: constraint names, and column types by Python type."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    # psycopg stores an aware datetime in a naive column without a word; so there are no naive columns.
+    # psycopg silently stores an aware datetime in a naive column, so all columns are aware.
     type_annotation_map = {  # noqa: RUF012
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,

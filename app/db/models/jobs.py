@@ -1,4 +1,4 @@
-"""Videos, their attempts, characters, and the state of each provider's circuit breaker."""
+"""Videos, attempts, characters, and circuit breakers."""
 
 from datetime import datetime
 from typing import Any
@@ -11,19 +11,19 @@ from app.video import AttemptState, Settlement, Status
 
 
 class Video(Base):
-    """One job. Reading one never needs another table nor an upstream."""
+    """One job. Reading it needs no other table and no upstream."""
 
     __tablename__ = "videos"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str]
-    """Who may see it: the project of the key it was created with."""
+    """The project that may see it: that of the key it was created with."""
     key_id: Mapped[str] = mapped_column(server_default="")
     """The key it was created with, whose limits it counts against."""
     dialect: Mapped[str]
-    """The door it came in by."""
+    """The dialect (public API) that created it."""
     status: Mapped[Status]
-    """What the client sees."""
+    """The status that the client sees."""
     progress: Mapped[int] = mapped_column(default=0)
     """0 to 100, the mean over the outputs; 100 only when completed."""
     model: Mapped[str]
@@ -35,40 +35,40 @@ class Video(Base):
     outputs: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     """Stored files: key, size, sha256, content_type, width, height, duration_s, index."""
     provider: Mapped[str | None]
-    """The provider of the attempt that came furthest."""
+    """Provider of the attempt that was accepted or stored last; if none, of the last one tried."""
     upstream_model: Mapped[str | None]
     warnings: Mapped[list[str]] = mapped_column(default=list)
-    """What was dropped from the request, in words for the client."""
+    """Messages for the client, such as fields that were left out of the request."""
     source_video_id: Mapped[str | None]
-    """The video that a remix, an edit or an extension started from; it may be deleted by now."""
+    """Source of a remix, an edit or an extension; it may be deleted."""
     cost_estimate_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What it was expected to cost, in millionths of a US dollar; None: no price is known, which is not zero."""
+    """Expected cost in millionths of a US dollar; None: no price is known, which is not zero."""
     prices: Mapped[list[Any]] = mapped_column(server_default="[]")
-    """Micros per second of each of the routes as they were at create, None where no price is known: what a job costs
-    does not change under its hands."""
+    """Micros per second of each route at create, None where no price is known; later price changes do not affect this
+    job."""
     hold_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What is held for each output until it is settled: the most that any of the routes may cost. None: no price."""
+    """Hold for each output until it is settled: the highest estimate of all routes. None: no price."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What its outputs cost by their real length; None: nothing settled yet, or no price known."""
+    """Cost of its settled outputs; None: nothing settled yet, or no price is known."""
     settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
-    """Whether something of it may still cost money, which can outlive its status."""
+    """State of its money; `held` while an attempt may still cost money, also after the job has ended."""
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     idempotency_key: Mapped[str | None]
-    """The client's; unique for each project while the video exists."""
+    """Idempotency key of the client; unique in the project until the video is deleted."""
     idempotency_hash: Mapped[str | None]
-    """Of the request that came with the key."""
+    """Hash of the request with that key."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
-    """When it ended well; a failed job has none."""
+    """Time of completion; None for a failed job."""
     ended_at: Mapped[datetime | None]
     deadline_at: Mapped[datetime]
-    """When a job that has not ended fails."""
+    """Time at which an unfinished job fails."""
     expires_at: Mapped[datetime | None]
-    """When the files go; None: kept for ever, or not completed yet."""
+    """Time at which the files are deleted; None: never, or not completed yet."""
     deleted_at: Mapped[datetime | None]
-    """Deleted by the client; gone from every answer, the row follows its files and upstream tasks."""
+    """Time of deletion by the client; hidden from all responses, the row is deleted after files and upstream tasks."""
 
     __table_args__ = (
         CheckConstraint(value_check("status", Status), "status"),
@@ -92,14 +92,14 @@ class Video(Base):
 
 
 LIVE = (AttemptState.pending, AttemptState.submitting, AttemptState.running, AttemptState.storing)
-"""States in which a worker has something to do."""
+"""States of unfinished attempts, which workers claim."""
 _LIVE_SQL = f"state in ({', '.join(repr(str(state)) for state in LIVE)})"
 
 
 class Attempt(Base):
     """One task at one upstream: each output of a video and each fail-over is a row of its own.
 
-    What it was sent with is pinned here, so that polling goes on when a model is taken out of the configuration.
+    Base URL and credential of the submit are pinned here, so that polling continues after a model is removed.
     """
 
     __tablename__ = "attempts"
@@ -108,46 +108,46 @@ class Attempt(Base):
     """Also the idempotency key at upstreams that have one."""
     video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"), index=True)
     project_id: Mapped[str]
-    """Copied from the video, so that claims can take turns between projects."""
+    """Copied from the video, so that claims can take projects in turns."""
     output_index: Mapped[int]
-    """Which of the `n` outputs it makes."""
+    """Index of the output that it makes, from 0 to n - 1."""
     route_index: Mapped[int]
-    """Which of the video's routes it goes."""
+    """Index of its route in the video's routes."""
     state: Mapped[AttemptState]
     provider: Mapped[str]
     upstream_model: Mapped[str]
     base_url: Mapped[str | None]
-    """Where it was sent; pinned at submit."""
+    """Base URL of the provider; pinned at submit."""
     credential: Mapped[str | None]
-    """Fingerprint of the key it was sent with."""
+    """Fingerprint of the upstream credential; pinned at submit."""
     upstream_ref: Mapped[str | None]
-    """The upstream's name for the task."""
+    """The upstream's id for the task."""
     upstream_status: Mapped[str | None]
-    """The upstream's last word, as it was."""
+    """The upstream's last status, unchanged."""
     progress: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime]
-    """When there is something to do. Claiming moves it to the end of the lease: a dead worker's attempt comes due
-    again by itself."""
+    """Time of the next step. A claim moves it to the end of the lease, so that the attempt of a dead worker comes due
+    again."""
     lease: Mapped[str | None]
-    """Who holds it; every write of a worker expects its own."""
+    """Id of the current lease; a worker's write expects its own."""
     submits: Mapped[int] = mapped_column(default=0)
-    """Submits begun."""
+    """Number of started submits, over all rounds."""
     polls: Mapped[int] = mapped_column(default=0)
-    """Polls answered."""
+    """Number of answered polls."""
     consecutive_failures: Mapped[int] = mapped_column(default=0)
-    """Times in a row the upstream said it does not know the task, or the file could not be fetched."""
+    """Consecutive answers "unknown task" or failed downloads."""
     cancel_tried: Mapped[bool] = mapped_column(default=False)
-    """Whether the upstream was asked to stop after the job had ended without it."""
+    """True after a cancel without effect of a task whose job had ended."""
     settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
-    """What became of the money that the video holds for this output."""
+    """State of the money held for this attempt."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
-    """What this output cost, in millionths of a US dollar; None: not settled, or no price known."""
+    """Cost of this output in millionths of a US dollar; None: not settled, or no price is known."""
     output: Mapped[dict[str, Any] | None]
-    """Where the finished file is to be had, an `Output`."""
+    """Location of the finished file at the upstream, an `Output`."""
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     error_body: Mapped[str | None]
-    """What the upstream said, trimmed and without secrets; for the operator."""
+    """Body of the upstream's error answer, trimmed and without secrets; for the operator."""
     created_at: Mapped[datetime]
     submitted_at: Mapped[datetime | None]
     accepted_at: Mapped[datetime | None]
@@ -161,7 +161,7 @@ class Attempt(Base):
         CheckConstraint("state <> 'storing' or output is not null", "output"),
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),
         Index("ix_attempts_due_at", "state", "due_at", postgresql_where=text(_LIVE_SQL)),
-        # For the claim: whose turn it is, and how many each provider has under way.
+        # For the claim: pending attempts by provider and project, and running tasks by provider.
         Index(
             "ix_attempts_pending", "provider", "project_id", "due_at", "id", postgresql_where=text("state = 'pending'")
         ),
@@ -171,7 +171,7 @@ class Attempt(Base):
             "project_id",
             postgresql_where=text("state in ('submitting', 'running')"),
         ),
-        # Ended without a word about the money: lost ones, until somebody decides, and what older releases left behind.
+        # Ended but still held: lost attempts, until an operator decides, and leftovers of older releases.
         Index("ix_attempts_open", "ended_at", postgresql_where=text("ended_at is not null and settlement = 'held'")),
         Index("ix_attempts_held", "video_id", postgresql_where=text("settlement = 'held'")),
         Index("ix_attempts_late", "ended_at", postgresql_where=text("state = 'lost' and upstream_ref is not null")),
@@ -181,19 +181,19 @@ class Attempt(Base):
 
 
 class ProviderHealth(Base):
-    """The circuit breaker of a provider, shared by all processes; see `breaker.py`."""
+    """Circuit breaker of a provider, shared by all processes; see `jobs/breaker.py`."""
 
     __tablename__ = "provider_health"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     failures: Mapped[int]
-    """Times in a row that it could not be reached or failed by itself."""
+    """Consecutive connection errors and server errors."""
     open_until: Mapped[datetime | None]
-    """Nothing is submitted before then; afterwards one call tries whether it is back."""
+    """No submits before this time; then one call probes the provider."""
 
 
 class Character(Base):
-    """A reusable character that an upstream made; only that upstream can use it."""
+    """A reusable character made by an upstream; only that upstream can use it."""
 
     __tablename__ = "characters"
 
@@ -202,5 +202,5 @@ class Character(Base):
     name: Mapped[str]
     provider: Mapped[str]
     upstream_ref: Mapped[str]
-    """The upstream's id for it."""
+    """The upstream's id for the character."""
     created_at: Mapped[datetime]

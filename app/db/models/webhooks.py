@@ -1,4 +1,4 @@
-"""Webhook endpoints, their secrets, and deliveries."""
+"""Webhook endpoints, secrets, deliveries and tries."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from app.video import DeliveryState
 
 
 class WebhookEndpoint(Base):
-    """An address that a project registered, told of every video of that project."""
+    """A URL that a project registered for webhooks of all its videos."""
 
     __tablename__ = "webhook_endpoints"
 
@@ -21,11 +21,11 @@ class WebhookEndpoint(Base):
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]]
-    """What it wants to be told of."""
+    """Subscribed event types."""
     secret: Mapped[str]
-    """`whsec_` and base 64; in the clear, since every delivery is signed with it."""
+    """`whsec_` and base64; in clear text, since every delivery is signed with it."""
     old_secret: Mapped[str | None]
-    """The one before the last rotation, while both sign."""
+    """Previous secret after a rotation, while both sign."""
     old_secret_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -33,59 +33,59 @@ class WebhookEndpoint(Base):
     failing_since: Mapped[datetime | None]
     """First failed try since the last success."""
     disabled_at: Mapped[datetime | None]
-    """When it was given up; it gets nothing until somebody enables it again."""
+    """Time at which it was disabled; it gets no events until it is enabled again."""
     disabled_reason: Mapped[str | None]
-    """Why, in words for its project."""
+    """Reason, as text for the project."""
 
     __table_args__ = (CheckConstraint("(disabled_at is null) = (disabled_reason is null)", "disabled"),)
 
 
 class WebhookSecret(Base):
-    """What events are signed with that go to an address given with a request; made on first use."""
+    """Signing secret of a project for webhook URLs given in requests; created on first use."""
 
     __tablename__ = "webhook_secrets"
 
     project_id: Mapped[str] = mapped_column(primary_key=True)
     secret: Mapped[str]
-    """`whsec_` and base 64."""
+    """`whsec_` and base64."""
 
 
 class Delivery(Base):
-    """One event on its way to one address. The row has all that takes: the video may be deleted before it arrives."""
+    """One event for one URL. The row has all data that is needed: the video may be deleted before it is delivered."""
 
     __tablename__ = "deliveries"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """Also the `webhook-id`: the same on every try, by which receivers recognise a repeated one."""
+    """Also the `webhook-id`: the same on every try, so that receivers can recognise duplicates."""
     event_id: Mapped[str]
-    """The same for all addresses that one event goes to."""
+    """The same for all deliveries of one event."""
     event_type: Mapped[str]
     project_id: Mapped[str]
     video_id: Mapped[str]
-    """No reference: the row of a deleted video goes before what is to be said about it."""
+    """No foreign key: a delivery may outlive the row of a deleted video."""
     endpoint_id: Mapped[str | None] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
-    """The endpoint it goes to, whose address and secret count; None: those given with the request."""
+    """The endpoint with URL and secret; None: those of the request are used."""
     queue_key: Mapped[str]
-    """What takes turns: the endpoint, or scheme, host and port of an address given with a request."""
+    """Fairness key: the endpoint id, or scheme, host and port of a URL given in a request."""
     url: Mapped[str | None]
-    """The address given with the request."""
+    """The URL given in the request."""
     secret: Mapped[str | None]
-    """The secret given with the request; forgotten with `video`."""
+    """The secret given in the request; cleared together with `video`."""
     style: Mapped[str] = mapped_column(String(16))
     """Name of the `WebhookStyle` that renders the body and signs it."""
     data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    """The event's, for an endpoint; None: rendered from `video` on each try, so that links in it are fresh."""
+    """Event data for an endpoint; None: rendered from `video` on each try, so that signed links are fresh."""
     video: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    """The video's row as it ended; forgotten when the video is deleted and nothing is to be sent any more."""
+    """The video's row at its end; cleared when the video is deleted and no try is left."""
     state: Mapped[DeliveryState]
     due_at: Mapped[datetime]
-    """When to try. Claiming moves it to the end of the lease, as with attempts."""
+    """Time of the next try. A claim moves it to the end of the lease, as with attempts."""
     lease: Mapped[str | None]
-    """Who is trying; the result is only taken from the holder."""
+    """Id of the current lease; a worker's write expects its own."""
     tries: Mapped[int] = mapped_column(default=0)
-    """Tries that failed since the event, or since it was sent again by hand; sets the gap to the next."""
+    """Failed tries since the event, or since it was resent manually; sets the delay of the next."""
     give_up_at: Mapped[datetime | None]
-    """When the last try is made; set by the first that fails."""
+    """Time of the last try; set by the first failed one."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
 
@@ -95,7 +95,7 @@ class Delivery(Base):
         CheckConstraint("(endpoint_id is null) = (url is not null)", "address"),
         CheckConstraint("(endpoint_id is null) = (data is null)", "data"),
         CheckConstraint("state <> 'pending' or data is not null or video is not null", "content"),
-        # For the claim: whether anything is due, whose turn it is, and how many each has under way.
+        # For the claim: due deliveries, pending ones by project and queue key, and leased ones.
         Index("ix_deliveries_due_at", "due_at", postgresql_where=text("state = 'pending'")),
         Index(
             "ix_deliveries_pending",
@@ -110,7 +110,7 @@ class Delivery(Base):
         ),
         Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
         Index("ix_deliveries_ended_at", "ended_at", postgresql_where=text("ended_at is not null")),
-        # One event, told once to each address: a video ends once, and once more when an operator had it made again.
+        # A video ends once with each event type: failed, then completed if an operator runs it again.
         Index(
             "uq_deliveries_endpoint",
             "video_id",
@@ -126,7 +126,7 @@ class Delivery(Base):
 
 
 class DeliveryTry(Base):
-    """One call of an address, and what it answered."""
+    """One HTTP call of a delivery, and its response."""
 
     __tablename__ = "delivery_tries"
 
@@ -134,9 +134,9 @@ class DeliveryTry(Base):
     delivery_id: Mapped[str] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"), index=True)
     at: Mapped[datetime]
     status: Mapped[int | None]
-    """Of the answer; None when there was none."""
+    """HTTP status of the response; None without a response."""
     duration_ms: Mapped[int]
     answer: Mapped[str | None]
-    """At most 2,048 characters of it; more is never read."""
+    """Response body, at most 2,048 characters; more is not read."""
     error: Mapped[str | None]
-    """Why it did not count as delivered."""
+    """Reason that the try failed; None: delivered."""
