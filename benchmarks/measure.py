@@ -1,4 +1,4 @@
-"""The measurements. They say how fast it was; what is good enough is for `__main__` to say."""
+"""The measurements; the aims are in `__main__.py`."""
 
 import json
 import statistics
@@ -23,7 +23,7 @@ DOWNLOADS = 64
 POLLS_PER_S = 200
 """1,000 attempts, each polled every 5 s."""
 FIRST_POLL_S = 4.4
-"""The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s that are looked at."""
+"""The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s measured."""
 SETTLE_S = 2
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ Unit = Literal["1/s", "MB/s"]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure."""
+    """Number and length of the measurements."""
 
     rounds: int
     run_s: float
@@ -43,12 +43,12 @@ class Effort:
 
 @dataclass(frozen=True)
 class Compared:
-    """The gateway, and what it is compared with: asked in turns, so that a noisy neighbour is nobody's advantage."""
+    """Runs of the gateway and of its baseline: in turns, so that other load on the machine affects both."""
 
     unit: Unit
     gateway: list[Result]
     raw: list[Result]
-    """The same work done by hand in a bare route."""
+    """The same work in a hand-written route."""
     bare: list[Result]
     """A bare route that does nothing; none for files."""
 
@@ -59,12 +59,12 @@ class Compared:
         return run.per_s if self.unit == "1/s" else run.mb_per_s
 
     def percentile_ms(self, percent: int) -> float:
-        """Of the gateway's answers."""
+        """Percentile of the gateway's latencies."""
         return statistics.quantiles([ms for run in self.gateway for ms in run.latencies_ms], n=100)[percent - 1]
 
     @property
     def ratio(self) -> float:
-        """The gateway's speed with `raw` as 1."""
+        """The gateway's speed relative to `raw`."""
         pairs = zip(self.gateway, self.raw, strict=True)
         return statistics.median(self._speed(ours) / self._speed(theirs) for ours, theirs in pairs)
 
@@ -88,7 +88,7 @@ class Memory:
 class Polling:
     per_s: float
     cores: float
-    """Brought to `POLLS_PER_S`."""
+    """Scaled to `POLLS_PER_S`."""
 
 
 @dataclass(frozen=True)
