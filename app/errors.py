@@ -129,7 +129,7 @@ class RequestTimeout(GatewayError):
 
 
 class Conflict(GatewayError):
-    """409. OpenAI's SDKs retry a 409 without this header, and no retry of ours can help."""
+    """409 with `x-should-retry: false`: OpenAI's SDKs retry a 409 by default, and here no retry can help."""
 
     status_code = 409
     type = "invalid_request_error"

@@ -1,7 +1,7 @@
 """Prefixed, time-ordered identifiers.
 
-`video_` and 26 characters of Crockford base 32: 48 bits of milliseconds, 80 random bits. Logs and
-tables show the same id, and sorting by id sorts by creation time.
+`video_` and 26 characters of Crockford base 32: 48 bits of milliseconds, 80 random bits. Logs and tables show
+the same id, and sorting by id sorts by creation time.
 """
 
 import secrets

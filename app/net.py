@@ -87,7 +87,7 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
 
 
 async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
-    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated if it is compressed unrequested.
+    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated if it came compressed unrequested.
 
     httpx would inflate all that it has read at once, to a thousand times its size, and again for each coding named.
     Raises `httpx.DecodingError` for a coding other than gzip and deflate, for more than one, and for broken data.

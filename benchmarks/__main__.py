@@ -61,7 +61,7 @@ def _add(table: Table, name: str, measured: Compared, aim: float) -> None:
 
 
 def _costs(report: Report) -> Table:
-    table = Table(title="What it costs")
+    table = Table(title="Costs")
     for name in ("", "measured", "aim"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     idle, polling, start = report.idle_cores, report.polling, report.start
