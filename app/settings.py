@@ -46,7 +46,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     routes: Annotated[list[str | WeightedRoute], Field(min_length=1)]
-    """`provider/upstream-model`, tried in this order; with weights, `{ to = "...", weight = 3 }`, in weighted random order."""
+    """`provider/upstream-model`, tried in this order; with `{ to = "...", weight = 3 }`, in weighted random order."""
     unsupported: Literal["error", "drop"] = "error"
     """Handling of a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
