@@ -1,11 +1,11 @@
-# The gateway without a database: give it GATEWAY_DATABASE_URL. The embedded PostgreSQL (extra `embedded`, 66 MB) stays
-# out, since a container that is replaced at every release is the wrong place for it, and ffmpeg comes from Debian.
+# The gateway without a database: set GATEWAY_DATABASE_URL. The embedded PostgreSQL (extra `embedded`, 66 MB) is left
+# out, since a container is replaced at every release. ffmpeg comes from Debian.
 #
 #   docker build -t video-gateway .
 #   docker run -p 8080:8080 -v gateway-data:/data -e GATEWAY_DATABASE_URL=postgresql://... video-gateway
 #
-# `docker run ... video-gateway migrate` brings the database up to the schema first. A gateway.toml is read from
-# /etc/video-gateway, the working directory.
+# Run `docker run ... video-gateway migrate` first; it brings the database to the current schema. A gateway.toml is read
+# from /etc/video-gateway, the working directory.
 
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 \
@@ -18,7 +18,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     UV_PROJECT_ENVIRONMENT=/opt/video-gateway
 RUN pip install uv
 WORKDIR /src
-# What changes rarely first: this layer is kept until the lock file changes.
+# Dependencies first: this layer is cached until the lock file changes.
 COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev --no-install-project
 COPY README.md LICENSE ./
@@ -30,7 +30,7 @@ FROM python:3.13-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ffmpeg \
     && rm -rf /var/lib/apt/lists/*
-# A fixed uid, so that volumes and security policies can name it. A new named volume takes over the owner of /data.
+# A fixed uid, so that volumes and security policies can name it. A new named volume gets the owner of /data.
 RUN groupadd --gid 10001 gateway \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin gateway \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data \
@@ -44,7 +44,7 @@ WORKDIR /etc/video-gateway
 USER 10001:10001
 VOLUME /data
 EXPOSE 8080
-# http.client rather than urllib: it never goes through a proxy that the environment names.
+# http.client rather than urllib: it ignores the proxy variables of the environment.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('GATEWAY_PORT') or 8080), timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["video-gateway"]
 CMD ["serve", "--host", "0.0.0.0"]

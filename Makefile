@@ -1,14 +1,14 @@
-# One command each; `make` alone lists them. Needs Python >= 3.11, pip and make: uv is brought along when it is missing.
+# Development commands; `make` alone lists them. Needs Python >= 3.11, pip and make; uv is installed if it is missing.
 
 PYTHON ?= python3
 ARGS ?=
 
-# Asked for its version rather than looked up: a version manager's stub is found and still does not run.
+# Runs uv instead of searching the PATH for it: a version manager's stub may be found and still not run.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 NEEDS_UV := $(filter .uv/%,$(UV))
-# The lock file is taken as it is, never rewritten on the side.
+# --frozen: use the lock file unchanged.
 RUN := $(UV) run --frozen
-# For a database of its own in an empty directory, where no .env can lead it to one that matters.
+# Runs in an empty directory with a database of its own, so that no .env can point it to a real one.
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/test_house.py -k settings" for some of them
 	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: | $(NEEDS_UV) ## Check style, formatting and the import arrows
+lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) lint-imports --no-logo
@@ -31,17 +31,17 @@ lint: | $(NEEDS_UV) ## Check style, formatting and the import arrows
 type: | $(NEEDS_UV) ## Check types
 	@$(RUN) mypy
 
-format: | $(NEEDS_UV) ## Put the code into shape
+format: | $(NEEDS_UV) ## Format the code and fix what can be fixed
 	@$(RUN) ruff check --fix
 	@$(RUN) ruff format
 
 bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
 	@$(RUN) python -m benchmarks $(ARGS)
 
-fuzz: | $(NEEDS_UV) ## Let schemathesis loose on a gateway of its own; ARGS="--max-examples 200" for longer
+fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--max-examples 200" for longer
 	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
 
-migration: | $(NEEDS_UV) ## Write the migration for a changed app/tables.py: m="add colour to videos"
+migration: | $(NEEDS_UV) ## Write the migration for changed models in app/db/models: m="add colour to videos"
 	@test -n "$(m)" || { echo 'say what changes: make migration m="add colour to videos"' >&2; exit 2; }
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && chmod 711 "$$scratch" && cd "$$scratch" \
 		&& unset GATEWAY_DATABASE_URL && export GATEWAY_DATA_DIR="$$scratch/data" \
@@ -59,10 +59,10 @@ clean: ## Delete caches and build products; data/ and .venv/ stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov build dist
 	@find app migrations tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A virtual environment of its own, so that no installed package is touched and a system Python that refuses
-# `pip install` (PEP 668) does not mind. Where the venv module lacks pip, as on a bare Debian, pip's --target does.
+# A separate virtual environment, so that no installed package changes and a system Python that refuses `pip install`
+# (PEP 668) works, too. Where the venv module lacks pip, as on a bare Debian, pip's --target is used.
 .uv/bin/uv:
-	@echo "uv is not installed: bringing it into .uv/" >&2
+	@echo "uv is not installed: installing it into .uv/" >&2
 	@{ $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; } >/dev/null 2>&1 \
 		|| { rm -rf .uv && $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .uv uv; } \
 		|| { rm -rf .uv; echo "uv could not be installed; see the message above" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""Capabilities of a model, and a request in its terms.
+"""Capabilities of a model, and the conversion of a request to them.
 
 `fit` converts sizes, ratios and resolutions, and lists what the model cannot express. Pure.
 """
@@ -26,61 +26,61 @@ OPTIONAL_PARAMETERS = (
 
 
 class Capabilities(BaseModel):
-    """What one model can express. None means not known: passed on for the upstream to judge; empty means that it has
-    no such parameter."""
+    """Parameters and values that one model supports. None means not known: passed on for the upstream to judge; empty
+    means that it has no such parameter."""
 
     model_config = ConfigDict(frozen=True)
 
     seconds: tuple[float, ...] | None = None
-    """The lengths it makes; with `seconds_range` True, the two ends of a range."""
+    """Supported lengths; with `seconds_range` True, the two ends of a range."""
     seconds_range: bool = False
     whole_seconds: bool = True
-    """Whether a range has whole seconds only."""
+    """True: a range has whole seconds only."""
     default_seconds: float | None = None
-    """What it makes where the request says nothing, if that is known; shown to the client from the start."""
+    """The length if the request has none, where known; shown to the client from the start."""
     sizes: tuple[str, ...] | None = None
-    """Sizes it takes as `WIDTHxHEIGHT`; set this or the next two."""
+    """Supported sizes as `WIDTHxHEIGHT`; set this or the next two."""
     aspect_ratios: tuple[str, ...] | None = None
-    """Ratios it takes; a size reaches it as ratio and resolution."""
+    """Supported ratios; a size is sent as ratio and resolution."""
     resolutions: tuple[str, ...] | None = None
-    """Resolutions it takes, `720p`."""
+    """Supported resolutions, such as `720p`."""
     default_size: str | None = None
     parameters: frozenset[str] = frozenset()
-    """Names of the optional `VideoRequest` fields that it can express, beside prompt, seconds and the size triple."""
+    """Names of the optional `VideoRequest` fields it supports, beside prompt, seconds and the size triple."""
     media: frozenset[str] = frozenset({"upload", "url"})
-    """How it takes pictures and films: `upload` (the bytes, in whatever form), `url`."""
+    """Supported forms of pictures and videos: `upload` (the bytes, in whatever form), `url`."""
     max_reference_images: int | None = None
     operations: frozenset[Operation] = frozenset({Operation.generate})
     prices: dict[str, int] = {}
     """The vendor's list price in micro-dollars per second, by resolution; `""` for any other. Empty: not known."""
     passes_extra: bool = False
-    """Whether fields nobody knows are handed on."""
+    """True: unknown fields are passed on."""
     vendor_fields: frozenset[str] = frozenset()
-    """Fields of the vendor's own that are handed on where not all are."""
+    """The vendor's own fields that are passed on even without `passes_extra`."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something a model cannot express."""
+    """A part of a request that a model cannot express."""
 
     why: str
     drop: tuple[str, ...]
-    """The fields of the request that would have to go."""
+    """Fields of the request to leave out."""
     forced: bool = False
-    """Whether the client could not help saying it: left out with a warning rather than refused."""
+    """True: the client's API requires the field, so it is left out with a warning rather than refused."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A request in the words of one model."""
+    """A request converted for one model."""
 
     request: VideoRequest
     problems: Mapping[str, Problem]
-    """By the parameter's name as the client knows it; empty when all of it can be said."""
+    """By the parameter's name as the client knows it; empty if the model can express all of the request."""
 
     @property
     def without_problems(self) -> VideoRequest:
-        """What remains of the request when all that cannot be said is left out."""
+        """The request without the fields that the model cannot express."""
         names = [name for problem in self.problems.values() for name in problem.drop]
         extra = {name: value for name, value in self.request.extra.items() if name not in names}
         fields = VideoRequest.model_fields
@@ -89,10 +89,9 @@ class Fitted:
 
 
 def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
-    """Say the request in the words of a model.
+    """Convert a request for a model.
 
-    `can_link`: whether the upstream can be given an address at which it finds an upload, which needs a public address
-    of this gateway.
+    `can_link`: True if the upstream can fetch an upload from a URL, which needs a public address of this gateway.
     """
     found: dict[str, Problem] = {}
     if request.operation not in able.operations:
@@ -101,15 +100,15 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
     inherited = request.source is not None and request.source.video_id is not None
     if not inherited or request.operation is Operation.extend:
         _check_seconds(request, able, found)
-    if not inherited:  # else the shape is the source's, not the client's wish
+    if not inherited:  # else size and ratio are the source's, not the client's choice
         request = _fit_size(request, able, found)
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
             found[name] = Problem("it has no such parameter", (name,))
     _check_media(request, able, can_link, found)
     if not able.passes_extra:
-        strange = request.extra.keys() - able.vendor_fields
-        found |= {name: Problem("it has no such parameter", (name,)) for name in sorted(strange)}
+        unknown = request.extra.keys() - able.vendor_fields
+        found |= {name: Problem("it has no such parameter", (name,)) for name in sorted(unknown)}
     return Fitted(request, found)
 
 
@@ -124,7 +123,7 @@ def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, P
     elif request.seconds not in able.seconds:
         allowed = ", ".join(f"{seconds:g}" for seconds in able.seconds)
         why = f"it makes {allowed} seconds" if allowed else "its length cannot be chosen"
-        # OpenAI's API insists on a length for an extension, also where the vendor decides.
+        # OpenAI's API requires a length for an extension, even if the vendor decides on it.
         found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation is Operation.extend)
 
 
@@ -135,12 +134,12 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
         return _choose_size(request, able.sizes, found)
     if able.aspect_ratios is None and able.resolutions is None:
         return request
-    asked_as = "size" if request.size else "aspect_ratio"
+    requested_as = "size" if request.size else "aspect_ratio"
     if request.aspect_ratio and able.aspect_ratios is not None:
         near = nearest_ratio(request.aspect_ratio, able.aspect_ratios)
         if near is None:
             why = f"it makes {', '.join(able.aspect_ratios)}" if able.aspect_ratios else "its shape cannot be chosen"
-            found[asked_as] = Problem(why, ("size", "aspect_ratio"))
+            found[requested_as] = Problem(why, ("size", "aspect_ratio"))
         else:
             request = request.model_copy(update={"aspect_ratio": near})
     elif request.aspect_ratio:
@@ -149,15 +148,15 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
     if request.resolution and able.resolutions is not None and request.resolution not in able.resolutions:
         allowed = ", ".join(able.resolutions)
         why = f"it makes {allowed}" if allowed else "its resolution cannot be chosen, only the aspect_ratio"
-        asked_as = "size" if request.size else "resolution"
-        earlier = found.get(asked_as)
+        requested_as = "size" if request.size else "resolution"
+        earlier = found.get(requested_as)
         drop = ("size", "resolution", *(earlier.drop if earlier else ()))
-        found[asked_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop)
+        found[requested_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop)
     return request
 
 
 def _choose_size(request: VideoRequest, sizes: tuple[str, ...], found: dict[str, Problem]) -> VideoRequest:
-    """The listed size that was asked for, or the first one that fits the ratio or resolution asked for."""
+    """Set the requested size if it is listed, else the first size that fits the requested ratio or resolution."""
     for size in sizes:
         triple = complete_size(size, None, None)
         fits = (
@@ -168,8 +167,8 @@ def _choose_size(request: VideoRequest, sizes: tuple[str, ...], found: dict[str,
         )
         if fits:
             return request.model_copy(update=triple)
-    asked_as = "size" if request.size else "aspect_ratio" if request.aspect_ratio else "resolution"
-    found[asked_as] = Problem(f"it makes {', '.join(sizes)}", ("size", "aspect_ratio", "resolution"))
+    requested_as = "size" if request.size else "aspect_ratio" if request.aspect_ratio else "resolution"
+    found[requested_as] = Problem(f"it makes {', '.join(sizes)}", ("size", "aspect_ratio", "resolution"))
     return request
 
 
@@ -188,7 +187,7 @@ def _check_media(request: VideoRequest, able: Capabilities, can_link: bool, foun
 
 
 def media_of(request: VideoRequest) -> dict[str, tuple[Media, ...]]:
-    """All media of a request, by the field they stand in."""
+    """All media of a request, by field name."""
     found: dict[str, tuple[Media, ...]] = {}
     for name in ("source", "first_frame", "last_frame", "reference_video"):
         medium = getattr(request, name)

@@ -1,4 +1,4 @@
-"""Every error the core raises. A dialect renders them in its own shape; nothing here knows who is listening.
+"""Errors that the core raises; independent of the dialect, which renders them in its own format.
 
     GatewayError
     ├── InvalidRequest            400   the caller's parameters
@@ -6,30 +6,30 @@
     │   └── UnsupportedMediaType  415
     ├── AuthenticationFailed      401
     ├── InsufficientFunds         402   a balance or a budget does not cover the estimate
-    ├── PermissionDenied          403   a right key for the wrong thing
+    ├── PermissionDenied          403   a valid key without the right to do this
     ├── NotFound                  404
     │   ├── ModelNotFound         404
     │   └── VideoExpired          404
     ├── MethodNotAllowed          405
-    ├── RequestTimeout            408   the request did not come to its end
+    ├── RequestTimeout            408   the request was not completed in time
     ├── Conflict                  409
     ├── PayloadTooLarge           413
     ├── RateLimited               429   a limit of the key
     ├── HeadTooLarge              431
-    ├── ServiceUnavailable        503   the gateway itself cannot work just now
-    └── UpstreamError             502   what an upstream said, or failed to say
-        ├── UpstreamRejected            the upstream refuses this request: the caller's doing
-        │   └── ContentPolicy           its moderation does
+    ├── ServiceUnavailable        503   the gateway itself cannot work at present
+    └── UpstreamError             502   an upstream's error or missing answer
+        ├── UpstreamRejected            the upstream refuses this request: the client must change it
+        │   └── ContentPolicy           its moderation refuses this request
         ├── UpstreamAccount             our key or account there is refused
         │   └── UpstreamCredit          our account there has no money
-        ├── UpstreamRateLimited         not now; certainly not accepted
+        ├── UpstreamRateLimited         a rate limit; certainly not accepted
         ├── UpstreamUnavailable         not reachable; on a submit: certainly not accepted
-        ├── UpstreamUnknown             a submit whose outcome nobody knows
+        ├── UpstreamUnknown             a submit with an unknown outcome
         ├── UpstreamGone                404 or 410: the task or file is not there
         └── UpstreamFailed              the generation ended in failure
 
-`code` is a stable word for programs, the message is for people and names the next step. Messages never carry upstream
-credentials or internal addresses: `Provider.scrub` sees to that before they get here.
+`code` is stable and for programs; the message is for people and names the next step. Messages never carry upstream
+credentials or internal addresses: `Provider.scrub` removes them first.
 """
 
 from math import ceil
@@ -37,7 +37,7 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """Base of all: an HTTP status, an OpenAI error type, a stable code, and whether asking again can help."""
+    """Base of all: an HTTP status, an OpenAI error type, a stable code, and whether a retry can help."""
 
     status_code: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -60,7 +60,7 @@ class GatewayError(Exception):
 
 
 class InternalError(GatewayError):
-    """A fault of the gateway's own; the message says nothing about the inside."""
+    """A fault of the gateway itself; the message gives no internal details."""
 
 
 class InvalidRequest(GatewayError):
@@ -117,7 +117,7 @@ class MethodNotAllowed(GatewayError):
 
 
 class RequestTimeout(GatewayError):
-    """408. The connection ends with it: what may still come of the request is none of the next one."""
+    """408. Closes the connection: leftover body bytes must not be parsed as the next request."""
 
     status_code = 408
     type = "invalid_request_error"
@@ -129,7 +129,7 @@ class RequestTimeout(GatewayError):
 
 
 class Conflict(GatewayError):
-    """409. OpenAI's SDKs repeat a 409 unless told otherwise, and none of ours gets better by repeating."""
+    """409 with `x-should-retry: false`: OpenAI's SDKs retry a 409 by default, and here no retry can help."""
 
     status_code = 409
     type = "invalid_request_error"
@@ -165,7 +165,7 @@ class HeadTooLarge(GatewayError):
 
 
 class ServiceUnavailable(GatewayError):
-    """503 with `retry-after`: the database is away, or the gateway is shutting down."""
+    """503 with `retry-after`: the database is unavailable, or the gateway is shutting down."""
 
     status_code = 503
     default_code = "service_unavailable"
@@ -177,13 +177,13 @@ class ServiceUnavailable(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """Something an upstream answered, kept with its name, its HTTP status and a trimmed piece of its body."""
+    """An error of an upstream, with the provider's name, the HTTP status and a trimmed piece of the body."""
 
     status_code = 502
     type = "upstream_error"
     default_code = "upstream_error"
     next_candidate: ClassVar[bool] = False
-    """True where the cause lies with the provider or our account there, so another provider may do better."""
+    """True if the cause lies with the provider or our account there, so that another provider may succeed."""
 
     def __init__(
         self,

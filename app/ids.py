@@ -1,7 +1,7 @@
 """Prefixed, time-ordered identifiers.
 
-`video_` and 26 characters of Crockford base 32: 48 bits of milliseconds, 80 random bits. What stands in a log is what
-stands in the table, and sorting by id is sorting by time of birth.
+`video_` and 26 characters of Crockford base 32: 48 bits of milliseconds, 80 random bits. Logs and tables show
+the same id, and sorting by id sorts by creation time.
 """
 
 import secrets
@@ -19,6 +19,6 @@ def new(prefix: str) -> str:
 
 
 def is_id(value: str, prefix: str) -> bool:
-    """Say whether `value` could have been made by `new(prefix)`; anything else need not reach the database."""
+    """Return True if `new(prefix)` could have made `value`; other values need no database query."""
     head, _, tail = value.rpartition("_")
     return head == prefix and len(tail) == _LENGTH and all(character in _ALPHABET for character in tail)

@@ -1,7 +1,7 @@
 """Outbound HTTP; the only module that builds clients.
 
-`upstream` talks to addresses the operator configured. `guarded` talks to addresses somebody else gave, and only when
-every address the name resolves to is public or in a network the operator allowed; it connects to the address it
+`upstream` calls addresses that the operator configured. `guarded` calls addresses from clients and upstreams, and only
+if every address the name resolves to is public or in a network the operator allowed; it connects to the address it
 checked, follows no redirect and uses no proxy.
 """
 
@@ -23,31 +23,31 @@ USER_AGENT = f"video-gateway/{version('video-gateway')}"
 _NEVER_PUBLIC = [
     ip_network(network)
     for network in (
-        *("192.0.0.0/24", "168.63.129.16/32"),  # where Oracle's and Azure's machines ask about themselves
+        *("192.0.0.0/24", "168.63.129.16/32"),  # metadata services of Oracle's and Azure's clouds
         *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "192.88.99.0/24"),  # NAT64 and 6to4 reach any IPv4 address
         *("::/96", "::ffff:0:0:0/96"),  # so do IPv4-compatible and IPv4-translated addresses
         *("fec0::/10", "5f00::/16", "3fff::/20", "100:0:0:1::/64"),  # site-local, segment routing, documentation, dummy
-        *("224.0.0.0/4", "ff00::/8"),  # multicast is nobody's server
+        *("224.0.0.0/4", "ff00::/8"),  # multicast
     )
 ]
-"""`is_global` says yes to these, in some versions of Python at least."""
+"""Refused although `is_global` is true for them, in some versions of Python at least."""
 
 Network = IPv4Network | IPv6Network
 
 _ADDRESS = re.compile(r"""(https?:\\*/\\*/)([^\s"'<>`]*)""", re.IGNORECASE)  # JSON may write a slash as `\/`
-_PERMISSION = re.compile(r"""(callbacks(?:\\*/|%2f)|sig(?:=|%3d))[^\s"'<>`&]+""", re.IGNORECASE)
+_URL_TOKEN = re.compile(r"""(callbacks(?:\\*/|%2f)|sig(?:=|%3d))[^\s"'<>`&]+""", re.IGNORECASE)
 
 KEEPALIVE_S = 4
 """Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
-closed is a submit whose outcome nobody knows."""
+closed has an unknown outcome."""
 RESOLVE_S = 10
 _resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
-"""For names that somebody else gave. A name whose servers are dead holds its thread for long after we stopped waiting:
-in the threads that all else shares, a few would stop every other name, the database's included."""
+"""For names from clients and upstreams. A name whose servers are dead blocks its thread long after our time-out: in the
+default thread pool, a few of them would block every other lookup, the database's included."""
 
 HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
-"""What stands in `content-encoding` where nothing is encoded; the last ones by mistake, mostly from buckets."""
+"""Values of `content-encoding` for a body that is not encoded; the last ones are mistakes, mostly of buckets."""
 
 
 @lru_cache
@@ -57,7 +57,7 @@ def _tls() -> ssl.SSLContext:
 
 
 class ForbiddenAddress(httpx.ConnectError):
-    """The name leads to an address that must not be reached from here."""
+    """The name resolves to an address that must not be reached from here."""
 
 
 def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
@@ -70,26 +70,26 @@ def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
         ),
         verify=_tls(),
         follow_redirects=False,
-        event_hooks={"response": [_refuse_redirect_to_nowhere]},
+        event_hooks={"response": [_refuse_invalid_redirect]},
     )
 
 
 def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.AsyncClient:
-    """A client for addresses that users or upstreams gave. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
+    """A client for addresses from clients and upstreams. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
     return httpx.AsyncClient(
         transport=GuardedTransport(allow),
         headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
         trust_env=False,
-        event_hooks={"response": [_refuse_redirect_to_nowhere]},
+        event_hooks={"response": [_refuse_invalid_redirect]},
     )
 
 
 async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
-    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated where somebody packed it unasked.
+    """The body of a streamed answer in pieces of at most `piece_bytes`, inflated if it came compressed unrequested.
 
-    httpx would inflate what it has read in one go, to a thousand times its size and once more for each coding named.
+    httpx would inflate all that it has read at once, to a thousand times its size, and again for each coding named.
     Raises `httpx.DecodingError` for a coding other than gzip and deflate, for more than one, and for broken data.
     """
     named = response.headers.get("content-encoding", "").lower().split(",")
@@ -100,7 +100,7 @@ async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[
             yield packed
             continue
         if len(codings) > 1 or codings[0] not in ("gzip", "x-gzip", "deflate"):
-            raise httpx.DecodingError(f"the coding {', '.join(codings)!r:.80} is not read", request=response.request)
+            raise httpx.DecodingError(f"the coding {', '.join(codings)!r:.80} is unsupported", request=response.request)
         more = True
         while more and not inflater.eof:
             try:
@@ -108,15 +108,15 @@ async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[
             except zlib.error as error:
                 raise httpx.DecodingError(str(error), request=response.request) from error
             packed = inflater.unconsumed_tail
-            more = bool(packed) or len(piece) == piece_bytes  # a full piece may leave something inside
+            more = bool(packed) or len(piece) == piece_bytes  # after a full piece the inflater may hold more
             if piece:
                 yield piece
     if codings and response.num_bytes_downloaded and not inflater.eof:
-        raise httpx.DecodingError("the packed answer has no end", request=response.request)
+        raise httpx.DecodingError("the compressed answer is incomplete", request=response.request)
 
 
-async def _refuse_redirect_to_nowhere(response: httpx.Response) -> None:
-    """httpx reads where a redirect leads even where it does not follow, and falls over a name that does not decode."""
+async def _refuse_invalid_redirect(response: httpx.Response) -> None:
+    """Refuse a redirect to an invalid URL: httpx parses it even so, and raises if its host does not decode."""
     if not response.has_redirect_location:
         return
     try:
@@ -124,11 +124,11 @@ async def _refuse_redirect_to_nowhere(response: httpx.Response) -> None:
     except (httpx.InvalidURL, ValueError):
         sound = False
     if not sound:
-        raise httpx.RemoteProtocolError("the answer redirects to an address that is none", request=response.request)
+        raise httpx.RemoteProtocolError("the answer redirects to an invalid address", request=response.request)
 
 
 class GuardedTransport(httpx.AsyncHTTPTransport):
-    """Resolves once, checks all addresses, connects to the checked one under the name's own certificate."""
+    """Resolves once, checks all addresses, connects to a checked one and verifies the certificate of the name."""
 
     def __init__(self, allow: Iterable[Network] = ()) -> None:
         # Kept-alive connections are pooled by address, and two names on one address must not share a TLS session.
@@ -138,9 +138,9 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             _ = request.url.host
-        except ValueError:  # `xn--` and what does not decode
-            raise httpx.ConnectError("the host of this address has no name") from None
-        # As it is sent: sockets and TLS would encode the decoded name by another standard, `faß.de` to `fass.de`.
+        except ValueError:  # `xn--` names that do not decode
+            raise httpx.ConnectError("the host name of this address is invalid") from None
+        # The encoded form: sockets and TLS would encode the decoded name by another standard, `faß.de` to `fass.de`.
         host = request.url.raw_host.decode("ascii")
         address = await checked_address(host, request.url.port, self._allow)
         request.extensions = {**request.extensions, "sni_hostname": host}
@@ -152,8 +152,8 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
     try:
         async with asyncio.timeout(RESOLVE_S):
-            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-            found = await asyncio.get_running_loop().run_in_executor(_resolvers, ask)
+            lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(_resolvers, lookup)
     except (OSError, UnicodeError, OverflowError):  # TimeoutError is an OSError, a long port overflows
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
@@ -163,8 +163,8 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
 
 
 def redact_urls(text: str) -> str:
-    """The text with its addresses cut to what may be told: no user, no query, no fragment, no token of a callback."""
-    return _PERMISSION.sub(r"\1...", _ADDRESS.sub(_cut, text))
+    """The text with its URLs redacted: no user, no query, no fragment, no callback token."""
+    return _URL_TOKEN.sub(r"\1...", _ADDRESS.sub(_cut, text))
 
 
 def _cut(found: re.Match[str]) -> str:
@@ -174,7 +174,7 @@ def _cut(found: re.Match[str]) -> str:
 
 
 def may_reach(address: str, allow: Iterable[Network] = ()) -> bool:
-    """Say whether `address` is public or in one of the networks of `allow`."""
+    """Return True if `address` is public or in one of the networks of `allow`."""
     ip: IPv4Address | IPv6Address = ip_address(address)
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped

@@ -1,6 +1,6 @@
-"""Settings; the only reader of the environment.
+"""Settings; no other module reads the environment.
 
-Prefix `GATEWAY_`, nesting by `__`, lists as JSON or comma separated. Later sources yield to earlier ones: environment,
+Prefix `GATEWAY_`, nesting by `__`, lists as JSON or comma separated. Earlier sources win over later ones: environment,
 `.env`, the TOML file named by `GATEWAY_CONFIG` (default `gateway.toml` if present), the defaults below.
 """
 
@@ -28,11 +28,11 @@ from app.video import shorter_side
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used; the message names the variable and what it should be."""
+    """The settings cannot be used; the message names the variable and the expected value."""
 
 
 class WeightedRoute(BaseModel):
-    """A route that is drawn first as often as its weight says."""
+    """A route that is chosen first with probability proportional to `weight`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,13 +46,13 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     routes: Annotated[list[str | WeightedRoute], Field(min_length=1)]
-    """`provider/upstream-model`, tried in this order; with a weight, `{ to = "...", weight = 3 }`, drawn."""
+    """`provider/upstream-model`, tried in this order; with `{ to = "...", weight = 3 }`, in weighted random order."""
     unsupported: Literal["error", "drop"] = "error"
-    """What happens to a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
+    """Handling of a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
-    """What happens when nobody knows whether an upstream took the job: `resubmit` may pay twice."""
+    """Handling of a submit with an unknown outcome: `resubmit` may pay twice."""
     retry_failed: bool = False
-    """Whether a verified failure upstream, not of the client's doing, goes on to the next route."""
+    """True: a verified failure upstream that the client did not cause goes on to the next route."""
 
 
 Price = Annotated[float, Field(ge=0)]
@@ -73,49 +73,49 @@ def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, one field a variable: `database_url` is `GATEWAY_DATABASE_URL`."""
+    """All settings, one field per variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
     model_config = SettingsConfigDict(
         env_prefix="GATEWAY_", env_nested_delimiter="__", env_file=".env", extra="ignore", env_ignore_empty=True
     )
 
     database_url: SecretStr | None = None
-    """PostgreSQL 14 or newer, as pasted from a provider's page; unset: an own PostgreSQL under `data_dir`."""
+    """PostgreSQL 14 or newer: the URL as its provider shows it; unset: an embedded PostgreSQL under `data_dir`."""
     database_listen_url: SecretStr | None = None
-    """The same database without a pooler in between, for the one connection of each process that listens; unset:
+    """The same database without a pooler in between, for the LISTEN connection of each process; unset:
     `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
-    """Connections of each of a process's two pools; one more listens."""
+    """Connections in each of the two pools of a process; LISTEN takes one more."""
     database_prepare: bool = True
     """Prepared statements; false behind PgBouncer in transaction mode."""
     data_dir: Path = Path("./data")
-    """Where the embedded database, the files and the secrets live."""
+    """Directory of the embedded database, the files and the secrets."""
     storage_url: str | None = None
     """`file:///path` (unset: `media` under `data_dir`) or `s3://bucket/prefix`, with the usual AWS_ variables."""
     storage_presign: bool = False
-    """Whether media links lead on to the bucket, at the address this gateway has for it; false streams films itself."""
+    """true: redirect media links to a presigned URL at the configured bucket; false: stream through the gateway."""
     public_url: str | None = None
-    """The address clients and upstreams reach this gateway at; unset: taken from each request."""
+    """The URL at which clients and upstreams reach this gateway; unset: taken from each request."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The port `serve` listens on; 0 takes a free one."""
     api_keys: Annotated[list[SecretStr], NoDecode] = []
-    """Static API keys, comma separated or a JSON list, for the simple case; each is a project of its own."""
+    """Static API keys, comma separated or a JSON list, for simple set-ups; each has its own project."""
     admin_key: SecretStr | None = None
-    """The key of the administration API under /admin/v1; unset: there is none."""
+    """The key of the administration API under /admin/v1; unset: the API is off."""
     metrics_key: SecretStr | None = None
-    """The key of /metrics, and of a worker's metrics, as a bearer token; unset: whoever reaches them may read them."""
+    """The key of /metrics, and of a worker's metrics, as a bearer token; unset: no key is needed."""
     pepper: SecretStr | None = None
-    """The secret that API key hashes and media links are made with; unset: made on first start, kept in `data_dir`.
-    Machines that share a database must share it."""
+    """The secret for API key hashes and media links; unset: made on first start and kept in `data_dir`. Machines that
+    share a database must share it."""
     default_model: str | None = None
-    """For requests that name no model; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
+    """The model of requests that name none; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
     dialects: dict[str, dict[str, Any]] = {}
     """`DIALECTS__<NAME>__<FIELD>`, such as the model of a dialect whose requests carry no model name; the fields are
     those of the dialect's `Config`."""
     allow_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = []
-    """Private networks that addresses given by users may reach, such as `10.1.0.0/16`."""
+    """Private networks that addresses from clients may reach, such as `10.1.0.0/16`."""
     providers: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
     """`PROVIDERS__<NAME>__KIND|API_KEY|BASE_URL|...`; KIND defaults to the name."""
     prices: Prices = {}
@@ -124,48 +124,48 @@ class Settings(BaseSettings):
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
 
     poll_interval_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
-    """First gap between two polls of one upstream task; unset: what suits the provider."""
+    """First gap between two polls of one upstream task in seconds; unset: the provider's default."""
     lease_s: Annotated[float, Field(ge=5, le=3_600)] = 60
-    """After how long another worker takes over from one that died."""
+    """Seconds after which another worker takes over the work of one that died."""
     job_deadline_s: Annotated[float, Field(ge=1)] = 3_600
-    """A job that has not ended by then fails."""
+    """Seconds after which an unfinished job fails."""
     late_watch_s: Annotated[float, Field(ge=0)] = 86_400
-    """How long an upstream task is still watched after its job was cancelled or failed, for a late success; and how
-    long money stays held for a submit whose outcome nobody found out."""
+    """Seconds for which an upstream task is still polled after its job was cancelled or failed, for a late success;
+    and for which money stays held for a submit with an unknown outcome."""
     run_worker: bool = True
-    """Whether `serve` also works on jobs; false where separate `worker` processes do."""
+    """true: `serve` also works on jobs; false: only separate `worker` processes do."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """Where a separate `worker` shows its own Prometheus metrics, on `host`; unset: nowhere."""
+    """Port, on `host`, for the Prometheus metrics of a separate `worker` process; unset: none."""
     worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
-    """How often an idle worker looks for work."""
+    """Seconds between two queries of an idle worker for due work."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Upstream calls one worker process has under way at once."""
+    """Upstream calls that one worker process makes at once."""
     worker_stores: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Files one worker process fetches at once."""
+    """Files that one worker process downloads at once."""
     webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15
-    """How long a webhook's receiver may take for its whole answer."""
+    """Seconds for one webhook call, the whole answer included."""
     webhook_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
-    """Webhooks one worker process has under way at once; one address takes at most a fifth of them."""
+    """Webhook calls that one worker process makes at once; one endpoint or host gets at most a fifth of them."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20
-    """How long a stopping worker lets running calls finish before it hands them back."""
+    """Seconds for which a stopping worker lets running calls finish before it releases them."""
 
     max_body_mb: Annotated[int, Field(ge=1)] = 64
-    """Largest request body; more is refused with 413."""
+    """Largest request body in MiB; more is refused with 413."""
     max_file_mb: Annotated[int, Field(ge=1)] = 4_096
-    """Largest file taken from an upstream."""
+    """Largest file downloaded from an upstream, in MiB."""
     retention_s: Annotated[int, Field(ge=0)] = 30 * 86_400
-    """How long finished files are kept; 0 keeps them for ever."""
+    """Seconds for which finished files are kept; 0 keeps them for ever."""
     max_waiting: Annotated[int, Field(ge=1)] = 2_000
-    """Requests that one key may hold in one process, waiting or streaming; more is refused with 429."""
+    """Open waiting (`?wait=`) and event-stream requests per key and process; more are refused with 429."""
     media_url_ttl_s: Annotated[int, Field(ge=60)] = 3_600
-    """How long a signed media link works."""
+    """Lifetime of a signed media link in seconds."""
     purge_interval_s: Annotated[float, Field(gt=0)] = 60
-    """How often expired files are looked for."""
+    """Seconds between two searches for expired files."""
     ffmpeg_timeout_s: Annotated[float, Field(gt=0)] = 60
-    """Longest run of ffmpeg for one picture or test card."""
+    """Time-out in seconds of ffmpeg for one picture or test card."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe message that is logged."""
+    """Lowest severity that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto` is coloured lines on a terminal and JSON elsewhere."""
 
@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     @field_validator("admin_key", "metrics_key", "pepper")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        """A key that is there and empty would be had by everybody."""
+        """Refuse a blank key: every client would have it."""
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("must not be blank; leave it out to have none")
         return value
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "database_listen_url")
     @classmethod
     def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """SQLAlchemy wants `postgresql+psycopg://`; people paste `postgres://`."""
+        """Set the scheme that SQLAlchemy needs, `postgresql+psycopg://`; hosting providers show `postgres://`."""
         if value is None:
             return None
         url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", value.get_secret_value().strip())
@@ -240,8 +240,8 @@ class Settings(BaseSettings):
 
     @field_validator("prices")
     @classmethod
-    def _resolutions_in_the_words_of_requests(cls, value: Prices) -> Prices:
-        """A request for 4k is one for 2160p; a price by any other name would never be found."""
+    def _normalise_resolutions(cls, value: Prices) -> Prices:
+        """Name resolutions as requests do, 4k as 2160p; a price under another name would never be found."""
         return {model: _by_resolution(model, p) if isinstance(p, dict) else p for model, p in value.items()}
 
     @model_validator(mode="after")
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read all sources. Raises `ConfigurationError` with one line for each variable that cannot be used."""
+    """Read all sources. Raises `ConfigurationError` with one line for each invalid variable."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -269,17 +269,17 @@ def load(**overrides: Any) -> Settings:
 
 
 def export(**values: object) -> None:
-    """Hand settings to the server processes that this one starts."""
+    """Pass settings to the server processes that this one starts, through the environment."""
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
 def child_process_env() -> dict[str, str]:
-    """The environment for a program that is not ours: what it takes to start, and none of our secrets."""
+    """The environment for a program that is not ours: what it needs to start, and none of our secrets."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def explain(error: ValidationError, prefix: str) -> str:
-    """Say what is wrong, a line for each variable, without the values: they may be secret."""
+    """Describe the errors, one line for each variable, without the values: they may be secret."""
     lines = []
     for problem in error.errors(include_input=False, include_context=False, include_url=False):
         name = prefix + "__".join(str(part).upper() for part in problem["loc"])

@@ -5,14 +5,14 @@ from math import gcd
 from app.video import ASPECT_RATIO, MAX_SIDE, SIZE, shorter_side
 
 RATIO_TOLERANCE = 0.02
-"""Sizes of the trade are rarely exact: 1360x752 is sold as 16:9."""
+"""Sizes in use are rarely exact: 1360x752 is sold as 16:9."""
 
 COMMON_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
-"""What a size is called for a model that takes ratios, where it is not known which."""
+"""Ratios that a size is converted to, for a model that takes ratios but does not list them."""
 
 
 def nearest_ratio(ratio: str, allowed: tuple[str, ...]) -> str | None:
-    """Return the allowed ratio that `ratio` is, give or take two per cent; None where there is none."""
+    """Return the allowed ratio nearest to `ratio`; None if none is within two per cent."""
     across, down = _ratio(ratio, "aspect_ratio")
     best = min(allowed, key=lambda other: _distance(across / down, other), default=None)
     return best if best is not None and _distance(across / down, best) <= RATIO_TOLERANCE else None
@@ -24,10 +24,10 @@ def _distance(quotient: float, other: str) -> float:
 
 
 def complete_size(size: str | None, aspect_ratio: str | None, resolution: str | None) -> dict[str, str]:
-    """Return the triple size, aspect_ratio, resolution as far as it is implied by what was given.
+    """Return the triple size, aspect_ratio, resolution as far as the given values imply it.
 
     `size` may be `1280x720` or a ratio such as `16:9`. Any two imply the third, and a size implies both others.
-    Raises `ValueError("<field>: <why>")` for what is none of these or contradicts itself.
+    Raises `ValueError("<field>: <why>")` for invalid or contradictory values.
     """
     triple: dict[str, str] = {}
     if size is not None and ASPECT_RATIO.fullmatch(size):

@@ -18,7 +18,7 @@ REGISTRY = CollectorRegistry()
 
 HTTP_SECONDS = Histogram(
     "gateway_http_request_duration_seconds",
-    "Time until the first byte of an answer, by route template.",
+    "Time until the first byte of the response, by route template.",
     ("method", "route", "status"),
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
@@ -39,25 +39,25 @@ UPSTREAM_ERRORS = Counter(
 )
 WEBHOOKS = Counter(
     "gateway_webhook_deliveries_total",
-    "Tries to deliver a webhook: delivered, retried (another one follows), failed (the last one).",
+    "Webhook tries by outcome: delivered, retried (another try follows), failed (no further try).",
     ("outcome",),
     registry=REGISTRY,
 )
-QUEUE = Gauge("gateway_attempts", "Unfinished upstream tasks.", ("provider", "state"), registry=REGISTRY)
+QUEUE = Gauge("gateway_attempts", "Unfinished attempts.", ("provider", "state"), registry=REGISTRY)
 QUEUE_AGE = Gauge(
-    "gateway_queue_age_seconds", "How long the oldest due task has been waiting for a worker.", registry=REGISTRY
+    "gateway_queue_age_seconds", "Time since the oldest attempt that waits for a worker became due.", registry=REGISTRY
 )
 
 _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
-"""The variables of a traceback's frames are where keys and addresses are."""
+"""Tracebacks without local variables, which may hold keys and addresses."""
 _ROWS = re.compile(r"\n(DETAIL|CONTEXT): .*?(?=\n\[SQL: |\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL)
-"""What PostgreSQL adds to an error: the values of the row that it did not take."""
+"""Lines that PostgreSQL adds to an error, with the values of the row that it refused."""
 
 log = structlog.stdlib.get_logger("gateway")
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send everything, uvicorn's lines too, through structlog: coloured on a terminal, JSON elsewhere."""
+    """Send all logs, uvicorn's too, through structlog: coloured on a terminal, JSON elsewhere."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and is_terminal())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -116,6 +116,6 @@ def _as_documents(exc_info: ExcInfo) -> list[dict[str, Any]]:
 
 
 def _drop_colour(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """uvicorn sends every message twice, once with terminal colours."""
+    """Drop uvicorn's second copy of a message, which has terminal colours."""
     event.pop("color_message", None)
     return event

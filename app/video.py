@@ -1,7 +1,7 @@
-"""The language of the gateway: what is asked for, how far it is, what came out.
+"""Data model of the gateway: request, status, progress and output of a video.
 
-Every dialect parses into `VideoRequest`, every provider reads it; nobody else's words go further than those two. Pure
-data: nothing here does I/O or knows a framework.
+Every dialect parses into `VideoRequest`, every provider reads it; a vendor's own terms stay inside those two. Pure
+data: no I/O, no framework.
 """
 
 import re
@@ -20,7 +20,7 @@ SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
 
 def shorter_side(resolution: str) -> int:
-    """The pixels that `720p` or `4k` stands for. Raises `ValueError`."""
+    """Return the pixels that `720p` or `4k` stands for. Raises `ValueError`."""
     match = RESOLUTION.fullmatch(resolution)
     if match is None:
         raise ValueError(f"expected 480p, 720p, 1080p, 4k or the like, got {resolution!r:.60}")
@@ -28,7 +28,7 @@ def shorter_side(resolution: str) -> int:
 
 
 class Status(StrEnum):
-    """What a client sees of a video, in whatever words its dialect has for it."""
+    """Status of a video as clients see it; each dialect translates it into its own words."""
 
     queued = "queued"
     in_progress = "in_progress"
@@ -41,7 +41,7 @@ class Status(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """Where one upstream task stands; the arrows between these are in `jobs.py`."""
+    """State of an attempt; the allowed transitions are in `jobs/transitions.py`."""
 
     pending = "pending"
     submitting = "submitting"
@@ -54,7 +54,7 @@ class AttemptState(StrEnum):
 
 
 class Operation(StrEnum):
-    """What is done: a new video, or something made from one that exists (`VideoRequest.source`)."""
+    """Operation of a request: a new video, or one made from an existing video (`VideoRequest.source`)."""
 
     generate = "generate"
     remix = "remix"
@@ -63,7 +63,7 @@ class Operation(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where one webhook delivery stands."""
+    """State of a webhook delivery."""
 
     pending = "pending"
     delivered = "delivered"
@@ -71,20 +71,20 @@ class DeliveryState(StrEnum):
 
 
 class Settlement(StrEnum):
-    """Where the money of a video or an attempt stands, which is another question than its status."""
+    """State of the money of a video or an attempt, independent of its status."""
 
     held = "held"
-    """It may yet cost something."""
+    """It may still cost something."""
     moved = "moved"
-    """Of an attempt: another attempt was made in its place, and what was held for it is held for that one."""
+    """Of an attempt: another attempt was made in its place and has taken over its hold."""
     settled = "settled"
-    """What it cost is known and charged, as far as a price is."""
+    """The cost is charged, as far as a price is known."""
     refunded = "refunded"
     """It cost nothing."""
 
 
 class Billing(StrEnum):
-    """Whether a project pays before or after."""
+    """Payment mode of a project: in advance or afterwards."""
 
     prepaid = "prepaid"
     postpaid = "postpaid"
@@ -96,51 +96,51 @@ class Entry(StrEnum):
     reserve = "reserve"
     """At create: the estimate, refused where a limit does not cover it."""
     hold = "hold"
-    """The same for a second task in place of one that may have been taken; never refused, since it is the operator's
-    decision."""
+    """The same for a second task in place of one that the upstream may have accepted; never refused, since it is the
+    operator's decision."""
     settle = "settle"
-    """What was held comes back, and what it cost goes."""
+    """The hold is returned and the cost is charged."""
     refund = "refund"
-    """What was held comes back."""
+    """The hold is returned."""
     credit = "credit"
-    """The operator's: a payment, or with a minus a correction."""
+    """Booked by the operator: a payment, or a correction if negative."""
 
 
 class Media(BaseModel):
-    """A picture or a film the caller gave; exactly one of `url`, `key` and `video_id` is set."""
+    """A picture or video that the client gave; exactly one of `url`, `key` and `video_id` is set."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     url: str | None = None
-    """An http(s) address of the caller's; hostile until fetched through the guarded client."""
+    """An http(s) URL from the client; untrusted, so only fetched through the guarded client."""
     key: str | None = None
     """An upload kept in our own store."""
     video_id: str | None = None
     """A video of this gateway, of the same project."""
     seconds: float | None = None
-    """How long that video is, where its file could be measured; for the estimate only."""
+    """Duration of that video, if its file could be measured; for the estimate only."""
     content_type: str | None = None
-    """Sniffed from the first bytes of an upload, never taken from the caller; None where the bytes say nothing."""
+    """Sniffed from the first bytes of an upload, never taken from the client; None if the bytes show no known type."""
     filename: str | None = None
 
 
 class Webhook(BaseModel):
-    """Where the caller of one request wants to be told about its end. Never shown to anybody."""
+    """Webhook given with one request, called when its video ends. Never shown in a response."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     url: str = Field(repr=False)
-    """Hostile until called through the guarded client; its query often holds a token."""
+    """Untrusted, so only called through the guarded client; its query often holds a token."""
     secret: str | None = Field(None, repr=False)
-    """What to sign with; None: the project's own secret where the style signs at all."""
+    """Signing secret; None: the project's own secret, if the style signs at all."""
     style: str = "standard"
     """Name of the `WebhookStyle` of its dialect, which renders and signs the event."""
     origin: str | None = None
-    """Where the caller reached this gateway, for links where no public address is set."""
+    """Origin at which the client reached this gateway, for links if no public URL is set."""
 
 
 class VideoRequest(BaseModel):
-    """One request, whatever dialect it came in. Stored with the video as one JSON document.
+    """One request of any dialect. Stored with the video as one JSON document.
 
     Absent means absent: defaults belong to the vendor, except where a dialect documents its own.
     """
@@ -151,10 +151,10 @@ class VideoRequest(BaseModel):
     model: str
     operation: Operation = Operation.generate
     source: Media | None = None
-    """The film that a remix, an edit or an extension starts from."""
+    """The video that a remix, an edit or an extension starts from."""
     seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
     size: str | None = None
-    """`WIDTHxHEIGHT` in pixels; with `aspect_ratio` and `resolution` one triple, see `conversion.py`."""
+    """`WIDTHxHEIGHT` in pixels; with `aspect_ratio` and `resolution` one triple, see `sizes.py`."""
     aspect_ratio: str | None = None
     """`16:9`, in lowest terms."""
     resolution: str | None = None
@@ -173,21 +173,21 @@ class VideoRequest(BaseModel):
     expand_prompt: bool | None = None
     metadata: dict[str, str] = {}
     user: str | None = None
-    """The caller's word for its end user."""
+    """The client's name for its end user."""
     app: str | None = None
-    """The caller's word for the application that asks, where its dialect has such; kept for the operator."""
+    """The client's name for the application that sends the request, if its dialect has one; kept for the operator."""
     webhook: Webhook | None = None
     retention_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
-    """How long the finished file is kept; None: as long as the gateway's setting says."""
+    """Seconds for which the finished file is kept; None: the gateway's setting."""
     extra: dict[str, Any] = {}
-    """Fields only the vendor knows, passed through untouched."""
+    """Fields only the vendor knows, passed through unchanged."""
 
 
 class Submission(BaseModel):
-    """An upstream took the task."""
+    """An upstream's acceptance of a task."""
 
     ref: str
-    """Its name for the task, as its poll call wants it."""
+    """The upstream's name for the task, as its poll call needs it."""
     status: Status = Status.queued
     progress: int | None = None
     raw_status: str | None = None
@@ -195,27 +195,27 @@ class Submission(BaseModel):
 
 
 class Output(BaseModel):
-    """Where the finished file is to be had; kept with the attempt until it is in our store."""
+    """Location of the finished file; kept with the attempt until the file is in our store."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str | None = None
     """None where the provider has a content call of its own."""
     authenticated: bool = False
-    """Whether the upstream wants our key for it, which only ever goes to the configured origin."""
+    """True: the upstream requires our key for the download; the key is only sent to the configured origin."""
     index: int = 0
-    """Which file of a task that made several."""
+    """Index of the file, for a task that made several."""
 
 
 class Failure(BaseModel):
-    """Why a generation failed upstream, in words fit for the client."""
+    """Reason for a failed generation upstream, in words for the client."""
 
     code: str
     message: str
 
 
 class Progress(BaseModel):
-    """What one poll learned."""
+    """Result of one poll."""
 
     status: Status
     progress: int | None = None

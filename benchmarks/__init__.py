@@ -1,1 +1,1 @@
-"""What measures speed; never part of the tests. `make bench` runs it, README.md says what it measures and found."""
+"""Benchmarks of speed; never part of the tests. `make bench` runs them, README.md has the method and the results."""

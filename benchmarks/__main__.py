@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, and print what was found beside what it should be."""
+"""`python -m benchmarks`: measure, and print the results beside the aims."""
 
 import tempfile
 from pathlib import Path
@@ -21,12 +21,12 @@ console = Console()
 @cli.command()
 def main(
     quick: Annotated[bool, typer.Option(help="About a minute instead of four; rougher numbers.")] = False,
-    connections: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 16,
+    connections: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of gateway and comparison.")] = 4,
 ) -> None:
     """Measure one server process with an embedded database against bare routes on the same machine.
 
-    The ratios compare runs that took turns; the numbers themselves say as much about the machine as about the code.
+    The ratios compare alternating runs; the numbers themselves depend on the machine as much as on the code.
     """
     effort = Effort(rounds, run_s=5, idle_s=15, poll_s=15, connections=connections)
     if quick:
@@ -39,11 +39,11 @@ def main(
 
 def _speeds(report: Report) -> Table:
     table = Table(title="Speed of one process, beside bare routes on the same uvicorn")
-    for name in ("", "gateway", "p50 ms", "p99 ms", "by hand", "bare", "ratio", "aim"):
+    for name in ("", "gateway", "p50 ms", "p99 ms", "raw", "bare", "ratio", "aim"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     _add(table, "create", report.create, CREATE_RATIO)
     _add(table, "GET", report.get, GET_RATIO)
-    _add(table, f"{FILE_BYTES // 2**20} MiB film", report.content, CONTENT_RATIO)
+    _add(table, f"{FILE_BYTES // 2**20} MiB video file", report.content, CONTENT_RATIO)
     return table
 
 
@@ -61,7 +61,7 @@ def _add(table: Table, name: str, measured: Compared, aim: float) -> None:
 
 
 def _costs(report: Report) -> Table:
-    table = Table(title="What it costs")
+    table = Table(title="Costs")
     for name in ("", "measured", "aim"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     idle, polling, start = report.idle_cores, report.polling, report.start

@@ -1,5 +1,5 @@
-"""What the gateway is compared with: bare FastAPI routes on the same uvicorn, alone and with the gateway's own
-statements sent raw through psycopg; and Starlette's FileResponse.
+"""Server that the gateway is compared with: FastAPI routes on the same uvicorn that do nothing, that send the gateway's
+own statements raw through psycopg, and Starlette's FileResponse.
 
     python -m benchmarks.baseline PORT DATABASE_URL FILE
 """
@@ -126,7 +126,7 @@ def create_app(database_url: str, file: str) -> FastAPI:
 
 def main(port: str, database_url: str, file: str) -> None:
     app = create_app(database_url, file)
-    # As in app/cli.py.
+    # As in app/cli/main.py.
     uvicorn.run(app, port=int(port), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75)
 
 

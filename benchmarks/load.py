@@ -1,7 +1,7 @@
-"""The load generator: a process of its own that asks as fast as it is answered over kept-alive connections.
+"""The load generator: a separate process that sends its next request after each answer, on kept-alive connections.
 
 Reads a `Load` from standard input and writes a `Result` to standard output, both JSON. A raw protocol rather than an
-HTTP client, so that the generator is never what is measured.
+HTTP client, so that the generator is never the bottleneck.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ import uvloop
 
 @dataclass(frozen=True)
 class Load:
-    """What to ask: the paths in turn, over `connections` at once."""
+    """Requests to send: the paths in turn, over `connections` at once."""
 
     port: int
     paths: list[str]
     body: str = ""
-    """JSON to POST; a GET where there is none."""
+    """JSON to POST; empty: a GET."""
     key: str = ""
     connections: int = 16
     warmup_s: float = 0.5
@@ -38,11 +38,11 @@ class Load:
 
 @dataclass
 class Result:
-    """What came back in the `seconds` after the warm-up."""
+    """Answers of the `seconds` after the warm-up."""
 
     seconds: float = 0.0
     bytes: int = 0
-    """Of bodies, those of unfinished answers too."""
+    """Of response bodies, unfinished ones included."""
     latencies_ms: list[float] = field(default_factory=list)
     """One for each finished answer."""
     statuses: dict[str, int] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Result:
 
 
 class _Clients:
-    """What all connections share."""
+    """State that all connections share."""
 
     def __init__(self, load: Load) -> None:
         self.requests = load.requests()
@@ -87,9 +87,9 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one only by its methods
-        self._ask()
+        self._send_next()
 
-    def _ask(self) -> None:
+    def _send_next(self) -> None:
         self._started = time.perf_counter()
         self.transport.write(self._clients.next())
 
@@ -111,7 +111,7 @@ class _Client(asyncio.Protocol):
                 clients.statuses[self._status] += 1
                 clients.latencies_ms.append((time.perf_counter() - self._started) * 1000)
             if clients.running:
-                self._ask()
+                self._send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._clients.running:

@@ -1,4 +1,4 @@
-"""The measurements. They say how fast it was; what is good enough is for `__main__` to say."""
+"""The measurements; the aims are in `__main__.py`."""
 
 import json
 import statistics
@@ -23,16 +23,16 @@ DOWNLOADS = 64
 POLLS_PER_S = 200
 """1,000 attempts, each polled every 5 s."""
 FIRST_POLL_S = 4.4
-"""The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s that are looked at."""
+"""The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s measured."""
 SETTLE_S = 2
 
-Say = Callable[[str], None]
+ShowStatus = Callable[[str], None]
 Unit = Literal["1/s", "MB/s"]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure."""
+    """Number and length of the measurements."""
 
     rounds: int
     run_s: float
@@ -43,12 +43,12 @@ class Effort:
 
 @dataclass(frozen=True)
 class Compared:
-    """The gateway, and what it is compared with: asked in turns, so that a noisy neighbour is nobody's advantage."""
+    """Runs of the gateway and of its baseline: in turns, so that other load on the machine affects both."""
 
     unit: Unit
     gateway: list[Result]
     raw: list[Result]
-    """The same work done by hand in a bare route."""
+    """The same work in a hand-written route."""
     bare: list[Result]
     """A bare route that does nothing; none for files."""
 
@@ -59,12 +59,12 @@ class Compared:
         return run.per_s if self.unit == "1/s" else run.mb_per_s
 
     def percentile_ms(self, percent: int) -> float:
-        """Of the gateway's answers."""
+        """Percentile of the gateway's latencies."""
         return statistics.quantiles([ms for run in self.gateway for ms in run.latencies_ms], n=100)[percent - 1]
 
     @property
     def ratio(self) -> float:
-        """The gateway's speed with `raw` as 1."""
+        """The gateway's speed relative to `raw`."""
         pairs = zip(self.gateway, self.raw, strict=True)
         return statistics.median(self._speed(ours) / self._speed(theirs) for ours, theirs in pairs)
 
@@ -88,7 +88,7 @@ class Memory:
 class Polling:
     per_s: float
     cores: float
-    """Brought to `POLLS_PER_S`."""
+    """Scaled to `POLLS_PER_S`."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class Report:
 class Bench:
     """One data directory, and the servers that are started on it."""
 
-    def __init__(self, folder: Path, effort: Effort, say: Say) -> None:
+    def __init__(self, folder: Path, effort: Effort, show_status: ShowStatus) -> None:
         self._folder = folder
         self._data = folder / "data"
         self._effort = effort
-        self._say = say
+        self._show_status = show_status
 
     def run(self) -> Report:
         start = self._start()
@@ -147,7 +147,7 @@ class Bench:
     def _start(self) -> Start:
         took = []
         for which in ("first", "later"):
-            self._say(f"start-up: {which}")
+            self._show_status(f"start-up: {which}")
             with self._gateway() as (child, _):
                 took.append(time.perf_counter() - child.started)
         return Start(*took)
@@ -181,12 +181,12 @@ class Bench:
         runs: dict[str, list[Result]] = {"gateway": [], "raw": [], "bare": []}
         for number in range(effort.rounds):
             for target, wanted in loads.items():
-                self._say(f"{name}: {target}, round {number + 1} of {effort.rounds}")
+                self._show_status(f"{name}: {target}, round {number + 1} of {effort.rounds}")
                 runs[target].append(load(replace(wanted, connections=effort.connections, duration_s=effort.run_s)))
         return Compared(unit, **runs)
 
     def _memory(self, gateway: Child, download: Load) -> Memory:
-        self._say(f"memory: {DOWNLOADS} downloads at once")
+        self._show_status(f"memory: {DOWNLOADS} downloads at once")
         before_mb = gateway.rss_mb()
         with gateway.peak_rss_mb() as peak_mb:
             load(replace(download, connections=DOWNLOADS))
@@ -194,7 +194,7 @@ class Bench:
 
     def _idle(self) -> float:
         with self._gateway("--worker") as (child, _):
-            self._say(f"idle worker: {self._effort.idle_s:g} s")
+            self._show_status(f"idle worker: {self._effort.idle_s:g} s")
             time.sleep(SETTLE_S)
             return self._cores(child, self._effort.idle_s)
 
@@ -210,7 +210,7 @@ class Bench:
         with self._child("upstream", f"{port}/polls", ["benchmarks.upstream", str(port)]):
             seed.running(IN_FLIGHT, provider="bench", base_url=base_url, due_s=FIRST_POLL_S)
             with self._child("worker", f"{port}/polls", ["app.cli.main", "worker"], **settings) as worker:
-                self._say(f"polling: {IN_FLIGHT} in flight, {self._effort.poll_s:g} s")
+                self._show_status(f"polling: {IN_FLIGHT} in flight, {self._effort.poll_s:g} s")
                 while _count(count_url) < POLLS_PER_S:
                     time.sleep(0.05)
                 before, started = _count(count_url), time.perf_counter()

@@ -26,7 +26,7 @@ STOP_S = 20
 
 
 class Child:
-    """A Python process running one of our modules, in a directory where no .env lies around."""
+    """A Python process running one of our modules, in a directory without a .env file."""
 
     def __init__(self, name: str, folder: Path, arguments: list[str], settings: dict[str, str]) -> None:
         self.log = folder / f"{name}.log"
@@ -63,14 +63,14 @@ class Child:
 
     @contextmanager
     def peak_rss_mb(self) -> Iterator[Callable[[], float]]:
-        """Look at the resident memory 100 times a second while the block lasts."""
+        """Sample the resident memory 100 times a second while the block lasts."""
         seen, done = [self.rss_mb()], threading.Event()
 
-        def look() -> None:
+        def sample() -> None:
             while not done.wait(0.01):
                 seen.append(self.rss_mb())
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=sample)
         thread.start()
         try:
             yield lambda: max(seen)
@@ -96,9 +96,9 @@ def free_port() -> int:
 def load(wanted: Load) -> Result:
     """Run the load generator. Raises `RuntimeError` unless every answer was a success."""
     command = [sys.executable, "-m", "benchmarks.load"]
-    told = json.dumps(asdict(wanted))
-    with tempfile.TemporaryFile("w+") as answer:  # not a pipe: after uvloop.run, long writes to one are cut at times
-        subprocess.run(command, cwd=ROOT, input=told, stdout=answer, text=True, check=True)
+    payload = json.dumps(asdict(wanted))
+    with tempfile.TemporaryFile("w+") as answer:  # not a pipe: after uvloop.run, long writes to one are sometimes cut
+        subprocess.run(command, cwd=ROOT, input=payload, stdout=answer, text=True, check=True)
         answer.seek(0)
         result = Result(**json.load(answer))
     if not result.statuses or any(not status.startswith("2") for status in result.statuses):

@@ -1,4 +1,4 @@
-"""Rows to measure with, written past the gateway."""
+"""Rows for the measurements, written directly to the database."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ REQUEST = {"prompt": "a paper boat on a pond", "model": "sandbox/testcard", "sec
 
 
 class Seed:
-    """Everything belongs to whoever created a video through the front door before."""
+    """Writes rows of the project that has already created a video through the API."""
 
     def __init__(self, database_url: str) -> None:
         url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -28,9 +28,9 @@ class Seed:
             connection.execute(sa.text("truncate videos, attempts"))
 
     def running(self, count: int, *, provider: str, base_url: str, due_s: float) -> list[str]:
-        """Videos whose one attempt is at work at `provider`, coming due evenly over the next `due_s` seconds."""
+        """Videos with one running attempt each at `provider`, due evenly over the next `due_s` seconds."""
         now = datetime.now(UTC)
-        videos = [self._video(now, status=Status.in_progress, routes=[f"{provider}/film"]) for _ in range(count)]
+        videos = [self._video(now, status=Status.in_progress, routes=[f"{provider}/model"]) for _ in range(count)]
         attempts = [
             {
                 "id": ids.new("att"),
@@ -40,7 +40,7 @@ class Seed:
                 "route_index": 0,
                 "state": AttemptState.running,
                 "provider": provider,
-                "upstream_model": "film",
+                "upstream_model": "model",
                 "base_url": base_url,
                 "upstream_ref": video["id"],
                 "submits": 1,
@@ -58,7 +58,7 @@ class Seed:
         return [video["id"] for video in videos]
 
     def completed(self, store: Path, content: bytes) -> tuple[str, Path]:
-        """One finished video with its file in the store; returns its id and where the file is."""
+        """One finished video with its file in the store; returns its id and the path of the file."""
         now = datetime.now(UTC)
         video = self._video(now, status=Status.completed, routes=["sandbox/testcard"])
         key = f"videos/{video['id']}/{ids.new('att')}.mp4"

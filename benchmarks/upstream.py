@@ -1,4 +1,4 @@
-"""An upstream that is always at work: it answers every GET of a video with `in_progress`, and `/polls` with how many.
+"""An upstream that never finishes: answers each GET of a video with `in_progress`, and `/polls` with their number.
 
 python -m benchmarks.upstream PORT
 """

@@ -1,1 +1,1 @@
-"""Files: store, pictures, links."""
+"""Media files: storage, pictures, signed links."""

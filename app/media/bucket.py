@@ -1,7 +1,7 @@
-"""Buckets: opened with bounded patience, and tried out before anything depends on them.
+"""Buckets: opened with limited retries, and tested at start.
 
-Endpoint, region, keys and time-outs are read by obstore itself, from the AWS_ variables of the environment. Never
-anything here about films; that is `media.py`.
+Endpoint, region, keys and time-outs are read by obstore itself, from the AWS_ variables of the environment. Nothing
+here knows about videos; that is in `store.py`.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
 PATIENT: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
-"""With obstore's limit of 30 s for one request (AWS_TIMEOUT), whoever waits for a bucket knows within a minute. Its own
-default goes on for three minutes."""
+"""With obstore's limit of 30 s for one request (AWS_TIMEOUT), a bucket that does not work is reported within a minute.
+obstore's default retries for three minutes."""
 IMPATIENT: "RetryConfig" = {"max_retries": 0}
 TRY_OUT_S = 10
 TRIED = "tried-out"
@@ -39,11 +39,11 @@ ADVICE = {
     ),
     r"redirect without LOCATION|status code: (3\d\d|4(?!08|29)\d\d)": "Check AWS_REGION and AWS_ENDPOINT_URL",
 }
-"""The next step, by what is said again at every try: the first that is found. Anything else may pass."""
+"""Next step by error text, for errors that a retry does not fix: the first match. Other errors may be temporary."""
 
 
 def open_bucket(url: str, retries: "RetryConfig" = PATIENT) -> ObjectStore:
-    """Raises `ConfigurationError`. Nothing is asked of the bucket yet."""
+    """Open a bucket, without a request to it. Raises `ConfigurationError`."""
     try:
         # No client options: with any of them given, obstore no longer reads AWS_ALLOW_HTTP and AWS_TIMEOUT.
         return from_url(url, retry_config=retries)
@@ -52,9 +52,9 @@ def open_bucket(url: str, retries: "RetryConfig" = PATIENT) -> ObjectStore:
 
 
 async def check_bucket(url: str | None) -> None:
-    """Write, read, list and delete a file. Raises `ConfigurationError` where the bucket, if this is one, says no.
+    """Write, delete, list and read a test file. Raises `ConfigurationError` if the URL names a bucket and it refuses.
 
-    One that does not answer is only warned about: what can be done without it goes on, and films wait for it.
+    A bucket that does not answer is only logged: other work goes on, and video files wait for it.
     """
     if url is None or url.startswith(("file:", "memory:")):
         return
@@ -64,16 +64,16 @@ async def check_bucket(url: str | None) -> None:
             await obstore.put_async(bucket, TRIED, b"written and deleted at each start")
             await obstore.delete_async(bucket, TRIED)
             await obstore.list(bucket, TRIED).collect_async()
-            with suppress(FileNotFoundError):  # read last, so that nothing stays behind where reading is not allowed
+            with suppress(FileNotFoundError):  # read last, so that no file is left if reading is refused
                 await obstore.get_range_async(bucket, TRIED, start=0, length=1)
     except TimeoutError:
-        log.warning("the bucket does not answer; films wait until it does", waited_s=TRY_OUT_S)
+        log.warning("bucket unreachable, video files wait", waited_s=TRY_OUT_S)
     except (BaseError, OSError) as error:
         if _advice(error) is not None:
             raise _unusable(url, error) from error
-        log.warning("the bucket cannot be used now; films wait until it can", reason=reason_of(error))
+        log.warning("bucket unusable, video files wait", reason=reason_of(error))
     except Exception as error:
-        if type(error).__name__ != "RustPanic":  # what obstore does over an endpoint that is no address
+        if type(error).__name__ != "RustPanic":  # obstore panics if the endpoint is not a URL
             raise
         raise ConfigurationError("AWS_ENDPOINT_URL must be an address such as https://s3.example.com") from error
 
@@ -89,7 +89,7 @@ def _unusable(url: str, error: Exception) -> ConfigurationError:
 
 
 def reason_of(error: Exception) -> str:
-    """One line: what the bucket itself said, where it said something."""
+    """Code and message of the bucket's own error if there is one, else the first line of `error`."""
     text = str(error)
     code, message = re.search(r"<Code>(.*?)</Code>", text), re.search(r"<Message>(.*?)</Message>", text)
     if code is not None:

@@ -1,9 +1,9 @@
-"""The ffmpeg program: test cards, thumbnails and sprite sheets.
+"""The ffmpeg program: runs it with limits, makes thumbnails and sprite sheets.
 
-Always a child process in a group of its own, never a shell, killed with its group when time runs out or the caller is
-cancelled, bounded in memory, CPU time and what it may write, and told nothing of our environment. Films are foreign
-bytes: only what is known to be one by its first bytes gets here, no format but that one and no decoder but those of
-films is tried on it, and nothing that a film or a prompt contains ever becomes part of an argument or of a filter.
+Always a child process in its own process group, without a shell and without our environment, limited in memory, CPU
+time and file size; killed with its group at the time-out or when the calling task is cancelled. Video files are
+untrusted: the first bytes must be those of a video, ffmpeg may use the demuxer of that format and video decoders only,
+and no text of a file or prompt becomes part of an argument or filter.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ from app.media import mp4
 from app.telemetry import log
 
 AT_ONCE = 2
-"""ffmpeg processes that one process of ours runs at a time; more wait their turn."""
+"""ffmpeg processes that one process of ours runs at a time; further calls wait."""
 MAX_ALLOC_BYTES = 512 * 2**20
 MAX_PICTURE_MEMORY_BYTES = 2**30
-"""Of one ffmpeg that reads a film. A sheet of a 4K film takes 380 MiB, of an 8K one 460."""
+"""Limit of one ffmpeg that reads a video. A sprite sheet of a 4K video takes 380 MiB, of an 8K one 460."""
 MAX_PICTURE_BYTES = 64 * 2**20
 MAX_PIXELS = 8_192 * 8_192
 KEPT_STDERR_BYTES = 4_096
 MAX_STDERR_BYTES = 2**20
-"""Who complains that much makes nothing good; out of memory, some decoders complain for ever."""
+"""ffmpeg is killed beyond this: some decoders repeat an out-of-memory error for ever."""
 DEMUXERS = {"video/mp4": "mov", "video/quicktime": "mov", "video/webm": "matroska"}
-"""How a film is read, by what its first bytes say it is. Nothing is left to guess: a playlist (HLS, concat) that is
-called a film names other files."""
+"""Demuxer by the content type that the first bytes show. ffmpeg must not guess: a playlist (HLS, concat) that is named
+like a video refers to other files."""
 DECODERS = "h264,hevc,libdav1d,libaom-av1,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,prores"
-"""Of pictures alone: the sound of a film is not even looked at."""
+"""Video decoders only; sound is not decoded."""
 NEEDED = (("-filters", " drawtext "), ("-encoders", " libx264 "), ("-encoders", " libwebp "))
 
 THUMBNAIL_WIDTH = 640
@@ -55,16 +55,16 @@ class FfmpegFailed(errors.GatewayError):
     default_code = "ffmpeg_failed"
 
     def __init__(self, message: str) -> None:
-        # OpenAI's SDKs repeat a 5xx unless told otherwise, and each time would take as long as the first.
+        # OpenAI's SDKs retry a 5xx without this header, and each retry would take as long as the first try.
         super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class FfmpegStopped(FfmpegFailed):
-    """It did not come to an end: no start, nothing to read, too long. Says nothing about the film."""
+    """ffmpeg did not start, could not read the file or ran too long. Says nothing about the video itself."""
 
 
 class NoPicture(FfmpegFailed):
-    """The file is no film, or none that a picture can be made of."""
+    """The file is not a video, or no picture can be made of it."""
 
     status_code = 404
     type = "invalid_request_error"
@@ -103,7 +103,7 @@ async def run(
     `max_bytes` is what it may write to one file.
     """
     quiet = ("-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-filter_threads", "2")
-    # The limit of CPU time ends a child whose parent was killed, too.
+    # The CPU time limit also ends a child whose parent was killed.
     limits = ("-max_alloc", str(MAX_ALLOC_BYTES), "-timelimit", str(int(timeout_s * 4) + 1))
     exe = await asyncio.to_thread(program)
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
@@ -122,7 +122,7 @@ async def run(
         try:
             _limit(process.pid, max_bytes=max_bytes, max_memory_bytes=max_memory_bytes)
             async with asyncio.timeout(timeout_s):
-                said = await _first_words(process)
+                stderr_text = await _read_stderr(process)
                 code = await process.wait()
         except TimeoutError:
             raise FfmpegStopped(f"ffmpeg was stopped after {timeout_s:g} s") from None
@@ -131,14 +131,14 @@ async def run(
                 _kill(process)
                 await process.wait()
     if code != 0:
-        raise FfmpegFailed(f"ffmpeg failed ({code}): {_scrub(said)}")
+        raise FfmpegFailed(f"ffmpeg failed ({code}): {_scrub(stderr_text)}")
 
 
 def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
-    """Bound a child that has just been started; what it took in its first moment counts, too.
+    """Set the limits of a child that has just been started; memory that it already has counts, too.
 
-    Not by a `preexec_fn`, which is not safe in a process with threads. Linux only: elsewhere the options of `run` have
-    to do. Data rather than address space: how much of that a program reserves depends on the number of cores.
+    Not by a `preexec_fn`, which is not safe in a process with threads. Linux only: elsewhere only the options of `run`
+    apply. Data rather than address space: the address space that a program reserves depends on the number of cores.
     """
     if sys.platform != "linux":
         return
@@ -152,34 +152,34 @@ def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
             _, most = resource.prlimit(pid, kind)
             limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
             resource.prlimit(pid, kind, (limit, limit))
-    except ProcessLookupError:  # it has ended by itself
+    except ProcessLookupError:  # it has already ended
         pass
-    except OSError as error:  # a sandbox around us that has no such call
-        log.warning("ffmpeg runs without limits of memory and file size", error=type(error).__name__)
+    except OSError as error:  # a sandbox that does not allow prlimit
+        log.warning("ffmpeg limits of memory and file size not set", error=type(error).__name__)
 
 
 async def thumbnail(source: Path, target: Path, *, duration_s: float | None = None, timeout_s: float) -> None:
-    """Make a WebP of a frame a tenth into the film, at most 640 wide. Raises `NoPicture`, `FfmpegFailed`."""
+    """Make a WebP of the frame at a tenth of the duration, at most 640 px wide. Raises `NoPicture`, `FfmpegFailed`."""
     scale = f"scale='min({THUMBNAIL_WIDTH},iw)':-2"
     picture = ("-frames:v", "1", "-an", "-vf", scale, "-c:v", "libwebp", "-quality", "80", "-f", "webp")
     if duration_s:
-        with suppress(NoPicture):  # a film shorter than it says has no frame there
+        with suppress(NoPicture):  # a video shorter than its header says has no frame there
             return await _picture(source, target, picture, start_s=duration_s / 10, timeout_s=timeout_s)
     return await _picture(source, target, picture, start_s=0, timeout_s=timeout_s)
 
 
 async def spritesheet(source: Path, target: Path, *, duration_s: float | None, timeout_s: float) -> None:
-    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 wide. Unknown duration: a frame each second.
+    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 px wide. Unknown duration: one frame per second.
 
     Raises `NoPicture`, `FfmpegFailed`.
     """
     count = SHEET_COLUMNS * SHEET_ROWS
     steps = (
-        f"fps={count / min(duration_s, 86_400) if duration_s else 1:.6f}:eof_action=pass",  # one frame at least
+        f"fps={count / min(duration_s, 86_400) if duration_s else 1:.6f}:eof_action=pass",  # at least one frame
         f"scale={SHEET_TILE_WIDTH}:-2",
-        f"tpad=stop_mode=clone:stop={count}",  # a film a little shorter than it says would leave black tiles
+        f"tpad=stop_mode=clone:stop={count}",  # a video shorter than its header says would leave black tiles
         f"tile={SHEET_COLUMNS}x{SHEET_ROWS}",
-        "scale=out_range=full,format=yuv420p,setrange=full",  # what JPEG wants
+        "scale=out_range=full,format=yuv420p,setrange=full",  # as JPEG needs it
     )
     picture = ("-frames:v", "1", "-an", "-vf", ",".join(steps), "-c:v", "mjpeg", "-q:v", "4", "-f", "image2")
     await _picture(source, target, (*picture, "-update", "1"), start_s=0, timeout_s=timeout_s)
@@ -189,21 +189,21 @@ async def _picture(source: Path, target: Path, picture: Sequence[str], *, start_
     try:
         kind = mp4.sniff(await asyncio.to_thread(_head, source))
     except OSError as error:
-        raise FfmpegStopped(f"the film cannot be read ({type(error).__name__})") from error
+        raise FfmpegStopped(f"the video file cannot be read ({type(error).__name__})") from error
     demuxer = DEMUXERS.get(kind or "")
     if demuxer is None:
-        raise NoPicture("no picture can be made of this file: it is no film")
+        raise NoPicture("no picture can be made of this file: it is not a video")
     bounds = ("-f", demuxer, "-format_whitelist", demuxer, "-codec_whitelist", DECODERS, "-max_pixels", str(MAX_PIXELS))
-    film = (*bounds, "-threads", "2", "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
+    source_args = (*bounds, "-threads", "2", "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
     try:
-        await run((*film, *picture, f"file:{target}"), timeout_s=timeout_s)
+        await run((*source_args, *picture, f"file:{target}"), timeout_s=timeout_s)
     except (FfmpegStopped, FfmpegMissing):
         raise
     except FfmpegFailed as error:
-        log.warning("no picture can be made of a film", reason=error.message)
-        raise NoPicture("no picture can be made of this film: it is broken, or of an unknown kind") from error
+        log.warning("picture not made", reason=error.message)
+        raise NoPicture("no picture can be made of this video: it is damaged or its format is unknown") from error
     if not await asyncio.to_thread(_has_bytes, target):
-        raise NoPicture("no picture can be made of this film: there is none in it")
+        raise NoPicture("no picture can be made of this video: it has no frames")
 
 
 def _head(path: Path) -> bytes:
@@ -216,7 +216,7 @@ def _has_bytes(path: Path) -> bool:
 
 
 def _plain(text: str, limit: int) -> str:
-    """One line of what can be drawn: no control, format or unassigned characters, cut with an ellipsis."""
+    """One line of printable text: no control, format or unassigned characters, cut with an ellipsis."""
     seen = (" " if c.isspace() else c for c in text[: limit * 20] if c.isspace() or unicodedata.category(c)[0] != "C")
     line = " ".join("".join(seen).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
@@ -233,7 +233,7 @@ def _candidates() -> list[str]:
 
 def _complete(path: str) -> bool:
     try:
-        said = {
+        listings = {
             option: subprocess.run(
                 [path, "-hide_banner", option],
                 capture_output=True,
@@ -245,7 +245,7 @@ def _complete(path: str) -> bool:
         }
     except (OSError, subprocess.SubprocessError):
         return False
-    return all(name in said[option] for option, name in NEEDED)
+    return all(name in listings[option] for option, name in NEEDED)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -253,20 +253,20 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _first_words(process: asyncio.subprocess.Process) -> str:
+async def _read_stderr(process: asyncio.subprocess.Process) -> str:
     """Read stderr to its end and keep the beginning: the first error is the cause of the others."""
-    kept, heard = bytearray(), 0
+    kept, total = bytearray(), 0
     stream = process.stderr
     while stream and (piece := await stream.read(65_536)):
         kept += piece[: KEPT_STDERR_BYTES - len(kept)]
-        heard += len(piece)
-        if heard > MAX_STDERR_BYTES:
+        total += len(piece)
+        if total > MAX_STDERR_BYTES:
             _kill(process)
             break
     return kept.decode("utf-8", "replace")
 
 
-def _scrub(said: str) -> str:
-    """One short line without paths, addresses in memory and control characters."""
-    text = re.sub(r"(file:)?/\S*/", "", re.sub(r" @ 0x[0-9a-f]+", "", said))
+def _scrub(stderr_text: str) -> str:
+    """One short line without paths, memory addresses and control characters."""
+    text = re.sub(r"(file:)?/\S*/", "", re.sub(r" @ 0x[0-9a-f]+", "", stderr_text))
     return _plain(text, 300) or "it gave no reason"

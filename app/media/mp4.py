@@ -1,7 +1,7 @@
 """Reader of MP4 and QuickTime headers, and a sniffer of the few types we handle. Pure: no I/O of its own.
 
-Every byte is hostile: all sizes are checked against the box around them, the number of boxes looked at is limited, and
-what makes no sense is None rather than an error. Layout: ISO/IEC 14496-12.
+Every byte is untrusted: all sizes are checked against the enclosing box, the number of boxes read is limited, and
+invalid values give None rather than an error. Layout: ISO/IEC 14496-12.
 """
 
 import re
@@ -19,10 +19,10 @@ CODECS = {
     "av01": "av1", "vp08": "vp8", "vp09": "vp9", "mp4v": "mpeg4",
     "apch": "prores", "apcn": "prores", "apcs": "prores", "apco": "prores", "ap4h": "prores", "ap4x": "prores",
 }  # fmt: skip
-"""Sample entries to names; one that is not here is named by its own four letters."""
+"""Codec names by sample entry; an unknown one is named by its own four letters."""
 
 VIDEO_TYPE = re.compile(r"video/[a-z0-9.+-]{1,60}")
-"""A content type that can be believed, stored and sent: what an upstream says may be anything."""
+"""A content type that is safe to store and send; an upstream may send anything."""
 
 Box = tuple[bytes, memoryview]
 Fetch = Callable[[int, int], Awaitable[bytes]]
@@ -30,7 +30,7 @@ Fetch = Callable[[int, int], Awaitable[bytes]]
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What the header of a film says about it; None where it says nothing."""
+    """Values in the header of a video file; None where one is missing or invalid."""
 
     duration_s: float | None
     width: int | None
@@ -60,7 +60,7 @@ async def read_header(fetch: Fetch, size: int) -> VideoHeader | None:
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the content type that the first bytes (64 are enough) tell of; None for what we do not handle."""
+    """Return the content type that the first bytes (64 are enough) show; None for a type we do not handle."""
     kind = head[4:8]
     if kind == b"ftyp":
         brand = head[8:12]
@@ -78,7 +78,7 @@ def sniff(head: bytes) -> str | None:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether these first bytes are those of a text, such as an error page or a playlist. No film begins with one."""
+    """Return True if the first bytes are text, such as an error page or a playlist. No video file begins with text."""
     return bool(head) and all(byte >= 32 or byte in b"\t\n\f\r" for byte in head)
 
 
@@ -98,7 +98,7 @@ def _header(head: bytes | memoryview, room: int) -> tuple[bytes, int, int] | Non
 
 
 class _Budget:
-    """How many boxes may still be looked at."""
+    """Limit of the boxes that are read in one file."""
 
     def __init__(self) -> None:
         self.left = MAX_BOXES
@@ -113,7 +113,7 @@ class _Budget:
             offset += length
 
     def first(self, body: memoryview | None, *path: bytes) -> memoryview | None:
-        """The first box of that path inside `body`."""
+        """The first box at `path` inside `body`."""
         for name in path:
             if body is None:
                 return None
@@ -140,7 +140,7 @@ def _video_header(moov: memoryview) -> VideoHeader:
 
 
 def _times(mvhd: memoryview) -> tuple[int, int | None] | None:
-    """Return (units a second, length in units or None) of the film."""
+    """Return (units per second, length in units or None) of the video."""
     layout = ">16xIQ" if _long(mvhd) else ">8xII"
     if len(mvhd) < 4 + struct.calcsize(layout):
         return None
@@ -160,7 +160,7 @@ def _seconds(times: tuple[int, int | None] | None, mehd: memoryview | None) -> f
 
 
 def _long(box: memoryview) -> bool:
-    """Whether the box is of version 1, which has 64-bit numbers."""
+    """Return True for a box of version 1, which has 64-bit numbers."""
     return bytes(box[:1]) == b"\x01"
 
 

@@ -21,7 +21,7 @@ VARIANTS: dict[Variant, tuple[str, str]] = {
 async def make_variant(
     store: Store, key: str, kind: Variant, duration_s: float | None, timeout_s: float
 ) -> tuple[str, str]:
-    """Return key and content type of a picture of the film, made on first demand and kept beside it.
+    """Return key and content type of a picture of the video file, made on first request and stored beside it.
 
     Raises `MissingFile`, `StorageUnavailable`, `FfmpegFailed`.
     """
@@ -40,9 +40,9 @@ async def _make(store: Store, key: str, kind: Variant, target: str, duration_s: 
     make = ffmpeg.thumbnail if kind == "thumbnail" else ffmpeg.spritesheet
     with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
         picture = Path(folder) / "picture"
-        async with store.as_file(key) as film:
-            await make(film, picture, duration_s=duration_s, timeout_s=timeout_s)
+        async with store.as_file(key) as video_file:
+            await make(video_file, picture, duration_s=duration_s, timeout_s=timeout_s)
         await store.put(target, file_chunks(picture), max_bytes=64 * 2**20, content_type=VARIANTS[kind][1])
-    if await store.stat(key) is None:  # deleted meanwhile, with all that is kept beside it
+    if await store.stat(key) is None:  # deleted meanwhile, with all files beside it
         await store.delete([target])
         raise MissingFile(key)

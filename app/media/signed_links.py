@@ -1,4 +1,4 @@
-"""Addresses of ours that carry their own permission: signed, expiring links to files, and callbacks of upstreams."""
+"""Signed URLs of this gateway: expiring links to files, and callback URLs for upstreams."""
 
 import hmac
 import re
@@ -10,21 +10,21 @@ from app.settings import Settings
 from app.video import Media
 
 UPLOAD_LINK_S = 86_400
-"""How long an upstream may take to fetch an upload: as long as the longest queue."""
+"""Lifetime of a link for an upstream to fetch an upload: as long as the longest queue."""
 
 
 class Signer:
-    """Makes and checks links that open one path until a moment."""
+    """Signs and verifies links that open one path until they expire."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def sign(self, path: str, expires: int) -> str:
-        """Return the query string that opens `path` until `expires`, seconds since 1970."""
+        """Return the query string that opens `path` until `expires`, a Unix time."""
         return f"exp={expires}&sig={self._signature(path, str(expires))}"
 
     def verify(self, path: str, exp: str, sig: str, now: float) -> bool:
-        """Say whether the two parameters open `path` at `now`."""
+        """Return True if the two parameters open `path` at `now`."""
         if not re.fullmatch(r"[1-9][0-9]{0,11}", exp):
             return False
         genuine = hmac.compare_digest(self._signature(path, exp).encode(), sig.encode("utf-8", "replace"))
@@ -36,7 +36,7 @@ class Signer:
 
 
 class SignedLinks:
-    """Makes and checks such addresses; `origin` is where this gateway is reached from outside."""
+    """Makes and verifies signed URLs; `origin` is the address of this gateway as clients see it."""
 
     def __init__(self, secret: bytes, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._signer = Signer(hmac.digest(secret, b"media", "sha256"))
@@ -45,14 +45,14 @@ class SignedLinks:
         self.clock = clock
 
     def video(self, video_id: str, index: int, *, expires_at: datetime | None, origin: str) -> str:
-        """A link that plays without a key until it expires, at the latest when the file goes."""
+        """A link that plays without a key until it expires, at the latest when the file is deleted."""
         expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
         if expires_at is not None:
             expires = min(expires, int(expires_at.timestamp()))
         return self._signed(f"/media/{video_id}/{index}.mp4", expires, self._settings.public_url or origin)
 
     def for_upstream(self, medium: Media) -> str | None:
-        """An address at which an upstream finds a medium; None where only we can reach it."""
+        """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""
         if medium.key is None or self._settings.public_url is None:
             return medium.url
         expires = int(self.clock().timestamp()) + UPLOAD_LINK_S
@@ -62,7 +62,7 @@ class SignedLinks:
         return self._signer.verify(path, exp, sig, self.clock().timestamp())
 
     def callback(self, attempt_id: str) -> str | None:
-        """Where an upstream may say that there is news of an attempt; None without a public address."""
+        """URL for an upstream's callback about an attempt; None without a public URL."""
         if self._settings.public_url is None:
             return None
         return f"{self._settings.public_url}/callbacks/{attempt_id}/{self.callback_token(attempt_id)}"

@@ -1,7 +1,7 @@
-"""Files: kept in a directory or a bucket, streamed, measured, signed for, and turned into pictures.
+"""File storage in a directory, a bucket or memory.
 
-Nothing here holds a whole film in memory. Keys are made by the gateway, never by a caller. What a file is (content
-type, checksum, project) is known to the database; the store knows bytes only.
+Nothing here holds a whole video file in memory. Keys are made by the gateway, never by a client. The database has the
+content type, checksum and project of a file; the store knows bytes only.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ from app.video import Media
 PART_BYTES = 8 * 2**20
 PARTS_AT_ONCE = 2
 PIECE_BYTES = 2**20
-"""Films are read in ranges of this size: a slow client never holds a connection to the bucket open."""
+"""Files are read in ranges of this size, so that a slow client never keeps a connection to the bucket open."""
 HAND_OVER_BYTES = 2**20
 HEAD_BYTES = 512
 COPIES_AT_ONCE = 2
-"""Films of a bucket that lie on this machine's disk for as long as pictures are made of them."""
+"""Files of a bucket copied to the local disk at a time; a copy is kept while pictures are made of it."""
 ABORT_S = 10
-"""How long a broken upload may take to clean up after itself."""
+"""Seconds that a failed upload may take to clean up."""
 MAX_PRESIGNED_S = 7 * 86_400
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
 
 
 class StorageUnavailable(errors.ServiceUnavailable):
-    """The directory or bucket cannot be written or read just now: full, read-only, unreachable."""
+    """The directory or bucket cannot be written or read at present: full, read-only, unreachable."""
 
     default_code = "storage_unavailable"
 
 
 class IncompleteFile(errors.GatewayError):
-    """A file that is empty or not as long as it was said to be; nothing of it was kept."""
+    """A file that is empty or not of the expected size; nothing of it was kept."""
 
     status_code = 502
     default_code = "incomplete_file"
@@ -59,7 +59,7 @@ class IncompleteFile(errors.GatewayError):
 
 
 class MissingFile(errors.NotFound):
-    """There is no file of that key, which is for the log and not for the caller."""
+    """No file has that key; the key is for the log and not for the client."""
 
     default_code = "file_not_found"
 
@@ -81,11 +81,11 @@ class StoredFile:
 
 
 class Store:
-    """A directory, a bucket or memory, by key."""
+    """Files by key in a directory, a bucket or memory."""
 
     def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
         self.making: dict[str, asyncio.Task[None]] = {}
-        """Variants under way, see `variant`."""
+        """Pictures being made, by key; see `pictures.make_variant`."""
         self._objects = objects
         self._root = root
         self._copies = asyncio.Semaphore(COPIES_AT_ONCE)
@@ -111,9 +111,9 @@ class Store:
         content_type: str | None = None,
         expected_size: int | None = None,
     ) -> StoredFile:
-        """Store a stream; after any error nothing of it is left, and an older file of that key is as it was.
+        """Store a stream; after any error nothing of it is left, and an older file of that key is unchanged.
 
-        A bucket is told the type that the first bytes show, else `content_type`, for those who read from it directly.
+        A bucket gets the type that the first bytes show, else `content_type`, for clients that read from it directly.
         Raises `PayloadTooLarge`, `IncompleteFile`, `StorageUnavailable`, and whatever `chunks` raises.
         """
         _checked(key)
@@ -134,7 +134,7 @@ class Store:
                     with _translated(key, bucket=True):
                         await feed.send(piece)
             if size == 0 or expected_size not in (None, size):
-                raise IncompleteFile(f"the file has {size} bytes, expected were {expected_size or 'some'}")
+                raise IncompleteFile(f"the file has {size} bytes, expected {expected_size or 'at least 1'}")
             with _translated(key, bucket=True):
                 await feed.finish()
         except BaseException as error:
@@ -143,9 +143,9 @@ class Store:
         return StoredFile(key, size, digest.hexdigest(), head)
 
     def _write(self, key: str, what: "bytes | _Feed", content_type: str | None) -> "Awaitable[obstore.PutResult]":
-        told = {"Content-Type": content_type} if content_type and self._root is None else None
+        attributes = {"Content-Type": content_type} if content_type and self._root is None else None
         return obstore.put_async(
-            self._objects, key, what, attributes=told, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            self._objects, key, what, attributes=attributes, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
         )
 
     async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
@@ -177,14 +177,14 @@ class Store:
             return None
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """Delete files; those that are not there are fine."""
+        """Delete files; missing ones are ignored."""
         for key in keys:
             with suppress(MissingFile), _translated(key):
                 await obstore.delete_async(self._objects, _checked(key))
 
     async def delete_prefix(self, prefix: str, *, but: Collection[str] = ()) -> None:
-        """Delete all files of the folder `prefix`, the remains of interrupted uploads too; not those that are in `but`
-        and what is kept beside them."""
+        """Delete all files of the folder `prefix`, also the remains of interrupted uploads, except the files in `but`
+        and the files beside them."""
         folder = _checked(prefix.rstrip("/"))
         if self._root is not None:
             with suppress(MissingFile), _translated(prefix):
@@ -197,19 +197,19 @@ class Store:
                     await obstore.delete_async(self._objects, left)
 
     async def written_before(self, prefix: str, moment: datetime) -> list[str]:
-        """Return the keys in the folder `prefix` that are older than that."""
+        """Return the keys in the folder `prefix` that were last written before `moment`."""
         folder = _checked(prefix.rstrip("/"))
         with _translated(prefix):
             pages = [page async for page in obstore.list(self._objects, folder)]
         return [found["path"] for page in pages for found in page if found["last_modified"] < moment]
 
     def local_path(self, key: str) -> Path | None:
-        """Where the file is, or would be, on this machine; None for a bucket."""
+        """The path of a file on this machine, existing or not; None for a bucket."""
         return self._root / _checked(key) if self._root is not None else None
 
     @asynccontextmanager
     async def as_file(self, key: str) -> AsyncIterator[Path]:
-        """The file as one on this machine, for programs that need one; not to be written to. Raises `MissingFile`."""
+        """The file as a local path, for programs that need one; read-only. Raises `MissingFile`."""
         local = self.local_path(key)
         if local is not None:
             if not await asyncio.to_thread(local.is_file):
@@ -218,29 +218,29 @@ class Store:
             return
         async with self._copies:
             with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
-                copy = Path(folder) / "film"
+                copy = Path(folder) / "video"
                 with copy.open("wb") as file:
                     async for piece in self.open(key):
                         await asyncio.to_thread(file.write, piece)
                 yield copy
 
     async def presigned(self, key: str, ttl_s: int) -> str | None:
-        """An address at the bucket that works for `ttl_s` seconds; None where the gateway has to serve the file."""
+        """A URL at the bucket that works for `ttl_s` seconds; None if the gateway has to serve the file."""
         if ttl_s < 1 or not isinstance(self._objects, S3Store | GCSStore | AzureStore):
             return None
         ttl = timedelta(seconds=min(ttl_s, MAX_PRESIGNED_S))
         try:
             return await obstore.sign_async(self._objects, "GET", _checked(key), ttl)
         except BaseError as error:  # credentials that can read and write, but not sign
-            log.warning("the bucket cannot sign", reason=reason_of(error))
+            log.warning("bucket URL not signed", reason=reason_of(error))
             return None
 
 
 class _Feed:
-    """Hands chunks to an upload one at a time, so that a source is only ever read by the task it belongs to.
+    """Adapter from push (send) to the async iterator obstore wants: only the task that owns the source reads it.
 
-    What is shorter than one part goes in one request: it is there or not, even when this process is killed. Of an
-    upload in parts the bucket keeps those that came, out of sight, until a rule of its own clears them away.
+    A file shorter than one part goes in one PUT: it is there or not, even when this process is killed. Of an upload in
+    parts the bucket keeps the parts it has, invisible, until one of its lifecycle rules deletes them.
     """
 
     def __init__(self, write: "Callable[[bytes | _Feed], Awaitable[obstore.PutResult]]") -> None:
@@ -248,7 +248,7 @@ class _Feed:
         self._short = bytearray()
         self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
         self._writing: asyncio.Future[obstore.PutResult] | None = None
-        self._deaf = False
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -262,7 +262,7 @@ class _Feed:
         return item
 
     async def send(self, item: bytes) -> None:
-        """Wait until the upload has room. Raises what it ended with."""
+        """Wait until the upload has room. Raises the error that ended the upload."""
         if self._writing is None:
             self._short += item
             if len(self._short) < PART_BYTES:
@@ -282,12 +282,12 @@ class _Feed:
         await asyncio.shield(writing)
 
     async def break_off(self, error: BaseException) -> None:
-        """Make the upload abort and give it a little time to clean up."""
+        """Abort the upload and give it a little time to clean up."""
         if self._writing is None:
             return
         with suppress(asyncio.QueueEmpty):
             self._queue.get_nowait()
-        self._queue.put_nowait(RuntimeError(f"the source broke off ({type(error).__name__})"))
+        self._queue.put_nowait(RuntimeError(f"the source failed ({type(error).__name__})"))
         try:
             await asyncio.wait({self._writing}, timeout=ABORT_S)
         finally:
@@ -299,21 +299,21 @@ class _Feed:
         return self._writing
 
     def _ended(self, writing: "asyncio.Future[obstore.PutResult]") -> None:
-        """Wake a sender that waits for room."""
-        self._deaf = True
+        """Release a sender that waits for room."""
+        self._closed = True
         _ = writing.cancelled() or writing.exception()
         with suppress(asyncio.QueueEmpty):
             self._queue.get_nowait()
 
     async def _put(self, item: bytes | None) -> None:
-        if not self._deaf:
+        if not self._closed:
             await self._queue.put(item)
-        if self._deaf and self._writing is not None:
+        if self._closed and self._writing is not None:
             self._writing.result()
 
 
 async def probe(store: Store, key: str, size: int) -> mp4.VideoHeader | None:
-    """Read the header of a stored film; None where it is not an MP4."""
+    """Read the header of a stored video file; None if it is not an MP4."""
     return await mp4.read_header(lambda start, length: store.read(key, start, length), size)
 
 
@@ -325,19 +325,19 @@ def _checked(key: str) -> str:
 
 @contextmanager
 def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
-    """Turn the errors of the store into ours; the details are for the log. With `bucket`, what is not found is not a
-    file but the bucket itself, or an upload that it has forgotten."""
+    """Turn the errors of the store into ours; the details are for the log. With `bucket`, a missing object is not a
+    file but the bucket itself, or an upload that it no longer knows."""
     try:
         yield
     except (BaseError, OSError) as error:
         if isinstance(error, FileNotFoundError) and not bucket:
             raise MissingFile(key) from error
         log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error).partition(": <")[0])
-        raise StorageUnavailable("the gateway's file store cannot be used just now; try again later") from error
+        raise StorageUnavailable("the gateway's file store cannot be used at present; try again later") from error
 
 
 async def _coalesced(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """The same bytes in pieces that are worth handing over."""
+    """The same bytes in pieces of at least `HAND_OVER_BYTES`, except the last."""
     waiting = bytearray()
     async for chunk in chunks:
         if not waiting and len(chunk) >= HAND_OVER_BYTES:

@@ -14,7 +14,7 @@ from app.media.ffmpeg import (
 )
 
 MAX_CARD_MEMORY_BYTES = 3 * 2**30
-"""A card of 3840x2160 takes 1,250 MiB, the largest there is, of 3840x3840, 2,070: x264 holds many frames back."""
+"""A card of 3840x2160 takes 1,250 MiB, the largest one (3840x3840) 2,070: x264 buffers many frames."""
 
 MAX_CARD_BYTES = 2**30
 
@@ -23,10 +23,10 @@ FONT = Path(__file__).parent / "Roboto-Regular.ttf"
 MAX_CARD_CHARACTERS = 400
 
 LINE_HEIGHT = 1.36
-"""Of the font and the space after a line, in units of the font size."""
+"""Height of a line with the space after it, in units of the font size."""
 
 WIDTHS = {**dict.fromkeys("iljI.,:;'|! ft", 0.29), **dict.fromkeys("mwMW@%", 0.9)}
-"""Of narrow and wide characters, in units of the font size."""
+"""Widths of narrow and wide characters, in units of the font size."""
 PALETTES = (
     ("0x0b132b", "0x1c2e5a", "0x3a506b", "0x5bc0be"),
     ("0x160f29", "0x3b1f5c", "0x5c2a72", "0xf2a65a"),
@@ -34,7 +34,7 @@ PALETTES = (
     ("0x1f0d14", "0x571a33", "0x7d2941", "0xffb4a2"),
     ("0x10141f", "0x2a3550", "0x445274", "0x9ad1ff"),
 )
-"""Three colours of the ground and one for the lines; which one is told by the prompt."""
+"""Three background colours and one for the lines; the prompt selects one palette."""
 
 BARS = ("0xebebeb", "0xe5d13f", "0x3fc7c9", "0x45b649", "0xb54ab0", "0xd0433c", "0x3c54c8")
 
@@ -51,7 +51,7 @@ async def render_card(
     fps: int = 24,
     timeout_s: float,
 ) -> None:
-    """Render an H.264 film: the prompt, a title line, notes and a running clock. Odd sizes are rounded to even."""
+    """Render an H.264 video: the prompt, a title line, notes and a running clock. Odd sizes are rounded to even."""
     width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
     codec = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p", "-threads", "2")
     colour = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
@@ -88,7 +88,7 @@ def _draw(
 ) -> str:
     """Write the texts of a card into `folder` and return its filter graph, which reads them from there.
 
-    A slowly moving ground, colour bars, and a line along the bottom that grows with time.
+    A slowly moving background, colour bars, and a line along the bottom that grows with time.
     """
     short = min(width, height)
     margin, small, clock = max(2, short * 7 // 100), max(6, short * 4 // 100), max(8, short * 9 // 100)
@@ -100,7 +100,7 @@ def _draw(
         _Line("title", _cut(_plain(title, 200), room - small, small), small, f"{margin + small}", f"{margin}"),
         _Line("prompt", wrapped, size, f"{margin}", f"({top + bottom}-th)/2"),
         _Line("notes", _cut(_plain(notes, 200), room, small), small, f"{margin}", f"{bottom}", "white@0.7"),
-        # The clock begins with a blank, a quarter as wide as the font is high, where a minus sign would be.
+        # The clock text begins with a blank for a minus sign, a quarter of the font size wide.
         _Line("clock", "%{pts:hms}", clock, f"{margin - clock // 4}", f"{foot}-th", expansion="normal"),
     ]
     *ground, accent = PALETTES[crc32(prompt.encode("utf-8", "replace")) % len(PALETTES)]
@@ -159,7 +159,7 @@ def _cut(text: str, width: int, size: int) -> str:
 
 
 def _ems(text: str) -> float:
-    """About how wide `text` is, in units of the font size; rather too wide than too narrow."""
+    """Approximate width of `text` in units of the font size; rather too wide than too narrow."""
     return sum(map(_width, text))
 
 

@@ -1,4 +1,4 @@
-"""Files on their way: uploads to an upstream, and the pieces of a file on disk."""
+"""Uploads to an upstream, and the chunks of a file on disk."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded file on its way to an upstream."""
+    """An uploaded file that is sent to an upstream."""
 
     filename: str
     content_type: str
@@ -20,13 +20,13 @@ class Upload:
 
 
 async def chunks_of(file: BinaryIO) -> AsyncIterator[bytes]:
-    """The pieces of an open file, read in a thread."""
+    """The chunks of an open file, read in a thread."""
     while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
         yield piece
 
 
 async def file_chunks(path: Path) -> AsyncIterator[bytes]:
-    """The pieces of a file on disk."""
+    """The chunks of a file on disk."""
     with path.open("rb") as file:
         async for piece in chunks_of(file):
             yield piece

@@ -1,1 +1,1 @@
-"""Webhooks out: endpoints, events, deliveries."""
+"""Outgoing webhooks: endpoints, events and deliveries."""

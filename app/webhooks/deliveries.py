@@ -1,11 +1,11 @@
-"""Getting an event to its address: claim what is due, call, record the answer, try again with growing gaps.
+"""Deliveries of events to URLs: claim those that are due, record each try, retry with growing gaps.
 
-    pending ──2xx──▶ delivered          failed ──by hand──▶ pending
+    pending ──2xx──▶ delivered          failed ──redeliver──▶ pending
        │ ▲                                ▲
        └─┴─ anything else, for 72 hours ──┘
 
-The due time is also the lease, as with attempts: what a dying worker held comes due again, under the same `webhook-id`.
-Addresses are somebody else's, so they are only ever called through the guarded client, and redirects are failures.
+`due_at` is also the end of the lease, as with attempts: the deliveries of a dead worker come due again, under the same
+`webhook-id`. URLs come from clients: they are only called through the guarded client, and redirects are failures.
 """
 
 import random
@@ -25,18 +25,18 @@ from app.webhooks import endpoints, signing
 from app.webhooks.sender import Answer
 
 GAPS_S = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800)
-"""From each failed try to the next, give or take a tenth; the last one repeats."""
+"""Seconds from each failed try to the next, plus or minus a tenth; the last one repeats."""
 RETRY_S = 72 * 3_600
-"""From the first failed try to the last; also how long an endpoint may fail before it is disabled."""
+"""Seconds from the first failed try to the last; an endpoint that fails for as long is disabled."""
 KEPT_S = 30 * 86_400
-"""How long deliveries that have ended are shown."""
+"""Seconds for which ended deliveries are kept."""
 PURGE_BATCH = 1_000
 
 
-# Taking what is due
+# Claiming
 
 _CLAIM = sa.text("""
-with recursive queues as (  -- each project and address with something pending, found by skipping along the index
+with recursive queues as (  -- each project and queue key with a pending delivery, by a loose index scan
   (select project_id, queue_key from deliveries
    where state = 'pending' and exists (select from deliveries where state = 'pending' and due_at <= :now)
    order by project_id, queue_key limit 1)
@@ -46,7 +46,7 @@ with recursive queues as (  -- each project and address with something pending, 
     where state = 'pending' and (project_id, queue_key) > (queues.project_id, queues.queue_key)
     order by project_id, queue_key limit 1
   ) as next
-), busy as (  -- never more rows than all workers have under way
+), busy as (  -- at most as many rows as all workers have deliveries under way
   select project_id, queue_key, count(*) as calls from deliveries
   where lease is not null and due_at > :now
   group by project_id, queue_key
@@ -58,7 +58,7 @@ with recursive queues as (  -- each project and address with something pending, 
     where state = 'pending' and project_id = queues.project_id and queue_key = queues.queue_key and due_at <= :now
     order by due_at, id limit greatest(0, :share - coalesce(busy.calls, 0))
   ) as first
-), placed as (  -- a project's turn comes after all who have fewer calls under way
+), placed as (  -- projects with fewer deliveries under way come first
   select id, due_at, row_number() over (partition by project_id order by turn, due_at, id)
     + (select coalesce(sum(calls), 0) from busy where busy.project_id = waiting.project_id) as place
   from waiting
@@ -77,8 +77,8 @@ returning deliveries.*
 async def claim_deliveries(
     connection: rows.Connection, slots: int, *, share: int, lease_s: float, now: datetime
 ) -> list[Delivery]:
-    """Take up to `slots` of what is due, projects in turns, within a project addresses in turns, and of one address no
-    more than `share` at a time: one statement however many rows, and however many of them go nowhere."""
+    """Claim up to `slots` due deliveries in turns, by project and then by queue key, with at most `share` under way for
+    one queue key. One statement, however many deliveries are pending and however many of them fail."""
     parameters = {
         "slots": slots,
         "share": share,
@@ -89,13 +89,13 @@ async def claim_deliveries(
     return [rows.from_values(Delivery, row) for row in (await connection.execute(_CLAIM, parameters)).mappings()]
 
 
-# What came of it
+# Recording
 
 
 async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, *, now: datetime) -> str | None:
-    """Write a try down and say what came of it: `delivered`, `retried` or `failed`; None when another worker has the
-    delivery by now, or nobody wants it any more."""
-    endpoint = await _endpoint(session, delivery, answer, now)  # before the delivery, as whoever deletes it does
+    """Record a try and return its outcome: `delivered`, `retried` or `failed`; None if another worker has claimed the
+    delivery, or if it was deleted."""
+    endpoint = await _endpoint(session, delivery, answer, now)  # lock order: endpoint, delivery, as in its deletion
     values: dict[str, Any] = {"lease": None}
     if answer.error is None:
         outcome = "delivered"
@@ -137,7 +137,7 @@ async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, 
 
 
 async def _endpoint(session: AsyncSession, delivery: Delivery, answer: Answer, now: datetime) -> WebhookEndpoint | None:
-    """Keep count of how an endpoint does; one that failed for too long is disabled here."""
+    """Record success or failure of an endpoint; disable one that has failed for `RETRY_S`."""
     if delivery.endpoint_id is None:
         return None
     if answer.error is None:
@@ -161,12 +161,12 @@ async def _endpoint(session: AsyncSession, delivery: Delivery, answer: Answer, n
 
 
 def gap_s(tries: int) -> float:
-    """Seconds until the next try after that many have failed before this one."""
+    """Seconds until the next try; `tries` is the number of tries that failed before this one."""
     return GAPS_S[min(tries, len(GAPS_S) - 1)] * random.uniform(0.9, 1.1)  # noqa: S311
 
 
 async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
-    """Forget deliveries that ended long ago; make due what a clock that ran ahead has put off."""
+    """Delete old ended deliveries; make due now those that a wrong clock has postponed beyond `RETRY_S`."""
     await session.execute(
         sa.update(Delivery)
         .where(Delivery.state == DeliveryState.pending, Delivery.due_at > now + timedelta(seconds=RETRY_S))
@@ -182,7 +182,7 @@ async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int =
     await session.execute(sa.delete(Delivery).where(Delivery.id.in_(old)))
 
 
-# For those who want to know
+# Reading and redelivery
 
 
 async def list_deliveries(
@@ -219,7 +219,7 @@ async def redeliver(
     video_id: str | None = None,
     now: datetime,
 ) -> Delivery:
-    """Send it once more, now, under the same `webhook-id`; if that fails, with all the gaps again.
+    """Make a delivery due now, under the same `webhook-id`; if it fails, all gaps start again.
 
     Raises `NotFound`, `Conflict` for a disabled endpoint or when nothing is left to send.
     """
@@ -245,12 +245,11 @@ async def redeliver(
     return delivery
 
 
-# The duty of a worker
+# Address
 
 
 async def address_of(connection: AsyncConnection, delivery: Delivery, now: datetime) -> tuple[str | None, list[str]]:
-    """Where a delivery goes and what signs it, as it is now: an endpoint may have moved. No address: it is disabled or
-    gone."""
+    """Current URL and signing secrets of a delivery; its endpoint may change. No URL: it is disabled or deleted."""
     if delivery.endpoint_id is None:
         if delivery.secret is not None:
             return delivery.url, [delivery.secret]

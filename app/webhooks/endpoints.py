@@ -1,7 +1,6 @@
-"""Webhooks out: endpoints and their secrets, signatures, and the event of a video that ends.
+"""Webhook endpoints and their secrets, and checks of the URL and secret that come with a request.
 
-Only what belongs to the transaction that ends a video or changes an endpoint; nothing here calls anybody. Getting an
-event to its address is `deliveries.py`'s business.
+Database only, no HTTP calls: `events.py` records deliveries, `deliveries.py` and `sender.py` send them.
 """
 
 import binascii
@@ -26,15 +25,12 @@ MAX_URL_CHARACTERS = 2_048
 MAX_SECRET_CHARACTERS = 512
 MAX_NAME_CHARACTERS = 100
 MAX_ENDPOINTS = 50
-"""Of one project: every video that ends is told to each of them."""
+"""Per project: each video that ends makes a delivery for each of them."""
 OLD_SECRET_S = 86_400
-"""How long a rotated secret goes on signing, where that was asked for."""
+"""Seconds for which a rotated secret still signs, if `keep_old` was requested."""
 
 
-# Signatures
-
-
-# What comes with a request
+# Webhook of a request
 
 
 def requested(
@@ -46,9 +42,9 @@ def requested(
     secret_param: str = "webhook_secret",  # noqa: S107  # the name of a parameter
     origin: str | None = None,
 ) -> Webhook:
-    """Check what a client gave. Raises `InvalidRequest` naming the parameter in the dialect's words.
+    """Check the webhook given with a request. Raises `InvalidRequest` naming the parameter as the dialect calls it.
 
-    Only the form is judged: whether the address may be called is checked each time that it is called.
+    Only the syntax is checked here: access to the address is checked at each call.
     """
     checked = checked_url(url, url_param)
     if secret is not None:
@@ -57,7 +53,7 @@ def requested(
 
 
 def checked_url(url: Any, param: str) -> str:
-    """Return the address as it is. Raises `InvalidRequest`, which does not repeat it: it may hold a token."""
+    """Return the URL unchanged. Raises `InvalidRequest`, which does not repeat it: it may hold a token."""
 
     def refused(why: str) -> errors.InvalidRequest:
         return errors.InvalidRequest(f"{param}: {why}", param=param, code="invalid_value")
@@ -100,7 +96,7 @@ def _checked_secret(secret: Any, param: str, *, standard: bool) -> str:
 
 
 async def project_secret(session: rows.Connection, project_id: str) -> str:
-    """The secret behind addresses given with a request; made on first use."""
+    """The secret that signs events for URLs given with a request; made on first use."""
     query = sa.select(WebhookSecret.secret).where(WebhookSecret.project_id == project_id)
     found = (await session.execute(query)).scalar_one_or_none()
     if found is None:
@@ -126,7 +122,7 @@ def _checked_name(name: str) -> str:
 async def create_endpoint(
     session: AsyncSession, *, project_id: str, name: str, url: str, types: Sequence[str], now: datetime
 ) -> WebhookEndpoint:
-    """Register an address. Raises `InvalidRequest`."""
+    """Register an endpoint. Raises `InvalidRequest`."""
     endpoint = WebhookEndpoint(
         id=ids.new("whe"),
         project_id=project_id,
@@ -146,7 +142,7 @@ async def create_endpoint(
 
 
 async def get_endpoint(connection: rows.Connection, endpoint_id: str, *, project_id: str) -> WebhookEndpoint:
-    """Read one. Raises `NotFound` for an id that is not the project's."""
+    """Read an endpoint. Raises `NotFound` for an id that is not the project's."""
     query = rows.select(WebhookEndpoint).where(
         WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id
     )
@@ -157,7 +153,7 @@ async def get_endpoint(connection: rows.Connection, endpoint_id: str, *, project
 
 
 async def lock_endpoint(session: AsyncSession, endpoint_id: str, *, project_id: str) -> WebhookEndpoint:
-    """Read one to be changed in this transaction. Raises `NotFound` for an id that is not the project's."""
+    """Read an endpoint and lock its row for this transaction. Raises `NotFound` for an id that is not the project's."""
     query = sa.select(WebhookEndpoint).where(
         WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id
     )
@@ -175,7 +171,7 @@ def _no_such_endpoint(endpoint_id: str) -> errors.NotFound:
 async def list_endpoints(
     connection: AsyncConnection, *, project_id: str, after: str | None, limit: int
 ) -> tuple[list[WebhookEndpoint], bool]:
-    """A page, newest first, and whether there are more."""
+    """A page of endpoints, newest first, and whether there are more."""
     query = rows.select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if after is not None and ids.is_id(after, "whe"):
         query = query.where(WebhookEndpoint.id < after)
@@ -195,7 +191,7 @@ async def update_endpoint(
     enabled: bool | None = None,
     now: datetime,
 ) -> WebhookEndpoint:
-    """Change what is given. A new address enables an endpoint again, unless `enabled` says otherwise.
+    """Change the given fields. A new URL enables an endpoint again, unless `enabled` is false.
 
     Raises `NotFound`, `InvalidRequest`.
     """
@@ -209,7 +205,7 @@ async def update_endpoint(
     if enabled:
         endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
     elif enabled is False and endpoint.disabled_at is None:
-        await disable(session, endpoint, "disabled by its owner", now=now)
+        await disable(session, endpoint, "disabled by its project", now=now)
     if before != (endpoint.name, endpoint.url, endpoint.event_types, endpoint.disabled_at):
         endpoint.updated_at = now
     await session.flush()
@@ -217,7 +213,7 @@ async def update_endpoint(
 
 
 async def disable(session: AsyncSession, endpoint: WebhookEndpoint, reason: str, *, now: datetime) -> None:
-    """Send it nothing more: what waits has failed, and later events are not written down for it."""
+    """Disable an endpoint: its waiting deliveries fail, and later events make none for it."""
     endpoint.disabled_at, endpoint.disabled_reason = now, reason
     await session.execute(
         sa.update(Delivery)
@@ -228,14 +224,14 @@ async def disable(session: AsyncSession, endpoint: WebhookEndpoint, reason: str,
 
 
 async def delete_endpoint(session: AsyncSession, endpoint_id: str, *, project_id: str) -> None:
-    """Forget it, with everything that was or is to be sent to it. Raises `NotFound`."""
+    """Delete an endpoint with all its deliveries. Raises `NotFound`."""
     await session.delete(await lock_endpoint(session, endpoint_id, project_id=project_id))
 
 
 async def rotate_secret(
     session: AsyncSession, endpoint_id: str, *, project_id: str, keep_old: bool, now: datetime
 ) -> WebhookEndpoint:
-    """Give it a new secret; with `keep_old` both sign for a day. Raises `NotFound`."""
+    """Replace the secret of an endpoint; with `keep_old` both sign for a day. Raises `NotFound`."""
     endpoint = await lock_endpoint(session, endpoint_id, project_id=project_id)
     endpoint.old_secret = endpoint.secret if keep_old else None
     endpoint.old_secret_until = now + timedelta(seconds=OLD_SECRET_S) if keep_old else None
@@ -245,9 +241,6 @@ async def rotate_secret(
 
 
 def secrets_of(endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-    """What signs now, the newest first."""
+    """Secrets that sign at `now`, newest first."""
     old = endpoint.old_secret if endpoint.old_secret_until is not None and now < endpoint.old_secret_until else None
     return [endpoint.secret, *([old] if old else [])]
-
-
-# Events

@@ -20,37 +20,38 @@ _NOT_STORED = ("idempotency_key", "idempotency_hash")
 
 
 class EventType(StrEnum):
-    """What there is to tell. OpenAI has the first two, `video.cancelled` is Lumenfall's."""
+    """Types of webhook events. OpenAI has the first two, `video.cancelled` is Lumenfall's."""
 
     completed = "video.completed"
     failed = "video.failed"
     cancelled = "video.cancelled"
 
 
-_AS = {EventType.cancelled: (EventType.cancelled, EventType.failed)}
-"""What a type is told as, the first of these that an endpoint wants."""
+_TYPES_TO_TRY = {EventType.cancelled: (EventType.cancelled, EventType.failed)}
+"""Event types to try, in order, for endpoints that do not subscribe to the first."""
 
 
 def queue_key_of(url: str) -> str:
-    """Scheme, host and port: what one project's addresses outside of any endpoint take turns by, and all that is
-    logged."""
+    """Scheme, host and port: fairness key for URLs given with a request, and the only part of a URL that is logged."""
     parsed = httpx.URL(url)
-    host = parsed.raw_host.decode("ascii")  # `parsed.host` raises on names that `checked_url` once let pass
+    host = parsed.raw_host.decode("ascii")  # `parsed.host` raises on names that older versions accepted
     return f"{parsed.scheme}://{host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
 
 
 def checked_event_types(values: Sequence[str], param: str = "event_types") -> list[str]:
-    """The types, each once. Raises `InvalidRequest` naming what there is."""
+    """The types without duplicates. Raises `InvalidRequest` that lists the known types."""
     known = [str(value) for value in EventType]
     unknown = [value for value in values if value not in known]
     if unknown or not values:
-        said = f"{unknown[0]!r:.80} is not sent by this gateway" if unknown else "name at least one"
-        raise errors.InvalidRequest(f"{param}: {said}; there are {', '.join(known)}", param=param, code="invalid_value")
+        problem = f"{unknown[0]!r:.80} is not sent by this gateway" if unknown else "name at least one"
+        raise errors.InvalidRequest(
+            f"{param}: {problem}; there are {', '.join(known)}", param=param, code="invalid_value"
+        )
     return [value for value in known if value in values]
 
 
 def event(event_id: str, event_type: str, created_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The event as OpenAI shows it."""
+    """The event in OpenAI's format."""
     return {
         "id": event_id,
         "object": "event",
@@ -67,16 +68,16 @@ def event_type_of(video: Video) -> EventType:
 
 
 async def record_event(session: AsyncSession, video: Video, *, now: datetime) -> None:
-    """Write down, in the transaction that ends a video, whom to tell: the address that came with its request, and
-    every enabled endpoint of its project that wants to know.
+    """Record the deliveries of a video in the transaction that ends it: to the URL given with its request, and to
+    every enabled endpoint of its project that subscribes to the event.
 
-    An endpoint that does not know `video.cancelled` sees a cancelled video as OpenAI's clients do: as one that failed.
+    An endpoint that does not subscribe to `video.cancelled` gets a cancelled video as failed, as OpenAI's clients do.
     """
     event_type = event_type_of(video)
     endpoints = await session.execute(
         sa.select(WebhookEndpoint.id, WebhookEndpoint.event_types)
         .where(WebhookEndpoint.project_id == video.project_id, WebhookEndpoint.disabled_at.is_(None))
-        .with_for_update(read=True, key_share=True)  # none of them goes before this is committed
+        .with_for_update(read=True, key_share=True)  # no endpoint can be deleted before the commit
     )
     common: dict[str, Any] = {
         "event_id": ids.new("evt"),
@@ -91,22 +92,22 @@ async def record_event(session: AsyncSession, video: Video, *, now: datetime) ->
     empty: dict[str, Any] = dict.fromkeys(("endpoint_id", "url", "secret", "data", "video"))
     deliveries = []
     for endpoint_id, wanted in endpoints:
-        told = next((kind for kind in _AS.get(event_type, (event_type,)) if kind in wanted), None)
-        if told is not None:
-            thin = {"event_type": str(told), "data": {"id": video.id}}
+        subscribed = next((kind for kind in _TYPES_TO_TRY.get(event_type, (event_type,)) if kind in wanted), None)
+        if subscribed is not None:
+            thin = {"event_type": str(subscribed), "data": {"id": video.id}}
             own: dict[str, Any] = {"endpoint_id": endpoint_id, "queue_key": endpoint_id, "style": signing.STANDARD}
             deliveries.append({**common, **empty, **own, **thin, "id": ids.new("wh")})
     given = video.request.get("webhook")
     if given is not None:
         hook = Webhook.model_validate(given)
         own = {"queue_key": queue_key_of(hook.url), "url": hook.url, "secret": hook.secret, "style": hook.style}
-        deliveries.append({**common, **empty, **own, "id": ids.new("wh"), "video": _frozen(video)})
-    if deliveries:  # a video ends once; should it ever end twice, that must not undo its end
+        deliveries.append({**common, **empty, **own, "id": ids.new("wh"), "video": _to_json(video)})
+    if deliveries:  # a second end, which should not happen, must not undo the first
         await session.execute(insert(Delivery).values(deliveries).on_conflict_do_nothing())
 
 
 async def forget_video(session: AsyncSession, video_id: str) -> None:
-    """The video was deleted: keep nothing of it but what has still to be told."""
+    """Erase a deleted video from its ended deliveries; pending ones still need it."""
     await session.execute(
         sa.update(Delivery)
         .where(
@@ -119,7 +120,7 @@ async def forget_video(session: AsyncSession, video_id: str) -> None:
     )
 
 
-def _frozen(video: Video) -> dict[str, Any]:
-    """The row as plain JSON, without secrets; `deliveries.py` thaws it."""
+def _to_json(video: Video) -> dict[str, Any]:
+    """Row as JSON without secrets; read back by `sender.py`."""
     hook = {**video.request["webhook"], "secret": None}
     return {**rows.to_json(video, without=_NOT_STORED), "request": {**video.request, "webhook": hook}}

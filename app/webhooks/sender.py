@@ -22,7 +22,7 @@ from app.webhooks import endpoints, events, signing
 MAX_ANSWER_CHARACTERS = 2_048
 
 SAMPLE_VIDEO_ID = f"video_{'0' * 26}"
-"""What a test event is about; there is no such video."""
+"""Video id in a test event; no such video exists."""
 
 
 def _unsigned(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
@@ -44,18 +44,18 @@ class WebhookStyle:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one call."""
+    """Result of one call."""
 
     status: int | None
-    """None: there was no answer."""
+    """HTTP status; None: no answer."""
     duration_ms: int
     text: str | None = None
     error: str | None = None
-    """Why it does not count as delivered; None: it does."""
+    """Reason why the call does not count as delivered; None: it does."""
 
 
 class Sender:
-    """Calls addresses; knows how a body looks and how it is signed, and nothing about the database."""
+    """Renders, signs and sends events; does not use the database."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class Sender:
         await self._client.aclose()
 
     async def deliver(self, delivery: Delivery, secrets: Sequence[str], url: str) -> Answer:
-        """Try once. Never raises."""
+        """Send a delivery once. Never raises."""
         try:
             body = _encoded(self._document(delivery))
         except Exception:
-            log.exception("a webhook's body could not be made")
-            return Answer(None, 0, error="the gateway could not make the body; its log has the reason")
+            log.exception("webhook body not rendered")
+            return Answer(None, 0, error="the gateway could not make the body; the reason is in its log")
         sign = self._style(delivery.style).sign
         return await self._post(url, body, _headers(delivery.id, sign(secrets, delivery.id, body, self._clock())))
 
@@ -123,12 +123,12 @@ class Sender:
             error = f"no answer within {self._timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             error = f"no answer: {str(failure)[:300] or type(failure).__name__}"
-        except UnicodeError:  # an address from before `checked_url` looked at its name, which does not decode
-            error = "no answer: the host of the address has no name"
+        except UnicodeError:  # a stored URL with a host that does not decode; older versions accepted it
+            error = "no answer: the host name of the address is invalid"
         except Exception as failure:  # a receiver can send anything; it must not stop the worker
-            log.exception("an unexpected error while a webhook was sent")
+            log.exception("webhook call failed unexpectedly")
             error = f"no answer: {type(failure).__name__}"
-        if status is not None:  # it has answered; how the rest of the answer went does not count
+        if status is not None:  # the status counts, even if the rest of the answer could not be read
             redirected = "; redirects are not followed" if 300 <= status < 400 else ""
             error = None if 200 <= status < 300 else f"answered {status}{redirected}"
         return Answer(status, round((time.perf_counter() - started) * 1000), text, error)
@@ -139,7 +139,7 @@ def _encoded(document: dict[str, Any]) -> bytes:
 
 
 async def _beginning(response: httpx.Response) -> str:
-    """The first characters of an answer; the rest is never read. What cannot be read is left out."""
+    """The first characters of an answer; the rest is never read. Ends early at a read error."""
     raw = b""
     with suppress(httpx.HTTPError):
         async for chunk in response.aiter_raw(4_096):

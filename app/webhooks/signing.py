@@ -7,7 +7,7 @@ from datetime import datetime
 from secrets import token_bytes
 
 STANDARD = "standard"
-"""Name of the style of Standard Webhooks: an event around the video, signed. Registered endpoints know no other."""
+"""Name of the style of Standard Webhooks: a signed event with the video in it. Registered endpoints use no other."""
 PREFIX = "whsec_"
 
 SECRET_BYTES = 24
@@ -29,12 +29,12 @@ def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
 
 
 def secret_bytes(secret: str) -> bytes:
-    """Return the HMAC key of a secret. Raises `ValueError` where what follows `whsec_` is not base 64."""
+    """Return the HMAC key of a secret. Raises `ValueError` if the part after `whsec_` is not base 64."""
     return base64.b64decode(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
 
 
 def standard_headers(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
-    """Return the headers of Standard Webhooks; each of `secrets` signs."""
+    """Return the headers of Standard Webhooks, with one signature for each of `secrets`."""
     timestamp = int(now.timestamp())
     signatures = " ".join(sign(secret, webhook_id, timestamp, body) for secret in secrets)
     return {"webhook-timestamp": str(timestamp), "webhook-signature": signatures}

@@ -1,4 +1,4 @@
-"""The delivery worker: claims due deliveries and sends them, beside the worker of the jobs."""
+"""The delivery worker: claims due deliveries and sends them; runs beside the job worker."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ from app.webhooks.sender import (
 RECORD_PATIENCE_S = 30
 
 QUEUE_SHARE = 5
-"""One address has at most the fifth part of the deliveries under way: a receiver that hangs never holds all of them."""
+"""Divisor: one queue key gets at most a fifth of the slots, so a receiver that hangs never takes all of them."""
 
 
 class DeliveryWorker:
-    """Deliveries under way in one process."""
+    """Claims due deliveries and sends them, up to `webhook_concurrency`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class DeliveryWorker:
         self._saturated = False
 
     async def start_due(self) -> bool:
-        """Claim what is due, up to the free places, and start on it; False when nothing was."""
+        """Claim due deliveries for the free slots and start them; False if none was due."""
         slots = self._limit - len(self._tasks)
         if slots <= 0:
             return False
@@ -65,12 +65,12 @@ class DeliveryWorker:
         return bool(claimed)
 
     async def finish(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the deliveries under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def drain(self, grace_s: float) -> None:
-        """Wait for that long, then let go: what was cut off comes due again with the lease."""
+        """Wait up to `grace_s`, then cancel the rest; they come due again when their lease ends."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
         left = set(self._tasks)
@@ -81,7 +81,7 @@ class DeliveryWorker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._saturated:  # something may wait for the place, or for its address' turn
+        if self._saturated:  # a delivery may wait for this slot or this queue key
             self._wake()
 
     async def _run(self, delivery: Delivery, url: str | None, secrets: Sequence[str]) -> None:
@@ -93,17 +93,17 @@ class DeliveryWorker:
                     answer = await self._sender.deliver(delivery, secrets, url)
                 outcome = await self._record(delivery, answer)
             except Exception:
-                log.exception("a webhook delivery failed; it comes due again")
+                log.exception("webhook delivery not recorded, retried after its lease")
                 return
             if outcome is None:
-                log.warning("another worker has the delivery, or nobody wants it any more")
+                log.warning("webhook delivery claimed elsewhere or deleted")
                 return
             WEBHOOKS.labels(outcome).inc()
-            said = {"to": events.queue_key_of(url) if url else None, "status": answer.status, "ms": answer.duration_ms}
+            facts = {"to": events.queue_key_of(url) if url else None, "status": answer.status, "ms": answer.duration_ms}
             if answer.error is None:
-                log.info("webhook delivered", **said)
+                log.info("webhook delivered", **facts)
             else:
-                log.warning("webhook not delivered", outcome=outcome, error=answer.error, **said)
+                log.warning("webhook not delivered", outcome=outcome, error=answer.error, **facts)
 
     async def _record(self, delivery: Delivery, answer: Answer) -> str | None:
         return await self._db.persist(
