@@ -58,7 +58,7 @@ async def _gateway_of(request: Request) -> Gateway:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left in this
+    """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
     minute. Everything after the scheme is the key, so it may contain spaces."""
     gateway = gateway_of(request)
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
