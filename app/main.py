@@ -1,4 +1,4 @@
-"""The only place where everything is wired: the gateway's parts, and the application that serves them."""
+"""Composition root: builds the gateway's parts, and the application that serves them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,12 +47,12 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterator[Parts]:
-    """Connect everything and close it again. Raises `ConfigurationError` with the next step.
+    """Open all parts and close them again. Raises `ConfigurationError` with the next step.
 
-    An embedded database is migrated; behind the schema of any other it refuses to start.
+    An embedded database is migrated; any other must have the current schema.
     """
     configs = dialects.configure(config)
-    upstreams = providers.build(config)  # before anything is started: what is wrong here needs no database to be seen
+    upstreams = providers.build(config)  # first, because its errors can be found without a database
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(running_database(config))
@@ -102,9 +102,9 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
 
 @cache
 def _all_routes() -> Sequence[BaseRoute]:
-    """Put together once for all applications of a process: FastAPI reads every signature anew for each inclusion."""
+    """Build the routes once for all applications of a process: FastAPI parses every signature at each inclusion."""
     router = APIRouter()
-    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it is what is asked for all the time
+    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it gets the most requests
         described = error_responses(dialect.render_error, dialect.PREFIXES[0])
         router.include_router(dialect.routes, responses=described)
     for others, path in ((media.routes, "/media/"), (health.routes, "/healthz"), (admin.routes, "/admin/")):
@@ -113,7 +113,7 @@ def _all_routes() -> Sequence[BaseRoute]:
 
 
 def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
-    """The ASGI application; everything with a state starts and stops with its lifespan."""
+    """Build the ASGI application; all stateful parts start and stop with its lifespan."""
     chosen = config or settings.load()
 
     @asynccontextmanager
@@ -133,13 +133,13 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
         lifespan=lifespan,
-        docs_url=None,  # see ops.py
+        docs_url=None,  # see http/health.py
         redoc_url=None,
         redirect_slashes=False,
     )
     app.router.routes.extend(_all_routes())
     install_error_handlers(app, dialects.render_error)
-    app.add_exception_handler(405, _not_that_method)
+    app.add_exception_handler(405, _method_not_allowed)
     https = (chosen.public_url or "").startswith("https:")
     app.add_middleware(
         RequestMiddleware, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
@@ -147,8 +147,8 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
     return app
 
 
-async def _not_that_method(request: Request, error: Exception) -> Response:
-    """The methods of one path are routes that stand apart, and the one that says 405 only knows its own."""
+async def _method_not_allowed(request: Request, error: Exception) -> Response:
+    """Render a 405 with the methods of all routes of the path; the route that raised it knows only its own."""
     routes = request.app.routes
     allowed = (
         method
@@ -159,7 +159,7 @@ async def _not_that_method(request: Request, error: Exception) -> Response:
 
 
 def serving_app() -> FastAPI:
-    """What each server process runs: `uvicorn --factory app.main:serving_app --http app.http.server:Protocol`."""
+    """Application factory: `uvicorn --factory app.main:serving_app --http app.http.server:HttpProtocol`."""
     config = settings.load()
     telemetry.configure_logging(config)
     return create_app(config)

@@ -1,1 +1,1 @@
-"""For operators, with the admin key."""
+"""The administration API, authorised by the admin key."""

@@ -1,4 +1,4 @@
-"""The admin API, billing: credits, the ledger and usage."""
+"""Administration API, billing: credits, the ledger and usage."""
 
 from typing import Annotated, Literal
 
@@ -22,14 +22,14 @@ class Credit(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     amount_usd: Dollars
-    """What the balance grows by; with a minus, what it shrinks by."""
+    """Added to the balance; a negative amount is subtracted."""
     reference: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Your word for it, such as an invoice number: the same one is credited once, so that a repeated call is safe."""
+    """Your reference, such as an invoice number: the same one is credited once, so that a repeated call is safe."""
 
 
 @routes.post("/admin/v1/projects/{project_id}/credits", status_code=201, openapi_extra=body_schema(Credit))
 async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
-    """Add to the balance of a project."""
+    """Credit the balance of a project."""
     async with body_of(request) as body:
         wire = validated(Credit, body)
     amount = micros_or_refuse(wire.amount_usd, "amount_usd")
@@ -51,23 +51,23 @@ async def show_usage(
     project: Given = None,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
 ) -> Response:
-    """What was used from `since` to `until`, both included (UTC, the last 30 days); `by` any of project, key, model,
-    provider, app, user and day, comma separated. `format=csv` for a spreadsheet."""
+    """Report usage from `since` to `until`, both included (UTC, default: the last 30 days), grouped `by` any of
+    project, key, model, provider, app, user and day, comma-separated. `format=csv` returns a spreadsheet."""
     dimensions = dimensions_of(by)
     since, until = span_of(since, until, today=ledger.day_of(gateway.clock()))
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
         rows = await report(connection, dimensions, since=since, until=until, project_id=project_id)
-    shown = [usage_row(row) for row in rows]
+    data = [usage_row(row) for row in rows]
     if form == "csv":
         return Response(
-            as_csv(dimensions, shown),
+            as_csv(dimensions, data),
             media_type="text/csv",
             headers={"content-disposition": f'attachment; filename="usage-{since}-{until}.csv"'},
         )
     whole = {"since": since.isoformat(), "until": until.isoformat(), "by": dimensions}
-    return no_store({"object": "usage", **whole, "data": shown})
+    return no_store({"object": "usage", **whole, "data": data})
 
 
 @routes.get("/admin/v1/ledger")
@@ -78,7 +78,8 @@ async def show_ledger(
     after: Given = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
-    """The entries of the ledger, newest first; page on with `after=<last_id>` while `has_more`."""
+    """List the entries of the ledger, newest first. Request the next page with `after=<last_id>` while `has_more` is
+    true."""
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()

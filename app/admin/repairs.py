@@ -1,4 +1,4 @@
-"""The admin API, repairs: submits whose outcome is unknown, and what an operator decides about them."""
+"""Administration API, repairs: submits whose outcome is unknown, and the operator's decisions about them."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -25,12 +25,12 @@ class Repair(BaseModel):
 
     action: Literal["find", "resubmit", "fail"]
     upstream_ref: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    """With `find`: the upstream's id for the task, as its console shows it."""
+    """With `find`: the upstream's id of the task, as its console shows it."""
 
 
 @routes.get("/admin/v1/repairs")
 async def list_repairs(gateway: GatewayDep) -> Response:
-    """List submits whose outcome is unknown; what they may cost is held until you decide."""
+    """List submits whose outcome is unknown. Their possible cost is held until you decide."""
     async with gateway.db.reading() as connection:
         found = await reconcile.list_undecided(connection)
     return no_store(listing([_repair(attempt, video, gateway) for attempt, video in found]))
@@ -38,8 +38,8 @@ async def list_repairs(gateway: GatewayDep) -> Response:
 
 @routes.post("/admin/v1/repairs/{attempt_id}", openapi_extra=body_schema(Repair))
 async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
-    """Decide on one: `find` resumes the task that the upstream has under `upstream_ref`, `resubmit` submits once more,
-    `fail` refunds."""
+    """Decide on one submit: `find` resumes the upstream's task `upstream_ref`, `resubmit` submits once more, `fail`
+    refunds."""
     async with body_of(request) as body:
         wire = validated(Repair, body)
     deadline_s, now = gateway.settings.job_deadline_s, gateway.clock()

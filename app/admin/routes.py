@@ -1,4 +1,4 @@
-"""The administration API: JSON under /admin/v1, with `GATEWAY_ADMIN_KEY`. Shows what clients do not see."""
+"""The administration API: JSON under /admin/v1, authorised by `GATEWAY_ADMIN_KEY`, with details hidden from clients."""
 
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from app.webhooks import events
 
 
 async def require_admin(request: Request) -> None:
-    """Raises `AuthenticationFailed`, `NotFound` where no admin key is set: there is no administration then."""
+    """Require the admin key. Raises `AuthenticationFailed`, or `NotFound` if none is set, which disables this API."""
     key = gateway_of(request).settings.admin_key
     if key is None:
         raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
@@ -44,15 +44,15 @@ routes = APIRouter(tags=["administration"], dependencies=[Depends(_admin_key)])
 
 
 class ProjectChanges(BaseModel):
-    """What of a project can be set."""
+    """Settable fields of a project."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = None
     billing: Billing | None = None
-    """`prepaid`: nothing is made that its balance does not cover."""
+    """`prepaid`: no video is created that the balance does not cover."""
     monthly_budget_usd: Dollars | None = None
-    """What all its keys may spend in a calendar month, UTC; null takes the limit away."""
+    """Spending limit of all its keys together per calendar month, UTC; null removes the limit."""
 
 
 class NewProject(ProjectChanges):
@@ -62,16 +62,16 @@ class NewProject(ProjectChanges):
 
 
 class KeyChanges(BaseModel):
-    """What of a key can be set; null takes a limit away."""
+    """Settable fields of a key; null removes a limit."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = None
     models: list[str] | None = None
-    """Patterns of the models it may ask for, such as `lumen/*`."""
+    """Patterns of the models it may use, such as `lumen/*`."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = None
-    """Videos that may be under way at once."""
+    """Limit of unfinished videos."""
     monthly_budget_usd: Dollars | None = None
     expires_at: Moment | None = None
     """ISO 8601 with an offset."""
@@ -82,7 +82,7 @@ class NewKey(KeyChanges):
 
     name: str
     project: str | None = None
-    """Id or name of the project it belongs to; null makes one of its own."""
+    """Id or name of its project; null creates a project for it."""
 
 
 # Projects
@@ -90,7 +90,7 @@ class NewKey(KeyChanges):
 
 @routes.get("/admin/v1/projects")
 async def list_projects(gateway: GatewayDep) -> Response:
-    """All projects; each static key of the settings is one."""
+    """List all projects, including one for each static key of the settings."""
     async with gateway.db.reading() as connection:
         found = await projects.list_projects(connection)
     return no_store(listing(await project_objects(gateway, found)))
@@ -98,7 +98,7 @@ async def list_projects(gateway: GatewayDep) -> Response:
 
 @routes.post("/admin/v1/projects", status_code=201, openapi_extra=body_schema(NewProject))
 async def create_project(request: Request, gateway: GatewayDep) -> Response:
-    """Make a project."""
+    """Create a project."""
     async with body_of(request) as body:
         wire = validated(NewProject, body)
     budget = budget_or_refuse(wire.monthly_budget_usd)
@@ -110,6 +110,7 @@ async def create_project(request: Request, gateway: GatewayDep) -> Response:
 
 @routes.get("/admin/v1/projects/{project_id}")
 async def show_project(project_id: str, gateway: GatewayDep) -> Response:
+    """Read a project."""
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
     return no_store(await project_object(gateway, project))
@@ -117,7 +118,7 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
 
 @routes.patch("/admin/v1/projects/{project_id}", openapi_extra=body_schema(ProjectChanges))
 async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
-    """Set what is named in the body; what was spent this month already counts against a new budget."""
+    """Change the given fields. Spending of the current month already counts against a new budget."""
     async with body_of(request) as body:
         wire = validated(ProjectChanges, body)
     async with gateway.db.transaction() as session:
@@ -138,7 +139,7 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 
 @routes.get("/admin/v1/keys")
 async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
-    """All keys, without the keys themselves."""
+    """List all keys, without their secrets."""
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         found = await keys.list_keys(await session.connection(), project_id=project_id)
@@ -147,7 +148,7 @@ async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
 
 @routes.post("/admin/v1/keys", status_code=201, openapi_extra=body_schema(NewKey))
 async def create_key(request: Request, gateway: GatewayDep) -> Response:
-    """Make a key. `key` in the answer is shown this once only."""
+    """Create a key. `key` is shown only in this response."""
     async with body_of(request) as body:
         wire = validated(NewKey, body)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
@@ -161,13 +162,14 @@ async def create_key(request: Request, gateway: GatewayDep) -> Response:
 
 @routes.get("/admin/v1/keys/{key_id}")
 async def show_key(key_id: str, gateway: GatewayDep) -> Response:
+    """Read a key, without its secret."""
     async with gateway.db.transaction() as session:
         return no_store(key_object(await keys.get_key(session, key_id)))
 
 
 @routes.patch("/admin/v1/keys/{key_id}", openapi_extra=body_schema(KeyChanges))
 async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
-    """Set what is named in the body, on every process within a second."""
+    """Change the given fields. Takes effect in every process within a second."""
     async with body_of(request) as body:
         wire = validated(KeyChanges, body)
     changes, now = _changes(wire), gateway.clock()
@@ -181,14 +183,14 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
 
 @routes.delete("/admin/v1/keys/{key_id}")
 async def revoke_key(key_id: str, gateway: GatewayDep) -> Response:
-    """Refuse a key from now on, on every process within a second. What it started runs on."""
+    """Revoke a key. Takes effect in every process within a second; running videos continue."""
     async with gateway.db.transaction() as session:
         key = await keys.revoke_key(session, key_id, now=gateway.clock())
     return no_store(key_object(key))
 
 
 def _changes(wire: KeyChanges) -> Changes:
-    """What the body names; a name cannot be taken away."""
+    """The fields given in the body; a null name is ignored."""
     named = wire.model_fields_set & {"name", "models", "requests_per_minute", "concurrent_jobs", "expires_at"}
     values: dict[str, Any] = {name: getattr(wire, name) for name in named}
     if values.get("name", ...) is None:
@@ -201,19 +203,19 @@ def _changes(wire: KeyChanges) -> Changes:
 
 @routes.get("/admin/v1/videos/{video_id}")
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
-    """One video of whichever project, with every attempt: where it was sent, what the upstream said, what it cost. One
-    that its project deleted is there, with `deleted_at`, while it still runs upstream or holds money."""
+    """Read a video of any project, with every attempt: its route, the upstream's answer, its cost. A deleted video is
+    shown, with `deleted_at`, while it still runs upstream or has money held."""
     video = await videos.get_video(gateway.db, video_id, project_id=None, deleted=True)
     async with gateway.db.reading() as connection:
         attempts = await videos.list_attempts(connection, video_id)
-    shown = [row_json(attempt, without=("video_id", "project_id", "lease")) for attempt in attempts]
-    for attempt in shown:
-        attempt["output"] = redact(attempt["output"])
+    rows = [row_json(attempt, without=("video_id", "project_id", "lease")) for attempt in attempts]
+    for row in rows:
+        row["output"] = redact(row["output"])
     request = redact(video.request)
     if "webhook" in request:
         hook = video.request["webhook"]  # its path and query often hold a token
         request["webhook"] = {**hook, "url": events.queue_key_of(hook["url"]), "secret": None}
-    return no_store({**row_json(video, without=("idempotency_hash",)), "request": request, "attempts": shown})
+    return no_store({**row_json(video, without=("idempotency_hash",)), "request": request, "attempts": rows})
 
 
 routes.include_router(billing.routes)

@@ -1,4 +1,4 @@
-"""How the administration API shows things, and how it reads money and moments."""
+"""Rendering of objects in the administration API, and parsing of its amounts and times."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from app.http.context import Gateway
 
 Dollars = Annotated[float, BeforeValidator(reject_bool)]
 Moment = AwareDatetime
-"""ISO 8601 with an offset: a moment without one is a different one on every machine."""
+"""ISO 8601 with an offset: without one, the time would depend on the machine's time zone."""
 
 
 def _written_as_a_day(value: Any) -> Any:
-    """A number would be taken for seconds since 1970, 20261101 too."""
+    """Require YYYY-MM-DD: pydantic would read a number, also 20261101, as seconds since 1970."""
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
         raise ValueError("expected a day such as 2026-11-01")
     return value
@@ -29,11 +29,11 @@ def _written_as_a_day(value: Any) -> Any:
 
 Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
-"""An id in a query; text with a NUL cannot even be asked for in PostgreSQL."""
+"""An id in a query; PostgreSQL cannot even compare text with a NUL."""
 
 
 def micros_or_refuse(amount: float, param: str) -> int:
-    """The micros of an amount. Raises `InvalidRequest`."""
+    """Convert an amount to micros. Raises `InvalidRequest`."""
     try:
         return pricing.micros_of(amount)
     except (ValueError, ArithmeticError) as error:
@@ -41,7 +41,7 @@ def micros_or_refuse(amount: float, param: str) -> int:
 
 
 def budget_or_refuse(amount: float | None) -> int | None:
-    """A budget in micros, None for none. Raises `InvalidRequest`."""
+    """Convert a budget to micros, None for no limit. Raises `InvalidRequest`."""
     micros = None if amount is None else micros_or_refuse(amount, "monthly_budget_usd")
     if micros is not None and micros < 0:
         raise errors.InvalidRequest("monthly_budget_usd: expected 0 or more", param="monthly_budget_usd")
@@ -59,7 +59,7 @@ def row_json(row: Base, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def redact(value: Any) -> Any:
-    """A document whose addresses are cut: their queries often hold a permission."""
+    """Redact the URLs in a document: their queries often contain tokens."""
     match value:
         case dict():
             return {name: redact(inner) for name, inner in value.items()}
@@ -71,7 +71,7 @@ def redact(value: Any) -> Any:
 
 
 def key_object(key: Key) -> dict[str, Any]:
-    """A key without the key."""
+    """A key without its secret."""
     return {
         "id": key.id,
         "object": "api_key",
@@ -89,7 +89,7 @@ def key_object(key: Key) -> dict[str, Any]:
 
 
 async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list[dict[str, Any]]:
-    """Projects, with what each may still spend: null where nothing limits it."""
+    """Projects with the amount that each may still spend, null for no limit."""
     project_ids = [project.id for project in projects]
     async with gateway.db.reading() as connection:
         left = await budgets.available(connection, project_ids, now=gateway.clock())

@@ -1,4 +1,4 @@
-"""A small client of the gateway for the command line: create, watch, download."""
+"""Client of the gateway for the command line: creates a video, shows its progress, downloads it."""
 
 import asyncio
 import json
@@ -15,17 +15,17 @@ from app import net
 UNFINISHED = ("queued", "in_progress")
 POLL_S = 0.5
 STREAM_SILENCE_S = 45
-"""Longer than the server lets pass between two signs of life."""
+"""Read timeout of the event stream; longer than the server's keep-alive interval."""
 PATIENCE = 60
-"""Looks in a row that may fail."""
+"""Consecutive polls that may fail."""
 
 
 class ClientError(Exception):
-    """What went wrong, in words for a person at a terminal."""
+    """A failure whose message is printed for the user."""
 
 
 async def generate_video(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
-    """Create a video, show its progress on `console`, save the file; returns its path. Raises `ClientError`."""
+    """Create a video, show its progress on `console`, save the file, return its path. Raises `ClientError`."""
     name_of = _naming(out)
     async with net.upstream(timeout_s=60, connections=2) as http:
         http.headers["authorization"] = f"Bearer {key}"
@@ -51,7 +51,7 @@ async def generate_video(base_url: str, key: str, fields: dict[str, str], out: P
 
 
 def _naming(out: Path | None) -> Callable[[str], Path]:
-    """Return how the file is called, or refuse before anything is paid for."""
+    """Return the function that names the file. Raises `ClientError` before anything is paid for."""
     if out is None or out.is_dir():
         return lambda video_id: (out or Path()) / f"{video_id}.mp4"
     if not out.absolute().parent.is_dir():
@@ -71,7 +71,7 @@ async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]
 
 
 async def _watch(http: httpx.AsyncClient, url: str, video: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """The video each time there is news, until it has ended: by the event stream, or by looking where there is none."""
+    """Yield the video after each change until it has ended: from the event stream, or by polling if there is none."""
     streams = True
     yield video
     while video["status"] in UNFINISHED:
@@ -84,15 +84,15 @@ async def _watch(http: httpx.AsyncClient, url: str, video: dict[str, Any]) -> As
                             video = json.loads(line.removeprefix("data: "))
                             yield video
             except (httpx.HTTPError, ValueError):
-                pass  # broken off: look once, then listen again
+                pass  # disconnected: poll once, then reconnect
         if video["status"] in UNFINISHED:
             await asyncio.sleep(POLL_S)
-            video = await _look(http, url)
+            video = await _poll(http, url)
             yield video
 
 
-async def _look(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """A server that is away for a moment is asked again: the job goes on without us."""
+async def _poll(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """Read the video; retry while the server is unavailable, because the job continues without this client."""
     for patience in reversed(range(PATIENCE)):
         try:
             response = await http.get(url)
@@ -116,7 +116,7 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict) or not {"id", "status", "progress"} <= document.keys():
-        raise ClientError(f"{response.url} is not a video gateway; --url takes its address up to and with /v1")
+        raise ClientError(f"{response.url} is not a video gateway; --url takes its address up to and including /v1")
     return document
 
 
@@ -124,13 +124,11 @@ def _message(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return (
-            f"{response.url.host} answered {response.status_code}; --url takes a gateway's address up to and with /v1"
-        )
+        return f"{response.url.host} answered {response.status_code}; --url takes a gateway's address, including /v1"
 
 
 async def _download(http: httpx.AsyncClient, url: str, target: Path, console: Console) -> None:
-    """Write to a neighbour first, so that a broken download never looks like a film."""
+    """Write to a temporary file first, so that a broken download never looks like a video file."""
     unfinished = target.with_name(target.name + ".part")
     try:
         async with http.stream("GET", url) as response:

@@ -68,15 +68,15 @@ def serve(
         bool | None,
         typer.Option(
             "--worker/--no-worker",
-            help="Also work on jobs, or leave that to `video-gateway worker` (default: GATEWAY_RUN_WORKER or yes).",
+            help="Process jobs too, or leave them to `video-gateway worker` (default: GATEWAY_RUN_WORKER or yes).",
         ),
     ] = None,
 ) -> None:
-    """Run the server, which also works on the jobs unless told otherwise.
+    """Run the server, which also processes the jobs unless --no-worker is given.
 
-    Needs nothing else: without GATEWAY_DATABASE_URL it runs a PostgreSQL of its own under GATEWAY_DATA_DIR (./data),
-    and without a vendor configured the model sandbox/testcard renders test films. The first start makes an API key and
-    prints it. With a database of yours, run `video-gateway migrate` first.
+    Needs nothing else: without GATEWAY_DATABASE_URL it runs its own PostgreSQL under GATEWAY_DATA_DIR (./data), and
+    without a configured provider the model sandbox/testcard renders test videos. The first start creates an API key
+    and prints it. With your own database, run `video-gateway migrate` first.
     """
     given = {"host": host, "port": port, "run_worker": worker}
     config = load(**{name: value for name, value in given.items() if value is not None})
@@ -89,9 +89,9 @@ def serve(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Take the port before anything else is started. Raises `ConfigurationError`."""
+    """Bind the port before anything else is started. Raises `ConfigurationError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY only then; without it every answer waits for an ACK.
+    # The protocol is given because asyncio sets TCP_NODELAY only then; without it every response waits for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,19 +107,19 @@ def _bound(host: str, port: int) -> socket.socket:
 
 async def _serve_one(config: Settings, listener: socket.socket) -> None:
     application = create_app(config)
-    app = _Starting(application)
+    app = _StartupGuard(application)
     server = _Server(_uvicorn_config(config, app), config, application)
     try:
         await server.serve(sockets=[listener])
     except SystemExit as end:
         if not server.started:
-            raise app.trouble or typer.Exit(1) from None
+            raise app.error or typer.Exit(1) from None
         if end.code != STOPPED:
             raise
 
 
 def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
-    """The parent holds the embedded database and prints the welcome; its children find both ready."""
+    """Run several server processes; the parent runs the embedded database and prints the welcome before they start."""
     dialects.configure(config)
     providers.build(config)
     with asyncio.Runner() as runner:
@@ -130,7 +130,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
             runner.run(prepared(config, url))
             settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
             options = _uvicorn_config(config, "app.cli.main:child_app", factory=True, workers=workers)
-            listener.listen(options.backlog)  # who comes before the first child is ready waits instead of failing
+            listener.listen(options.backlog)  # early clients wait for the first child instead of failing
             _welcome(config, listener.getsockname()[1])
             children = Multiprocess(options, sockets=[listener])
             children.run()
@@ -141,7 +141,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
 
 
 def child_app() -> FastAPI:
-    """What each of several server processes runs; it ends with its parent, also when that was killed."""
+    """Application factory of a child process, which ends with its parent, also when that was killed."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -165,17 +165,17 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),
-        timeout_worker_healthcheck=60,  # a child answers once it has imported us; too early a kill starts another
+        timeout_worker_healthcheck=60,  # children respond only after the import; a kill before that starts another
         **options,
     )
 
 
-class _Starting:
-    """Keeps what went wrong while the application started, which uvicorn would log as a traceback."""
+class _StartupGuard:
+    """ASGI wrapper that keeps the `ConfigurationError` of a failed start, which uvicorn would log as a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.trouble: ConfigurationError | None = None
+        self.error: ConfigurationError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -185,14 +185,14 @@ class _Starting:
 
         async def listen(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed":
-                failed.append(message)  # the reason is still on its way
+                failed.append(message)  # held back until the exception arrives
             else:
                 await send(message)
 
         try:
             await self._app(scope, receive, listen)
         except ConfigurationError as error:
-            self.trouble = error
+            self.error = error
             failed = [{"type": message["type"]} for message in failed]
             raise
         finally:
@@ -201,7 +201,7 @@ class _Starting:
 
 
 class _Server(uvicorn.Server):
-    """Prints the welcome once the server can be reached, with the port that was really taken."""
+    """Prints the welcome once the server can be reached, with the port that was bound."""
 
     def __init__(self, options: uvicorn.Config, config: Settings, application: FastAPI) -> None:
         super().__init__(options)
@@ -214,7 +214,7 @@ class _Server(uvicorn.Server):
             _welcome(self._settings, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """The worker stops claiming and waiting clients are answered at once, not after the last connection."""
+        """Stop claiming jobs and end waiting requests at once, not after the last connection."""
         if hasattr(self._state, "gateway"):
             self._state.worker.stop()
             self._state.gateway.listener.close()
@@ -222,14 +222,14 @@ class _Server(uvicorn.Server):
 
 
 def _welcome(config: Settings, port: int) -> None:
-    """What a newcomer needs next. The key is shown only where it is ours and the database too: on somebody's own
-    machine, not in a production log."""
+    """Print the next steps for a new user. The key is printed only if the gateway created both the key and the
+    database: on a developer's machine, not in a production log."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104  # shown, not listened on
     url = config.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"\nvideo-gateway is ready at {url}/v1   (documentation: {url}/docs)")
     if config.api_keys:
         key = "$GATEWAY_KEY"
-        print("API keys: those in GATEWAY_API_KEYS, and those made with `video-gateway keys create`")
+        print("API keys: those in GATEWAY_API_KEYS, and those created with `video-gateway keys create`")
     elif config.database_url is not None:
         key = f"$(cat {shlex.quote(str(secrets.first_key(config)[1]))})"
         print(f"API key: in {secrets.first_key(config)[1]}")
@@ -241,7 +241,7 @@ def _welcome(config: Settings, port: int) -> None:
         f"\nTry it in another terminal:\n"
         f'  curl {url}/v1/videos -H "Authorization: Bearer {key}" \\\n'
         f"    -F prompt='a paper boat on a pond' -F model=sandbox/testcard -F seconds=4\n"
-        f"or make one, watch it being made, and save the film:\n"
+        f"or create a video, watch its progress and save the file:\n"
         f"  {_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
         f"Ctrl-C stops the server.\n",
         flush=True,
@@ -249,7 +249,7 @@ def _welcome(config: Settings, port: int) -> None:
 
 
 def _command() -> str:
-    """This command as it can be typed here: `make run` finds it in a virtual environment that is not on the path."""
+    """This command as it can be typed here: `make run` runs it from a virtual environment that is not on the PATH."""
     path = Path(sys.argv[0]).absolute()
     if path.name != "video-gateway":
         return "video-gateway"
@@ -260,7 +260,7 @@ def _command() -> str:
 
 @cli.command()
 def worker() -> None:
-    """Work on jobs without serving requests; run as many as you like, on as many machines."""
+    """Process jobs without serving requests. Any number of workers can run, on any number of machines."""
     config = load()
     if config.worker_metrics_port is not None:
         health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
@@ -279,7 +279,7 @@ def worker() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database's schema to this release. Safe to run at any time, and by many at once."""
+    """Upgrade the database's schema to this release. Safe to run at any time, also several times at once."""
 
     config = load()
 
@@ -293,7 +293,7 @@ def migrate() -> None:
 
 @cli.command()
 def models() -> None:
-    """List every model that a request can name, and where it goes."""
+    """List every model that a request can name, with its routes."""
     config = load()
     table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
     for name, routes in Router(config, providers.build(config)).models().items():
@@ -309,8 +309,8 @@ def models() -> None:
 @cli.command()
 def generate(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What the video should show.")],
-    model: Annotated[str | None, typer.Option(help="As listed by `models` (default: the server's).")] = None,
+    prompt: Annotated[str, typer.Argument(help="Description of the video.")],
+    model: Annotated[str | None, typer.Option(help="Name as listed by `models` (default: the server's).")] = None,
     seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
     size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9 (default: the model's).")] = None,
     out: Annotated[
@@ -318,18 +318,20 @@ def generate(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(envvar="OPENAI_BASE_URL", help="Gateway to ask, up to /v1 (default: the one configured here)."),
+        typer.Option(
+            envvar="OPENAI_BASE_URL", help="URL of the gateway, including /v1 (default: the one configured here)."
+        ),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(envvar="OPENAI_API_KEY", help="API key for --url (default: the one configured here)."),
     ] = None,
 ) -> None:
-    """Make a video on a running gateway, show how far it is, save it, and print the path."""
+    """Create a video on a running gateway, show its progress, save it, and print the path."""
     config = load()
     source = context.get_parameter_source("key")
     if url is None and source is not None and source.name == "ENVIRONMENT":
-        key = None  # a key for another server: many who come here have one lying around
+        key = None  # often set for another server, such as OpenAI's
     base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
     wanted = {name: value for name, value in fields.items() if value is not None}
@@ -347,8 +349,8 @@ def _own_key(config: Settings) -> str:
 
 
 def main() -> None:
-    """Entry point of the `video-gateway` command: known trouble is one message and exit code 1, not a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that what was opened is closed
+    """Entry point of the `video-gateway` command: a known error is one message and exit code 1, not a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that open resources are closed
     try:
         cli()
     except (ConfigurationError, errors.GatewayError, ClientError) as error:

@@ -1,4 +1,4 @@
-"""The command line, what belongs to the operator: projects, keys, and what was used."""
+"""The command line for operators: projects, keys and usage."""
 
 import asyncio
 import re
@@ -28,15 +28,15 @@ from app.video import Billing
 T = TypeVar("T")
 
 NONE = "none"
-"""What takes a limit away."""
+"""Option value that removes a limit."""
 SPAN = re.compile(r"(\d{1,5})([dh])")
 
 console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
 
-keys_cli = typer.Typer(help="Make, list, change and revoke API keys.", no_args_is_help=True)
+keys_cli = typer.Typer(help="Create, list, change and revoke API keys.", no_args_is_help=True)
 projects_cli = typer.Typer(
-    help="Projects own keys, videos, webhooks and money: make, list, change and credit them.", no_args_is_help=True
+    help="Create, list, change and credit projects, which own keys, videos, webhooks and money.", no_args_is_help=True
 )
 
 
@@ -48,12 +48,12 @@ def load(**overrides: Any) -> Settings:
 
 
 async def prepared(config: Settings, url: str) -> None:
-    """See to the schema: an embedded database is migrated, behind any other nothing is done."""
+    """Migrate an embedded database; require the current schema of any other. Raises `ConfigurationError`."""
     await (upgrade_schema(url) if config.database_url is None else require_current_schema(url))
 
 
 def with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
-    """Run something on the configured database, which is started when it is the embedded one."""
+    """Run a function on the configured database; the embedded one is started for it."""
 
     async def running() -> T:
         async with running_database(config) as url:
@@ -82,19 +82,22 @@ class Pays(StrEnum):
 Budget = Annotated[
     str | None, typer.Option("--monthly-budget", help="US dollars in a calendar month, UTC; `none` for no limit.")
 ]
-Rpm = Annotated[str | None, typer.Option("--requests-per-minute", help="`none` for no limit.")]
-Jobs = Annotated[str | None, typer.Option("--concurrent-jobs", help="Videos under way at once; `none` for no limit.")]
+Rpm = Annotated[str | None, typer.Option("--requests-per-minute", help="A number; `none` for no limit.")]
+Jobs = Annotated[str | None, typer.Option("--concurrent-jobs", help="Unfinished videos at once; `none` for no limit.")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="A model it may ask for, or a pattern such as lumen/*; several times, or `none`."),
+    typer.Option("--model", help="A model it may use, or a pattern such as lumen/*; repeatable; `none` for no limit."),
 ]
 Expires = Annotated[
-    str | None, typer.Option("--expires", help="After so long, 90d or 12h, or at 2027-01-31 (UTC); `none` for never.")
+    str | None,
+    typer.Option(
+        "--expires", help="Lifetime such as 90d or 12h, or a date such as 2027-01-31 (UTC); `none` for never."
+    ),
 ]
 
 
 def _budget(value: str | None) -> Any:
-    """Micros, None for no limit, `...` for nothing said. Raises `InvalidRequest`."""
+    """Micros, None for no limit, `...` without the option. Raises `InvalidRequest`."""
     if value is None or value == NONE:
         return ... if value is None else None
     micros = _amount(value, "monthly-budget")
@@ -147,7 +150,7 @@ def _changes(rpm: str | None, jobs: str | None, models: list[str] | None, expire
 
 
 def _cell(value: Any) -> str:
-    """Text for a terminal: what clients call themselves may hold anything."""
+    """Text for a terminal, without control characters: clients choose some of these values."""
     if value is None:
         return ""
     return escape("".join(character if character.isprintable() else "\ufffd" for character in str(value)))
@@ -166,7 +169,7 @@ def _usd(micros: int | None) -> str:
 
 @keys_cli.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What the key is for, for your own eyes.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, for your reference.")],
     project: Annotated[
         str | None,
         typer.Option(help="Id or name; keys of one project see the same videos (default: a project of its own)."),
@@ -177,7 +180,7 @@ def create_key(
     models: Models = None,
     expires: Expires = None,
 ) -> None:
-    """Make an API key and print it. It is shown this once only, alone on standard output."""
+    """Create an API key and print it. It is shown only once, alone on standard output."""
     config = load()
     changes, micros = _changes(rpm, jobs, models, expires), _budget(budget)
 
@@ -190,22 +193,22 @@ def create_key(
             return row, key
 
     row, key = with_database(config, run)
-    told = escape(f"{row.id}, project {row.project_id}. Keep the key; it is not shown again:")
-    complaints.print(told, style="dim", highlight=False, soft_wrap=True)
+    message = escape(f"{row.id}, project {row.project_id}. Keep the key; it is not shown again:")
+    complaints.print(message, style="dim", highlight=False, soft_wrap=True)
     print(key)
 
 
 @keys_cli.command("update")
 def update_key(
     key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")],
-    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
     budget: Budget = None,
     rpm: Rpm = None,
     jobs: Jobs = None,
     models: Models = None,
     expires: Expires = None,
 ) -> None:
-    """Change what a key may do; every process knows within a second."""
+    """Change a key. Takes effect in every process within a second."""
     changes = _changes(rpm, jobs, models, expires, **({} if name is None else {"name": name}))
     micros = _budget(budget)
 
@@ -223,9 +226,9 @@ def update_key(
 
 @keys_cli.command("list")
 def list_keys(
-    project: Annotated[str | None, typer.Option(help="Only those of this project, by its id or name.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only keys of this project, by its id or name.")] = None,
 ) -> None:
-    """List all keys, without the keys themselves."""
+    """List all keys, without their secrets."""
 
     async def run(database: Database) -> list[Key]:
         async with database.transaction() as session:
@@ -247,7 +250,7 @@ def list_keys(
 
 @keys_cli.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")]) -> None:
-    """Refuse a key from now on; every process knows within a second. What it started runs on."""
+    """Revoke a key. Takes effect in every process within a second; running videos continue."""
 
     async def run(database: Database) -> str:
         async with database.transaction() as session:
@@ -262,13 +265,13 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys lis
 
 @projects_cli.command("create")
 def create_project(
-    name: Annotated[str, typer.Argument(help="What it is called.")],
-    billing: Annotated[Pays, typer.Option(help="prepaid: nothing is made that its balance does not cover.")] = (
+    name: Annotated[str, typer.Argument(help="Name of the project.")],
+    billing: Annotated[Pays, typer.Option(help="prepaid: no video is created that the balance does not cover.")] = (
         Pays.postpaid
     ),
     budget: Budget = None,
 ) -> None:
-    """Make a project and print its id."""
+    """Create a project and print its id."""
     micros = _budget(budget)
 
     async def run(database: Database) -> str:
@@ -284,11 +287,11 @@ def create_project(
 @projects_cli.command("update")
 def update_project(
     project: Annotated[str, typer.Argument(help="Id or name.")],
-    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    billing: Annotated[Pays | None, typer.Option(help="How it pays.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
+    billing: Annotated[Pays | None, typer.Option(help="New billing type.")] = None,
     budget: Budget = None,
 ) -> None:
-    """Change a project; what it spent this month counts against a new budget."""
+    """Change a project. Spending of the current month counts against a new budget."""
     micros = _budget(budget)
 
     async def run(database: Database) -> str:
@@ -308,12 +311,12 @@ def update_project(
 @projects_cli.command("credit")
 def credit_project(
     project: Annotated[str, typer.Argument(help="Id or name.")],
-    amount: Annotated[str, typer.Argument(help="US dollars; with a minus (after --), taken away.")],
+    amount: Annotated[str, typer.Argument(help="US dollars; a negative amount (after --) is subtracted.")],
     reference: Annotated[
-        str | None, typer.Option(help="Your word for it, such as an invoice number; the same one counts once.")
+        str | None, typer.Option(help="Your reference, such as an invoice number; the same one is credited once.")
     ] = None,
 ) -> None:
-    """Add to a project's balance and print what it is now."""
+    """Credit a project's balance and print what it may spend now."""
     micros = _amount(amount, "amount")
 
     async def run(database: Database) -> tuple[Project, int | None]:
@@ -324,14 +327,14 @@ def credit_project(
             return row, left[row.id][1]
 
     row, left = with_database(load(), run)
-    note = "" if row.billing is Billing.prepaid else " The project is postpaid, so that nothing depends on it."
-    told = f"{pricing.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'what it likes'}.{note}"
-    console.print(escape(told), highlight=False, soft_wrap=True)
+    note = "" if row.billing is Billing.prepaid else " The project is postpaid, so its balance limits nothing."
+    message = f"{pricing.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'any amount'}.{note}"
+    console.print(escape(message), highlight=False, soft_wrap=True)
 
 
 @projects_cli.command("list")
 def list_projects() -> None:
-    """List all projects, and what each may still spend."""
+    """List all projects, and the amount that each may still spend."""
 
     async def run(database: Database) -> list[tuple[Project, int | None]]:
         async with database.reading() as connection:
@@ -341,8 +344,8 @@ def list_projects() -> None:
 
     table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
     for row, left in with_database(load(), run):
-        shown = (_cell(row.id), _cell(row.name), str(row.billing), _usd(row.monthly_budget_micros))
-        table.add_row(*shown, _usd(left), _at(row.created_at))
+        cells = (_cell(row.id), _cell(row.name), str(row.billing), _usd(row.monthly_budget_micros))
+        table.add_row(*cells, _usd(left), _at(row.created_at))
     console.print(table)
 
 
@@ -351,14 +354,18 @@ def list_projects() -> None:
 
 def usage(
     by: Annotated[
-        str, typer.Option(help="Any of project, key, model, provider, app, user and day, comma separated.")
+        str, typer.Option(help="Any of project, key, model, provider, app, user and day, comma-separated.")
     ] = "project,model",
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC (30 days ago).")] = None,
-    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC (today).")] = None,
-    project: Annotated[str | None, typer.Option(help="Only this one, by its id or name.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC (default: 30 days ago).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC (default: today).")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project, by its id or name.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write to this file, `-` for standard output.")] = None,
 ) -> None:
-    """Show what was used: jobs, outputs, seconds, cost, and what is held for what still runs."""
+    """Show usage: jobs, outputs, seconds, cost, and money held for running videos."""
     dimensions = dimensions_of(by)
     today = ledger.day_of(now())
     first, last = span_of(since and since.date(), until and until.date(), today=today)
@@ -391,21 +398,21 @@ def _show_usage(
     for name in dimensions:
         table.add_column(name.capitalize(), footer="Total" if name == dimensions[0] else "")
     for title, name in (("Jobs", "jobs"), ("Outputs", "outputs"), ("Seconds", "seconds")):
-        # A job that went to two providers stands in two rows, so jobs are not added up.
+        # A job that used two providers is in two rows, so jobs are not added up.
         total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
         table.add_column(title, justify="right", footer=total)
     for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
         table.add_column(title, justify="right", footer=pricing.format_usd(sum(row[name] for row in rows)))
     table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
     for row in rows:
-        shown = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
+        cells = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
         counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
         money = (
             pricing.format_usd(row["cost_micros"]),
             pricing.format_usd(row["held_micros"]),
             f"{row['unpriced'] or ''}",
         )
-        table.add_row(*(_cell(value) for value in shown), *counts, *money)
+        table.add_row(*(_cell(value) for value in cells), *counts, *money)
     console.print(table)
     if not rows:
         console.print(f"Nothing was used from {first} to {last}.")

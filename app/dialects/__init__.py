@@ -1,4 +1,4 @@
-"""The explicit list of dialects, and which of them speaks on a path."""
+"""The list of dialects, and the lookup of a path's dialect."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -13,8 +13,8 @@ from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
 """Each has `PREFIXES`, `routes` and `render_error`; those with webhooks have a `WEBHOOK_STYLE`, those with settings a
-`Config`. A path goes to the first that has a route for it, so Lumen stands before OpenAI, within whose tree its paths
-lie. The last one renders errors of paths that belong to no dialect."""
+`Config`. Lumen's paths lie below OpenAI's prefix, so the longest matching prefix decides. The last dialect renders
+errors of paths that belong to none."""
 
 WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
     dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")
@@ -22,7 +22,7 @@ WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
 
 
 def configure(settings: Settings) -> dict[str, BaseModel]:
-    """Read the settings of every dialect that has some. Raises `ConfigurationError` naming the variable."""
+    """Validate the settings of each dialect that has a `Config`. Raises `ConfigurationError` naming the variable."""
     kinds = {name_of(dialect): dialect.Config for dialect in DIALECTS if hasattr(dialect, "Config")}
     unknown = settings.dialects.keys() - kinds.keys()
     if unknown:
@@ -42,7 +42,7 @@ def name_of(dialect: ModuleType) -> str:
 
 
 def dialect_of(path: str) -> ModuleType:
-    """The dialect whose longest prefix the path has: errors outside any route have to be rendered too."""
+    """The dialect with the longest matching prefix: errors of paths without a route must be rendered too."""
     claims = [
         (len(prefix), dialect) for dialect in DIALECTS for prefix in dialect.PREFIXES if f"{path}/".startswith(prefix)
     ]
@@ -50,6 +50,6 @@ def dialect_of(path: str) -> ModuleType:
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
-    """An error in the shape of the dialect that owns the path."""
-    shown: dict[str, Any] = dialect_of(path).render_error(error, path=path, request_id=request_id)
-    return shown
+    """Render an error in the shape of the path's dialect."""
+    body: dict[str, Any] = dialect_of(path).render_error(error, path=path, request_id=request_id)
+    return body

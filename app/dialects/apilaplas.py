@@ -1,12 +1,12 @@
-"""Luma's video API as the reseller Apilaplas sells it, second version. Docs: docs.apilaplas.com (luma-ai-v2,
+"""Luma's video API as sold by the reseller Apilaplas, version 2. Docs: docs.apilaplas.com (luma-ai-v2,
 errors-and-messages/general-info), read 2026-11-21; field rules and the 201 from AI/ML API, whose text it repeats.
 
-Quirks: an extension is a create with a generation as key frame 0; a GET that names a state is held until the video is
-there, for 30 s at most; ids stand in the query; the status code stands in error bodies as text. Inferred: the answer's
-shape (nothing is published: Luma's own, and `video.url` as one client reads it); that a GET of many waits for all of
-them, and leaves out ids it does not know. Lenient where the vendor insists: `aspect_ratio` may be absent. `model`
-may name any model of this gateway, else `GATEWAY_DIALECTS__APILAPLAS__MODEL` says which. `loop: false` is what every
-model does, so it asks for nothing.
+Quirks: an extension is a create with a generation as key frame 0; a GET with a `state` waits until the video reaches
+it, for 30 s at most; ids are in the query; error bodies carry the status code as text. Inferred: the response's shape
+(none is published: Luma's own, plus `video.url`, which one client reads); that a GET of several ids waits for all of
+them and leaves out unknown ids. Unlike at the vendor, `aspect_ratio` is optional. `model` may name any model of this
+gateway, else `GATEWAY_DIALECTS__APILAPLAS__MODEL` is used. `loop: false` is the behaviour of every model, so it is not
+passed on.
 """
 
 import asyncio
@@ -47,21 +47,21 @@ STATE = {
     Status.failed: "failed",
 }
 ORDER = list(STATE.values())
-"""Each is at or above those before it."""
+"""From the first state to the last."""
 
-NOT_NEW: Responses = {200: {"description": "The video that the same idempotency key made before."}}
-IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, with commas between them.")
+NOT_NEW: Responses = {200: {"description": "The video that an earlier request with the same idempotency key created."}}
+IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, comma-separated.")
 
 routes = APIRouter(tags=["apilaplas"])
 
 
 class Config(shared.ModelConfig):
     hold_s: Annotated[float, Field(ge=0, le=30)] = 30
-    """Longest hold of a GET that waits for a state; less where a proxy in front gives up earlier."""
+    """Longest wait of a GET with a `state`, in seconds; must be shorter than the timeout of a proxy in front."""
 
 
 class Frame(BaseModel):
-    """A picture, or a video made before."""
+    """An image, or an earlier video."""
 
     type: Literal["image", "generation"]
     url: Any = None
@@ -76,7 +76,7 @@ class Keyframes(BaseModel):
 
 
 class CreateGeneration(BaseModel):
-    """POST /v2/generate/video/luma-ai/generation. Fields not listed here are passed on to the provider untouched."""
+    """POST /v2/generate/video/luma-ai/generation. Fields not listed here are passed on to the provider unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -93,12 +93,12 @@ class CreateGeneration(BaseModel):
 
 
 def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None, str | None]:
-    """Read the body of a create; the model is still open, so it comes as it was named, and the id of the video that is
-    to be extended with it."""
+    """Read the body of a create. Returns the request without its model, the model name that was given, and the id of
+    the video to extend."""
     wire = validated(CreateGeneration, body)
     frames = wire.keyframes or Keyframes()
     if frames.frame1 is not None and frames.frame1.type == "generation":
-        message = "keyframes.frame1: a video cannot be put in front of another here; as frame0 it is continued"
+        message = "keyframes.frame1: a generation is supported only as frame0, which extends it"
         raise errors.UnsupportedParameter(message, param="keyframes.frame1")
     source = frames.frame0 if frames.frame0 is not None and frames.frame0.type == "generation" else None
     if source is not None and not source.id:
@@ -129,10 +129,10 @@ def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
 
 
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
-    """The generation, in every answer and in what a webhook is sent."""
+    """The generation object, in every response and in webhooks."""
     done = video.status is Status.completed
     url = shared.links_of(video, links, origin)[0] if done else None
-    asked = video.request
+    requested = video.request
     return {
         "id": video.id,
         "generation_type": "video",
@@ -143,20 +143,20 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
         "video": {"url": url} if done else None,
         "model": video.model,
         "request": {
-            "prompt": asked["prompt"],
-            "aspect_ratio": shared.ratio_of(asked),
-            "loop": asked.get("loop", False),
-            "keyframes": _keyframes(asked, video.source_video_id),
+            "prompt": requested["prompt"],
+            "aspect_ratio": shared.ratio_of(requested),
+            "loop": requested.get("loop", False),
+            "keyframes": _keyframes(requested, video.source_video_id),
         },
     }
 
 
-def _keyframes(asked: dict[str, Any], source_id: str | None) -> dict[str, Any] | None:
-    """As they were given; a picture that came as bytes has no address to show."""
+def _keyframes(requested: dict[str, Any], source_id: str | None) -> dict[str, Any] | None:
+    """The key frames as given; an image sent as bytes has no URL."""
     found: dict[str, Any] = {}
     for name, field in (("frame0", "first_frame"), ("frame1", "last_frame")):
-        if asked.get(field):
-            found[name] = {"type": "image", "url": asked[field].get("url")}
+        if requested.get(field):
+            found[name] = {"type": "image", "url": requested[field].get("url")}
     if source_id is not None:
         found["frame0"] = {"type": "generation", "id": source_id}
     return found or None
@@ -177,7 +177,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 
 @routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Create a video, or with a generation as `keyframes.frame0` make a longer one, as Apilaplas' Luma does."""
+    """Create a video, or extend the generation given as `keyframes.frame0`, with Apilaplas' Luma API."""
     origin = origin_of(request)
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "apilaplas")
@@ -196,9 +196,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
                 idempotency=idempotency,
             )
         else:
-            asked = parsed.model_copy(update={"model": shared.model_for(gateway, "apilaplas", named)})
+            wanted = parsed.model_copy(update={"model": shared.model_for(gateway, "apilaplas", named)})
             created = await create_job(
-                gateway, caller, asked, uploads, dialect="apilaplas", app=app_name(request), idempotency=idempotency
+                gateway, caller, wanted, uploads, dialect="apilaplas", app=app_name(request), idempotency=idempotency
             )
     return shared.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
@@ -212,7 +212,7 @@ async def retrieve_generation(
     state: str | None = None,
     status: str | None = None,
 ) -> Response:
-    """Read a video; with `state` (or `status`) held until it is there, for 30 s at most."""
+    """Read a video. With `state` (or `status`), wait until the video reaches it, for 30 s at most."""
     if not generation_id:
         raise errors.InvalidRequest("generation_id is required", param="generation_id", code="missing_parameter")
     reached = reached_by(state or status)
@@ -225,8 +225,8 @@ async def retrieve_generation(
 async def list_generations(
     request: Request, gateway: GatewayDep, caller: CallerDep, state: str | None = None, status: str | None = None
 ) -> Response:
-    """Read many videos, `generation_ids[]=...` each or `generation_ids` with commas; with `state` (or `status`) held
-    until all of them are there, for 30 s at most. Ids that are not yours or nobody's are left out."""
+    """Read several videos: one `generation_ids[]=...` for each, or `generation_ids` comma-separated. With `state` (or
+    `status`), wait until all of them reach it, for 30 s at most. Ids that are unknown or not yours are left out."""
     wanted = ids_of(request)
     found = await _wait_for_all(request, gateway, caller, wanted, reached_by(state or status))
     origin = origin_of(request)
@@ -234,7 +234,7 @@ async def list_generations(
 
 
 def ids_of(request: Request) -> list[str]:
-    """The ids of a query, each once. Raises `InvalidRequest`."""
+    """Return the ids of a query without duplicates. Raises `InvalidRequest`."""
     given = request.query_params.multi_items()
     values = [value for name, value in given if re.fullmatch(r"generation_ids(\[\d*\])?", name)]
     wanted = list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
@@ -244,12 +244,12 @@ def ids_of(request: Request) -> list[str]:
 
 
 def reached_by(state: str | None) -> Callable[[Video], bool]:
-    """What says yes of a video that is at or above `state`. Raises `InvalidRequest`."""
+    """Return a predicate: the video has reached `state` or a later one. Raises `InvalidRequest`."""
     if not state:
         return lambda video: True
     if state not in ORDER[:-1]:
-        why = "a failure cannot be waited for" if state == ORDER[-1] else f"expected {', '.join(ORDER[:-1])}"
-        raise errors.InvalidRequest(f"state: {why}", param="state", code="invalid_value")
+        reason = "a failure cannot be waited for" if state == ORDER[-1] else f"expected {', '.join(ORDER[:-1])}"
+        raise errors.InvalidRequest(f"state: {reason}", param="state", code="invalid_value")
     return lambda video: ORDER.index(STATE[video.status]) >= ORDER.index(state)
 
 
@@ -262,15 +262,15 @@ async def _wait_for_all(
 ) -> list[Video]:
     loop = asyncio.get_running_loop()
     until = loop.time() + _hold_s(gateway)
-    found = await _several(gateway, caller, wanted)
+    found = await _get_videos(gateway, caller, wanted)
     for video in found:
         if not reached(video):
-            with suppress(errors.NotFound):  # deleted while it was waited for
+            with suppress(errors.NotFound):  # deleted meanwhile
                 left_s = until - loop.time()
                 await wait_for_video(request, gateway, caller, video.id, until=reached, timeout_s=left_s)
-    return found if all(reached(video) for video in found) else await _several(gateway, caller, wanted)
+    return found if all(reached(video) for video in found) else await _get_videos(gateway, caller, wanted)
 
 
-async def _several(gateway: Gateway, caller: Caller, wanted: list[str]) -> list[Video]:
+async def _get_videos(gateway: Gateway, caller: Caller, wanted: list[str]) -> list[Video]:
     async with gateway.db.reading() as connection:
         return await videos.get_videos(connection, wanted, project_id=caller.project_id)

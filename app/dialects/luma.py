@@ -1,11 +1,11 @@
-"""Luma's video API as the reseller gpt.ge sells it. Docs: gpt.morphogen.top/en/video/luma (generate, query-single,
-expand); inner fields, states and `/luma/tasks` from siblings with the same adapter (v98store, kkiai); read 2026-11-21.
+"""Luma's video API as sold by the reseller gpt.ge. Docs: gpt.morphogen.top/en/video/luma (generate, query-single,
+expand); inner fields, states and `/luma/tasks` from resellers with the same adapter (v98store, kkiai); read 2026-11-21.
 
-Quirks: no model field, so `GATEWAY_DIALECTS__LUMA__MODEL` says which; `model_name`, of siblings, is taken where this
-gateway has such a model. Pictures come as addresses, data URLs or bare base 64. Times have microseconds. Inferred: the
-shape of errors, which is that of new-api, the panel software of such resellers; and that `/luma/tasks` leaves out ids
-it does not know, so that one deleted video does not keep a client from seeing all others. `loop: false` is what every
-model does, so it asks for nothing.
+Quirks: no model field, so `GATEWAY_DIALECTS__LUMA__MODEL` names the model; `model_name`, of the other resellers, is
+used if this gateway has such a model. Images are URLs, data URLs or bare base64. Times have microseconds. Inferred: the
+shape of errors, which is that of new-api, the panel software of such resellers; and that `/luma/tasks` leaves out
+unknown ids, so that one deleted video does not hide all others from a client. `loop: false` is the behaviour of every
+model, so it is not passed on.
 """
 
 from typing import Annotated, Any
@@ -43,15 +43,15 @@ Config = shared.ModelConfig
 
 
 class CreateGeneration(BaseModel):
-    """POST /luma/generations and, for what goes on from one, /luma/generations/{id}/extend. Fields not listed here are
-    passed on to the provider untouched."""
+    """POST /luma/generations and /luma/generations/{id}/extend. Fields not listed here are passed on to the provider
+    unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     user_prompt: shared.Prompt
     expand_prompt: bool | None = None
     image_url: Any = None
-    """The first frame: an address, a data URL, or base 64."""
+    """The first frame: a URL, a data URL, or base64."""
     image_end_url: Any = None
     notify_hook: str | None = None
     loop: bool | None = None
@@ -69,7 +69,7 @@ class Tasks(BaseModel):
 
 
 def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None]:
-    """Read the body of a create or an extension; the model is still open, so it comes as it was named."""
+    """Read the body of a create or an extension. Returns the request without its model, and the model name given."""
     wire = validated(CreateGeneration, body)
     hook = wire.notify_hook or None
     request = VideoRequest(
@@ -90,31 +90,31 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
 
 
 def render(video: Video) -> dict[str, Any]:
-    """The answer to a create."""
-    asked = video.request
+    """The response to a create."""
+    requested = video.request
     return {
         "id": video.id,
         "state": STATE[video.status],
         "created_at": shared.rfc3339(video.created_at, "microseconds"),
-        "request": {"prompt": asked["prompt"], "aspect_ratio": shared.ratio_of(asked)},
+        "request": {"prompt": requested["prompt"], "aspect_ratio": shared.ratio_of(requested)},
     }
 
 
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
-    """The answer to a GET, which is also what a webhook is sent."""
-    film = raw = artifact = None
+    """The response to a GET, also the body of webhooks."""
+    video_file = raw = artifact = None
     if video.status is Status.completed:
         url = shared.links_of(video, links, origin)[0]
         output = video.outputs[0] if video.outputs else {}
         side = {"width": output.get("width"), "height": output.get("height")}
-        film = {"url": url, **side, "download_url": url}
+        video_file = {"url": url, **side, "download_url": url}
         raw = {"url": url, **side, "duration": output.get("duration_s"), "media_type": "video"}
         done_at = shared.rfc3339(video.completed_at or video.updated_at, "microseconds")
-        artifact = {"video": film, "video_raw": raw, "thumbnail": None, "last_frame": None, "created_at": done_at}
+        artifact = {"video": video_file, "video_raw": raw, "thumbnail": None, "last_frame": None, "created_at": done_at}
     return {
         **render(video),
         "failure_reason": video.error_message,
-        "video": film,
+        "video": video_file,
         "video_raw": raw,
         "thumbnail": None,
         "last_frame": None,
@@ -131,21 +131,21 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 
 @routes.post("/luma/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Create a video as gpt.ge's Luma does."""
+    """Create a video with gpt.ge's Luma API."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "luma")
         uploads = Uploads(new_video_id())
         parsed, named = parse(body, uploads, origin_of(request))
-        asked = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
+        wanted = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
         created = await create_job(
-            gateway, caller, asked, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
+            gateway, caller, wanted, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
         )
     return shared.answer(render(created.video), created=created)
 
 
 @routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
 async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read many videos at once; ids that are not yours or nobody's are left out."""
+    """Read several videos at once. Ids that are unknown or not yours are left out."""
     async with body_of(request) as body:
         wanted = validated(Tasks, body).ids
     async with gateway.db.reading() as connection:
@@ -156,14 +156,14 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
 
 @routes.get("/luma/generations/{video_id}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read a video as gpt.ge's Luma shows it."""
+    """Read a video with gpt.ge's Luma API."""
     video = await get_video(gateway, caller, video_id)
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
 @routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a longer video from a finished one."""
+    """Create an extension of a finished video."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
         uploads = Uploads(new_video_id())

@@ -1,10 +1,10 @@
 """Lumen's video API. Docs: lumen-ai.uk/api-docs/video, read 2026-11-21.
 
-Quirks: several fields have two names, of which the first listed here wins; a film as input makes it video-to-video, a
-picture image-to-video; a fresh task shows `processing` whatever it is. Inferred: errors in OpenAI's envelope. The
-vendor's defaults (720p, 16:9, 5 s, with sound) are its models' own: where a field is absent, the model that is asked
-decides. Unlike the vendor, an input that the model cannot use is refused rather than ignored. Beyond the vendor: any
-model, and media as files or data URLs.
+Quirks: several fields have two names, of which the first listed here wins; a video as input means video-to-video, an
+image image-to-video; the response to a create shows `processing` for every unfinished video. Inferred: errors in
+OpenAI's envelope. The vendor's defaults (720p, 16:9, 5 s, with sound) belong to its models: where a field is absent,
+the requested model decides. Unlike at the vendor, an input that the model cannot use is refused rather than ignored.
+Beyond the vendor: any model, and media as files or data URLs.
 """
 
 import hashlib
@@ -39,13 +39,13 @@ STATUS = {
     Status.completed: "succeeded",
     Status.failed: "failed",
 }
-"""And `cancelled`, which is a failure with that code."""
+"""Without `cancelled`, which is a failure with that code."""
 
 routes = APIRouter(tags=["lumen"])
 
 
 class CreateGeneration(BaseModel):
-    """POST /v1/videos/generations. Fields not listed here are passed on to the provider untouched."""
+    """POST /v1/videos/generations. Fields not listed here are passed on to the provider unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -102,7 +102,7 @@ def _webhook(wire: CreateGeneration, origin: str) -> Webhook | None:
 
 
 def render(video: Video) -> dict[str, Any]:
-    """The answer to a create."""
+    """The response to a create."""
     status = status_of(video) if video.status.ended else "processing"
     return {"id": video.id, "status": status, "created": int(video.created_at.timestamp())}
 
@@ -112,13 +112,13 @@ def status_of(video: Video) -> str:
 
 
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
-    """The answer to a GET, which is also what a webhook is sent."""
-    shown: dict[str, Any] = {"id": video.id, "status": status_of(video)}
+    """The response to a GET, also the body of webhooks."""
+    body: dict[str, Any] = {"id": video.id, "status": status_of(video)}
     if video.status is Status.completed:
-        shown["data"] = [{"url": url} for url in shared.links_of(video, links, origin)]
+        body["data"] = [{"url": url} for url in shared.links_of(video, links, origin)]
     if video.status is Status.failed:
-        shown["error"] = {"message": video.error_message}
-    return shown
+        body["error"] = {"message": video.error_message}
+    return body
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -135,13 +135,13 @@ WEBHOOK_STYLE = WebhookStyle("lumen", body=query_object, sign=_sign)
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
-    """OpenAI's envelope: the vendor's own is not documented, its text models speak OpenAI's dialect."""
+    """OpenAI's envelope: the vendor documents none, and its text models use OpenAI's API."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 @routes.post("/v1/videos/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Create a video as Lumen does."""
+    """Create a video with Lumen's API."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "lumen")
         uploads = Uploads(new_video_id())
@@ -154,6 +154,6 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 
 @routes.get("/v1/videos/generations/{video_id}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read a video as Lumen shows it."""
+    """Read a video with Lumen's API."""
     video = await get_video(gateway, caller, video_id)
     return shared.answer(query_object(video, gateway.links, origin_of(request)))

@@ -1,9 +1,9 @@
 """Lunos' video API. Docs: lunos.tech/docs/generative/video and the client @lunos/client 1.5.0, read 2026-11-21.
 
-Quirks: errors are plain strings; the client repeats a create three times on every error but 401, so a key for
-idempotency (header or body) is worth sending. Beyond the vendor: any model, and any ratio. A video that is under way is
-`pending` from begin to end: the documented words are `pending` and `completed`, though the client's types have
-`processing`. Ids are ours; what stands before the last colon of an id is passed over, since the vendor's have colons.
+Quirks: errors are plain strings; the client repeats a create three times on every error but 401, so an idempotency key
+(header or body) should be sent. Beyond the vendor: any model, and any ratio. An unfinished video is always `pending`:
+the documented states are `pending` and `completed`, though the client's types have `processing`. Ids are ours; the part
+of an id before its last colon is ignored, since the vendor's ids have colons.
 """
 
 from typing import Any, Literal
@@ -43,7 +43,7 @@ class Parameters(BaseModel):
 
 
 class CreateGeneration(BaseModel):
-    """POST /v1/video/generations. Fields not listed here are passed on to the provider untouched."""
+    """POST /v1/video/generations. Fields not listed here are passed on to the provider unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -53,7 +53,7 @@ class CreateGeneration(BaseModel):
     response_format: Literal["mp4"] | None = None
     user: str | None = Field(None, max_length=1_000)
     appId: str | None = Field(None, max_length=1_000)  # noqa: N815  the vendor's name
-    """Counts before the header `X-App-ID`."""
+    """Takes precedence over the header `X-App-ID`."""
 
 
 def parse(body: Body) -> VideoRequest:
@@ -71,18 +71,18 @@ def parse(body: Body) -> VideoRequest:
 
 
 def render(video: Video) -> dict[str, Any]:
-    """The answer to a create."""
+    """The response to a create."""
     return {"id": video.id, "operation_name": f"operations/{video.model}/{video.id}", "status": STATUS[video.status]}
 
 
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
-    """The answer to a GET."""
-    shown: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
+    """The response to a GET."""
+    body: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
     if video.status is Status.completed:
-        shown["video_url"] = shared.links_of(video, links, origin)[0]
+        body["video_url"] = shared.links_of(video, links, origin)[0]
     if video.status is Status.failed:
-        shown["error"] = video.error_message
-    return shown
+        body["error"] = video.error_message
+    return body
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 
 @routes.post("/v1/video/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Create a video as Lunos does."""
+    """Create a video with Lunos' API."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, "lunos")
         uploads = Uploads(new_video_id())
@@ -104,6 +104,6 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 
 @routes.get("/v1/video/generations/{video_id:path}")
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read a video as Lunos shows it."""
+    """Read a video with Lunos' API."""
     video = await get_video(gateway, caller, video_id.rpartition(":")[2])
     return shared.answer(query_object(video, gateway.links, origin_of(request)))

@@ -1,5 +1,4 @@
-"""What the doors of other vendors share beside `base.py`: the fields that mean the same in all of them, which model a
-request is for where the vendor's shape has none of ours, and links where there is no request at hand."""
+"""Helpers for the non-OpenAI dialects: common fields, the choice of the model, extensions, responses, links."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
 
 VENDORS_MODEL = re.compile(r"(?i:ray|luma|dream)[\w.\- ]*")
-"""What Luma and its resellers call their models; any other unknown name is a mistake that has to be said aloud."""
+"""Model names of Luma and its resellers; any other unknown name is an error of the client."""
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{16,}+={0,2}+\s*+")
 
 
@@ -37,7 +36,7 @@ def _not_blank(value: str) -> str:
 
 
 def _plain_number(value: Any) -> Any:
-    """Luma writes lengths as `5s`."""
+    """Accept lengths such as `5s`, as Luma writes them."""
     value = reject_bool(value)
     return value[:-1] if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value) else value
 
@@ -48,7 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), Bef
 
 
 def sized(aspect_ratio: str | None, resolution: str | None = None) -> dict[str, Any]:
-    """The size fields of a `VideoRequest`. Raises `InvalidRequest`."""
+    """Return the size fields of a `VideoRequest`. Raises `InvalidRequest`."""
     try:
         return dict(complete_size(None, aspect_ratio or None, resolution or None))
     except ValueError as error:
@@ -57,7 +56,7 @@ def sized(aspect_ratio: str | None, resolution: str | None = None) -> dict[str, 
 
 
 def picture(value: Any, name: str, uploads: Uploads) -> Media | None:
-    """A medium as `Uploads.media` reads it, or as bare base 64; None where nothing was given."""
+    """Read a medium as `Uploads.media` does, or as bare base64; None if none was given."""
     if value in (None, ""):
         return None
     if isinstance(value, str) and BASE64.fullmatch(value):
@@ -74,12 +73,12 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    """The model of all its requests; unset: `default_model`."""
+    """Model of all its requests; unset: `default_model`."""
 
 
 def model_for(gateway: Gateway, dialect: str, named: str | None) -> str:
-    """Return the name of a model of this gateway: the one that was named; for the vendor's own word and for none the
-    one that is configured. Raises `ModelNotFound`, `InvalidRequest`."""
+    """Return the gateway's model for a request: the named one; the configured one for a vendor's model name and for
+    none. Raises `ModelNotFound`, `InvalidRequest`."""
     if named and is_ours(gateway, named):
         return named
     model = cast("ModelConfig", gateway.dialects[dialect]).model or gateway.router.default_model
@@ -94,7 +93,7 @@ def model_for(gateway: Gateway, dialect: str, named: str | None) -> str:
 
 
 def is_ours(gateway: Gateway, named: str) -> bool:
-    """Whether a name is one of this gateway, or a mistake that has to be told; else it is the vendor's own word."""
+    """True for a model of this gateway, and for an unknown one, which is reported later; False for a vendor's name."""
     try:
         return bool(gateway.router.routes(named))
     except errors.ModelNotFound:
@@ -116,10 +115,10 @@ async def extend(
     named: str | None,
     idempotency: tuple[str, str] | None,
 ) -> Created:
-    """Create what goes on from a finished video, where that was made and in its shape; by its model, unless one of
-    ours is named.
+    """Create an extension of a finished video at its provider and in its size; with its model, unless one of this
+    gateway is named.
 
-    Raises `ModelNotFound`, `NotFound` and `InvalidRequest` for a source that cannot be worked on.
+    Raises `ModelNotFound`, `NotFound`, and `InvalidRequest` for a source that is not completed.
     """
     source = await get_finished_video(gateway, caller, source_id)
     given = named if named and is_ours(gateway, named) else None
@@ -139,25 +138,25 @@ async def extend(
     )
 
 
-# Answering
+# Responses
 
 
 def answer(content: Any, *, status: int = 200, created: Created | None = None) -> JSONResponse:
-    """`status` is that of a create; a repeated one, which made nothing, answers 200."""
+    """JSON response of a dialect, with `status` for a create; a repeated one, which created nothing, responds 200."""
     if created is not None and created.replayed:
         return no_store(content, headers={"idempotent-replayed": "true"})
     return no_store(content, status=status)
 
 
 def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:
-    """A link for each film of a completed video, at least one: after the files went it leads nowhere."""
+    """Signed URLs of a completed video's files; at least one, which is a dead link once the files are deleted."""
     indexes: Sequence[int] = [output["index"] for output in video.outputs] or [0]
     return [links.video(video.id, index, expires_at=video.expires_at, origin=origin) for index in indexes]
 
 
-def ratio_of(asked: Mapping[str, Any]) -> str | None:
-    """The ratio of a stored request by its usual name: 7:3 is sold as 21:9."""
-    ratio = asked.get("aspect_ratio")
+def ratio_of(requested: Mapping[str, Any]) -> str | None:
+    """The ratio of a stored request by its common name: 7:3 is sold as 21:9."""
+    ratio = requested.get("aspect_ratio")
     return ratio and (nearest_ratio(ratio, COMMON_RATIOS) or str(ratio))
 
 

@@ -1,1 +1,1 @@
-"""The HTTP front that all dialects share."""
+"""HTTP code that all dialects share."""

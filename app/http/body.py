@@ -1,7 +1,7 @@
-"""Reading a body: JSON, multipart and forms become one nested document, which a wire model then judges.
+"""Request bodies: decodes JSON, multipart and forms into one nested document, validated by a wire model.
 
-Bodies are decoded here rather than by FastAPI, because every POST takes JSON and multipart alike, with bracket names
-as the SDKs write them, and because every refusal has to come in the dialect's own shape.
+Bodies are decoded here rather than by FastAPI because every POST accepts both JSON and multipart, with the SDKs'
+bracket names, and because every error must have the dialect's shape.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ MAX_FILES = 20
 MAX_DEPTH = 32
 MAX_NAME_CHARACTERS = 80
 MAX_NODES = 200_000
-"""Of a JSON body, by its commas and brackets: a prompt of any length has fewer, and a data URL has one."""
+"""Limit of commas and opening brackets in a JSON body: a prompt of any length has fewer, and a data URL has one."""
 MAX_ESCAPES = 1_000_000
-"""`%41` in a form: decoding makes an object of each. A data URL of the longest kind has 0.75 million."""
+"""Limit of escapes such as `%41` in a form: decoding makes an object of each. The longest data URL has 0.75 million."""
 MAX_EXTRA_CHARACTERS = 64 * 2**10
 CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
-"""Python knows charsets whose decoding takes quadratic time, and some that make no text at all."""
-OTHER_DOORS = frozenset(
+"""Accepted charsets: Python has others whose decoding takes quadratic time or yields no text."""
+FIELDS_OF_OTHER_DIALECTS = frozenset(
     {*VideoRequest.model_fields, "duration", "input_reference", "media_retention", "webhook_url", "webhook_secret"}
 )
-"""Names that mean something at another door. They are not handed on as fields that only a vendor knows: an upstream
-might take them at their word, past all that was checked and priced here."""
+"""Names with a meaning in another dialect. They are not passed on as vendor-specific fields: an upstream might apply
+them without the checks and the price of this gateway."""
 
 Body = dict[str, Any]
 Items = list[tuple[str, Any]]
@@ -47,14 +47,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @asynccontextmanager
 async def body_of(request: Request) -> AsyncIterator[Body]:
-    """Decode JSON, multipart or a URL-encoded form into one nested document; file parts are `UploadFile`s, open for as
-    long as the block lasts.
+    """Decode JSON, multipart or a URL-encoded form into one nested document; file parts are `UploadFile`s, open until
+    the block ends.
 
-    Raises `InvalidRequest` for what cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`.
+    Raises `InvalidRequest` for a body that cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`.
     """
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        raise errors.UnsupportedMediaType(f"a body in the coding {coding!r:.80} is not understood; send it plain")
+        raise errors.UnsupportedMediaType(
+            f"content-encoding {coding!r:.80} is not supported; send the body uncompressed"
+        )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     items: Items = []
     try:
@@ -77,7 +79,7 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
 
 
 def _refuse_charset(request: Request) -> None:
-    """Raises `UnsupportedMediaType` for a form in any charset but UTF-8."""
+    """Raise `UnsupportedMediaType` for a form in any charset but UTF-8."""
     options = parse_options_header(request.headers["content-type"])[1]
     charset = options.get(b"charset", b"utf-8").strip().lower()
     if charset not in CHARSETS:
@@ -93,7 +95,7 @@ def _json(raw: bytes) -> Body:
 
     try:
         document = json.loads(raw, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:  # ValueError is also what broken UTF-8 raises
+    except (ValueError, RecursionError) as error:  # invalid UTF-8 raises ValueError, too
         raise errors.InvalidRequest(f"the body is not valid JSON{_where(raw, error)}", code="invalid_json") from None
     if not isinstance(document, dict):
         raise errors.InvalidRequest("the body must be a JSON object", code="invalid_json")
@@ -109,7 +111,7 @@ def _where(raw: bytes, error: Exception) -> str:
 
 
 class _WholeMultiPartParser(MultiPartParser):
-    """Starlette's parser, which takes a body that stops half-way for a whole one unless somebody looks."""
+    """Starlette's parser with a flag for the end: Starlette accepts a body without its closing boundary."""
 
     complete = False
 
@@ -145,14 +147,14 @@ def _close(items: Items) -> None:
 
 
 def _form(raw: bytes) -> Body:
-    """curl labels any `-d` as a form, so a body that is plainly JSON is read as that."""
+    """Decode a form. curl labels every `-d` body as a form, so a body that starts with `{` is read as JSON."""
     if raw.lstrip().startswith(b"{"):
         return _json(raw)
     if raw.count(b"%") > MAX_ESCAPES:
         raise errors.InvalidRequest("the form has too many %-escapes in it; send it as multipart/form-data or as JSON")
     try:
         items = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
-    except ValueError:  # broken UTF-8 is one, too
+    except ValueError:  # also raised for invalid UTF-8
         raise errors.InvalidRequest(
             f"the form cannot be read: it has to be UTF-8, with at most {MAX_FIELDS} fields"
         ) from None
@@ -210,12 +212,12 @@ def _put_in_list(node: list[Any], key: str, following: str | None, fresh: Any, p
     index = int(key)
     if index < len(node):
         return node[index]
-    node.append(fresh)  # parts come in order; a gap closes
+    node.append(fresh)  # parts come in order; missing indexes are skipped
     return node[-1]
 
 
 def _checked(document: Body) -> Body:
-    """Refuse what JSON or Postgres cannot hold: NUL, lone surrogates, infinite numbers, bottomless nesting."""
+    """Refuse what JSON or PostgreSQL cannot store: NUL, lone surrogates, infinite numbers, excessive nesting."""
 
     def check(value: Any, name: str, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -249,7 +251,7 @@ def _is_text(value: str) -> bool:
 
 
 def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
-    """Read a document by its wire model; text is coerced by schema. Raises `InvalidRequest` naming the field."""
+    """Validate a document by its wire model; text is coerced by schema. Raises `InvalidRequest` naming the field."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -259,12 +261,12 @@ def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
         if problem["type"] == "missing":
             raise errors.InvalidRequest(f"{param} is required", param=param, code="missing_parameter") from None
         message = problem["msg"].removeprefix("Value error, ")
-        said = f"{param}: {message}" if param else message
-        raise errors.InvalidRequest(said, param=param, code="invalid_value") from None
+        text = f"{param}: {message}" if param else message
+        raise errors.InvalidRequest(text, param=param, code="invalid_value") from None
 
 
 def extra_of(wire: BaseModel) -> dict[str, Any]:
-    """The fields that only the vendor knows. Raises `InvalidRequest` for a file among them, and for too much."""
+    """Return the vendor-specific fields. Raises `InvalidRequest` if one is a file, or if they are too long together."""
     extra = dict(wire.model_extra or {})
     for name, value in extra.items():
         if _has_file(value):
@@ -279,9 +281,9 @@ def extra_of(wire: BaseModel) -> dict[str, Any]:
 
 
 def strict_extra_of(wire: BaseModel) -> dict[str, Any]:
-    """`extra_of` where names that have a meaning elsewhere have none. Raises `InvalidRequest` for one of them."""
+    """Return the vendor-specific fields. Raises `InvalidRequest` as `extra_of`, and for a field of another dialect."""
     extra = extra_of(wire)
-    for name in sorted(extra.keys() & OTHER_DOORS):
+    for name in sorted(extra.keys() & FIELDS_OF_OTHER_DIALECTS):
         raise errors.InvalidRequest(f"{name} is not a field of this call; POST /v1/videos has it", param=name)
     return extra
 
@@ -293,7 +295,7 @@ def _has_file(value: Any) -> bool:
 
 
 def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """What a route that decodes its own body adds to the OpenAPI description."""
+    """Return the `requestBody` in OpenAPI of a route that decodes its own body."""
     schema = model.model_json_schema(ref_template="{model}")
     whole = _inlined(schema, schema.pop("$defs", {}))
     kinds = {kind: {"schema": whole} for kind in ("application/json", "multipart/form-data")}
@@ -301,7 +303,7 @@ def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, A
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """The schema with its models in place: several doors have models of one name, and none contains itself."""
+    """Replace references by the models: several dialects have models of the same name, and none contains itself."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):
@@ -311,20 +313,20 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 
 
 def reject_bool(value: Any) -> Any:
-    """Refuse true and false where a number is expected, which pydantic takes for 1 and 0."""
+    """Raise `ValueError` for true and false, which pydantic would accept as the numbers 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     return value
 
 
 def fingerprint(body: Body, *, operation: str = "create") -> str:
-    """A hash of what was asked, the same for JSON and multipart; files count by their bytes."""
+    """Return a hash of the request, equal for JSON and multipart; files are hashed by their bytes."""
     plain = json.dumps([operation, _as_text(body)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _as_text(value: Any) -> Any:
-    """The value as a form would carry it: no types but text, no nulls."""
+    """Convert a value to its form equivalent: every scalar is text, nulls are left out."""
     match value:
         case dict():
             return {key: _as_text(item) for key, item in value.items() if item is not None}

@@ -1,4 +1,4 @@
-"""The parts of a gateway as handlers see them, and the caller of a request."""
+"""The gateway's parts for route handlers, and authentication of requests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from app.webhooks.sender import Sender
 
 @dataclass(frozen=True)
 class Gateway:
-    """Everything a handler may need; made once in `main.py`."""
+    """All parts a handler may need; created once in `main.py`."""
 
     settings: Settings
     dialects: Mapping[str, BaseModel]
-    """The `Config` of each dialect that has one, by its name."""
+    """The `Config` of each dialect that has one, by name."""
     db: Database
     providers: Mapping[str, Provider]
     router: Router
@@ -39,12 +39,12 @@ class Gateway:
     links: SignedLinks
     authenticator: Authenticator
     sender: Sender
-    """Calls webhooks; handlers only use it to send a test."""
+    """Sends webhooks; handlers use it only for test events."""
     clock: Callable[[], datetime]
     listener: Listener
     durations: Durations
     wake: Callable[[], None]
-    """Tells the worker of this process, if there is one, that a job was created or cancelled."""
+    """Wakes the worker of this process, if there is one, after a job was created or cancelled."""
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -53,13 +53,13 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def _gateway_of(request: Request) -> Gateway:
-    """A dependency that is no coroutine would be run in a thread."""
+    """`gateway_of` as a coroutine: FastAPI runs other dependencies in a thread."""
     return gateway_of(request)
 
 
 async def caller_of(request: Request) -> Caller:
-    """Raises `AuthenticationFailed`, and `RateLimited` when the key has made its requests of the minute. The key is all
-    that follows the scheme, so it may contain blanks."""
+    """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
+    minute. Everything after the scheme is the key, so it may contain spaces."""
     gateway = gateway_of(request)
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme and scheme.lower() != "bearer":

@@ -1,4 +1,4 @@
-"""Creating a job, the same for all dialects: plan, uploads, idempotency, webhook; and requests based on a video."""
+"""Job creation for all dialects: plan, uploads, idempotency, webhook; and requests based on a finished video."""
 
 from dataclasses import replace
 from functools import partial
@@ -35,12 +35,12 @@ async def create_job(
     shown_model: str | None = None,
     idempotency: tuple[str, str] | None = None,
 ) -> Created:
-    """Check what the gateway itself knows, keep the uploads, write the job, wake the worker.
+    """Validate the request, store the uploads, create the job, wake the worker.
 
-    `shown_model` is what the client calls the model where it did not name it itself; `idempotency` is the client's
-    key and a hash of its request. What raises here leaves nothing behind: no job, no upload, no money held.
+    `shown_model` is the model name that the client sees if its request names none; `idempotency` is the client's key
+    and a hash of its request. After an exception nothing remains: no job, no upload, no hold.
     """
-    caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
+    caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model)
     key, hashed = idempotency or (None, None)
     try:
@@ -60,7 +60,7 @@ async def create_job(
         )
         created = await enqueue(gateway.db, job, now=gateway.clock())
     except BaseException as error:
-        if not is_unavailable(error):  # a commit whose answer was lost may have happened: its job needs the files
+        if not is_unavailable(error):  # the commit may have succeeded all the same; then the job needs the files
             await uploads.discard(gateway)
         raise
     if created.replayed:
@@ -77,21 +77,21 @@ def plan_request(
     only_provider: str | None = None,
     shown_model: str | None = None,
 ) -> Plan:
-    """Where the request may go: of the routes that can express it those that the key may use and, where money is
-    limited, those with a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
+    """Plan the routes of a request: those that can express it, that the key may use and, if spending is limited, that
+    have a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
     permitted = partial(caller.may_use, shown_model or request.model)
     plan = make_plan(gateway.router, request, only_provider=only_provider, permitted=permitted)
     return only_priced(gateway.settings, plan) if caller.limited else plan
 
 
 def app_name(request: Request) -> str | None:
-    """The application that asks, as it calls itself in `X-App-ID`; for the operator's accounts."""
+    """The client application's name from `X-App-ID`, for usage reports."""
     name = "".join(filter(str.isprintable, request.headers.get("x-app-id", ""))).strip()
     return name[:MAX_APP_CHARACTERS] or None
 
 
 def take_idempotency(request: Request, body: Body, operation: str = "create") -> tuple[str, str] | None:
-    """Take the client's idempotency key out of the header or the body; returned with a hash of what was asked.
+    """Take the client's idempotency key out of the header or the body; return it with a hash of the request.
 
     Raises `InvalidRequest`.
     """
@@ -115,7 +115,7 @@ def take_webhook(
     url_field: str = "webhook_url",
     secret_field: str | None = "webhook_secret",  # noqa: S107  # the name of a field
 ) -> Webhook | None:
-    """Take out of the body where the client wants to be told about the end. Raises `InvalidRequest`."""
+    """Take the webhook's URL and secret out of the body. Raises `InvalidRequest`."""
     url: Any = body.pop(url_field, None)
     secret: Any = body.pop(secret_field, None) if secret_field is not None else None
     if url in (None, ""):
@@ -136,11 +136,11 @@ def new_video_id() -> str:
     return ids.new("video")
 
 
-# Starting from a video that exists
+# Requests based on a finished video
 
 
 async def get_finished_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:
-    """A video of the caller's that can be worked on. Raises `NotFound`, `InvalidRequest`."""
+    """Return a completed video of the caller's project. Raises `NotFound`, `InvalidRequest`."""
     source = await get_video(gateway, caller, video_id)
     if source.status is not Status.completed:
         raise errors.InvalidRequest(f"the source video is {source.status}; it must be completed", param="video")
@@ -148,7 +148,7 @@ async def get_finished_video(gateway: Gateway, caller: Caller, video_id: str) ->
 
 
 def source_model(source: Video) -> str:
-    """The model that really made it: an alias may lead elsewhere by now."""
+    """The route that made the video: its alias may lead to another one by now."""
     return f"{source.provider}/{source.upstream_model}"
 
 
@@ -161,7 +161,7 @@ def request_from_source(
     *,
     seconds: float | None = None,
 ) -> VideoRequest:
-    """A request in the shape of `source`, and of its length where `seconds` names no other."""
+    """Build a request with the size of `source`, and with its length unless `seconds` is given."""
     original = VideoRequest.model_validate(source.request)
     measured = max((output["duration_s"] or 0 for output in source.outputs), default=0)
     return VideoRequest(

@@ -1,4 +1,4 @@
-"""Errors as responses: every exception in the shape of the dialect that speaks on the path."""
+"""Error responses: renders every exception in the shape of the path's dialect."""
 
 from collections.abc import Callable
 from math import ceil
@@ -17,7 +17,7 @@ from app.db.database import is_unavailable
 from app.telemetry import log
 
 RenderError = Callable[..., dict[str, Any]]
-"""How an error is shown on a path: `dialects.render_error`."""
+"""Renders an error for a path, as `dialects.render_error` does."""
 
 
 def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
@@ -29,10 +29,10 @@ def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
 
 
 def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Response:
-    """Whatever was raised, in the shape of the dialect that speaks on the path."""
+    """Render any exception in the shape of the path's dialect."""
     known = to_gateway_error(error)
     headers = known.headers
-    if isinstance(known, errors.UpstreamError):  # an upstream call that a client waited for, such as a character
+    if isinstance(known, errors.UpstreamError):  # from an upstream call inside a request, such as creating a character
         headers = {**headers, "x-should-retry": str(known.retryable).lower()}
         if known.retry_after_s is not None:
             headers["retry-after"] = str(ceil(known.retry_after_s))
@@ -51,10 +51,10 @@ def to_gateway_error(error: Exception) -> errors.GatewayError:
         param = str(problem["loc"][-1])
         return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
     if is_unavailable(error):
-        log.warning("the database is away", error=type(error).__name__)
+        log.warning("database unavailable", error=type(error).__name__)
         return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
-    log.error("an unexpected error", exc_info=error)
-    return errors.InternalError("the gateway failed; the request id leads to the reason in its log")
+    log.error("unexpected error", exc_info=error)
+    return errors.InternalError("the gateway failed; search its log for the request id to find the reason")
 
 
 def _from_http(error: HTTPException) -> errors.GatewayError:

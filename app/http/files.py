@@ -1,4 +1,4 @@
-"""Responses with a file: ranges, ETags, HEAD, variants."""
+"""File responses: ranges, ETags, HEAD, variants."""
 
 import re
 from collections.abc import AsyncIterator
@@ -15,14 +15,14 @@ from app.media.pictures import Variant, make_variant
 
 
 def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
-    """A link that plays without a key until it expires, at the latest when the file goes."""
+    """Signed URL of a file, usable without a key until it expires, at the latest when the file is deleted."""
     return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin_of(request))
 
 
 async def file_response(
     request: Request, gateway: Gateway, key: str, *, size: int, tag: str, content_type: str, filename: str
 ) -> Response:
-    """Stream a stored file: whole, one range of it, only the headers, or 304."""
+    """Stream a stored file: whole, one range, headers only, or 304."""
     headers = {
         "accept-ranges": "bytes",
         "etag": tag,
@@ -44,26 +44,26 @@ async def file_response(
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=content_type)
-    chunks = await _begun(gateway.store.open(key, start, end))
+    chunks = await _with_first_chunk(gateway.store.open(key, start, end))
     return StreamingResponse(chunks, status_code=status, headers=headers, media_type=content_type)
 
 
-async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, the first at hand: a file that is not there is an error, not an answer that breaks off."""
+async def _with_first_chunk(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Read the first chunk at once, so that a missing file is an error and not a response that breaks off."""
     first = await anext(chunks, b"")
 
-    async def all_of_them() -> AsyncIterator[bytes]:
+    async def rejoined() -> AsyncIterator[bytes]:
         yield first
         async for chunk in chunks:
             yield chunk
 
-    return all_of_them()
+    return rejoined()
 
 
 async def content_response(
     request: Request, gateway: Gateway, video: Video, index: int, *, variant: Literal["video"] | Variant = "video"
 ) -> Response:
-    """Answer with a finished file or a picture made from it."""
+    """Respond with a finished file or an image made from it."""
     output = get_output(video, index, gateway.clock())
     name = f"{video.id}-{index}" if len(video.outputs) > 1 else video.id
     key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
@@ -80,7 +80,7 @@ async def content_response(
 
 
 def get_output(video: Video, index: int, now: datetime) -> dict[str, Any]:
-    """One finished file of a video. Raises `Conflict` while it is not finished, `VideoExpired`, `NotFound`."""
+    """Return one finished file of a video. Raises `Conflict` before it is finished, `VideoExpired`, `NotFound`."""
     if not video.status.ended:
         raise errors.Conflict(
             f"the video is {video.status}; download it once its status is completed", code="video_not_ready"
@@ -100,7 +100,7 @@ RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECA
 
 
 class RangeNotSatisfiable(errors.GatewayError):
-    """416: the file is shorter than the range begins."""
+    """416: the range begins at or after the end of the file."""
 
     status_code = 416
     type = "invalid_request_error"
@@ -112,9 +112,9 @@ class RangeNotSatisfiable(errors.GatewayError):
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return (start, end), end not included, of a Range header; None where the whole file is to be sent.
+    """Return (start, end), end not included, of a Range header; None for the whole file.
 
-    That is: no header, several ranges, another unit, nonsense. Raises `RangeNotSatisfiable`.
+    None results from no header, several ranges, another unit or an invalid value. Raises `RangeNotSatisfiable`.
     """
     match = RANGE.fullmatch(header.strip()) if header else None
     if match is None or not (match[1] or match[2]):

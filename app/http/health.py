@@ -1,4 +1,4 @@
-"""What operators and orchestrators ask, /healthz, /readyz, /metrics, and what people read: /docs."""
+"""Operational routes: /healthz, /readyz, /metrics and /docs."""
 
 import math
 import re
@@ -28,9 +28,9 @@ from app.jobs import videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
 
 QUEUE_READ_S = 5
-"""How often a process counts the queue for /metrics, however often it is asked."""
+"""Shortest interval between two counts of the queue for /metrics, per process."""
 RELEASE = version("video-gateway")
-"""Read once: it stands in a file, and a process that may open no more files is still alive."""
+"""Read once, because it is read from a file: a process without free file descriptors is still alive."""
 
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
 DOCS_POLICY = (
@@ -38,21 +38,21 @@ DOCS_POLICY = (
     f"script-src {SWAGGER} 'sha256-{{}}'; style-src {SWAGGER} 'unsafe-inline'; "
     "img-src 'self' data: blob: https://fastapi.tiangolo.com/img/"
 )
-"""What Swagger UI loads: itself, styles it writes into its elements, icons in its style sheet, pictures it was
-answered with, FastAPI's favicon, and the description. The page's own script is allowed by its hash."""
+"""Allows what Swagger UI loads: itself, inline styles, icons in its style sheet, images in responses, FastAPI's favicon
+and the OpenAPI document. The page's own script is allowed by its hash."""
 
 routes = APIRouter(tags=["operations"])
 
 
 @routes.get("/healthz")
 async def healthz() -> Response:
-    """The process answers. Says nothing about the database, so that its absence restarts nobody."""
+    """Report that the process responds. The database is not checked, so that its outage restarts no process."""
     return JSONResponse({"status": "ok", "version": RELEASE})
 
 
-@routes.get("/readyz", responses={503: {"description": "Not now."}})
+@routes.get("/readyz", responses={503: {"description": "The database is unavailable."}})
 async def readyz(gateway: GatewayDep) -> Response:
-    """200 when requests can be served: the database answers and the schema is current (checked at start); else 503."""
+    """Report readiness: 200 if the database responds and its schema is current (checked at start), else 503."""
     try:
         async with gateway.db.reading() as connection:
             await connection.execute(sa.text("select 1 from videos limit 1"))
@@ -65,7 +65,7 @@ async def readyz(gateway: GatewayDep) -> Response:
 
 @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
 async def docs(request: Request) -> Response:
-    """FastAPI's own page, with a policy that lets it work and nothing else."""
+    """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
     address = f"{request.scope.get('root_path', '').rstrip('/')}{app.openapi_url}"
     page = get_swagger_ui_html(
@@ -81,12 +81,12 @@ async def docs(request: Request) -> Response:
 
 @routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
-    """Prometheus metrics of this process, and of the queue that all processes share. With `GATEWAY_METRICS_KEY` it
-    wants that key as a bearer token."""
+    """Return the Prometheus metrics of this process, and of the queue that all processes share. If
+    `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""
     _require_key(request, gateway)
     state = request.app.state
     if time.monotonic() - getattr(state, "queue_read_at", -math.inf) >= QUEUE_READ_S:
-        state.queue_read_at = time.monotonic()  # before the query: those who ask meanwhile do not repeat it
+        state.queue_read_at = time.monotonic()  # before the query, so that concurrent requests do not repeat it
         await _read_queue(gateway)
     return PlainTextResponse(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
@@ -99,7 +99,7 @@ def _require_key(request: Request, gateway: Gateway) -> None:
 
 
 def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
-    """Show the metrics of a process that serves nothing else in a thread; a key is wanted where there is one."""
+    """Serve metrics in a thread, for a process that serves nothing else; `key` is required unless it is None."""
     metrics = make_wsgi_app(REGISTRY)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
@@ -114,13 +114,13 @@ def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
     class Server(ThreadingWSGIServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    server = make_server(host, port, app, Server, _Silent)
+    server = make_server(host, port, app, Server, _QuietHandler)
     Thread(target=server.serve_forever, daemon=True).start()
 
 
-class _Silent(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # named as in the base class
-        """Nothing: machines ask every few seconds."""
+        """Log nothing: metrics are scraped every few seconds."""
 
 
 async def _read_queue(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""Addresses that carry their own permission: films for browsers, uploads for upstreams, callbacks of upstreams."""
+"""Signed URLs: video files for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
 
@@ -15,10 +15,10 @@ from app.jobs.claim import poll_now
 from app.media import mp4
 
 PRESIGNED_S = 900
-"""How long an address at the bucket works at most: players go back to it for other parts of the film."""
+"""Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
 
 MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""A browser shows a film that is opened by itself in a page of its own making, to which the film's policy applies."""
+"""Content security policy of video files: browsers apply it to the page in which they show an opened video file."""
 
 routes = APIRouter(tags=["media"])
 
@@ -38,21 +38,21 @@ async def play(
     exp: str = "",
     sig: str = "",
 ) -> Response:
-    """Stream a film by its signed link, as found in `output.url`, or lead on to where the bucket streams it."""
+    """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
     video = await videos.get_video(gateway.db, video_id, project_id=None)
-    # A presigned address is for GET alone, so HEAD is answered here.
+    # A presigned URL is valid for GET only, so HEAD is handled here.
     if gateway.settings.storage_presign and request.method == "GET":
-        address = await _at_the_bucket(gateway, video, index, expires=int(exp))
-        if address is not None:
-            return RedirectResponse(address, 307, {"cache-control": "no-store"})
-    film = await content_response(request, gateway, video, index)
-    film.headers["content-security-policy"] = MEDIA_POLICY
-    return film
+        url = await _presigned_url(gateway, video, index, expires=int(exp))
+        if url is not None:
+            return RedirectResponse(url, 307, {"cache-control": "no-store"})
+    response = await content_response(request, gateway, video, index)
+    response.headers["content-security-policy"] = MEDIA_POLICY
+    return response
 
 
-async def _at_the_bucket(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
-    """A fresh address of the film at the bucket, which works no longer than the link; None where there is none."""
+async def _presigned_url(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
+    """Presigned bucket URL of the file, valid no longer than the link; None if the storage has none."""
     output = get_output(video, index, gateway.clock())
     left_s = int(expires - gateway.clock().timestamp())
     return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
@@ -67,7 +67,7 @@ async def fetch_upload(
     exp: str = "",
     sig: str = "",
 ) -> Response:
-    """Hand an upload to the upstream that was given its link."""
+    """Serve an upload to the upstream that received its link."""
     _require_signature(request, gateway, exp, sig)
     key = f"uploads/{video_id}/{number}"
     size = await gateway.store.stat(key)
@@ -93,7 +93,7 @@ def _require_signature(request: Request, gateway: Gateway, exp: str, sig: str, n
 
 @routes.api_route("/callbacks/{attempt_id}/{token}", methods=["GET", "POST"], include_in_schema=False)
 async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response:
-    """An upstream has news of a task. Its content is not read: it only means that the task is polled now."""
+    """Accept an upstream's callback. Its content is not read: the task is polled now."""
     if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
         raise errors.NotFound("there is nothing at this address")
     async with gateway.db.reading() as connection:

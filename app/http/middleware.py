@@ -1,7 +1,6 @@
-"""The outermost layer: request ids, body limits, headers of every answer, access log, HTTP metrics, and the last word
-on errors.
+"""ASGI middleware: request id, body limits, security headers, access log, metrics, error responses.
 
-Pure ASGI, since it runs for every request and must not touch a streamed body.
+Pure ASGI, because it runs for every request and must not touch a streamed body.
 """
 
 import asyncio
@@ -18,9 +17,10 @@ from app.http.errors import RenderError, to_response
 from app.telemetry import HTTP_SECONDS, log
 
 QUIET = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines; logged only when something is wrong."""
+"""Requested by machines every few seconds; logged only with an error status."""
 LINGER_S = 30
-"""How long a refused upload is read on, where closing at once would take the answer away from its sender."""
+"""Time limit for draining the body after an early error; closing at once would reset the connection before the client
+reads the response."""
 
 SECURITY = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -28,23 +28,23 @@ SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-"""Of every answer, save what its route says itself. No cross-origin-resource-policy: films play on other sites."""
+"""Headers of every response whose route sets no other. No cross-origin-resource-policy: videos play on other sites."""
 ONLY_HTTPS = ((b"strict-transport-security", b"max-age=31536000"),)
 
 CALLBACKS = "/callbacks/"
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""Label values are ours to choose: whoever asks could invent methods without end."""
+"""Methods used as label values. Clients can send any method; label values must stay bounded."""
 
 
 class RequestMiddleware:
-    """Wraps the application; every answer carries `x-request-id`, every refusal the dialect's own shape.
+    """Wraps the application; every response has an `x-request-id`, every error the dialect's shape.
 
-    A route may leave headers for its answer, whatever becomes of it, in `scope["gateway_headers"]`: pairs of bytes.
+    A route may add headers to its response, even to an error, in `scope["gateway_headers"]`: pairs of bytes.
     """
 
     body_timeout_s = 30.0
-    """How long a request body may make no progress, however long it takes as a whole."""
+    """Longest pause while a request body is received; the total time is not limited."""
 
     def __init__(self, app: ASGIApp, *, render_error: RenderError, max_body_bytes: int, https: bool = False) -> None:
         self._app = app
@@ -59,7 +59,7 @@ class RequestMiddleware:
             return
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
-        scope["gateway_headers"] = []  # what is found out on the way and belongs on whatever the answer will be
+        scope["gateway_headers"] = []  # collected on the way, for any kind of response
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
@@ -90,28 +90,28 @@ class RequestMiddleware:
                 await self._app(scope, upload.receive, tagged_send)
             except ClientDisconnect:
                 if upload.stalled and not status:
-                    await self._last_word(upload.timeout())(scope, receive, tagged_send)
+                    await self._error_response(upload.timeout())(scope, receive, tagged_send)
                 status = status or 499
             except Exception as error:
-                if status:  # too late for an answer; the connection has to break off
-                    log.exception("an answer broke off", path=loggable_path(scope["path"]))
+                if status:  # too late for an error response; the connection is aborted
+                    log.exception("response aborted", path=loggable_path(scope["path"]))
                     raise
-                await self._last_word(error)(scope, receive, tagged_send)
+                await self._error_response(error)(scope, receive, tagged_send)
             finally:
-                self._account(scope, status, first_byte_s, time.perf_counter() - started)
+                self._record(scope, status, first_byte_s, time.perf_counter() - started)
 
     def _missing(self, given: dict[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
         if self._names.isdisjoint(given):
             return self._headers
         return [(name, value) for name, value in self._headers if name not in given]
 
-    def _last_word(self, error: Exception) -> ASGIApp:
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    def _error_response(self, error: Exception) -> ASGIApp:
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             await to_response(scope, error, self._render_error)(scope, receive, send)
 
-        return answer
+        return respond
 
-    def _account(self, scope: Scope, status: int, first_byte_s: float, total_s: float) -> None:
+    def _record(self, scope: Scope, status: int, first_byte_s: float, total_s: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in METHODS else "other"
         HTTP_SECONDS.labels(method, route, str(status)).observe(first_byte_s)
@@ -127,7 +127,7 @@ class RequestMiddleware:
 
 
 def loggable_path(path: str) -> str:
-    """The path for the log; that of a callback is its own permission."""
+    """The path for the log, without the token of a callback."""
     return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
 
 
@@ -136,8 +136,8 @@ def _is_last(message: Message) -> bool:
 
 
 class BodyGuard:
-    """A request body that is counted while it is read; a declared length that is too much is refused unread, since
-    an answer that has begun, such as a stream, could not become a refusal any more."""
+    """Counts a request body while it is read. A declared length over the limit is refused before reading, because a
+    response that has started, such as a stream, can no longer become an error."""
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> None:
         headers = dict(scope["headers"])
@@ -146,23 +146,23 @@ class BodyGuard:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self.answering = False
-        """An answer has begun, so a refusal would come too late."""
+        """The response has started, so it can no longer become an error."""
         self.stalled = False
         self._too_long = declared.isdigit() and int(declared[:20]) > max_bytes
         self._received = 0
         self._ended = declared in (b"", b"0") and b"transfer-encoding" not in headers
         self._closes = scope["http_version"] == "1.0" or b"close" in headers.get(b"connection", b"").lower()
-        self._asks_first = b"expect" in headers
+        self._expects_continue = b"expect" in headers
 
     def refuse_declared(self) -> None:
         if self._too_long:
             raise self._refusal()
 
     def timeout(self) -> errors.RequestTimeout:
-        return errors.RequestTimeout(f"nothing came of the request body for {self._timeout_s:g} s; send it again")
+        return errors.RequestTimeout(f"no data of the request body arrived for {self._timeout_s:g} s; send it again")
 
     async def receive(self) -> Message:
-        """To the application a client that stalls is a client that has gone: it knows what to do then."""
+        """Receive a message; report a stalled client as `http.disconnect`. Raises `PayloadTooLarge`."""
         message = {"type": "http.disconnect"} if self.stalled else await self._read()
         if self._received > self._max_bytes:
             raise self._refusal()
@@ -177,7 +177,7 @@ class BodyGuard:
             async with asyncio.timeout(None if self._ended or self.answering else self._timeout_s):
                 message = await self._receive()
         except TimeoutError:
-            if self.answering:  # by now
+            if self.answering:  # the response has started meanwhile
                 message = await self._receive()
             else:
                 self.stalled = True
@@ -188,9 +188,9 @@ class BodyGuard:
 
     @property
     def has_to_be_read(self) -> bool:
-        """The server closes after this answer; bytes unread by then make TCP throw the answer away. On a connection
-        that is kept, it reads on by itself."""
-        return self._closes and not self._ended and not self._asks_first
+        """True if the server closes the connection after this response: unread bytes would then make TCP discard it. On
+        a connection that stays open, the server reads the rest itself."""
+        return self._closes and not self._ended and not self._expects_continue
 
     async def linger(self) -> None:
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""OpenAPI of routes that read their own bodies and build their own responses: keys, headers, files, errors."""
+"""OpenAPI for routes that read their own bodies and build their own responses: keys, headers, files, errors."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -17,15 +17,15 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class BearerKey(SecurityBase, Generic[T]):
-    """A dependency that wants a key; `holder_of` says whose it is, or raises `AuthenticationFailed`."""
+    """Dependency that requires a key; `authenticate` returns its holder or raises `AuthenticationFailed`."""
 
-    def __init__(self, name: str, description: str, holder_of: Callable[[Request], Awaitable[T]]) -> None:
+    def __init__(self, name: str, description: str, authenticate: Callable[[Request], Awaitable[T]]) -> None:
         self.scheme_name = name
         self.model = HTTPBearer(description=description)
-        self._holder_of = holder_of
+        self._authenticate = authenticate
 
     async def __call__(self, request: Request) -> T:
-        return await self._holder_of(request)
+        return await self._authenticate(request)
 
 
 def parameter(
@@ -35,27 +35,27 @@ def parameter(
 
 
 def create_schema(model: type[BaseModel], *parameters: dict[str, Any]) -> dict[str, Any]:
-    """`body_schema` of a call that creates a video, with the headers that all of them read."""
+    """Return the `body_schema` of a call that creates a video, with the headers that all such calls read."""
     return {**body_schema(model), "parameters": [*CREATE_HEADERS, *parameters]}
 
 
 def file_responses(*kinds: str) -> Responses:
-    """The answers of a route that streams a file."""
+    """Return the responses of a route that streams a file."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
     return {
         200: {"content": content},
-        206: {"description": "The range that was asked for.", "content": content},
-        304: {"description": "The client has it already."},
+        206: {"description": "The requested range.", "content": content},
+        304: {"description": "The client has the current file already."},
     }
 
 
 def error_responses(render_error: RenderError, path: str) -> Responses:
-    """Return the 4XX and 5XX responses of the routes below `path`, in the shape of the dialect that renders errors
-    there. Next to them FastAPI describes no 422: an invalid request is a 400."""
+    """Return the 4XX and 5XX responses of the routes below `path`, in the shape of the dialect of that path.
+    With these FastAPI adds no 422: an invalid request is a 400."""
     sample = errors.InvalidRequest("what is wrong, and the next step")
     schema = _schema_of(render_error(sample, path=path, request_id="req_..."))
     refusal = {
-        "description": "Refused or failed; the message has the reason.",
+        "description": "The request was refused or failed; the message states the reason.",
         "content": {"application/json": {"schema": schema}},
     }
     return {"4XX": refusal, "5XX": refusal}
@@ -70,11 +70,11 @@ def _schema_of(value: Any) -> dict[str, Any]:
 
 
 CREATE_HEADERS = (
-    parameter("header", "Idempotency-Key", "A repeated request with the same key is answered with the same video."),
-    parameter("header", "X-App-ID", "What the application calls itself, for the accounts of usage."),
+    parameter("header", "Idempotency-Key", "A repeated request with the same key returns the same video."),
+    parameter("header", "X-App-ID", "Name of the client application, for usage reports."),
 )
 FILE_HEADERS = (
     parameter("header", "Range", "`bytes=0-1023` for a part of the file."),
-    parameter("header", "If-None-Match", "ETags of what the client has."),
+    parameter("header", "If-None-Match", "ETags of the files that the client has."),
 )
 VIDEO_TYPES = ("video/mp4", "video/webm", "video/quicktime")

@@ -1,4 +1,4 @@
-"""JSON responses that no cache keeps, and the envelope of lists."""
+"""JSON responses that must not be cached, and the list envelope."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +12,6 @@ def no_store(content: Any, *, status: int = 200, headers: dict[str, str] | None 
 
 
 def page_of(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """OpenAI's list object; clients page on with `after=<last_id>` while `has_more`."""
+    """OpenAI's list object; clients request the next page with `after=<last_id>` while `has_more`."""
     ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"object": "list", "data": list(data), "first_id": ends[0], "last_id": ends[1], "has_more": has_more}

@@ -1,7 +1,7 @@
-"""HTTP on a connection: uvicorn's protocol, with bounds on what a client may pile up and how long it may make us wait.
+"""uvicorn's HTTP/1.1 protocol with limits on request heads, pipelining and waiting.
 
-Here is what an application never sees: heads that do not end, connections that say nothing, answers that nobody reads.
-How long a body may take is the business of `edge.py`, which can refuse it in the dialect's own shape.
+Guards against slow clients below ASGI: unfinished request heads, idle connections, unread responses. The time limit of
+bodies is in `middleware.py`, which can render the error in the dialect's shape.
 """
 
 import json
@@ -16,62 +16,62 @@ from app.telemetry import log
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Refuses in OpenAI's shape, since no dialect speaks before there is a path. WebSockets are not spoken at all."""
+    """Errors are in OpenAI's shape, since the dialect is unknown before the path. WebSockets are not supported."""
 
     max_head_bytes = 64 * 2**10
-    """Of a request line with its headers; as much may come in trailers and the like, which nobody reads."""
+    """Size limit of a request line with its headers; also of trailers and the like, which are ignored."""
     max_pipelined = 64
-    """Requests that wait for the answer to an earlier one: a packet holds thousands, each a hundred times its size."""
+    """Limit of requests queued behind an earlier one: a packet holds thousands, each takes a hundred times its size."""
     head_timeout_s = 30.0
-    """From the first byte of a head to its last, and how long a new connection may say nothing. Also what is left of a
-    body whose request has been answered has to come within it."""
+    """Timeout for receiving the request head, also for a new idle connection, and for the rest of a body whose request
+    has had its response."""
     stall_timeout_s = 60.0
-    """How long a client may read nothing of an answer that waits for it."""
+    """Longest time in which a client reads nothing of a pending response."""
     linger_s = 5.0
-    """How long a refused client is listened to: closing at once would take the refusal away from it."""
+    """Time before closing after an error; closing at once would reset the connection before the client reads it."""
 
-    _limit: TimerHandle | None = None
-    _stall: TimerHandle | None = None
-    _unheard = 0
-    """Bytes since the parser last had something for us."""
+    _timer: TimerHandle | None = None
+    _stall_timer: TimerHandle | None = None
+    _unparsed_bytes = 0
+    """Bytes received since the parser's last event."""
     _in_head = False
     _measured = False
-    """The head may be a large one, so it has to be measured."""
-    _deaf = False
-    """Nothing that comes is a request any more."""
+    """The head may be over the limit, so its size is checked."""
+    _closing = False
+    """The connection is closing: received bytes are ignored."""
     _reason: errors.GatewayError | None = None
     _answering: RequestResponseCycle | None = None
-    """The request whose turn it is; `cycle` is the last that came."""
+    """The request that is being served; `cycle` is the latest one received."""
 
-    # What comes in
+    # Incoming data
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._limit = self.loop.call_later(self.head_timeout_s, self._too_slow)
+        self._timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
-        if not self._deaf:
-            self._unheard += len(data)
+        if not self._closing:
+            self._unparsed_bytes += len(data)
             self._measured = self._in_head or len(data) > self.max_head_bytes
             super().data_received(data)
             self._expect_more()
 
     def _expect_more(self) -> None:
-        if self._deaf:
+        if self._closing:
             return
-        if self._unheard > self.max_head_bytes:
+        if self._unparsed_bytes > self.max_head_bytes:
             self._refuse(self._head_too_large())
-        elif self._limit is None and (self.cycle is None or self.cycle.response_complete):
-            # uvicorn's timer for idle connections is gone with the first byte, whatever that byte is.
-            self._limit = self.loop.call_later(self.head_timeout_s, self._too_slow)
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            # uvicorn stops its timer for idle connections at the first byte, even if no request follows.
+            self._timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._lift()
+        self._cancel_timer()
 
     def on_headers_complete(self) -> None:
-        self._lift()
+        self._cancel_timer()
         if self._measured and self._head_bytes() > self.max_head_bytes:
             self._reason = self._head_too_large()
             raise self._reason
@@ -79,19 +79,19 @@ class HttpProtocol(HttpToolsProtocol):
             raise errors.InvalidRequest("too many requests at once on one connection")
         super().on_headers_complete()
         self._in_head = False
-        self._unheard = 0
-        self.headers = []  # trailers would be appended to the headers that the application has by now
+        self._unparsed_bytes = 0
+        self.headers = []  # trailers would be appended to the list that the application has
         if not self.pipeline:
             self._answering = self.cycle
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        self._unheard = 0
+        self._unparsed_bytes = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._unheard = 0
-        self._lift()
+        self._unparsed_bytes = 0
+        self._cancel_timer()
 
     def _head_too_large(self) -> errors.HeadTooLarge:
         return errors.HeadTooLarge(f"the address and headers of a request have at most {self.max_head_bytes} bytes")
@@ -100,7 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _too_slow(self) -> None:
-        self._limit = None
+        self._timer = None
         if self._in_head:
             self._refuse(errors.RequestTimeout(f"the head of the request took more than {self.head_timeout_s:g} s"))
         else:
@@ -110,26 +110,26 @@ class HttpProtocol(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Whoever asks for another protocol is answered in this one, and then no more: the parser has passed over
-        what follows, which may be a body and may be a request."""
-        self._deaf = True
+        """Serve a request for another protocol as HTTP/1.1, then close: the parser has skipped the bytes that follow,
+        which may be a body or a request."""
+        self._closing = True
         self.cycle.keep_alive = False
 
-    # What is refused here
+    # Errors
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._reason or errors.InvalidRequest("this is not HTTP/1.1 as the gateway understands it"))
+        self._refuse(self._reason or errors.InvalidRequest("this is not a valid HTTP/1.1 request"))
 
     def _refuse(self, error: errors.GatewayError) -> None:
-        """Answer and close. Where an answer to another request is due, that one is the last instead; where one would
-        come unasked, there is none."""
-        self._deaf = True
-        self._lift()
+        """Send the error and close. If the response to another request is pending, close after that one instead;
+        without a request to respond to, send nothing."""
+        self._closing = True
+        self._cancel_timer()
         due = self.cycle is not None and not self.cycle.response_complete
         if due and (self.pipeline or not self.cycle.more_body):
             self.cycle.keep_alive = False
             return
-        if due and not self.cycle.response_started:  # its body is what is wrong
+        if due and not self.cycle.response_started:  # the error is in its body
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         elif due or not self._in_head:
@@ -152,11 +152,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join([*lines, b"", body]))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._limit = self.loop.call_later(self.linger_s, self.transport.abort)
+            self._timer = self.loop.call_later(self.linger_s, self.transport.abort)
         else:
             self.transport.close()
 
-    # What goes out
+    # Outgoing data
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -168,43 +168,45 @@ class HttpProtocol(HttpToolsProtocol):
             self._unwatch_reader()
 
     def _watch_reader(self) -> None:
-        self._stall = self.loop.call_later(self.stall_timeout_s, self._stalled, self.transport.get_write_buffer_size())
+        self._stall_timer = self.loop.call_later(
+            self.stall_timeout_s, self._stalled, self.transport.get_write_buffer_size()
+        )
 
     def _unwatch_reader(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _stalled(self, left: int) -> None:
         if self.transport.get_write_buffer_size() < left:
             self._watch_reader()
             return
         path = loggable_path(self._answering.scope["path"]) if self._answering is not None else None
-        log.info("an answer is given up, for its client does not read it", path=path)
+        log.info("unread response aborted", path=path)
         self.transport.abort()
 
     def on_response_complete(self) -> None:
         if self.pipeline:
             self._answering = self.pipeline[-1][0]
         super().on_response_complete()
-        if self.transport.is_closing() and self._stall is None:  # as soon as the client has read the rest
+        if self.transport.is_closing() and self._stall_timer is None:  # ends it as soon as the client has read the rest
             self._watch_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # its client has not read the last answer and will not now
+        if self.transport.get_write_buffer_size():  # the client has not read the last response in time
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lift()
+        self._cancel_timer()
         self._unwatch_reader()
         if self._answering is not None and self._answering is not self.cycle:
-            # uvicorn tells the last request only, and this one would go on for nobody.
+            # uvicorn notifies only the latest request; this one would run on without a client.
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
 
-    def _lift(self) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

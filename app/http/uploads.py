@@ -1,4 +1,4 @@
-"""Media in a request: file parts, data URLs and addresses become `Media`; files are stored once all else is valid."""
+"""Media in a request: converts file parts, data URLs and URLs to `Media`; stores files once the request is valid."""
 
 import base64
 import binascii
@@ -16,21 +16,21 @@ from app.media.uploads import chunks_of
 from app.video import Media
 
 MAX_MEDIA = 20
-"""Of one request, files and addresses alike: each is fetched or sent on by the worker."""
+"""Limit per request, of files and URLs together: the worker fetches or forwards each of them."""
 
 
 @dataclass
 class Uploads:
-    """Collects the files of one request; they are stored once the request is known to be good."""
+    """Collects the files of one request; they are stored once the request is valid."""
 
     video_id: str
     files: list[tuple[Media, BinaryIO]] = field(default_factory=list)
     read: int = 0
 
     def media(self, value: Any, name: str) -> Media:
-        """Read one medium: a file part, an http(s) or data URL, or an object that holds one as `image_url` or `url`.
+        """Read one medium: a file part, an http(s) or data URL, or an object with one as `image_url` or `url`.
 
-        Raises `InvalidRequest`. Whether the bytes are a picture is judged in the job.
+        Raises `InvalidRequest`. The bytes themselves are checked later, in the job.
         """
         self.read += 1
         if self.read > MAX_MEDIA:
@@ -82,7 +82,7 @@ class Uploads:
 
 
 def decode_data_url(value: str, name: str) -> bytes:
-    """Return the bytes of a `data:` URL in base 64. Raises `InvalidRequest`."""
+    """Return the bytes of a base64 `data:` URL. Raises `InvalidRequest`."""
     head, comma, payload = value.partition(",")
     if not comma or not head.endswith(";base64"):
         raise errors.InvalidRequest(f"{name}: expected data:<type>;base64,<data>", param=name)
@@ -93,6 +93,6 @@ def decode_data_url(value: str, name: str) -> bytes:
 
 
 def _plain_name(filename: str | None) -> str | None:
-    """The last piece of a file name, without what could break out of a header."""
+    """The last path segment of a file name, without characters that are unsafe in a header."""
     name = re.sub(r"[^\w.\- ]", "_", (filename or "").replace("\\", "/").rpartition("/")[2])[-100:]
     return name or None

@@ -21,12 +21,12 @@ async def wait_for_video(
     until: Callable[[Video], bool],
     timeout_s: float,
 ) -> Video:
-    """Read a video: at once when `until` says yes of it, else as soon as it does, the time is up, or the client is
-    gone. Waiting costs no query. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when it
-    has too many requests waiting."""
+    """Return a video once `until(video)` is true, the timeout has passed, the client has disconnected or the server
+    stops. Waiting runs no queries. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when
+    it has too many requests waiting."""
     if timeout_s > 0:
         require_waiting_slot(gateway, caller)
-    with gateway.listener.waiter(video_id, caller.key_id) as rung:
+    with gateway.listener.waiter(video_id, caller.key_id) as changed:
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
@@ -34,8 +34,8 @@ async def wait_for_video(
         try:
             async with asyncio.timeout(timeout_s):
                 while not until(video) and not gone.done() and not gateway.listener.closed:
-                    await _first(rung, gone)
-                    rung.clear()
+                    await _first(changed, gone)
+                    changed.clear()
                     await gateway.authenticator.check(caller)
                     video = await get_video(gateway, caller, video_id)
         except TimeoutError:
@@ -46,7 +46,7 @@ async def wait_for_video(
 
 
 def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
-    """Raises `RateLimited` when the key holds as many requests in this process as it may."""
+    """Raise `RateLimited` when the key has `max_waiting` requests waiting in this process."""
     if gateway.listener.waiters_of(caller.key_id) >= gateway.settings.max_waiting:
         raise errors.RateLimited(
             f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
@@ -55,15 +55,15 @@ def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
         )
 
 
-async def _first(rung: asyncio.Event, gone: "asyncio.Future[None]") -> None:
-    ring = asyncio.ensure_future(rung.wait())
+async def _first(changed: asyncio.Event, gone: "asyncio.Future[None]") -> None:
+    waiting = asyncio.ensure_future(changed.wait())
     try:
-        await asyncio.wait((ring, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        ring.cancel()
+        waiting.cancel()
 
 
 async def _disconnected(request: Request) -> None:
-    with suppress(errors.PayloadTooLarge):  # nothing more is read of it, so its end would never be seen
+    with suppress(errors.PayloadTooLarge):  # the rest of the body is not read, so a disconnect is not seen
         while (await request.receive())["type"] != "http.disconnect":
             pass

@@ -1,4 +1,4 @@
-"""The router of the OpenAI dialect, whose paths exist twice."""
+"""The router of the OpenAI dialect, which has two prefixes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 
 class AliasedRouter(APIRouter):
-    """Registers each `/v1` route at `/openai/v1`, too, where the OpenAPI document leaves it out."""
+    """Registers each `/v1` route also at `/openai/v1`, where the OpenAPI document omits it."""
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().add_api_route(path, endpoint, **options)

@@ -1,6 +1,6 @@
-"""The OpenAI dialect, at /v1 and /openai/v1: OpenAI's Videos API as its SDKs speak it, with Lumenfall's extensions.
+"""The OpenAI dialect, at /v1 and /openai/v1: OpenAI's Videos API as its SDKs use it, with Lumenfall's extensions.
 
-The routes; what the bodies hold and how a video is shown is in `openai_wire.py`.
+The routes; wire models and rendering are in `wire.py`.
 """
 
 import json
@@ -62,10 +62,12 @@ __all__ = ["PREFIXES", "render_error", "routes"]
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
-"""Proxies close a stream on which nothing happens."""
+"""Seconds between keep-alive comments: proxies close idle streams."""
 
-DRY_RUN = parameter("query", "dryRun", "Say what it would cost, and create nothing.", kind="boolean")
-NOT_NEW: Responses = {200: {"description": "A dry run, or the video that the same idempotency key made before."}}
+DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
+NOT_NEW: Responses = {
+    200: {"description": "A dry run, or the video that an earlier request with the same idempotency key created."}
+}
 
 routes = AliasedRouter(tags=["videos"])
 
@@ -81,7 +83,7 @@ def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 20
 async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
-    """The request of an edit or an extension, and the video of our own that it starts from, if it does."""
+    """Return the request of an edit or an extension, and its source if that is a video of this gateway."""
     extra = strict_extra_of(wire)
     seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
     if isinstance(wire.video, dict) and "id" in wire.video:
@@ -104,8 +106,8 @@ async def _from_source(
     return request, None
 
 
-# Routes: every request is matched against them in order, so what clients ask all the time stands first. Otherwise
-# literal segments come before {video_id}; here the method tells them apart.
+# Routes are matched in order, so the most frequent request comes first. Otherwise literal segments come before
+# {video_id}; here the method tells them apart.
 
 
 @routes.get("/v1/videos/{video_id}")
@@ -116,8 +118,8 @@ async def retrieve_video(
     caller: CallerDep,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
 ) -> Response:
-    """Read a video. While it is not finished, `openai-poll-after-ms` says when to ask again; with `wait` the answer is
-    held until the status changes, for so many seconds at most."""
+    """Read a video. Until it ends, the header `openai-poll-after-ms` suggests when to poll again. With `wait`, the
+    response is delayed until the status changes, for at most that many seconds."""
     if wait == 0:
         return answer(await get_video(gateway, caller, video_id), gateway, request)
     before = (await get_video(gateway, caller, video_id)).status
@@ -132,7 +134,7 @@ async def retrieve_video(
 
 @routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Create a video. Answers 202 at once; poll it, or use the SDK's `create_and_poll`."""
+    """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
@@ -183,7 +185,7 @@ def _is_dry_run(request: Request) -> bool:
 
 
 async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
-    """Characters live at the provider that made them, so the video has to be made there."""
+    """Return the provider of the request's characters: the video must be made where they are stored."""
     providers = set()
     for character_id in request.characters:
         async with gateway.db.reading() as connection:
@@ -204,7 +206,7 @@ async def list_videos(
     limit: Annotated[int, Query(ge=0, le=100)] = 20,
     order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
 ) -> Response:
-    """List your videos, newest first; page on with `after=<last_id>` while `has_more`."""
+    """List your videos, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
     async with gateway.db.reading() as connection:
         page, has_more = await videos.list_videos(
             connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
@@ -215,7 +217,7 @@ async def list_videos(
 
 @routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a new video from one of yours or an uploaded one, changed as the prompt says."""
+    """Create a video by editing one of yours or an uploaded one as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
 
 
@@ -223,7 +225,7 @@ async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -
     "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
 )
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a longer video from one of yours or an uploaded one."""
+    """Create a longer video from one of yours or an uploaded one."""
     return await _derive(request, gateway, caller, ExtendVideo, Operation.extend)
 
 
@@ -236,23 +238,23 @@ async def _derive(
         uploads = Uploads(new_video_id())
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
-        where = _at(source) if source else {}
+        where = _pinned_to(source) if source else {}
         if source and wire.model:
             where["shown_model"] = wire.model
         return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **where)
 
 
-def _at(source: Video) -> dict[str, str | None]:
-    """What is made from a video is made where that was, and goes by the name the client knows."""
+def _pinned_to(source: Video) -> dict[str, str | None]:
+    """Arguments that create a derived video at its source's provider, under the model name that the client knows."""
     return {"only_provider": source.provider, "shown_model": source.model}
 
 
-# Characters: kept by the upstream that made them
+# Characters: stored at the upstream that created them
 
 
 @routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a reusable character from a film. The provider is that of `model`, else the first one that can."""
+    """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
     async with body_of(request) as body:
         wire = validated(CreateCharacter, body)
         uploads = Uploads(ids.new("char"))
@@ -280,6 +282,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
 
 @routes.get("/v1/videos/characters/{character_id}")
 async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read a character."""
     async with gateway.db.reading() as connection:
         return JSONResponse(
             render_character(await videos.get_character(connection, character_id, project_id=caller.project_id))
@@ -293,12 +296,12 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
     "/v1/videos/{video_id}/events",
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}}},
-    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "The last event that was seen.")]},
+    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
 )
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID` leaves
-    out what was seen."""
-    await get_video(gateway, caller, video_id)  # a 404 is an answer, not an event
+    """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
+    skips the events already received."""
+    await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
     require_waiting_slot(gateway, caller)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     events = _events(video_id, request, gateway, caller)
@@ -312,7 +315,7 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
             video = await wait_for_video(
                 request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
             )
-        except errors.GatewayError:  # the key was revoked, or the video deleted: what was not news is the end of it
+        except errors.GatewayError:  # the key was revoked, or the video deleted: end the stream
             return
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
@@ -328,7 +331,7 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
 
 
 def _mark(video: Video) -> str:
-    """The id of an event: how far the video was."""
+    """The id of an event: status and progress of the video."""
     return f"{video.status}.{video.progress}"
 
 
@@ -356,7 +359,7 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
     "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
 )
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a new video from a finished one, changed as the prompt says."""
+    """Create a video by changing a finished one as the prompt says."""
     async with body_of(request) as body:
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
@@ -365,7 +368,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
     uploads = Uploads(new_video_id())
-    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_at(source))
+    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_pinned_to(source))
 
 
 @routes.get(
@@ -383,7 +386,7 @@ async def download_content(
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
     index: Annotated[int, Query(ge=0, le=3)] = 0,
 ) -> Response:
-    """Download the film, a thumbnail (WebP) or a sprite sheet (JPEG). Ranges, ETags and HEAD work."""
+    """Download the video file, a thumbnail (WebP) or a sprite sheet (JPEG). Supports ranges, ETags and HEAD."""
     video = await get_video(gateway, caller, video_id)
     return await content_response(request, gateway, video, index, variant=variant)
 
@@ -393,7 +396,7 @@ async def download_content(
 
 @routes.get("/v1/models", tags=["models"])
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
-    """All names that `model` can be with this key."""
+    """List the models that this key may use."""
     data = [
         render_model(name, allowed, gateway)
         for name, candidates in gateway.router.models().items()
@@ -404,15 +407,15 @@ async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 @routes.get("/v1/models/{model:path}", tags=["models"])
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """What a model can express, and what a second of it costs."""
+    """Read a model's capabilities and its price per second."""
     allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
     return JSONResponse(render_model(model, allowed, gateway))
 
 
 @routes.get("/v1/balance", tags=["models"])
 async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
-    """What this key may still spend, in Lumenfall's shape: by the balance or the budget that limits it most. The amount
-    is null where nothing does."""
+    """Read the amount that this key may still spend, by the balance or the budget that limits it most; null if none
+    does. Lumenfall's shape."""
     async with gateway.db.reading() as connection:
         available = await budgets.available(connection, [caller.project_id], key_id=caller.key_id, now=gateway.clock())
     billing, left = available[caller.project_id]

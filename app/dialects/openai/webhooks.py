@@ -1,4 +1,4 @@
-"""Webhooks in the OpenAI dialect: the SDK's `client.webhooks`, Lumenfall's secret, and what was delivered.
+"""Webhooks in the OpenAI dialect: the SDK's `client.webhooks`, Lumenfall's secret, and the log of deliveries.
 
 Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai/webhooks, read 2026-11-21. `enabled`, `disabled_reason`, `failing_since`
 and everything under `deliveries` are this gateway's own.
@@ -39,13 +39,13 @@ class CreateEndpoint(BaseModel):
 
 
 class UpdateEndpoint(BaseModel):
-    """POST /v1/webhook_endpoints/{id}; what is left out stays as it is."""
+    """POST /v1/webhook_endpoints/{id}; omitted fields stay unchanged."""
 
     name: str | None = None
     url: str | None = None
     event_types: Annotated[list[str], Field(max_length=100)] | None = None
     enabled: bool | None = None
-    """True also brings an endpoint back that was given up; so does a new `url`."""
+    """True also re-enables an endpoint that was disabled; so does a new `url`."""
 
 
 class RotateSecret(BaseModel):
@@ -64,16 +64,16 @@ class TestEndpoint(BaseModel):
 
 
 def render_data(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
-    """The `data` of an event for the URL given with a request: Lumenfall's shape, whose `id` is all that OpenAI's
-    has."""
-    shown = {"object": "video.generation", "id": video.id, "model": video.model, "status": str(video.status)}
+    """The `data` of an event for the `webhook_url` of a request, in Lumenfall's shape; OpenAI's shape has only
+    the `id`."""
+    data = {"object": "video.generation", "id": video.id, "model": video.model, "status": str(video.status)}
     if video.error_code:
-        return {**shown, "error": {"code": video.error_code, "message": video.error_message}}
+        return {**data, "error": {"code": video.error_code, "message": video.error_message}}
 
     def link(index: int) -> str:
         return links.video(video.id, index, expires_at=video.expires_at, origin=origin)
 
-    return {**shown, "output": render_output(video, link, links.clock())}
+    return {**data, "output": render_output(video, link, links.clock())}
 
 
 WEBHOOK_STYLE = WebhookStyle(signing.STANDARD, body=render_data, sign=signing.standard_headers)
@@ -130,10 +130,10 @@ def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
 
 @routes.post("/v1/webhook_endpoints", openapi_extra=body_schema(CreateEndpoint))
 async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Register an address that is told when your videos end. The secret is shown here and never again."""
+    """Register a URL that receives an event when a video of yours ends. Its secret is shown only in this response."""
     async with body_of(request) as body:
         wire = validated(CreateEndpoint, body)
-    caller = await gateway.authenticator.check(caller)  # a body may take longer to come than its key lasts
+    caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     async with gateway.db.transaction() as session:
         endpoint = await endpoints.create_endpoint(
             session,
@@ -150,7 +150,7 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
 async def list_endpoints(
     gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
-    """List your endpoints, newest first; page on with `after=<last_id>` while `has_more`."""
+    """List your endpoints, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
     async with gateway.db.reading() as connection:
         page, has_more = await endpoints.list_endpoints(
             connection, project_id=caller.project_id, after=after, limit=limit
@@ -160,19 +160,20 @@ async def list_endpoints(
 
 @routes.get("/v1/webhook_event_types")
 async def list_event_types(caller: CallerDep) -> Response:
-    """What an endpoint can be told of."""
+    """List the event types that an endpoint can subscribe to."""
     return JSONResponse({"object": "list", "data": [str(kind) for kind in events.EventType]})
 
 
 @routes.get("/v1/webhooks/secret")
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
-    """What events are signed with that go to the `webhook_url` of a request which names no secret of its own."""
+    """Read the secret that signs events for the `webhook_url` of a request without a `webhook_secret`."""
     async with gateway.db.transaction() as session:
         return no_store({"key": await endpoints.project_secret(session, caller.project_id)})
 
 
 @routes.get("/v1/webhook_endpoints/{endpoint_id}")
 async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """Read an endpoint, without its secret."""
     async with gateway.db.reading() as connection:
         return JSONResponse(
             _endpoint(await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id))
@@ -181,7 +182,7 @@ async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: Calle
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
 async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Change what is given. A new `url`, or `enabled`, brings a disabled endpoint back."""
+    """Change the given fields. A new `url`, or `enabled: true`, re-enables a disabled endpoint."""
     async with body_of(request) as body:
         wire = validated(UpdateEndpoint, body)
     caller = await gateway.authenticator.check(caller)
@@ -201,7 +202,7 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
 
 @routes.delete("/v1/webhook_endpoints/{endpoint_id}")
 async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Forget an endpoint, with what was still to be sent to it."""
+    """Delete an endpoint and its pending deliveries."""
     async with gateway.db.transaction() as session:
         await endpoints.delete_endpoint(session, endpoint_id, project_id=caller.project_id)
     return JSONResponse({"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True})
@@ -211,7 +212,7 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
     "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret, required=False)
 )
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Make a new secret. With `keep_old_secret_active_for_24_hours` events carry the signatures of both for a day."""
+    """Create a new secret. With `keep_old_secret_active_for_24_hours`, events carry both signatures for a day."""
     wire = RotateSecret()
     if await request.body():
         async with body_of(request) as body:
@@ -227,7 +228,7 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/test", openapi_extra=body_schema(TestEndpoint))
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Send one sample event now and say what the receiver answered; 400 with the reason when it did not answer."""
+    """Send one sample event now and return the receiver's status code; 400 with the reason if it did not respond."""
     async with body_of(request) as body:
         (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
     caller = await gateway.authenticator.check(caller)
@@ -249,7 +250,7 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
 async def list_deliveries(
     endpoint_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
-    """What was sent to an endpoint in the last 30 days, newest first, with every try and its answer."""
+    """List the deliveries to an endpoint in the last 30 days, newest first, with every try and its response."""
     async with gateway.db.reading() as connection:
         await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id)
         page, has_more = await deliveries.list_deliveries(
@@ -260,7 +261,7 @@ async def list_deliveries(
 
 @routes.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver", status_code=202)
 async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Send an event once more, whatever came of it, under the same `webhook-id`."""
+    """Send an event once more under the same `webhook-id`, even if it was delivered."""
     async with gateway.db.transaction() as session:
         delivery = await deliveries.redeliver(
             session, delivery_id, project_id=caller.project_id, endpoint_id=endpoint_id, now=gateway.clock()
@@ -272,7 +273,7 @@ async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, cal
 async def list_deliveries_of_video(
     video_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
 ) -> Response:
-    """Whom the end of a video was told to: your endpoints and the `webhook_url` of its request."""
+    """List the deliveries about a video: to your endpoints and to the `webhook_url` of its request."""
     async with gateway.db.reading() as connection:
         page, has_more = await deliveries.list_deliveries(
             connection, project_id=caller.project_id, video_id=video_id, after=after, limit=limit
@@ -282,7 +283,7 @@ async def list_deliveries_of_video(
 
 @routes.post("/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202)
 async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Send an event about a video once more, whatever came of it, under the same `webhook-id`."""
+    """Send an event about a video once more under the same `webhook-id`, even if it was delivered."""
     async with gateway.db.transaction() as session:
         delivery = await deliveries.redeliver(
             session, delivery_id, project_id=caller.project_id, video_id=video_id, now=gateway.clock()

@@ -1,6 +1,6 @@
-"""The OpenAI dialect's words: what its bodies may hold, how they become a `VideoRequest`, how a video is shown.
+"""Wire models of the OpenAI dialect, parsing of bodies into a `VideoRequest`, and rendering of objects.
 
-Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions; the routes are in `openai.py`.
+Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions; the routes are in `videos.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,14 +24,14 @@ from app.sizes import complete_size
 from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
-"""What OpenAI documents as defaults; shown where neither the request, the model nor the file says better."""
+"""OpenAI's documented defaults; shown if neither the request, the model nor the file has a value."""
 
 
 # Wire models
 
 
 def _text(value: Any) -> Any:
-    """JSON callers send numbers and booleans where multipart callers send text."""
+    """Convert numbers and booleans of JSON clients to the text that multipart clients send."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
@@ -48,7 +48,7 @@ Metadata = Annotated[
 class _Prompted(BaseModel):
     prompt: Prompt
     webhook_url: str | None = None
-    """Told when the video ends; see `base.webhook_of`, which takes both out of the body."""
+    """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
     webhook_secret: str | None = None
     """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
@@ -61,14 +61,14 @@ class _Prompted(BaseModel):
 
 
 class CreateVideo(_Prompted):
-    """POST /v1/videos. Fields not listed here are passed on to the provider untouched."""
+    """POST /v1/videos. Fields not listed here are passed on to the provider unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     model: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     seconds: Seconds | None = None
     duration: Seconds | None = None
-    """Lumenfall's other name for `seconds`."""
+    """Lumenfall's alias of `seconds`."""
     size: str | None = None
     """`1280x720`, or a ratio such as `16:9`."""
     aspect_ratio: str | None = None
@@ -195,7 +195,7 @@ def _size(wire: CreateVideo) -> dict[str, Any]:
 
 def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
     """The video object: OpenAI's 13 keys, then ours."""
-    asked = video.request
+    requested = video.request
     first = video.outputs[0] if video.outputs else {}
     now = gateway.clock()
     return {
@@ -207,13 +207,13 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "created_at": int(video.created_at.timestamp()),
         "completed_at": int(video.completed_at.timestamp()) if video.completed_at else None,
         "expires_at": int(video.expires_at.timestamp()) if video.expires_at else None,
-        "prompt": asked["prompt"],
-        "size": asked.get("size") or _measured_size(first) or asked.get("aspect_ratio") or DEFAULT_SIZE,
-        "seconds": _seconds(asked, first),
+        "prompt": requested["prompt"],
+        "size": requested.get("size") or _measured_size(first) or requested.get("aspect_ratio") or DEFAULT_SIZE,
+        "seconds": _seconds(requested, first),
         "remixed_from_video_id": video.source_video_id,
         "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
         "output": render_output(video, lambda index: media_url(video, index, gateway, request), now),
-        "metadata": asked.get("metadata", {}),
+        "metadata": requested.get("metadata", {}),
         "provider": provider_of(video),
         "cost_estimate": pricing.dollars(video.cost_estimate_micros),
         "cost": pricing.dollars(video.cost_micros),
@@ -223,7 +223,7 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
 
 
 def provider_of(video: Video) -> str:
-    """Who makes it; before anybody has taken it, who is asked first."""
+    """The provider that makes the video; before a submit, the first one of its plan."""
     return video.provider or str(video.routes[0]).partition("/")[0]
 
 
@@ -231,16 +231,16 @@ def _measured_size(output: Mapping[str, Any]) -> str | None:
     return f"{output['width']}x{output['height']}" if output.get("width") and output.get("height") else None
 
 
-def _seconds(asked: Mapping[str, Any], output: Mapping[str, Any]) -> str:
-    """As asked for; the measured length where nothing was asked, and for an extension, whose total counts."""
+def _seconds(requested: Mapping[str, Any], output: Mapping[str, Any]) -> str:
+    """The requested length; the measured one if none was requested, and for an extension, whose total counts."""
     measured = output.get("duration_s")
-    if measured and (asked.get("seconds") is None or asked.get("operation") == Operation.extend):
+    if measured and (requested.get("seconds") is None or requested.get("operation") == Operation.extend):
         return f"{round(measured)}"
-    return f"{asked['seconds']:g}" if asked.get("seconds") is not None else DEFAULT_SECONDS
+    return f"{requested['seconds']:g}" if requested.get("seconds") is not None else DEFAULT_SECONDS
 
 
 def render_output(video: Video, link: Callable[[int], str], now: datetime) -> dict[str, Any] | None:
-    """The finished files, None where there are none or not any more; `link` makes the address of one."""
+    """The finished files, None if there are none or they have expired; `link` makes the URL of one."""
     if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
         return None
     files = [
@@ -258,7 +258,7 @@ def render_output(video: Video, link: Callable[[int], str], now: datetime) -> di
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
-    """OpenAI's envelope, all four keys always."""
+    """OpenAI's envelope, always with all four keys."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
@@ -267,7 +267,7 @@ def render_character(character: Character) -> dict[str, Any]:
 
 
 def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> dict[str, Any]:
-    """A model as OpenAI lists it, and what a client would ask before it pays: what it can express, and the price.
+    """A model in OpenAI's shape, with its capabilities and its price.
 
     Both are those of the first candidate; `routes` names all.
     """
@@ -291,7 +291,7 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
 
 
 def render_capabilities(able: Capabilities) -> dict[str, Any]:
-    """Null means not known: passed on for the upstream to judge. An empty list means that it has no such parameter."""
+    """Capabilities as JSON. Null means unknown: the upstream decides. An empty list means: no such parameter."""
     seconds: Any = able.seconds
     if able.seconds is not None and able.seconds_range:
         seconds = {"minimum": able.seconds[0], "maximum": able.seconds[1], "whole": able.whole_seconds}
@@ -310,7 +310,7 @@ def render_capabilities(able: Capabilities) -> dict[str, Any]:
 
 
 def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
-    """Lumenfall's shape, but that its amount is never null."""
+    """Lumenfall's shape; unlike Lumenfall's, the amount can be null."""
     return {
         "object": "balance",
         "billing_type": str(billing),
@@ -319,7 +319,7 @@ def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
 
 
 def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
-    """The answer to `?dryRun=true`, in Lumenfall's shape; no total where no price or length is known."""
+    """The response to `?dryRun=true`, in Lumenfall's shape; no total if the price or the length is unknown."""
     route = plan.routes[0]
     found = pricing.estimate(gateway.settings, route, request)
     component = found and {
