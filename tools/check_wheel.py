@@ -59,8 +59,9 @@ def install(wheel: Path, environment: Path) -> Path:
 def check_version(programs: Path) -> None:
     """`video-gateway --version` prints the version of pyproject.toml."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    printed = subprocess.run([programs / "video-gateway", "--version"], capture_output=True, text=True, check=True).stdout
-    if printed.strip() != f"video-gateway {version}":
+    command = [programs / "video-gateway", "--version"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if printed != f"video-gateway {version}":
         raise SystemExit(f"video-gateway --version printed {printed!r}")
 
 

@@ -147,12 +147,12 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
     return None if found is None else (found[0], found[1])
 
 
-async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **values: Any) -> bool:
+async def _close(session: AsyncSession, attempt_id: str, to: Settlement, *, cost_micros: int | None = None) -> bool:
     """Change the settlement of an attempt from `held` to `to`; False if it is no longer held."""
     closed = await session.execute(
         sa.update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.settlement == Settlement.held)
-        .values(settlement=to, **values)
+        .values(settlement=to, cost_micros=cost_micros)
         .execution_options(synchronize_session=False)
     )
     if closed.rowcount != 1:  # type: ignore[attr-defined]  # the result of an UPDATE

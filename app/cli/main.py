@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import dialects, errors, providers, settings, telemetry
 from app.accounts import secrets
+from app.capabilities import Capabilities
 from app.cli import manage
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
@@ -51,9 +53,24 @@ cli = typer.Typer(
 )
 cli.add_typer(manage.keys_cli, name="keys")
 cli.add_typer(manage.projects_cli, name="projects")
-cli.command()(manage.usage)
 
 STOPPED = 128 + signal.SIGTERM
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"video-gateway {version('video-gateway')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 @cli.command()
@@ -293,17 +310,23 @@ def migrate() -> None:
 
 @cli.command()
 def models() -> None:
-    """List every model that a request can name, with its routes."""
+    """List every model that a request can name, with its routes, and the providers that serve any other model."""
     config = load()
+    configured = providers.build(config)
     table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
-    for name, routes in Router(config, providers.build(config)).models().items():
-        able = routes[0].provider.capabilities(routes[0].model)
-        seconds = "any" if able is None or able.seconds is None else "–".join(f"{s:g}" for s in able.seconds)
-        if able is not None and able.seconds is not None and not able.seconds_range:
-            seconds = ", ".join(f"{s:g}" for s in able.seconds)
-        sizes = ", ".join(able.sizes) if able is not None and able.sizes is not None else "any"
-        table.add_row(escape(name), escape(", ".join(route.name for route in routes)), seconds, sizes)
+    for name, routes in Router(config, configured).models().items():
+        table.add_row(escape(name), escape(", ".join(route.name for route in routes)), *_limits(routes[0].capabilities))
+    for provider in configured.values():
+        if provider.any_model is not None:
+            table.add_row(escape(f"{provider.name}/<any model>"), escape(provider.name), *_limits(provider.any_model))
     console.print(table)
+
+
+def _limits(able: Capabilities) -> tuple[str, str]:
+    """Lengths and sizes of a model as cells of a table."""
+    between = "–" if able.seconds_range else ", "
+    seconds = "any" if able.seconds is None else between.join(f"{s:g}" for s in able.seconds)
+    return seconds, "any" if able.sizes is None else ", ".join(able.sizes)
 
 
 @cli.command()
@@ -336,6 +359,9 @@ def generate(
     fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
     wanted = {name: value for name, value in fields.items() if value is not None}
     print(asyncio.run(generate_video(base_url, key or _own_key(config), wanted, out, complaints)))
+
+
+cli.command()(manage.usage)
 
 
 def _own_key(config: Settings) -> str:
