@@ -1,4 +1,4 @@
-"""The explicit list of provider kinds, and the instances that the settings ask for."""
+"""List of provider kinds; builds the instances named in the settings."""
 
 from pydantic import ValidationError
 
@@ -25,9 +25,9 @@ KINDS: tuple[type[Provider], ...] = (
 
 
 def build(settings: Settings) -> dict[str, Provider]:
-    """Make every configured provider, the sandbox always last. Raises `ConfigurationError` naming the variable.
+    """Build every configured provider, and the sandbox unless disabled. Raises `ConfigurationError` with the variable.
 
-    A provider exists once its required fields are set: one without them is left out with a warning.
+    A provider whose required fields are not all set is left out with a warning.
     """
     kinds = {kind.kind: kind for kind in KINDS}
     providers: dict[str, Provider] = {}

@@ -1,4 +1,4 @@
-"""Writes the README's table of providers from the classes: `python -m app.providers README.md`."""
+"""Generates the provider table of the README from the classes: `python -m app.providers README.md`."""
 
 import re
 import sys
@@ -11,14 +11,14 @@ from app.providers.base import Provider, ProviderConfig
 BEGIN, END = "<!-- providers -->", "<!-- /providers -->"
 SHARED = frozenset(ProviderConfig.model_fields)
 HEADER = (
-    "| kind | vendor | models | length in seconds | inputs beside the prompt | also | news by | settings |\n"
+    "| kind | vendor | models | length in seconds | inputs besides prompt | other operations | status by | settings |\n"
     + "| --- " * 8
     + "|"
 )
 
 
 def table() -> str:
-    """One row for each kind, from what its class says."""
+    """The Markdown table: one row per kind, from its class attributes."""
     return "\n".join([HEADER, *(_row(kind) for kind in KINDS)])
 
 
@@ -46,7 +46,7 @@ def _length(able: Capabilities) -> str:
     if able.seconds is None:
         return "passed on"
     if not able.seconds:
-        return "the vendor's"
+        return "fixed by the vendor"
     numbers = [f"{seconds:g}" for seconds in able.seconds]
     return " to ".join(numbers) if able.seconds_range else ", ".join(numbers)
 

@@ -1,4 +1,4 @@
-"""What the parts of an answer mean, whoever gave it: ids, file addresses, headers. Pure; nothing here trusts a byte."""
+"""Parsing of upstream answers: ids, file URLs, headers. Pure functions; all input is untrusted."""
 
 import re
 import time
@@ -12,13 +12,13 @@ MAX_REF_CHARACTERS = 512
 
 
 def segment(ref: str | None, *, safe: str = "") -> str:
-    """An upstream's id as part of a path: it is their invention, and must not leave its place."""
+    """An upstream's id, quoted as one path segment: the id is untrusted and must not change the path."""
     return quote(ref or "", safe=safe)
 
 
-def file_url(*said: Any) -> str | None:
-    """The first of these that can be the address of a file."""
-    for url in said:
+def file_url(*candidates: Any) -> str | None:
+    """The first candidate that can be the URL of a file."""
+    for url in candidates:
         if isinstance(url, str) and url.startswith(("http://", "https://", "/")):
             try:
                 address(None, url)
@@ -28,23 +28,23 @@ def file_url(*said: Any) -> str | None:
     return None
 
 
-def address(base: httpx.URL | None, said: str) -> httpx.URL:
-    """Where `said` leads from `base`. Raises `InvalidURL` or `ValueError` where it is no address: what httpx would only
-    see while it connects is looked at here."""
-    found = httpx.URL(said) if base is None else base.join(said)
+def address(base: httpx.URL | None, url: str) -> httpx.URL:
+    """Resolve `url` against `base`. Raises `InvalidURL` or `ValueError` for an invalid URL, also where httpx would
+    only fail while connecting."""
+    found = httpx.URL(url) if base is None else base.join(url)
     if "\0" in found.host or not 0 < (found.port or 1) < 65_536:
         raise ValueError("no such host or port")
     return found
 
 
 def declared_size(headers: httpx.Headers) -> int | None:
-    """Bytes of a file, where the answer says so and counts them as they are."""
+    """File size in bytes from `content-length`; None if it is missing, invalid or counts encoded bytes."""
     length = headers.get("content-length", "")
     return int(length) if re.fullmatch(r"[0-9]{1,15}", length) and "content-encoding" not in headers else None
 
 
 def is_usable(ref: object) -> TypeGuard[str]:
-    """Whether an upstream's id can be stored, and can stand in a path."""
+    """True for an upstream's id that can be stored and used in a path."""
     if not isinstance(ref, str):
         return False
     storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in ref[: MAX_REF_CHARACTERS + 1])
@@ -52,11 +52,11 @@ def is_usable(ref: object) -> TypeGuard[str]:
 
 
 def secret_pattern(secret: str) -> re.Pattern[str]:
-    """Finds a secret of printable ASCII in what somebody says, also as JSON, HTML and addresses write it."""
-    return re.compile("".join(_written(character) for character in secret))
+    """Pattern that finds the secret (printable ASCII) in text, also JSON-, HTML- or URL-escaped."""
+    return re.compile("".join(_escaped_forms(character) for character in secret))
 
 
-def _written(character: str) -> str:
+def _escaped_forms(character: str) -> str:
     if character.isalnum():
         return character
     code = ord(character)
@@ -65,7 +65,7 @@ def _written(character: str) -> str:
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:
-    """Seconds to wait as the answer says: `retry-after-ms`, then `retry-after` in seconds or as an HTTP date."""
+    """Seconds to wait from `retry-after-ms`, else from `retry-after` in seconds or as an HTTP date."""
     try:
         if "retry-after-ms" in headers:
             return _bounded(float(headers["retry-after-ms"]) / 1000)
@@ -81,11 +81,11 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
 
 
 def _bounded(seconds: float) -> float:
-    """Between now and tomorrow: `inf` is a float too."""
+    """Limit to 0..86,400 s: `float` also parses `inf`."""
     return max(0.0, min(seconds, 86_400.0))
 
 
 def decoded_headers(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """Headers without those that describe an encoding which is already undone, as bytes: they need not be ASCII."""
+    """Headers for a decoded body: no content-encoding, no content-length. As bytes, since they need not be ASCII."""
     undone = (b"content-encoding", b"content-length")
     return [(name, value) for name, value in headers.raw if name.lower() not in undone]

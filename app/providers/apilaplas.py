@@ -1,14 +1,14 @@
-"""Luma's Dream Machine as the reseller Apilaplas sells it, second version. None of it tried live.
+"""Luma's Dream Machine through the reseller Apilaplas, API version 2. Not tried live.
 
 Wire: docs.apilaplas.com/api-references/video-models/luma-ai/luma-ai-v2 and /errors-and-messages/general-info, read
-2026-11-21. The OpenAPI file behind the first was not to be had; `aspect_ratio` being required, `model`, `resolution`,
-`duration`, `callback_url` and the 201 are from AI/ML API (aimlapi.com), whose documentation Apilaplas repeats word for
-word. Quirks: an extension is a create with the older generation as key frame 0; pictures go by address only; the HTTP
-status stands in error bodies as a string. No cancel is documented. A remix is an extension with the new prompt, the
-nearest thing there is.
-Inferred: the form of `duration` (`5s`) and `resolution` (`720p`, `4k`), which are Luma's own; the whole answer, of
-which nothing is published: `id`, `state`, `failure_reason`, `assets.video` as at Luma, `video.url` as one client reads
-it, and that many generations come as an array, bare or under `data` or `generations`.
+2026-11-21. The OpenAPI file behind the first was not available. From AI/ML API (aimlapi.com), whose documentation
+Apilaplas repeats word for word: `aspect_ratio` is required; `model`, `resolution`, `duration`, `callback_url`; the 201.
+Quirks: an extension is a create with the older generation as key frame 0; images by URL only; error bodies contain the
+HTTP status as a string. No cancel is documented. A remix is sent as an extension with the new prompt, the closest
+operation.
+Inferred: the format of `duration` (`5s`) and `resolution` (`720p`, `4k`), which are Luma's own; the whole answer, since
+none is published: `id`, `state`, `failure_reason`, `assets.video` as at Luma, `video.url` as one client reads it, and
+that several generations come as an array, bare or under `data` or `generations`.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ GENERATION = "/v2/generate/video/luma-ai/generation"
 GENERATIONS = "/v2/generate/video/luma-ai/generations"
 
 DEFAULT_RATIO = "16:9"
-"""Sent where a request says nothing: this vendor insists on a ratio, for an extension too, and what shape the source
-has is not known here."""
+"""Sent if a request has no ratio: the vendor requires one, for an extension too, and the ratio of the source is not
+known here."""
 
 LUMA = Capabilities(
     aspect_ratios=("1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21"),
@@ -49,12 +49,12 @@ STATUS = {
     "completed": Status.completed,
     "failed": Status.failed,
 }
-"""The vendor's four words, and `pending` and `processing` of other doors to Luma."""
+"""The vendor's four words, and `pending` and `processing` from other resellers of Luma."""
 
 
 class Apilaplas(RestProvider):
-    """Polls without `state`: with it the vendor holds a request for up to 30 s, which would keep a worker's slot and a
-    connection for one task, where a plain poll answers at once for fifty."""
+    """Polls without `state`: with it the vendor holds the request for up to 30 s, which would occupy a worker slot and
+    a connection for one task; a plain poll answers at once for up to fifty."""
 
     kind = "apilaplas"
     title = "Luma via Apilaplas"
@@ -65,7 +65,7 @@ class Apilaplas(RestProvider):
 
     class Config(ProviderConfig):
         api_key: SecretStr = Field(min_length=1)
-        """The vendor's pages write it as LAPLASAPI_KEY."""
+        """Called LAPLASAPI_KEY in the vendor's documentation."""
         base_url: str = "https://api.apilaplas.com"
 
     config: Config
@@ -82,8 +82,8 @@ class Apilaplas(RestProvider):
         return progress
 
     async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
-        """See the base class. What one unknown id does to the whole request is not documented: a 404 for all of it is
-        raised as `UpstreamRejected`, since it must not count as a strike against each task."""
+        """See the base class. The effect of one unknown id on the whole request is not documented: a 404 is raised as
+        `UpstreamRejected`, since it must not count as a failure of each task."""
         params = {"generation_ids[]": [task.ref or "" for task in tasks]}
         try:
             response = await self.call("poll", "GET", GENERATIONS, params=params)
@@ -114,7 +114,7 @@ class Apilaplas(RestProvider):
         return {name: value for name, value in body.items() if value is not None}
 
     def _keyframes(self, task: Task) -> dict[str, Any] | None:
-        """A generation as frame 0 is continued; it stands where a first frame would."""
+        """Key frames: images, or for an extension the source generation as frame 0, which then cannot be an image."""
         request = task.request
         first, last = self._picture(task, request.first_frame), self._picture(task, request.last_frame)
         if request.operation is not Operation.generate:
@@ -132,14 +132,14 @@ class Apilaplas(RestProvider):
             return None
         url = task.link(picture)
         if url is None:
-            message = f"{self.name} takes pictures by address only, and this gateway has no public address to offer"
+            message = f"{self.name} takes images by URL only; send an https:// URL or set GATEWAY_PUBLIC_URL"
             raise errors.UpstreamRejected(message, provider=self.name)
         return {"type": "image", "url": url}
 
     # Reading answers
 
     def _jobs(self, response: httpx.Response) -> list[dict[str, Any]]:
-        """The generations of an answer about many."""
+        """The generations in an answer of the list call. Raises the error of `unreadable`."""
         try:
             found = response.json()
         except (ValueError, RecursionError):
@@ -155,13 +155,13 @@ class Apilaplas(RestProvider):
         return errors.UpstreamGone(message, provider=self.name, upstream_status=response.status_code)
 
     def _progress(self, job: dict[str, Any], response: httpx.Response) -> Progress | errors.UpstreamError:
-        """How far one generation is, or what is wrong with what was said of it."""
+        """Progress of one generation, or the error if its entry cannot be read."""
         if not isinstance(job.get("state"), str):
             return self.unreadable("poll", "the answer carries no state", response)
         status, raw = self.status_of(STATUS, job["state"])
         assets, video = (found if isinstance(found := job.get(name), dict) else {} for name in ("assets", "video"))
         reason = job.get("failure_reason")
-        blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a prompt that it will not have
+        blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a refused prompt
         return self.learned(
             status,
             raw,
@@ -171,12 +171,12 @@ class Apilaplas(RestProvider):
         )
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
-        """The vendor's flat envelope, whose `message` may be a list of complaints; else any of the usual ones."""
+        """Read the vendor's flat envelope, whose `message` may be a list; else any of the usual envelopes."""
         try:
             document = response.json()
         except (ValueError, RecursionError):
             return None, ""
-        said = document.get("message") if isinstance(document, dict) else None
-        if isinstance(said, list):
-            return None, "; ".join(str(complaint) for complaint in said)
-        return (None, said) if isinstance(said, str) else super().read_error(response)
+        message = document.get("message") if isinstance(document, dict) else None
+        if isinstance(message, list):
+            return None, "; ".join(str(part) for part in message)
+        return (None, message) if isinstance(message, str) else super().read_error(response)

@@ -1,10 +1,10 @@
 """The contract between the job machine and an upstream.
 
-An adapter makes one HTTP call per verb: no loops, no sleeps, no retries, no database. It returns what it learned or
-raises from the tree in `errors.py`; time, retries and money belong to the worker. On a submit the difference that
-counts is between "certainly not accepted" (`UpstreamUnavailable`, `UpstreamRateLimited`, `UpstreamRejected`,
-`UpstreamAccount`) and "outcome unknown" (`UpstreamUnknown`): only the first may ever be sent again. Adapters of HTTP
-APIs derive from `RestProvider` in `rest.py`.
+An adapter makes one HTTP call per verb: no loops, no sleeps, no retries, no database. It returns the parsed answer or
+raises an error of `errors.py`; time, retries and money belong to the worker. For a submit the important difference
+is between "certainly not accepted" (`UpstreamUnavailable`, `UpstreamRateLimited`, `UpstreamRejected`,
+`UpstreamAccount`) and "outcome unknown" (`UpstreamUnknown`): only the former may be sent again. Adapters of HTTP APIs
+derive from `RestProvider` in `rest.py`.
 """
 
 import base64
@@ -25,14 +25,14 @@ from app.media.uploads import Upload
 from app.video import Media, Output, Progress, Submission, VideoRequest
 
 MAX_DATA_URL_BYTES = 20 * 2**20
-"""Of an upload that travels as text within JSON, and is in memory as a whole, several times."""
+"""Limit for an upload sent as base64 within JSON: several whole copies of it are in memory."""
 ReadMedia = Callable[[Media], AbstractAsyncContextManager["Upload"]]
 
 
 @dataclass(frozen=True)
 class Download:
-    """A finished file on its way from an upstream. When `chunks` breaks off, the block of `fetch` that it is read in
-    raises `UpstreamUnavailable`."""
+    """A finished file being downloaded. If `chunks` breaks off, the `fetch` context in which it is read raises
+    `UpstreamUnavailable`."""
 
     chunks: AsyncIterator[bytes]
     content_type: str | None = None
@@ -41,7 +41,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Task:
-    """What one attempt asks of an upstream; everything an adapter may know."""
+    """One attempt as the adapter sees it: everything an adapter may know."""
 
     id: str
     """The attempt's id: the same on every try of the same submit, so it serves as idempotency key."""
@@ -52,23 +52,23 @@ class Task:
     """Opens an uploaded file (`Media.key`) of the request."""
     now: datetime
     ref: str | None = None
-    """The upstream's name for the task, once accepted."""
+    """The upstream's id of the task, once accepted."""
     submitted_at: datetime | None = None
     source_ref: str | None = None
-    """The same upstream's name for the task that made `request.source`."""
+    """The same upstream's id of the task that made `request.source`."""
     character_refs: tuple[str, ...] = ()
-    """The same upstream's names for `request.characters`."""
+    """The same upstream's ids of `request.characters`."""
     link: Callable[[Media], str | None] = lambda media: media.url
-    """An address at which the upstream finds a medium: the caller's own, or a signed one of ours for an upload; None
-    where this gateway has no public address."""
+    """URL from which the upstream can download a medium: the caller's own, or a signed URL of this gateway for an
+    upload; None if this gateway has no public address."""
     callback_url: str | None = None
-    """An unguessable address of ours for this attempt; a call there only means "poll now". None without a public
-    address, and the upstream is not asked for calls then."""
+    """Unguessable URL of this gateway for this attempt; a call to it only means "poll now". None without a public
+    address; no callback is requested then."""
     callback_secret: str = ""
-    """For upstreams that insist on signing their calls."""
+    """For upstreams that require a secret to sign their callbacks."""
 
     async def data_url(self, media: Media, *, provider: str) -> str:
-        """An upload as a `data:` URL, for pictures within JSON. Raises `UpstreamRejected` for one too large."""
+        """An upload as a `data:` URL, for images within JSON. Raises `UpstreamRejected` if it is too large."""
         async with self.read(media) as upload:
             if upload.size > MAX_DATA_URL_BYTES:
                 limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
@@ -78,29 +78,29 @@ class Task:
 
 
 class ProviderConfig(BaseModel):
-    """What every provider instance can be told, `GATEWAY_PROVIDERS__<NAME>__<FIELD>`."""
+    """Settings of every provider instance, `GATEWAY_PROVIDERS__<NAME>__<FIELD>`."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     kind: str = ""
     enabled: bool = True
-    """False takes the provider out without deleting its settings."""
+    """False disables the provider without deleting its settings."""
     base_url: str = ""
-    """What stands before the paths of the vendor's documentation."""
+    """URL prefix of the paths in the vendor's documentation."""
     api_key: SecretStr | None = None
     """Sent to `base_url` only."""
     models: tuple[str, ...] | None = None
-    """Upstream model names this instance lists; unset: what the kind knows."""
+    """Upstream model names this instance lists; unset: the models of the kind."""
     timeout_s: float = Field(60, gt=0)
-    """Longest wait for one answer."""
+    """Time limit for one answer."""
     file_timeout_s: float = Field(3_600, gt=0)
-    """Longest transfer of one file; a host that sends it drop by drop must not keep a worker's place for ever."""
+    """Total time limit for one download, against slow hosts."""
     connections: int = Field(20, gt=0)
-    """Connections one process opens to this provider for calls; files come on others."""
+    """Connections per process to this provider for calls; downloads use others."""
     poll_interval_s: float | None = Field(None, gt=0)
-    """First gap between two polls; unset: what suits the kind."""
+    """First gap between two polls; unset: the default of the kind."""
     concurrency: int | None = Field(None, gt=0)
-    """Tasks this account may have at the upstream at once, over all processes; more wait in our queue."""
+    """Concurrent tasks of this account at the upstream, over all processes; more wait in the queue."""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -124,7 +124,7 @@ class ProviderConfig(BaseModel):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("expected an address such as https://api.example.com/v1")
         host = value.partition("://")[2].partition("/")[0]
-        if "@" in host or "?" in value or "#" in value:  # it is kept with every job, and shown to operators
+        if "@" in host or "?" in value or "#" in value:  # stored with every job and shown to operators
             raise ValueError("expected an address without user, password and query; a key is set as API_KEY")
         return value.rstrip("/")
 
@@ -134,70 +134,70 @@ class Provider(ABC):
 
     kind: ClassVar[str]
     title: ClassVar[str]
-    """The vendor's name as people write it."""
+    """The vendor's name for display."""
     models: ClassVar[Mapping[str, Capabilities]] = {}
-    """The models this kind knows; what `any_model` says about all others."""
+    """Known models; all others have the capabilities of `any_model`."""
     any_model: ClassVar[Capabilities | None] = None
-    """Set where the kind serves models it has never heard of."""
+    """Capabilities of models not in `models`; None if the kind does not serve such."""
     poll_interval_s: ClassVar[float] = 2
     poll_interval_max_s: ClassVar[float] = 15
     polls_at_once: ClassVar[int] = 1
-    """How many tasks one `poll_many` can ask for; 1 where the wire knows no such call."""
+    """Maximum tasks of one `poll_many`; 1 if the API has no such call."""
     callbacks: ClassVar[bool] = False
-    """Whether `Task.callback_url` is passed on."""
+    """True if `Task.callback_url` is passed on."""
     characters: ClassVar[bool] = False
-    """Whether `create_character` works."""
+    """True if `create_character` is supported."""
 
     class Config(ProviderConfig):
         pass
 
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        """`allow_networks` are the private networks that result addresses may lead to."""
+        """Make an instance; `allow_networks` are the private networks that result URLs may point to."""
         self.name = name
         self.config = config
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    async def aclose(self) -> None:  # noqa: B027  # a provider that holds nothing open has nothing to close
-        """Close what the instance holds open."""
+    async def aclose(self) -> None:  # noqa: B027  # a provider without connections needs no override
+        """Close the connections of the instance."""
 
     # The calls of an adapter
 
     @abstractmethod
     async def submit(self, task: Task) -> Submission:
-        """Hand the task over. Raises any `UpstreamError`; after `UpstreamUnknown` it is never called again
+        """Create the task at the upstream. Raises any `UpstreamError`; after `UpstreamUnknown` it is not called again
         unless `can_resubmit`."""
 
     @abstractmethod
     async def poll(self, task: Task) -> Progress:
-        """Ask how far `task.ref` is. Raises `UpstreamGone`, `UpstreamUnavailable`, `UpstreamRateLimited`,
-        `UpstreamAccount`, `UpstreamRejected`; none of these is a verdict on the job."""
+        """Read the state of `task.ref`. Raises `UpstreamGone`, `UpstreamUnavailable`, `UpstreamRateLimited`,
+        `UpstreamAccount`, `UpstreamRejected`; none of these ends the job."""
 
     async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
-        """Ask for up to `polls_at_once` tasks in one request; answers by `Task.id`, and one that is missing counts as
-        `UpstreamGone`. Raises like `poll` when the request as a whole fails."""
+        """Read the state of up to `polls_at_once` tasks in one request; results by `Task.id`, a missing one counts as
+        `UpstreamGone`. Raises like `poll` when the whole request fails."""
         raise NotImplementedError
 
     async def cancel(self, task: Task) -> bool:
-        """Ask the upstream to stop. True when it has stopped for certain and will not charge for more."""
+        """Cancel the task at the upstream. True only if it has certainly stopped and is not charged further."""
         return False
 
     @abstractmethod
     def fetch(self, task: Task, output: Output) -> AbstractAsyncContextManager[Download]:
-        """Open the finished file. Raises `UpstreamGone` when it is not there, `UpstreamUnavailable` when it may be
-        there later, `UpstreamFailed` when there will never be one."""
+        """Open the finished file. Raises `UpstreamGone` if it is not there, `UpstreamUnavailable` if it may be there
+        later, `UpstreamFailed` if there will never be one."""
 
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
-        """Make a reusable character from a film; returns the upstream's id for it."""
+        """Create a reusable character from a video; returns the upstream's id of it."""
         raise NotImplementedError
 
     @property
     def can_resubmit(self) -> bool:
-        """Whether a submit with the same `Task.id` certainly makes one task only."""
+        """True if repeated submits with the same `Task.id` certainly make one task only."""
         return False
 
-    # What the job machine reads
+    # Read by the job machine
 
     @property
     def listed(self) -> tuple[str, ...]:
@@ -205,19 +205,19 @@ class Provider(ABC):
         return self.config.models if self.config.models is not None else tuple(self.models)
 
     def capabilities(self, model: str) -> Capabilities | None:
-        """What `model` can express here; None when this provider does not serve it."""
+        """Capabilities of `model`; None if this provider does not serve it."""
         if model in self.models:
             return self.models[model]
         return self.any_model
 
     def poll_gap_s(self, polls: int, default_s: float | None) -> float:
-        """Seconds until the next poll after `polls` of them: starts short, grows gently to a ceiling."""
+        """Seconds until the next poll, after `polls` polls: grows by 15 % per poll up to a maximum."""
         first = self.config.poll_interval_s or default_s or self.poll_interval_s
         return min(first * 1.15 ** min(polls, 100), max(first, self.poll_interval_max_s))
 
     @property
     def fingerprint(self) -> str:
-        """Which credential this is, without saying what it is."""
+        """Short hash that identifies the credential without revealing it."""
         return hashlib.sha256(self._secret.encode()).hexdigest()[:12] if self._secret else ""
 
     @property

@@ -1,14 +1,14 @@
-"""Luma as the reseller gpt.ge sells it. None of it tried live.
+"""Luma through the reseller gpt.ge. Not tried live.
 
 Wire: gpt.morphogen.top/en/video/luma/generate.html, query-single.html and expand.html, read 2026-11-21; inner fields
-of an answer and all states but `pending` from the pages of sibling resellers with the same adapter (v98store, kkiai,
-xunxkj, yutoai). Quirks: pictures go as an address or as base64 within the JSON; there is no model field, no cancel and
-no list. An extension takes neither `loop` nor `aspect_ratio`.
-Not sent: `duration`, `resolution` and `model_name`, which only siblings document, so length and resolution cannot be
-chosen here; siblings' `POST /luma/tasks` for many tasks at once. A remix is an extension with the new prompt, the
-nearest thing there is.
-Inferred: that errors look as in new-api, the panel software of such resellers: `{"code", "message", "data"}` or
-OpenAI's envelope. What a call of `notify_hook` carries is documented nowhere, and is never read.
+of an answer and all states but `pending` are from the pages of other resellers with the same adapter (v98store, kkiai,
+xunxkj, yutoai). Quirks: images as a URL or as base64 within the JSON; there is no model field, no cancel and no list.
+An extension takes neither `loop` nor `aspect_ratio`.
+Not used, since only those other resellers document them: `duration`, `resolution` and `model_name`, so length and
+resolution cannot be chosen here; `POST /luma/tasks` for several tasks at once. A remix is sent as an extension with
+the new prompt, the closest operation.
+Inferred: errors have the shape of new-api, the panel software of such resellers: `{"code", "message", "data"}` or
+OpenAI's envelope. The body of a `notify_hook` call is documented nowhere, and is never read.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from app.video import Media, Operation, Progress, Status, Submission
 PATH = "/luma/generations"
 
 REFUSED = ("invalid_request", "sensitive_words_detected")
-"""new-api's words for what it refuses before it hands a request on. See `GptGe.ref_of`."""
+"""new-api's codes for requests that it refuses before it forwards them. See `GptGe.ref_of`."""
 
 MODELS = {
     "luma": Capabilities(
@@ -44,9 +44,10 @@ STATUS = {
     **dict.fromkeys(("completed", "succeeded", "success"), Status.completed),
     **dict.fromkeys(("failed", "failure", "error"), Status.failed),
 }
-"""`pending` is the vendor's; processing, completed and failed its siblings'; the rest Luma's and new-api's words."""
+"""`pending` is the vendor's; processing, completed and failed are from the other resellers; the rest from Luma and
+new-api."""
 
-FILE_AT = (
+FILE_PATHS = (
     ("video", "url"),
     ("video", "download_url"),
     ("artifact", "video", "url"),
@@ -54,7 +55,7 @@ FILE_AT = (
     ("result", "video_url"),
     ("video_raw", "url"),
 )
-"""Where the address of the film was seen: the vendor's page, its siblings', and for `result` one client in the wild."""
+"""Paths to the file URL: from the pages of the vendor and of the other resellers; `result` from one public client."""
 
 
 class GptGe(RestProvider):
@@ -91,13 +92,13 @@ class GptGe(RestProvider):
         return self.learned(
             status,
             raw,
-            url=file_url(*(_at(job, place) for place in FILE_AT)),
+            url=file_url(*(_value_at(job, path) for path in FILE_PATHS)),
             error=reason,
             code=errors.ContentPolicy.default_code if blacklisted else None,
         )
 
     async def _body(self, task: Task) -> dict[str, Any]:
-        """Only what was given: the vendor's page names no defaults."""
+        """The JSON body, with given fields only: the vendor documents no defaults."""
         request = task.request
         body: dict[str, Any] = {
             "user_prompt": request.prompt,
@@ -109,12 +110,12 @@ class GptGe(RestProvider):
         if request.operation is Operation.generate:
             body |= {"loop": request.loop, "aspect_ratio": request.aspect_ratio}
         elif request.loop is not None:
-            message = f"loop: {self.name} has no such parameter where it goes on from a video"
+            message = f"loop: {self.name} has no such parameter where it extends a video"
             raise errors.UpstreamRejected(message, provider=self.name)
         return {name: value for name, value in body.items() if value is not None}
 
     async def _picture(self, task: Task, picture: Media | None) -> str | None:
-        """The caller's own address, or an upload as the whole `data:` URL that a client in the wild sends as well."""
+        """The caller's URL, or an upload as a `data:` URL, as one public client sends it."""
         if picture is None:
             return None
         return picture.url or await task.data_url(picture, provider=self.name)
@@ -122,16 +123,17 @@ class GptGe(RestProvider):
     # Reading errors
 
     def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
-        """The id, or what a 2xx without one means. An error envelope there is documented nowhere, and most words of
-        new-api may also follow on a task that its upstream took: nobody knows. The words in `REFUSED` are said before
-        anything is handed on, and are trusted only for a verdict that ends the job: never for one that sends it again.
+        """The id of a 2xx answer. Raises the error that a 2xx without an id stands for.
+
+        An error envelope in a 2xx is documented nowhere; with most codes of new-api the task may have been created.
+        The codes in `REFUSED` come before the request is forwarded; they may end the job, but never resubmit it.
         """
         code, message = self.read_error(response)
         if document.get("id") is not None or not (code or message):
             return super().ref_of(verb, document, response)
         if code not in REFUSED:
-            said = self.scrub(" ".join(filter(None, (code, message))))
-            raise self.unreadable(verb, f"the answer carries no usable id: {said}", response)
+            reason = self.scrub(" ".join(filter(None, (code, message))))
+            raise self.unreadable(verb, f"the answer carries no usable id: {reason}", response)
         kind = errors.ContentPolicy if code == "sensitive_words_detected" else errors.UpstreamRejected
         raise kind(
             self.scrub(message) or f"{self.name} answered {code}",
@@ -141,8 +143,8 @@ class GptGe(RestProvider):
         )
 
 
-def _at(job: dict[str, Any], place: tuple[str, ...]) -> Any:
+def _value_at(job: dict[str, Any], path: tuple[str, ...]) -> Any:
     found: Any = job
-    for name in place:
+    for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found

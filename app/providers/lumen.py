@@ -1,13 +1,13 @@
-"""Lumen. Docs: https://lumen-ai.uk/api-docs/video, read 2026-11-21, not tried live.
+"""Lumen. Docs: https://lumen-ai.uk/api-docs/video, read 2026-11-21. Not tried live.
 
-Quirks: pictures and films go as addresses only. What a model cannot use is ignored without a word, by the vendor. There
-is no call to cancel, and failed tasks are refunded. A `webhook_url` needs a `webhook_secret`; both are sent only where
-this gateway can be reached, and a call there means no more than "poll now". Of each pair of names for a medium
-(`image_url` or `first_frame_url`, ...) the first is sent. 404 on a create is a model or length that the account's group
-does not have.
+Quirks: images and videos by URL only. The vendor silently ignores parameters that a model cannot use. There is no
+cancel call; failed tasks are refunded. A `webhook_url` needs a `webhook_secret`; both are sent only if this gateway has
+a public address, and a call to it only means "poll now". Of each pair of names for a medium (`image_url` or
+`first_frame_url`, ...) the first is sent. 404 on a create means a model or length that the account's group does not
+have.
 Inferred: that the API answers at the site's own address (the samples on that page name the host lumen.mengfanlab.top);
-an upper end of the length, of which only "at least 4" is said; ratios; the envelope of HTTP errors (OpenAI's) and how
-they word blocked content; the status words beside the five documented.
+an upper limit of the length (only "at least 4" is documented); ratios; the envelope of HTTP errors (OpenAI's) and their
+wording for blocked content; the status words besides the five documented.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ BLOCKED_WORDS = ("content blocked", "content is blocked", "content was blocked",
 
 
 class Lumen(RestProvider):
-    """Any model name goes: which ones there are depends on the account's group."""
+    """Accepts any model name: the available models depend on the account's group."""
 
     kind = "lumen"
     title = "Lumen"
@@ -60,7 +60,7 @@ class Lumen(RestProvider):
         api_key: SecretStr = Field(min_length=1)
         """From the Lumen console, `sk-lumen-...`."""
         base_url: str = "https://lumen.mengfanlab.top"
-        """The address in every sample of the vendor's page. A trailing /v1 is taken off."""
+        """The address in every sample of the vendor's page. A trailing /v1 is removed."""
 
         @field_validator("base_url")
         @classmethod
@@ -76,11 +76,11 @@ class Lumen(RestProvider):
         job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}"))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
-        said = error.get("message") or error if isinstance(error, dict) else error
-        code = errors.ContentPolicy.default_code if _is_blocked(said) else None
+        message = error.get("message") or error if isinstance(error, dict) else error
+        code = errors.ContentPolicy.default_code if _is_blocked(message) else None
         data = job.get("data")
         files = [entry.get("url") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        return self.learned(status, raw, url=file_url(*files), error=said, code=code)
+        return self.learned(status, raw, url=file_url(*files), error=message, code=code)
 
     # Writing requests
 
@@ -105,13 +105,13 @@ class Lumen(RestProvider):
     def _link(self, task: Task, media: Media | None) -> str | None:
         if media is None:
             return None
-        address = task.link(media)
-        if address is None:
+        url = task.link(media)
+        if url is None:
             raise errors.UpstreamRejected(
-                f"{self.name} takes addresses only, and this gateway has none (GATEWAY_PUBLIC_URL) to offer a file at",
+                f"{self.name} takes media by URL only; send an https:// URL or set GATEWAY_PUBLIC_URL",
                 provider=self.name,
             )
-        return address
+        return url
 
     # Reading errors
 
@@ -122,5 +122,5 @@ class Lumen(RestProvider):
         return error
 
 
-def _is_blocked(said: Any) -> bool:
-    return isinstance(said, str) and any(words in said.lower() for words in BLOCKED_WORDS)
+def _is_blocked(message: Any) -> bool:
+    return isinstance(message, str) and any(words in message.lower() for words in BLOCKED_WORDS)

@@ -1,16 +1,16 @@
 """Lumenfall. Docs: https://docs.lumenfall.ai/api-reference (videos, errors, webhooks, openai-compatibility) and the
-vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21, not tried live.
+vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21. Not tried live.
 
-Quirks: OpenAI's wire with additions. `idempotency_key` is a field of the body: the same key gives the existing video,
-with 200 instead of 202, so a create whose outcome is unknown is sent again. DELETE cancels what is in flight; a client
-in the wild takes 204, and 404 as "over". Files lie on media.lumenfall.ai for about an hour and need no key. The
-`metadata` of answers is the vendor's own (provider, cost) and not read. Unlisted fields go to the vendor of the model,
-which is the way for a last frame or a reference film, under that vendor's name for it. `webhook_url` must be https on
-port 443 or 8443 and no bare address, else the create is refused: any other is not sent.
-Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that nothing is
-being made, while UPSTREAM_ERROR with a 5xx leaves that open; `seed`, `generate_audio`, `loop` and `expand_prompt` under
-these names, as fields that are passed on; codes on failed jobs; the status words beside the four documented; that a
-DELETE answered with a job that has not failed has stopped nothing.
+Quirks: OpenAI's wire with additions. `idempotency_key` is a field of the body: the same key returns the existing video,
+with 200 instead of 202, so a create with unknown outcome is sent again. DELETE cancels a running task; one public
+client accepts 204, and treats 404 as ended. Files are kept on media.lumenfall.ai for about an hour and need no key. The
+`metadata` of answers is the vendor's own (provider, cost) and not read. Unlisted fields go to the vendor of the model:
+a last frame or a reference video is sent so, under that vendor's name for it. `webhook_url` must be https on port 443
+or 8443 and not a bare IP address, else the create is refused: any other is not sent.
+Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that no task
+was created, while after UPSTREAM_ERROR with a 5xx one may exist; `seed`, `generate_audio`, `loop` and `expand_prompt`
+under these names, as fields that are passed on; codes on failed jobs; the status words besides the four documented;
+that a DELETE answered with a job that has not failed has not stopped it.
 """
 
 from ipaddress import ip_address
@@ -48,11 +48,11 @@ FAILED_CODES = {
     "ALL_PROVIDERS_EXHAUSTED": None,
     "UPSTREAM_ERROR": None,
 }
-"""What a failed job's code is called here; None: nothing better than that it failed."""
+"""Error codes of failed jobs, mapped to those of the gateway; None: the generic code of a failed task."""
 
 
 class Lumenfall(RestProvider):
-    """Any model name goes: `models` in the configuration only says which are listed."""
+    """Accepts any model name: the setting `models` only selects those that are listed."""
 
     kind = "lumenfall"
     title = "Lumenfall"
@@ -75,10 +75,10 @@ class Lumenfall(RestProvider):
         job = self.json("poll", await self.call("poll", "GET", f"/videos/{segment(task.ref)}"))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
-        said = error if isinstance(error, dict) else {"message": error}
-        code = said.get("code")
+        details = error if isinstance(error, dict) else {"message": error}
+        code = details.get("code")
         code = FAILED_CODES.get(code, code.lower()) if code and isinstance(code, str) else None
-        return self.learned(status, raw, url=_file(job), error=said.get("message"), code=code)
+        return self.learned(status, raw, url=_file_url(job), error=details.get("message"), code=code)
 
     async def cancel(self, task: Task) -> bool:
         try:
@@ -90,10 +90,10 @@ class Lumenfall(RestProvider):
                 return False
             raise
         try:
-            shown = response.json()
+            document = response.json()
         except (ValueError, RecursionError):
             return True
-        word = shown.get("status") if isinstance(shown, dict) else None
+        word = document.get("status") if isinstance(document, dict) else None
         return word is None or STATUS.get(str(word)) is Status.failed
 
     @property
@@ -118,7 +118,7 @@ class Lumenfall(RestProvider):
         body |= {name: getattr(request, name) for name in PLAIN}
         body["metadata"] = request.metadata or None
         body["idempotency_key"] = task.id
-        body["webhook_url"] = task.callback_url if _may_call(task.callback_url) else None
+        body["webhook_url"] = task.callback_url if _is_webhook_allowed(task.callback_url) else None
         given = {name: value for name, value in body.items() if value is not None}
         return given | {name: value for name, value in request.extra.items() if name not in (*given, "n")}
 
@@ -137,8 +137,8 @@ class Lumenfall(RestProvider):
         return error
 
 
-def _may_call(url: str | None) -> bool:
-    """Whether the vendor's rules for `webhook_url` let this address pass."""
+def _is_webhook_allowed(url: str | None) -> bool:
+    """True if the URL satisfies the vendor's rules for `webhook_url`."""
     if url is None:
         return False
     address = httpx.URL(url)
@@ -150,8 +150,8 @@ def _may_call(url: str | None) -> bool:
     return False
 
 
-def _file(job: dict[str, Any]) -> str | None:
-    """`output.url`; for the shapes that clients in the wild look for besides, any address where a file could be."""
+def _file_url(job: dict[str, Any]) -> str | None:
+    """URL from `output.url`, or from the other places in which public clients look for it."""
     found = [job.get("output"), job.get("data")]
     entries = [entry for value in found for entry in (value if isinstance(value, list) else [value])]
     return file_url(*(entry.get("url") if isinstance(entry, dict) else entry for entry in entries))

@@ -1,12 +1,12 @@
-"""Lunos. Docs: https://lunos.tech/docs/generative/video and `@lunos/client` 1.5.0 on npm; read 2026-11-21, not tried.
+"""Lunos. Docs: https://lunos.tech/docs/generative/video and `@lunos/client` 1.5.0 on npm; read 2026-11-21.
 
-Quirks: text only, one model, and no parameter for length or resolution. Ids have colons in them, which stand in the
-path as they are (`video-op:user:1703123456789`). Errors are `{"error": "text"}`. There is no call to list, cancel or
-download: the file is where `video_url` says. `user`, `processing`, `failed` and the `error` of a failed job are known
-from the client only.
+Not tried live. Quirks: text only, one model, no parameter for length or resolution. Ids contain colons, which stay
+unescaped in the path (`video-op:user:1703123456789`). Errors are `{"error": "text"}`. There is no call to list, cancel
+or download: the file is at `video_url`. `user`, `processing`, `failed` and the `error` of a failed job are known from
+the client only.
 Documented: 500 on a create is "could not start", so a 500 in that envelope is a refusal (docs/decisions/0004).
-Inferred: that a bare "Internal Server Error" there says no such thing, but that a handler broke down at any point; that
-success is any 2xx; the status words beside the client's four.
+Inferred: that a bare "Internal Server Error" is no such refusal: the handler may have failed at any point; that success
+is any 2xx; the status words besides the client's four.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ STATUS = {
 }
 
 CRASHED = ("internal server error", "internal error", "unknown error", "")
-"""What frameworks say when a handler broke down; not that nothing was started."""
+"""Messages of web frameworks for an unhandled exception; they do not prove that no task was started."""
 
 
 class Lunos(RestProvider):
@@ -55,9 +55,9 @@ class Lunos(RestProvider):
         api_key: SecretStr = Field(min_length=1)
         """From the Lunos dashboard."""
         base_url: str = "https://api.lunos.tech"
-        """The bare origin; a trailing /v1 is taken off."""
+        """The origin without a path; a trailing /v1 is removed."""
         app_id: str | None = Field(None, pattern=r"^[!-~]+$")
-        """Sent as `X-App-ID`, by which Lunos tells apart the usage of several applications."""
+        """Sent as `X-App-ID`, by which Lunos separates the usage of several applications."""
 
         @field_validator("base_url")
         @classmethod
@@ -74,14 +74,14 @@ class Lunos(RestProvider):
         job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref, safe=':')}"))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
-        said = error.get("message") or error if isinstance(error, dict) else error
-        return self.learned(status, raw, url=file_url(job.get("video_url")), error=said)
+        message = error.get("message") or error if isinstance(error, dict) else error
+        return self.learned(status, raw, url=file_url(job.get("video_url")), error=message)
 
     # Reading errors
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)
-        if verb == "submit" and response.status_code == 500 and _says_why(response):
+        if verb == "submit" and response.status_code == 500 and _is_documented_refusal(response):
             return errors.UpstreamUnavailable(
                 error.message,
                 provider=self.name,
@@ -98,15 +98,15 @@ def _body(task: Task) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": task.model,
         "prompt": request.prompt,
-        # The vendor's own client sends an empty object, too.
+        # May be empty: the vendor's own client sends an empty object, too.
         "parameters": {name: value for name, value in parameters.items() if value is not None},
         "response_format": "mp4",
     }
     return body | {"user": request.user} if request.user is not None else body
 
 
-def _says_why(response: httpx.Response) -> bool:
-    """Whether this is the documented `{"error": "text"}`, with a text that says something."""
+def _is_documented_refusal(response: httpx.Response) -> bool:
+    """True for the documented `{"error": "text"}` with a specific text."""
     try:
         document = response.json()
     except (ValueError, RecursionError):

@@ -1,14 +1,14 @@
 """Servers that speak the OpenAI Videos API: other gateways, resellers, vLLM-Omni, SGLang.
 
 Wire: https://github.com/openai/openai-openapi (2026-08-21), https://github.com/vllm-project/vllm-omni (0.30.0),
-https://github.com/sgl-project/sglang (0.5.23), https://docs.lumenfall.ai; read 2026-11-21, none tried live.
+https://github.com/sgl-project/sglang (0.5.23), https://docs.lumenfall.ai; read 2026-11-21. Not tried live.
 Quirks. OpenAI: `seconds` is a string; its own service ended 2026-09-24. vLLM-Omni: create takes a form only, nested
-values as JSON texts; a failed job is answered with its 4xx or 5xx status and the job as body; DELETE answers 409 while
-the work drains. SGLang: `seconds` is an int, pictures by address are `reference_url`; DELETE answers a job with status
-`deleted` and does not stop the work; content answers 400 when the file went to cloud storage. Some resellers have no
-content call, only an address in the job. `variant` is never sent: SGLang takes it for an index.
-Inferred: OpenAI-shaped names for what OpenAI lacks (`last_frame`, `reference_video`, a film as `video_url`), and that
-`short_edge` is vLLM-Omni's word for a resolution.
+values as JSON text; a poll of a failed job answers its 4xx or 5xx status with the job as body; DELETE answers 409 while
+the task is still stopping. SGLang: `seconds` is an int, images by URL are `reference_url`; DELETE answers a job with
+status `deleted` and does not stop the task; content answers 400 if the file is in cloud storage. Some resellers have
+no content call, only a URL in the job. `variant` is never sent: SGLang reads it as an index.
+Inferred: OpenAI-style names for fields that OpenAI lacks (`last_frame`, `reference_video`, a video as `video_url`), and
+that `short_edge` is vLLM-Omni's name for a resolution.
 """
 
 import json
@@ -54,7 +54,7 @@ STATUS = {
 
 
 class OpenAI(RestProvider):
-    """Any model name goes: what it can do is for the server to judge."""
+    """Accepts any model name and all parameters: the server decides what a model supports."""
 
     kind = "openai"
     title = "OpenAI-shaped servers"
@@ -63,13 +63,13 @@ class OpenAI(RestProvider):
 
     class Config(ProviderConfig):
         base_url: str = Field(min_length=1)
-        """Up to and with the version, e.g. http://localhost:8000/v1."""
+        """Base URL including the version, e.g. http://localhost:8000/v1."""
         flavor: Literal["openai", "vllm-omni", "sglang"] = "openai"
-        """How requests are written: `vllm-omni` creates by form, `sglang` sends whole seconds as a number, and both
-        have names of their own for pictures by address. Answers of all three are understood in any case."""
+        """Format of requests: `vllm-omni` creates by form, `sglang` sends whole seconds as a number, and both have
+        other names for images by URL. Answers of all three are understood with any flavor."""
         idempotency: Literal["none", "header", "body"] = "none"
-        """Where the server takes a key that makes a repeated create harmless: `Idempotency-Key` or `idempotency_key`.
-        Only set it for a server that documents it: a create with unknown outcome is then sent again."""
+        """Place of the idempotency key: header `Idempotency-Key` or body field `idempotency_key`. Set it only for a
+        server that documents it: a create with unknown outcome is then sent again."""
 
     config: Config
 
@@ -87,7 +87,7 @@ class OpenAI(RestProvider):
         status, raw = self.status_of(STATUS, job.get("status"))
         return Submission(
             ref=self.ref_of("submit", job, response),
-            status=Status.in_progress if status.ended else status,  # how it ended is for the first poll to say
+            status=Status.in_progress if status.ended else status,  # its outcome is read by the first poll
             progress=_percent(job.get("progress")),
             raw_status=raw,
             poll_after_s=_poll_after_s(response.headers),
@@ -149,7 +149,7 @@ class OpenAI(RestProvider):
         return _path(task.source_ref, "/remix")
 
     def _body(self, task: Task) -> dict[str, Any]:
-        """The request in the server's words; a `Media` in it stands for a file that is still to be read."""
+        """The request in the server's fields; a `Media` in it is an upload that is read later."""
         request = task.request
         body: dict[str, Any] = {"prompt": request.prompt}
         if request.operation is Operation.generate or task.source_ref is None:
@@ -158,7 +158,7 @@ class OpenAI(RestProvider):
             body["video"] = {"id": task.source_ref} if task.source_ref else _reference(request.source, "video_url")
         if request.seconds is not None and request.operation in (Operation.generate, Operation.extend):
             body["seconds"] = self._seconds(request.seconds)
-        if request.operation is Operation.generate:  # else the source decides, and the API has no such fields
+        if request.operation is Operation.generate:  # else the source decides the size; the API has no such fields
             body |= self._shape(request)
         body |= self._references(task)
         renamed = RENAMED[self.config.flavor]
@@ -200,7 +200,7 @@ class OpenAI(RestProvider):
             name = "video_reference" if video is not None and video.url is None else "video_url"
             return found | {name: (video.url or video) if video is not None else None}
         if video is not None and video.url is None:
-            files.append(video)  # it tells a film from a picture by the bytes
+            files.append(video)  # the server detects video or image from the bytes
         found["input_references" if len(files) > 1 else "input_reference"] = _one_or_all(files)
         found["image_reference"] = _one_or_all([{"image_url": url} for url in by_url])
         if video is not None and video.url is not None:
@@ -217,7 +217,7 @@ class OpenAI(RestProvider):
         form: bool = False,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """Send `body` as JSON, or as a streamed form where it has files or `form` says so."""
+        """Send `body` as JSON, or as a streamed form if it has files or `form` is set."""
         parts = list(_parts(body, brackets=self.config.flavor == "openai"))
         if not form and not any(isinstance(value, Media) for _, value in parts):
             return await self.call(verb, "POST", path, json=body, headers=headers or {})
@@ -246,9 +246,9 @@ class OpenAI(RestProvider):
 
     def _failure(self, job: dict[str, Any], raw: str) -> Failure:
         error = job.get("error")
-        said = error if isinstance(error, dict) else {"message": error}
-        message = said.get("message") or said.get("detail") or ""
-        code = said.get("code") or said.get("type")
+        details = error if isinstance(error, dict) else {"message": error}
+        message = details.get("message") or details.get("detail") or ""
+        code = details.get("code") or details.get("type")
         usable = isinstance(code, str) and not code.isdigit()
         return self.failure(raw, message, code=code if usable else None)
 
@@ -261,7 +261,7 @@ class OpenAI(RestProvider):
 
 
 class _FailedJob(errors.UpstreamFailed):
-    """A poll was answered with an error status and a failed job: the verdict of vLLM-Omni, if the id is right."""
+    """Error status with a failed job as body: how vLLM-Omni answers the poll of a failed job; the id must match."""
 
     def __init__(self, job: dict[str, Any], error: errors.UpstreamError) -> None:
         super().__init__(error.message, provider=error.provider, upstream_status=error.upstream_status)
@@ -270,7 +270,7 @@ class _FailedJob(errors.UpstreamFailed):
 
 
 class _Form:
-    """A multipart body of known length; files pass through piece by piece."""
+    """Multipart body of known length; files are streamed in chunks."""
 
     def __init__(self, parts: list[tuple[str, str | Upload]]) -> None:
         boundary = token_hex(16)
@@ -305,8 +305,8 @@ def _quoted(text: str) -> str:
 
 
 def _parts(value: Any, name: str = "", *, brackets: bool) -> Iterator[tuple[str, str | Media]]:
-    """Flatten to form parts: `f[k]` and `f[]` as OpenAI's SDKs write them, or without `brackets` repeated names for
-    files and JSON texts for all else that is nested."""
+    """Flatten to form parts: with `brackets` as `f[k]` and `f[]`, like OpenAI's SDKs; else repeated names for files and
+    JSON text for all other nested values."""
     if isinstance(value, Media | str):
         yield name, value
     elif isinstance(value, dict) and (brackets or not name):

@@ -1,7 +1,7 @@
-"""The plumbing of adapters of HTTP APIs: calls, downloads, errors, and texts without secrets.
+"""Base class of adapters for HTTP APIs: calls, downloads, errors, removal of secrets from texts.
 
-An adapter contains only what is different at its vendor; what is here can be overridden, `error_from` and `read_error`
-first of all.
+An adapter contains only what is specific to its vendor; it may override methods of the base class, mostly
+`error_from` and `read_error`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Failure, Output, Progress, Status, Submission
 
 MAX_ANSWER_BYTES = 8 * 2**20
-"""An answer that is not a file is never longer than this."""
+"""Size limit of an answer that is not a file."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
 
@@ -38,13 +38,13 @@ CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 
 class RestProvider(Provider):
-    """A provider behind an HTTP API, with one client for its own origin and a guarded one for all other addresses."""
+    """A provider with an HTTP API: one client for its configured host, a guarded one for all other addresses."""
 
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         super().__init__(name, config, allow_networks)
-        self._echo = secret_pattern(self._secret) if self._secret else None
-        # In front of httpx's pool, which looks at every waiting request each time anything happens.
-        self._turns = asyncio.Semaphore(config.connections)
+        self._secret_pattern = secret_pattern(self._secret) if self._secret else None
+        # Limits calls before httpx's pool, which scans all waiting requests on every change.
+        self._call_slots = asyncio.Semaphore(config.connections)
         self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections + FILES_AT_ONCE)
         self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
 
@@ -54,7 +54,7 @@ class RestProvider(Provider):
 
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
-        """Open the finished file at the address that the upstream named; see the base class."""
+        """Open the finished file at the URL in `output`; see the base class."""
         if output.url is None:
             raise errors.UpstreamGone("the upstream named no file", provider=self.name)
         async with self.download(output.url, authenticated=output.authenticated) as download:
@@ -62,15 +62,15 @@ class RestProvider(Provider):
 
     @property
     def auth(self) -> dict[str, str]:
-        """Headers that carry our credential; for requests to the configured origin only."""
+        """Headers with the credential; for requests to the configured origin only."""
         return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
 
     async def call(
         self, verb: Literal["submit", "poll", "cancel", "character"], method: str, path: str, **kwargs: Any
     ) -> httpx.Response:
-        """One request to the configured origin; 2xx is returned, all else raised as an `UpstreamError`.
+        """Send one request to the configured origin; returns 2xx, raises an `UpstreamError` for all else.
 
-        With `verb="submit"`, whatever leaves open whether the upstream took the task is an `UpstreamUnknown`.
+        With `verb="submit"`, every failure after which the upstream may have taken the task is an `UpstreamUnknown`.
         """
         headers = {**self.auth, **kwargs.pop("headers", {})}
         started = time.perf_counter()
@@ -88,7 +88,7 @@ class RestProvider(Provider):
     async def _request(self, verb: str, method: str, url: str, **kwargs: Any) -> httpx.Response:
         try:
             request = self.http.build_request(method, url, **kwargs)
-            async with self._turns:
+            async with self._call_slots:
                 response = await self.http.send(request, stream=True)
                 try:
                     async with asyncio.timeout(self.config.timeout_s):
@@ -103,7 +103,7 @@ class RestProvider(Provider):
             raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
 
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
-        """The answer with its body in memory, which is refused beyond `MAX_ANSWER_BYTES`."""
+        """Read the whole body into memory. Raises the error of `unreadable` beyond `MAX_ANSWER_BYTES`."""
         body = bytearray()
         async for chunk in net.unpacked(response, CHUNK_BYTES):
             body += chunk
@@ -112,7 +112,7 @@ class RestProvider(Provider):
         return httpx.Response(response.status_code, headers=decoded_headers(response.headers), content=bytes(body))
 
     def json(self, verb: str, response: httpx.Response) -> dict[str, Any]:
-        """The answer as a JSON object; anything else is what `unreadable` makes of it."""
+        """The answer as a JSON object. Raises the error of `unreadable` for anything else."""
         try:
             document = response.json()
         except (ValueError, RecursionError):
@@ -122,24 +122,24 @@ class RestProvider(Provider):
         return document
 
     def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
-        """The id in an answer; one that cannot be used is what `unreadable` makes of it."""
+        """The id in an answer. Raises the error of `unreadable` if it is missing or cannot be used."""
         ref = document.get("id")
         if not is_usable(ref):
             raise self.unreadable(verb, "the answer carries no usable id", response)
         return ref
 
-    def status_of(self, words: Mapping[str, Status], said: Any, *, erred: bool = False) -> tuple[Status, str]:
-        """Look an upstream's word up; returns it as it may be shown, too. A word never seen is still running, unless
-        an error stands beside it (`erred`)."""
-        status = words.get(str(said)[:100].lower().replace("-", "_"))
-        raw = self.scrub(str(said))[:100]
+    def status_of(self, words: Mapping[str, Status], word: Any, *, erred: bool = False) -> tuple[Status, str]:
+        """Map an upstream's status word; returns the status and the scrubbed word. An unknown word counts as
+        in_progress, or as failed if the answer also has an error (`erred`)."""
+        status = words.get(str(word)[:100].lower().replace("-", "_"))
+        raw = self.scrub(str(word))[:100]
         if status is None:
-            status = Status.failed if erred and said and isinstance(said, str) else Status.in_progress
-            log.warning(f"unknown upstream status, taken as {status}", provider=self.name, status=raw)
+            status = Status.failed if erred and word and isinstance(word, str) else Status.in_progress
+            log.warning("unknown upstream status", provider=self.name, status=raw, mapped_to=str(status))
         return status, raw
 
     def accepted(self, words: Mapping[str, Status], response: httpx.Response, *, key: str = "status") -> Submission:
-        """The answer to a submit; how a task ended that is over at once is for the first poll to say."""
+        """Parse the answer to a submit; a task that has already ended counts as in_progress until the first poll."""
         task = self.json("submit", response)
         status, raw = self.status_of(words, task.get(key))
         status = Status.in_progress if status.ended else status
@@ -148,7 +148,7 @@ class RestProvider(Provider):
     def learned(
         self, status: Status, raw: str, *, url: str | None, error: Any = None, code: str | None = None
     ) -> Progress:
-        """The answer to a poll, where the file's address is part of it: done without one is failed."""
+        """Parsed answer to a poll, for APIs that name the file URL in it; completed without a URL is failed."""
         failure = self.failure(raw, error, code=code) if status is Status.failed else None
         if status is Status.completed and url is None:
             status = Status.failed
@@ -157,7 +157,7 @@ class RestProvider(Provider):
         return Progress(status=status, raw_status=raw, output=output, failure=failure)
 
     def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
-        """Why a task failed, in the upstream's words as far as there are any."""
+        """Build the failure of a task, with the upstream's message if there is one."""
         if code is None:
             word = raw.lower()
             code = "cancelled" if word in CANCELLED_WORDS else "expired" if word == "expired" else "generation_failed"
@@ -168,10 +168,10 @@ class RestProvider(Provider):
 
     def foreign_source(self) -> errors.UpstreamRejected:
         """The error for an extension or a remix of a video that another provider made."""
-        return errors.UpstreamRejected(f"{self.name} can only go on from a video it has made", provider=self.name)
+        return errors.UpstreamRejected(f"{self.name} can only extend or remix a video it has made", provider=self.name)
 
     def unreadable(self, verb: str, why: str, response: httpx.Response | None = None) -> errors.UpstreamError:
-        """The error for an answer that says nothing: unknown after a submit, try again after all else."""
+        """Build the error for an unusable answer: `UpstreamUnknown` for a submit, else `UpstreamUnavailable`."""
         kind = errors.UpstreamUnknown if verb == "submit" else errors.UpstreamUnavailable
         return kind(
             f"{self.name}: {why}",
@@ -181,7 +181,7 @@ class RestProvider(Provider):
         )
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
-        """Read an answer that is not 2xx; the HTTP status decides before the words do."""
+        """Map an answer that is not 2xx to an error: by HTTP status first, by words second."""
         status = response.status_code
         code, message = self.read_error(response)
         words = f"{code or ''} {message}".lower()
@@ -205,20 +205,20 @@ class RestProvider(Provider):
         if status in (307, 308, 405, 407, 421):
             return errors.UpstreamAccount(f"{self.name} answers {status}; check its base URL", **details)
         if status >= 500 or status in (408, 409, 425):
-            certain = verb != "submit" or (status == 503 and self._spoke_itself(response))
+            certain = verb != "submit" or (status == 503 and self._is_own_refusal(response))
             kind = errors.UpstreamUnavailable if certain else errors.UpstreamUnknown
             return kind(f"{self.name} answered {status}" + (f": {text}" if message else ""), **details)
         if any(word in words for word in CONTENT_POLICY_WORDS):
             return errors.ContentPolicy(text, **details)
         return errors.UpstreamRejected(text, **details)
 
-    def _spoke_itself(self, response: httpx.Response) -> bool:
-        """Whether a 503 is the upstream's own refusal. A proxy also says 503 when the connection behind it broke in
-        the middle of a request that was taken; it neither speaks JSON nor says when to come back."""
+    def _is_own_refusal(self, response: httpx.Response) -> bool:
+        """True if a 503 is the upstream's own refusal: JSON, or with Retry-After. A proxy has neither; it also answers
+        503 when its connection to the upstream breaks after the task was taken."""
         return "retry-after" in response.headers or "json" in response.headers.get("content-type", "")
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
-        """Return (code, message) of an error answer, whichever of the usual envelopes it has."""
+        """Return (code, message) of an error answer in any of the usual envelopes."""
         try:
             document = response.json()
         except (ValueError, RecursionError):
@@ -231,18 +231,18 @@ class RestProvider(Provider):
         return None, error if isinstance(error, str) else ""
 
     def scrub(self, text: str) -> str:
-        """Cut to a readable length and take out our key, the configured address, and what permits in other ones."""
+        """Remove the key, the configured address and secrets in other URLs from a text; cut it to 500 characters."""
         host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
-        text = net.redact_urls(self._echo.sub("[key]", text) if self._echo else text)
+        text = net.redact_urls(self._secret_pattern.sub("[key]", text) if self._secret_pattern else text)
         for inner in filter(None, (self.config.base_url, host)):
             text = text.replace(inner, self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
 
     @asynccontextmanager
     async def download(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
-        """Open a file at `url` and follow redirects. Our key goes with requests to the configured origin only;
-        hosts other than the configured one are reached through the guarded client. Raises `UpstreamGone` where the
-        file is not there, or a link without a key is refused: it has expired."""
+        """Open the file at `url`, following redirects. The key is sent to the configured origin only; all other hosts
+        are reached through the guarded client. Raises `UpstreamGone` if the file is not there, or if a URL is
+        refused that was requested without the key: it has expired."""
         limit = asyncio.timeout(self.config.file_timeout_s)
         try:
             async with limit, self._opened(url, authenticated=authenticated) as download:
@@ -260,7 +260,7 @@ class RestProvider(Provider):
         try:
             target = address(home, url)
         except (httpx.InvalidURL, ValueError) as error:
-            raise errors.UpstreamGone(f"{self.name} named a file address that is none", provider=self.name) from error
+            raise errors.UpstreamGone(f"{self.name} named an invalid file URL", provider=self.name) from error
         for _ in range(MAX_REDIRECTS + 1):
             same_host = home is not None and target.host == home.host
             same_origin = same_host and home is not None and (target.scheme, target.port) == (home.scheme, home.port)
@@ -290,11 +290,11 @@ class RestProvider(Provider):
                 raise errors.UpstreamUnavailable(
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error
-        raise errors.UpstreamUnavailable(f"{self.name} redirects the file in circles", provider=self.name)
+        raise errors.UpstreamUnavailable(f"{self.name} redirects the file too many times", provider=self.name)
 
     def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
         try:
             return address(target, location)
         except (httpx.InvalidURL, ValueError) as error:
-            message = f"{self.name} redirects the file to an address that is none"
+            message = f"{self.name} redirects the file to an invalid URL"
             raise errors.UpstreamUnavailable(message, provider=self.name) from error

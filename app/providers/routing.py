@@ -1,4 +1,4 @@
-"""From a model name to the candidates that serve it, as the configuration lists them; `jobs/plan.py` orders them.
+"""Model names to routes, as configured; `jobs/plan.py` orders them.
 
 A name is an alias of the configuration, `provider/upstream-model` (that provider only), or the bare upstream name
 (every provider that lists it, in order).
@@ -18,13 +18,13 @@ SANDBOX_MODEL = "sandbox/testcard"
 
 @dataclass(frozen=True)
 class Route:
-    """One candidate: a model of a provider."""
+    """One candidate for a request: a model of a provider."""
 
     provider: Provider
     model: str
-    """The upstream's name."""
+    """The upstream's own model name."""
     weight: float | None = None
-    """Of an alias: how often it is drawn first, in proportion; None: the routes are tried as written."""
+    """Of an alias: chosen first with probability proportional to it; None: routes are tried in the written order."""
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Route:
 
 
 class Router:
-    """The configured providers and aliases; knows nothing about any job."""
+    """The configured providers and aliases; holds no state of jobs."""
 
     def __init__(self, settings: Settings, providers: Mapping[str, Provider]) -> None:
         self.providers = providers
@@ -48,7 +48,7 @@ class Router:
         self.default_model = settings.default_model or sandbox
 
     def models(self) -> dict[str, Sequence[Route]]:
-        """Every name a client can ask for, as the model list shows it: aliases first."""
+        """Every model name a client can request, in the order of the model list: aliases first."""
         names: dict[str, Sequence[Route]] = {name: self._alias_routes(name) for name in self.aliases}
         for provider in self.providers.values():
             for model in provider.listed:
@@ -57,7 +57,7 @@ class Router:
         return {name: routes for name, routes in names.items() if routes}
 
     def routes(self, name: str) -> Sequence[Route]:
-        """The candidates for a name. Raises `ModelNotFound`, with the nearest name there is."""
+        """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
         if name in self.aliases:
             found = self._alias_routes(name)
             if found:
@@ -88,7 +88,7 @@ class Router:
         return routes
 
     def character_provider(self, model: str | None, permitted: Callable[[str], bool]) -> Provider:
-        """The provider that a character is made at. Raises `ModelNotFound`, `PermissionDenied`,
+        """The provider at which a character is created. Raises `ModelNotFound`, `PermissionDenied`,
         `UnsupportedParameter`."""
         name = model or self.default_model
         routes = self.routes(name) if name else [Route(provider, "") for provider in self.providers.values()]
@@ -101,7 +101,7 @@ class Router:
 
 
 def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:
-    """Those of the routes that the caller may go. Raises `PermissionDenied` where there is none."""
+    """The routes that the caller may use. Raises `PermissionDenied` if there is none."""
     found = [route for route in routes if permitted(route.name)]
     if not found:
         raise errors.PermissionDenied(

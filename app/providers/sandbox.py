@@ -1,7 +1,7 @@
-"""Sandbox: films of our own making, so that everything can be tried without a vendor's account.
+"""Sandbox: renders test videos locally, so that everything can be tried without a vendor's account.
 
-No upstream and no memory: how far a task is follows from the time since its submit, and the film is rendered when it is
-fetched. Quirks: a fetch takes as long as the rendering does, and rendering the same task again gives the same film.
+No upstream and no state: progress follows from the time since the submit, and the video is rendered when it is
+fetched. Quirks: a fetch takes as long as the rendering; rendering the same task again gives the same video.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from app.video import SIZE, Failure, Media, Operation, Output, Progress, Status,
 DEFAULT_SECONDS = 4.0
 DEFAULT_RATIO, DEFAULT_RESOLUTION, DEFAULT_SIZE = "16:9", "720p", "1280x720"
 MIN_SIDE, MAX_SIDE = 16, 3_840
-"""What renders in reasonable time on a small machine."""
+"""Sizes that a small machine renders in reasonable time."""
 QUEUED_S = 0.4
 
 ABLE = Capabilities(
@@ -48,9 +48,9 @@ class Sandbox(Provider):
 
     class Config(ProviderConfig):
         testcard_s: float = Field(2, ge=0)
-        """How long `testcard` and `fail` take."""
+        """Duration of a `testcard` or `fail` task in seconds."""
         slow_s: float = Field(60, ge=0)
-        """How long `slow` takes."""
+        """Duration of a `slow` task in seconds."""
 
     config: Config
 
@@ -86,15 +86,15 @@ class Sandbox(Provider):
 
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
-        """Render the film. Raises `UpstreamFailed` when that is not possible; trying again would not help."""
+        """Render the video. Raises `UpstreamFailed` if that is not possible; a repeated fetch would fail, too."""
         request = task.request
         width, height = _size(request)
         seconds = request.seconds or DEFAULT_SECONDS
         with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
-            film = Path(folder) / "film.mp4"
+            video_file = Path(folder) / "video.mp4"
             try:
                 await testcard.render_card(
-                    film,
+                    video_file,
                     seconds=seconds,
                     width=width,
                     height=height,
@@ -105,7 +105,7 @@ class Sandbox(Provider):
                 )
             except ffmpeg.FfmpegFailed as error:
                 raise errors.UpstreamFailed(error.message, provider=self.name, code=error.code) from error
-            yield Download(chunks=file_chunks(film), content_type="video/mp4", size=film.stat().st_size)
+            yield Download(chunks=file_chunks(video_file), content_type="video/mp4", size=video_file.stat().st_size)
 
     async def _verdict(self, task: Task) -> Progress:
         if task.model == "fail":
@@ -122,7 +122,7 @@ class Sandbox(Provider):
         return self.config.slow_s if model == "slow" else self.config.testcard_s
 
     def _gap_s(self, model: str, age: float) -> float:
-        """Seconds to the next poll, which comes right when the task is due rather than a little later."""
+        """Seconds to the next poll, at most until the task ends, so that its end is noticed at once."""
         total = self._total_s(model)
         return max(0.05, min(total - age, self.config.poll_interval_s or max(self.poll_interval_s, total / 40)))
 
@@ -152,7 +152,7 @@ class Sandbox(Provider):
 
 
 def _size(request: VideoRequest) -> tuple[int, int]:
-    """Width and height of the card: as asked, with the defaults for what is open."""
+    """Width and height of the card: as requested, with defaults for missing values."""
     size = request.size
     if size is None or not SIZE.fullmatch(size):
         ratio = None if size else request.aspect_ratio or DEFAULT_RATIO
@@ -163,7 +163,7 @@ def _size(request: VideoRequest) -> tuple[int, int]:
 
 
 def _notes(request: VideoRequest) -> str:
-    """What else was asked for; none of it changes the card."""
+    """The other requested parameters, as text on the card; they change nothing else."""
     notes = []
     for name in OPTIONAL_PARAMETERS:
         value = getattr(request, name)
@@ -180,5 +180,5 @@ def _notes(request: VideoRequest) -> str:
 
 
 def _name(media: Media) -> str:
-    """What to call a picture or film on the card; an address may hold a secret and is not shown."""
+    """Name of an image or video on the card; never its URL, which may hold a secret."""
     return media.video_id or media.filename or "an upload"
