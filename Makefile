@@ -49,8 +49,8 @@ migration: | $(NEEDS_UV) ## Write the migration for changed models in app/db/mod
 	@$(RUN) ruff check --quiet --fix migrations/versions
 	@$(RUN) ruff format --quiet migrations/versions
 
-docs: | $(NEEDS_UV) ## Write the README's table of providers from the classes
-	@$(RUN) python -m app.providers README.md
+docs: | $(NEEDS_UV) ## Write the README's tables and CONTRIBUTING's layout from the code
+	@$(RUN) python -m tools.docs
 
 hooks: | $(NEEDS_UV) ## Run lint and type before every commit
 	@$(RUN) prek install

@@ -1,1 +1,1 @@
-"""Projects, keys, limits, prices and the ledger."""
+"""Projects, API keys, limits, prices and the ledger."""

@@ -62,19 +62,19 @@ async def _start_meters(
         )
 
 
-_AVAILABLE = """
+_AVAILABLE = sa.text("""
 select project.id, project.billing, balance.spent_micros as balance_spent,
   project.monthly_budget_micros as project_budget,
   coalesce(project_month.spent_micros, 0) as project_spent, keys.monthly_budget_micros as key_budget,
   coalesce(key_month.spent_micros, 0) as key_spent
 from projects as project
-left join keys on keys.id = %(key_id)s
+left join keys on keys.id = :key_id
 left join meters as balance on balance.scope = 'project:' || project.id and balance.month = '0001-01-01'
 left join meters as project_month on project_month.scope = 'project:' || project.id
-  and project_month.month = %(month)s
-left join meters as key_month on key_month.scope = keys.id and key_month.month = %(month)s
-where project.id = any(%(project_ids)s)
-"""
+  and project_month.month = :month
+left join meters as key_month on key_month.scope = keys.id and key_month.month = :month
+where project.id = any(:project_ids)
+""")
 
 
 async def available(
@@ -83,7 +83,7 @@ async def available(
     """Billing and remaining micros of each project, by its tightest limit, including that of `key_id`; None: no
     limit."""
     parameters = {"project_ids": list(project_ids), "key_id": key_id, "month": day_of(now).replace(day=1)}
-    found = await connection.exec_driver_sql(_AVAILABLE, parameters)
+    found = await connection.execute(_AVAILABLE, parameters)
     defaults: dict[str, tuple[Billing, int | None]] = dict.fromkeys(project_ids, (Billing.postpaid, None))
     return defaults | {row["id"]: (Billing(row["billing"]), _left(row)) for row in found.mappings()}
 

@@ -1,1 +1,1 @@
-"""The administration API, authorised by the admin key."""
+"""The operator's JSON API under /admin/v1, with the admin key."""

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The `video-gateway` command: server, worker, migrations, administration, and a small client."""

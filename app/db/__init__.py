@@ -1,1 +1,1 @@
-"""PostgreSQL: engine, models, migrations, embedded server, LISTEN."""
+"""PostgreSQL: connections, models, migrations, LISTEN, the embedded server; triggers in `functions/`."""

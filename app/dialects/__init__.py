@@ -1,4 +1,4 @@
-"""The list of dialects, and the lookup of a path's dialect."""
+"""Public APIs: one file per dialect, the list of dialects, and the lookup of a path's dialect."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -12,9 +12,9 @@ from app.settings import ConfigurationError, Settings, explain
 from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
-"""Each has `PREFIXES`, `routes` and `render_error`; those with webhooks have a `WEBHOOK_STYLE`, those with settings a
-`Config`. Lumen's paths lie below OpenAI's prefix, so the longest matching prefix decides. The last dialect renders
-errors of paths that belong to none."""
+"""Each has `TITLE`, `PREFIXES`, `render_error` and `routes`, of which the first POST creates a video; those with
+webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's paths lie below OpenAI's prefix, so the longest
+matching prefix decides. The last dialect renders errors of paths that belong to none."""
 
 WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
     dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")

@@ -36,6 +36,7 @@ from app.video import Media, Status, VideoRequest
 from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
+TITLE = "Luma through Apilaplas"
 PREFIXES = ("/v2/",)
 PATH = "/v2/generate/video/luma-ai"
 MAX_IDS = 100

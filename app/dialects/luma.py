@@ -28,6 +28,7 @@ from app.video import Status, VideoRequest
 from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
+TITLE = "Luma through gpt.ge"
 PREFIXES = ("/luma/",)
 MAX_TASKS = 100
 

@@ -30,6 +30,7 @@ from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
 from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
+TITLE = "Lumen"
 PREFIXES = ("/v1/videos/generations/",)
 MIN_SECONDS = 4
 

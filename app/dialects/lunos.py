@@ -23,6 +23,7 @@ from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
 
+TITLE = "Lunos"
 PREFIXES = ("/v1/video/",)
 
 STATUS = {

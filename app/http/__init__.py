@@ -1,1 +1,1 @@
-"""HTTP code that all dialects share."""
+"""The HTTP front that dialects and the admin API share: bodies, uploads, creation, waiting, files, errors, limits."""

@@ -1,1 +1,4 @@
-"""Job queue, state machine and worker: from the accepted request to the stored video file."""
+"""The queue, the state machine and the worker.
+
+Only this package changes the status of a video or the state of an attempt.
+"""

@@ -1,1 +1,1 @@
-"""Media files: storage, pictures, signed links."""
+"""Video files: storage, pictures made from them, signed links, the test card of the sandbox."""

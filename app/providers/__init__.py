@@ -1,4 +1,4 @@
-"""List of provider kinds; builds the instances named in the settings."""
+"""Upstreams: one file per kind, the list of kinds, and the instances that the settings name."""
 
 from pydantic import ValidationError
 

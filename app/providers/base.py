@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -135,6 +135,8 @@ class Provider(ABC):
     kind: ClassVar[str]
     title: ClassVar[str]
     """The vendor's name for display."""
+    tried: ClassVar[date | None] = None
+    """When it was last used with the vendor's real API; None: never."""
     models: ClassVar[Mapping[str, Capabilities]] = {}
     """Known models; all others have the capabilities of `any_model`."""
     any_model: ClassVar[Capabilities | None] = None

@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 
 from pydantic import Field
@@ -42,6 +43,7 @@ MODELS = {"testcard": ABLE, "slow": ABLE, "fail": ABLE, "reject": ABLE}
 class Sandbox(Provider):
     kind = "sandbox"
     title = "Sandbox"
+    tried = date(2026, 11, 26)
     models = MODELS
     poll_interval_s = 0.5
     poll_interval_max_s = 2

@@ -1,1 +1,1 @@
-"""Outgoing webhooks: endpoints, events and deliveries."""
+"""Webhooks: registered endpoints, events, signatures and deliveries."""

@@ -57,8 +57,9 @@ from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
-__all__ = ["PREFIXES", "render_error", "routes"]
+__all__ = ["PREFIXES", "TITLE", "render_error", "routes"]
 
+TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
