@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type format bench fuzz migration docs hooks clean
+.PHONY: help run test lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
 
 fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--max-examples 200" for longer
 	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
+
+wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
+	@$(RUN) python -m tools.check_wheel
 
 migration: | $(NEEDS_UV) ## Write the migration for changed models in app/db/models: m="add colour to videos"
 	@test -n "$(m)" || { echo 'say what changes: make migration m="add colour to videos"' >&2; exit 2; }

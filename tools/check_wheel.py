@@ -29,31 +29,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="video-gateway-wheel-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # the embedded PostgreSQL may run as another user
-        environment = install(build(folder), folder / "env")
-        check_version(environment)
-        check_serve(environment, folder / "run")
-        check_tests(environment)
+        venv.create(folder / "env", with_pip=True)
+        programs = folder / "env" / "bin"
+        install(programs, build(programs, folder))
+        check_version(programs)
+        check_serve(programs, folder / "run")
+        check_tests(programs)
     print(f"the wheel works ({time.monotonic() - started:.0f} s)")
 
 
-def build(folder: Path) -> Path:
+def build(programs: Path, folder: Path) -> Path:
     """Build the wheel; returns its path."""
-    run("uv", "build", "--quiet", "--wheel", "--out-dir", folder, cwd=ROOT)
+    pip(programs, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def install(wheel: Path, environment: Path) -> Path:
-    """Install the wheel with its extras into a new environment, without the lock; returns its folder of programs."""
-    venv.create(environment, with_pip=True)
-    programs = environment / "bin"
-    requirement = f"video-gateway[{EXTRAS}] @ {wheel.as_uri()}"
-    run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement)
-    run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TEST_TOOLS)
+def install(programs: Path, wheel: Path) -> None:
+    """Install the wheel with its extras, without the lock, and print the versions of what matters."""
+    pip(programs, "install", f"video-gateway[{EXTRAS}] @ {wheel.as_uri()}", *TEST_TOOLS)
     for package in ("fastapi", "starlette", "uvicorn", "sqlalchemy", "pydantic"):
         show = f"from importlib.metadata import version; print('{package}', version('{package}'))"
         run(programs / "python", "-c", show)
-    return programs
 
 
 def check_version(programs: Path) -> None:
@@ -96,6 +93,10 @@ def check_tests(programs: Path) -> None:
     if Path(imported).is_relative_to(ROOT):
         raise SystemExit(f"the sources were imported instead of the package: {imported}")
     run(programs / "pytest", "-n", "2", "-W", "default", *TESTS, cwd=ROOT)
+
+
+def pip(programs: Path, *arguments: str | Path) -> None:
+    run(programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
