@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import httpx
 import sqlalchemy as sa
-from conftest import ORIGIN, Running
+from harness import ORIGIN, Running
 
 ADMIN = "adm-0123456789"
 

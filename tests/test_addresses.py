@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from conftest import Running, StartGateway
 from fakes.apilaplas import FakeApilaplas
 from fakes.gptge import FakeGptGe
 from fakes.lumen import FakeLumen
@@ -18,6 +17,7 @@ from fakes.receiver import Receiver
 from fakes.server import KEY, Answer, Drip, Elsewhere, Fake, serve
 from fakes.sglang import FakeSGLang
 from fakes.vllm_omni import FakeVllmOmni
+from harness import Running, StartGateway
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ALICE
+from harness import ALICE
 from processes import Child, Served, ran, served, until
 from typer.testing import CliRunner
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import ALICE, Clock, Running, StartGateway
 from fakes.server import serve
+from harness import ALICE, Clock, Running, StartGateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ALICE, Running
+from harness import ALICE, Running
 
 from app.dialects import DIALECTS, dialect_of, openai
 

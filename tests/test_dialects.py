@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from conftest import ALICE, ORIGIN, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, serve
+from harness import ALICE, ORIGIN, Running, StartGateway
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send

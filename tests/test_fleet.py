@@ -20,11 +20,11 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from conftest import ALICE, Clock, scratch_database
 from fakes.bucket import Bucket, open_bucket
 from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
 from fakes.server import Hang, serve
+from harness import ALICE, Clock, scratch_database
 from openai import OpenAI
 from processes import Child, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from conftest import ORIGIN, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
 from fakes.server import KEY, Answer, serve
+from harness import ORIGIN, Running, StartGateway
 
 from app import net
 from app.providers.answers import declared_size, file_url

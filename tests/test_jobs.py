@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Running, StartGateway, another_worker
 from fakes.gptge import FakeGptGe
 from fakes.lumenfall import FakeLumenfall
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, BrokenOff, Elsewhere, Hang, Reset, SlowYes, closed_port, serve
+from harness import Running, StartGateway, another_worker
 from processes import until
 
 from app import ids

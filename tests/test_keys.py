@@ -13,8 +13,8 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import ORIGIN, Running, StartGateway
 from fakes.server import closed_port
+from harness import ORIGIN, Running, StartGateway
 from money import ADMIN, Operator, operator_of
 
 from app.accounts import secrets

@@ -17,9 +17,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Hang, Reset, SlowYes, sample_mp4, serve
+from harness import StartGateway, another_worker
 from money import ADMIN, Operator, operator_of
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import ALICE, Clock, Running, StartGateway
 from fakes.server import serve
+from harness import ALICE, Clock, Running, StartGateway
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Elsewhere, serve
+from harness import Running, StartGateway
 
 from app import net
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import openai
 import pytest
-from conftest import ALICE, BOB, Clock, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, sample_mp4, serve
+from harness import ALICE, BOB, Clock, Running, StartGateway
 from openai import AsyncOpenAI, OpenAI
 
 from app.capabilities import OPTIONAL_PARAMETERS

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import ALICE, ORIGIN, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, serve
+from harness import ALICE, ORIGIN, Running, StartGateway
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import ALICE, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
+from harness import ALICE, Running, StartGateway
 from processes import served
 from prometheus_client.parser import text_string_to_metric_families
 

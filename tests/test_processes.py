@@ -20,9 +20,9 @@ import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from fakes.openai import FakeOpenAI
 from fakes.server import Hang, closed_port, serve
+from harness import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
 from starlette.types import Receive, Scope, Send
 

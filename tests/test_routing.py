@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import ORIGIN, Running, StartGateway, another_worker
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
+from harness import ORIGIN, Running, StartGateway, another_worker
 
 from app.db.models import Attempt
 

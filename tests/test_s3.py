@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from conftest import Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.s3 import S3, refusal
 from fakes.server import KEY, Answer, BrokenOff, Fault, Hang, Reset, closed_port, sample_mp4, serve
+from harness import Running, StartGateway
 from processes import ran
 from structlog.testing import capture_logs
 

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from conftest import StartGateway, scratch_database, sqlalchemy_url
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
+from harness import StartGateway, scratch_database, sqlalchemy_url
 from processes import ran
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine

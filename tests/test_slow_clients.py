@@ -17,9 +17,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from conftest import ALICE, Running, StartGateway
 from fakes.server import serve
 from fastapi import FastAPI
+from harness import ALICE, Running, StartGateway
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 from test_dialect_contract import DOORS, Door

@@ -18,9 +18,9 @@ import hypothesis.strategies as st
 import pytest
 import sqlalchemy as sa
 from asgi_lifespan import LifespanManager
-from conftest import ALICE, ORIGIN, Clock, Running, another_worker, scratch_database, sqlalchemy_url
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Fault, Hang, Reset, serve
+from harness import ALICE, ORIGIN, Clock, Running, another_worker, scratch_database, sqlalchemy_url
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,

@@ -7,13 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import ORIGIN, Running, StartGateway
 from fakes.apilaplas import FakeApilaplas
 from fakes.gptge import FakeGptGe
 from fakes.lumen import FakeLumen
 from fakes.lumenfall import FakeLumenfall
 from fakes.lunos import FakeLunos
 from fakes.server import KEY, Answer, Elsewhere, Fake, Hang, serve
+from harness import ORIGIN, Running, StartGateway
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from conftest import ALICE, Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
+from harness import ALICE, Running, StartGateway
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ import httpx
 import openai
 import pytest
 import sqlalchemy as sa
-from conftest import ALICE, BOB, ORIGIN, Running, StartGateway, another_worker
 from fakes.receiver import Flood, Received, Receiver
 from fakes.server import Answer, Fault, Hang, Reset, closed_port, serve
+from harness import ALICE, BOB, ORIGIN, Running, StartGateway, another_worker
 from openai import AsyncOpenAI, InvalidWebhookSignatureError
 from processes import served
 

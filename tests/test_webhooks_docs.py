@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ALICE, Running
 from fakes.server import serve
+from harness import ALICE, Running
 from openai import InvalidWebhookSignatureError
 
 from app.settings import Settings
