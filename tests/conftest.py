@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ import httpx
 import psycopg
 import pytest
 from asgi_lifespan import LifespanManager
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
+from money import ADMIN, Operator, operator_of
+from upstreams import Upstreams
 
 from app import settings
 from app.db import embedded
@@ -114,3 +118,32 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
     """A gateway with nothing configured but the sandbox."""
     async with start_gateway() as running:
         yield running
+
+
+@pytest.fixture
+async def fake() -> FakeOpenAI:
+    return FakeOpenAI(polls_until_working=0, polls_until_done=0)
+
+
+@pytest.fixture
+async def up(fake: FakeOpenAI, start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway in front of an upstream that the test scripts."""
+    async with serve(fake) as url:
+        upstream = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
+        async with start_gateway(providers={"up": upstream}) as running:
+            yield running
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Upstreams]:
+    upstreams = Upstreams(one=FakeOpenAI(), two=FakeOpenAI())
+    async with AsyncExitStack() as stack:
+        for name, fake in upstreams.fakes.items():
+            upstreams.urls[name] = await stack.enter_async_context(serve(fake))
+        yield upstreams
+
+
+@pytest.fixture
+async def operator(start_gateway: StartGateway) -> AsyncIterator[Operator]:
+    async with start_gateway(admin_key=ADMIN) as gateway, operator_of(gateway) as operator:
+        yield operator

@@ -67,3 +67,10 @@ async def operator_of(gateway: Running) -> AsyncIterator[Operator]:
         operator = Operator(gateway, client)
         yield operator
         await operator.check_sums()
+
+
+async def status(gateway: Running, key: str, path: str = "/v1/models") -> int:
+    """The status code of a GET with this key."""
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(transport=gateway.client._transport, base_url=ORIGIN, headers=headers) as client:
+        return (await client.get(path)).status_code
