@@ -17,12 +17,12 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import uvicorn
+from contract.test_dialects import DOORS, Door
 from fakes.server import serve
 from fastapi import FastAPI
 from harness import ALICE, Running, StartGateway
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
-from contract.test_dialects import DOORS, Door
 from uvicorn.server import ServerState
 
 from app import settings
