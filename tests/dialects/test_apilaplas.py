@@ -1,10 +1,12 @@
 """The apilaplas dialect: fields, many generations in one request, and reads that wait for a state."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from dialects.case import DialectCase, flat_message, vendor_case
 from dialects.vendors import APILAPLAS, LUMA, NOBODYS, SMALL, stored
 from harness import Running, StartGateway
 
@@ -12,6 +14,25 @@ from app import settings
 from app.dialects import configure
 
 pytestmark = pytest.mark.anyio
+
+
+def error_message(body: Any) -> str:
+    assert body["path"].startswith("/v2/")
+    assert body["requestId"].startswith("req_")
+    assert re.fullmatch(r"4\d\d", body["statusCode"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
+    return flat_message("message", "path", "requestId", "statusCode", "timestamp")(body)
+
+
+CASES: dict[str, DialectCase] = {
+    "/v2/": vendor_case(
+        APILAPLAS,
+        error_message,
+        body={"prompt": "a paper boat", "aspect_ratio": "16:9"},
+        get=f"{APILAPLAS}?generation_id={{id}}",
+        created=201,
+    ),
+}
 
 
 # Fields

@@ -3,10 +3,20 @@
 from typing import Any
 
 import pytest
+from dialects.case import DialectCase, flat_message, vendor_case
 from dialects.vendors import LUMA, NOBODYS, SMALL, asked
 from harness import Running
 
 pytestmark = pytest.mark.anyio
+
+CASES: dict[str, DialectCase] = {
+    "/luma/": vendor_case(
+        LUMA,
+        flat_message("code", "message", "data"),
+        body={"user_prompt": "a paper boat"},
+        bad_body={"user_prompt": " "},
+    ),
+}
 
 
 # Fields

@@ -1,12 +1,15 @@
 """The Lumen dialect: two names for each input, sizes, lengths and defaults."""
 
 import pytest
+from dialects.case import DialectCase, openai_message, vendor_case
 from dialects.vendors import LUMEN, asked, fresh
 from harness import Running
 
 from app.video import VideoRequest
 
 pytestmark = pytest.mark.anyio
+
+CASES: dict[str, DialectCase] = {"/v1/videos/generations/": vendor_case(LUMEN, openai_message)}
 
 
 async def test_lumen_has_two_names_for_each_input(gateway: Running) -> None:

@@ -1,10 +1,22 @@
 """The Lunos dialect: fields, and ids with colons."""
 
+from typing import Any
+
 import pytest
+from dialects.case import DialectCase, vendor_case
 from dialects.vendors import LUNOS, NOBODYS, asked, fresh
 from harness import Running
 
 pytestmark = pytest.mark.anyio
+
+
+def error_message(body: Any) -> str:
+    assert list(body) == ["error"]
+    assert isinstance(body["error"], str)
+    return body["error"]
+
+
+CASES: dict[str, DialectCase] = {"/v1/video/": vendor_case(LUNOS, error_message)}
 
 
 async def test_lunos_fields(gateway: Running) -> None:

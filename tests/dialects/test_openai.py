@@ -5,11 +5,24 @@ import json
 from typing import Any
 
 import pytest
+from dialects.case import DialectCase, openai_message
 from dialects.openai_wire import MULTIPART, PNG, URL_ENCODED, Upstream, form, in_chunks, part
 from fakes.server import File
 from harness import Running
 
 pytestmark = pytest.mark.anyio
+
+CASES: dict[str, DialectCase] = {
+    f"{mount}/": DialectCase(
+        create=f"{mount}/videos",
+        body={"prompt": "a paper boat", "model": "sandbox/testcard"},
+        get=f"{mount}/videos/{{id}}",
+        id_of=lambda body: str(body["id"]),
+        message_of=openai_message,
+        bad_body={"prompt": ""},
+    )
+    for mount in ("/v1", "/openai/v1")
+}
 
 
 async def test_the_whole_video_object(gateway: Running) -> None:

@@ -17,7 +17,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from contract.test_dialects import DOORS, Door
+from contract.dialect_cases import CASES
+from dialects.case import DialectCase
 from fakes.server import serve
 from fastapi import FastAPI
 from harness import ALICE, Running, StartGateway
@@ -342,17 +343,17 @@ async def test_another_protocol_is_not_spoken(idle: FastAPI) -> None:
 
 
 async def test_a_body_that_stops_half_way(gateway: Running) -> None:
-    async def stop(url: str, door: Door) -> None:
-        body = json.dumps(door.body).encode()
+    async def stop(url: str, case: DialectCase) -> None:
+        body = json.dumps(case.body).encode()
         async with connected(url) as peer:
-            await peer.send(post(door.create, len(body)) + body[:-1])
+            await peer.send(post(case.create, len(body)) + body[:-1])
             answer = await peer.answer()
             assert (answer.status, answer.headers["connection"]) == (408, "close")
-            assert "nothing came of the request body" in door.message_of(json.loads(answer.body))
+            assert "nothing came of the request body" in case.message_of(json.loads(answer.body))
             assert await peer.rest() == b""
 
     async with serve(brisk(gateway), http=HttpProtocol) as url:
-        await asyncio.gather(*(stop(url, door) for door in DOORS.values()))
+        await asyncio.gather(*(stop(url, case) for case in CASES.values()))
     assert await videos(gateway) == 0
 
 
