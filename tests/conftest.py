@@ -25,7 +25,7 @@ from app.main import create_app
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no core is idle at the end."""
+    """Sort slow tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -61,7 +61,7 @@ class Clock:
 
 @dataclass
 class Running:
-    """A gateway under test: its front door as two callers see it, and the levers a test may pull."""
+    """A gateway under test: its HTTP API as two projects call it, and its parts."""
 
     app: FastAPI
     clock: Clock

@@ -59,7 +59,7 @@ def test_any_two_imply_the_third_and_a_size_implies_both(triple: Triple) -> None
 
 
 @given(triples, ables)
-def test_what_can_be_said_keeps_its_meaning(triple: Triple, able: Capabilities) -> None:
+def test_a_converted_size_keeps_its_meaning(triple: Triple, able: Capabilities) -> None:
     try:
         asked = complete_size(*triple)
     except ValueError:
@@ -124,7 +124,9 @@ def test_the_ratio_of_every_size_can_be_read_again(width: int, height: int) -> N
         (("1360x752", "16:9", None), {"size": "1360x752", "aspect_ratio": "16:9", "resolution": "752p"}),
     ],
 )
-def test_examples(given_triple: Triple, expected: dict[str, str]) -> None:
+def test_sizes_ratios_and_resolutions_are_converted_as_in_these_examples(
+    given_triple: Triple, expected: dict[str, str]
+) -> None:
     assert complete_size(*given_triple) == expected
 
 
@@ -138,7 +140,7 @@ def test_examples(given_triple: Triple, expected: dict[str, str]) -> None:
         ("16:9", "1:1", None),
     ],
 )
-def test_nonsense_and_contradictions_are_named(wrong: Triple) -> None:
+def test_invalid_and_contradictory_values_are_named(wrong: Triple) -> None:
     with pytest.raises(ValueError, match=r"^(size|aspect_ratio|resolution): "):
         complete_size(*wrong)
 
@@ -151,7 +153,7 @@ def test_uploads_need_an_address_where_a_vendor_takes_only_those() -> None:
     assert fit(request(first_frame=Media(url="https://x.example/a.png")), able, can_link=False).problems == {}
 
 
-def test_everything_else_that_cannot_be_said_is_named() -> None:
+def test_every_other_unsupported_parameter_is_named() -> None:
     able = Capabilities(operations=frozenset({Operation.generate}), parameters=frozenset({"seed"}))
     asked = request(operation="remix", seed=1, loop=True, extra={"camera": "left"})
     found = fit(asked, able, can_link=False)

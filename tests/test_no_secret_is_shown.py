@@ -1,5 +1,5 @@
-"""Secrets are told to nobody: everything that can be configured or handed over is marked, much of what can go wrong
-goes wrong, and then the mark is looked for wherever somebody might read it."""
+"""No secret is shown: every configured or sent secret carries a mark, much of what can fail fails, and then the mark is
+searched for in every log, response and row."""
 
 import html
 import json
@@ -48,9 +48,9 @@ KINDS = {
 }
 REFUSALS = (400, 401, 403, 404, 429, 500)
 MODES = (*map(str, REFUSALS), "page", "broken", "nameless", "moved", "hang", "failed", "odd", "away", "gone", "closed")
-"""How an upstream fails; the first segment of its address says which of them it is."""
+"""Failures of an upstream; the first segment of its path selects one."""
 SOME = ("400", "nameless", "failed", "odd", "closed")
-"""Where kinds differ."""
+"""Failures in which kinds differ."""
 KEPT = ("webhook_secrets.secret", "webhook_endpoints.secret", "webhook_endpoints.old_secret", "deliveries.secret")
 """Columns that have to hold what signs a webhook; so has `videos.request`, in `webhook`."""
 
@@ -64,8 +64,8 @@ def key_of(kind: str, mode: str) -> str:
 
 
 class Echo:
-    """An upstream, or a bucket, that fails in the way that its address says, and repeats in every answer what it was
-    told, as different programs write it."""
+    """An upstream, or a bucket, that fails in the way that its address says, and repeats in every answer the key it
+    was sent, as different programs write it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -76,36 +76,36 @@ class Echo:
         _, mode, *rest = request.url.path.split("/")
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         plain = json.dumps(key)[1:-1]
-        told = (
+        text = (
             f"no: {key} {plain} {plain.replace('/', chr(92) + '/')} {html.escape(key)} {quote(key)} {quote_plus(key)}"
         )
-        error = {"message": told, "code": key, "type": key}
+        error = {"message": text, "code": key, "type": key}
         job: dict[str, Any] = {"id": f"job-{mode}", "status": "queued", "state": "queued"}
         if mode == "bucket":
             secret = request.headers.get("x-amz-security-token", "")
             head = '<?xml version="1.0" encoding="UTF-8"?>\n'
-            if request.method == "HEAD":  # nothing is there, so that films are asked for at all
+            if request.method == "HEAD":  # nothing is there, so that files are fetched at all
                 return Response(status_code=404)
             if "list-type" in request.query_params:
                 return Response(f"{head}<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
-            told = f"{head}<Error><Code>InvalidToken</Code><Token-0>{secret}</Token-0></Error>"
-            return Response(told, 503 if TRIED in request.url.path else 403)  # or the start would end with it
+            text = f"{head}<Error><Code>InvalidToken</Code><Token-0>{secret}</Token-0></Error>"
+            return Response(text, 503 if TRIED in request.url.path else 403)  # or the start would end with it
         match mode, request.method:
             case ("failed" | "odd" | "away" | "gone" | "closed", "POST"):
                 return JSONResponse(job)
             case "failed", _:
                 status = {"status": "failed", "state": "failed"}
-                return JSONResponse({**job, **status, "error": error, "failure_reason": told})
+                return JSONResponse({**job, **status, "error": error, "failure_reason": text})
             case "odd", _:
-                return JSONResponse({**job, "status": told, "state": told})
+                return JSONResponse({**job, "status": text, "state": text})
             case "away", _:
-                return JSONResponse({"error": error, "message": told}, 500)
+                return JSONResponse({"error": error, "message": text}, 500)
             case "gone", _:
                 return JSONResponse({"error": error}, 404)
-            case "closed", _ if rest[-1] in ("film.mp4", "content"):
+            case "closed", _ if rest[-1] in ("clip.mp4", "content"):
                 return JSONResponse({"error": error}, 404)
             case "closed", _:
-                url = f"{request.base_url}closed/film.mp4"
+                url = f"{request.base_url}closed/clip.mp4"
                 places = {"video_url": url, "url": url, "output": {"url": url}, "data": [{"url": url}]}
                 return JSONResponse(
                     {**job, "status": "completed", "state": "completed", "video": {"url": url}, **places}
@@ -115,14 +115,14 @@ class Echo:
             case "broken", _:
                 return Response(f'{{"id": "{key}'.encode(), media_type="application/json")
             case "nameless", _:
-                return JSONResponse({"error": error, "message": told, "code": key})
+                return JSONResponse({"error": error, "message": text, "code": key})
             case "moved", _:
                 return Response(status_code=302, headers={"location": f"/?key={quote(key)}"})
             case "hang", _:
                 return _silent
         if mode.isdigit():
-            return JSONResponse({"error": error, "message": told}, int(mode))
-        return JSONResponse({"detail": told}, 404)
+            return JSONResponse({"error": error, "message": text}, int(mode))
+        return JSONResponse({"detail": text}, 404)
 
 
 async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +171,7 @@ async def marked(
         "admin_key": ADMIN,
         "metrics_key": METRICS,
         "pepper": f"{MARK}-pepper",
-        "storage_url": "s3://films/here",
+        "storage_url": "s3://clips/here",
         "log_level": "debug",
         "log_format": log_format,
         "worker_tick_s": 0.05,
@@ -192,7 +192,7 @@ def bucket_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines_with(text: str, *secrets: str) -> list[str]:
-    """Where a secret is told, with what stands around it."""
+    """Occurrences of a secret, with the text around them."""
     return [
         text[max(0, found.start() - 150) : found.end() + 50]
         for secret in secrets
@@ -290,7 +290,7 @@ async def rows(database: psycopg.AsyncConnection[Any]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("log_format", "kinds"), [("json", tuple(KINDS)), ("console", ("openai",))])
-async def test_nobody_is_told_a_secret(
+async def test_no_secret_is_in_logs_responses_or_rows(
     tmp_path: Path, database_url: str, log_format: str, kinds: Collection[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -331,7 +331,7 @@ def marked_settings(tmp_path: Path, database_url: str) -> settings.Settings:
     )
 
 
-async def test_parts_do_not_show_what_they_hold(marked_settings: settings.Settings) -> None:
+async def test_the_repr_of_a_part_shows_no_secret(marked_settings: settings.Settings) -> None:
     async with open_parts(marked_settings) as parts:
         shown = [repr(marked_settings), str(marked_settings), repr(parts), repr(parts.gateway), repr(parts.worker)]
         for provider in parts.gateway.providers.values():
@@ -358,7 +358,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "provider models": {"providers": {"lumen": {"api_key": MARK, "models": f"[{MARK}"}}},
     "user in the address": {"providers": {"openai": {"base_url": f"https://me:{MARK}@host/v1"}}},
     "query in the address": {"providers": {"openai": {"base_url": f"https://host/v1?key={MARK}"}}},
-    "routes": {"models": {"film": {"routes": [{"to": MARK, "weight": MARK}]}}},
+    "routes": {"models": {"clip": {"routes": [{"to": MARK, "weight": MARK}]}}},
 }
 
 

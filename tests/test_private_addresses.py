@@ -61,14 +61,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """How a caller gives an address at which it wants to be told."""
+    """A field by which a caller gives a webhook URL."""
 
     path: str
     field: str
     body: dict[str, Any]
 
-    async def tell(self, gateway: Running, url: str) -> None:
-        """Make a job that has ended and is to be told of there."""
+    async def send_event(self, gateway: Running, url: str) -> None:
+        """Make an ended job whose event goes to this URL."""
         answer = await gateway.client.post(self.path, json={**self.body, self.field: url})
         assert answer.is_success, answer.text
         video_id = answer.json()["id"]
@@ -110,22 +110,24 @@ async def tries(gateway: Running) -> list[Any]:
         return list((await session.execute(sa.text(query))).all())
 
 
-async def test_nobody_inside_is_told(
+async def test_no_webhook_is_sent_to_a_private_address(
     start_gateway: StartGateway, way: Way, receiver: Receiver, port: int | None
 ) -> None:
     async with start_gateway(allow_networks=[]) as gateway:
         for template in INWARD:
-            await way.tell(gateway, template.format(port=port))
+            await way.send_event(gateway, template.format(port=port))
         await gateway.worker.run_once()
-        told = await tries(gateway)
-    assert len(told) >= len(INWARD)
-    for status, error in told:
+        made = await tries(gateway)
+    assert len(made) >= len(INWARD)
+    for status, error in made:
         assert status is None
         assert "is not a public address, so nothing was sent" in error
     assert receiver.received == []
 
 
-async def test_nobody_inside_is_tried_out(start_gateway: StartGateway, receiver: Receiver, port: int | None) -> None:
+async def test_no_test_event_is_sent_to_a_private_address(
+    start_gateway: StartGateway, receiver: Receiver, port: int | None
+) -> None:
     async with start_gateway(allow_networks=[]) as gateway:
         for template in INWARD:
             body = {"name": "mine", "url": template.format(port=port), "event_types": ["video.failed"]}
@@ -137,18 +139,18 @@ async def test_nobody_inside_is_tried_out(start_gateway: StartGateway, receiver:
     assert receiver.received == []
 
 
-async def test_nobody_inside_is_told_by_way_of_a_redirect(
+async def test_no_redirect_leads_a_webhook_to_a_private_address(
     start_gateway: StartGateway, way: Way, receiver: Receiver, port: int | None
 ) -> None:
     inside = Receiver()
     async with serve(inside, host="127.0.0.2") as url, start_gateway(allow_networks=["127.0.0.1/32"]) as gateway:
         receiver.script(*(Answer(status, headers={"location": f"{url}/latest"}) for status in REDIRECTS))
         for number in range(len(REDIRECTS)):
-            await way.tell(gateway, f"http://127.0.0.1:{port}/{number}")
+            await way.send_event(gateway, f"http://127.0.0.1:{port}/{number}")
             await gateway.worker.run_once()
-        told = await tries(gateway)
+        made = await tries(gateway)
     assert len(receiver.received) >= len(REDIRECTS)
-    assert {status for status, _ in told if status != 204} == set(REDIRECTS)
+    assert {status for status, _ in made if status != 204} == set(REDIRECTS)
     assert inside.received == []
 
 
@@ -171,7 +173,7 @@ async def submitted(gateway: Running, fake: FakeOpenAI, url: str) -> str:
 
 
 async def ended(gateway: Running, video_id: str) -> Any:
-    """How it failed."""
+    """The error of the failed video."""
     return (await gateway.finish(video_id, step_s=600))["error"]
 
 
@@ -179,7 +181,7 @@ def upstream(home: str, **values: Any) -> dict[str, Any]:
     return {"up": {"kind": "openai", "base_url": f"{home}/v1", "api_key": KEY, "models": ["sora-2"], **values}}
 
 
-async def test_no_file_is_fetched_from_inside(
+async def test_no_file_is_fetched_from_a_private_address(
     start_gateway: StartGateway, fake: FakeOpenAI, receiver: Receiver, port: int | None
 ) -> None:
     async with (
@@ -203,26 +205,26 @@ async def test_each_hop_of_a_redirected_file_is_looked_at(start_gateway: StartGa
         start_gateway(providers=upstream(home), allow_networks=["127.0.0.1/32"]) as gateway,
     ):
         allowed.always = Answer(302, headers={"location": f"{second}/latest"})
-        error = await ended(gateway, await submitted(gateway, fake, f"{first}/film.mp4"))
+        error = await ended(gateway, await submitted(gateway, fake, f"{first}/clip.mp4"))
     assert error["code"] == "output_unavailable"
     assert allowed.received
     assert inside.received == []
 
 
-async def test_a_file_that_comes_drop_by_drop(start_gateway: StartGateway, fake: FakeOpenAI) -> None:
+async def test_a_file_that_comes_byte_by_byte_fails_the_job(start_gateway: StartGateway, fake: FakeOpenAI) -> None:
     slow = Receiver(always=Drip())
     async with (
         serve(fake, host="127.0.0.9") as home,
         serve(slow) as elsewhere,
         start_gateway(providers=upstream(home, file_timeout_s=0.2)) as gateway,
     ):
-        error = await ended(gateway, await submitted(gateway, fake, f"{elsewhere}/film.mp4"))
+        error = await ended(gateway, await submitted(gateway, fake, f"{elsewhere}/clip.mp4"))
     assert error["code"] == "output_unavailable"
     assert "took longer than 0.2 s" in error["message"]
     assert slow.received
 
 
-# Pictures and films that a caller names: they are handed on as they are
+# Pictures and videos that a caller names: they are passed on as they are
 
 BEFORE: dict[str, tuple[Callable[[], Fake], dict[str, Any], str]] = {
     "openai": (FakeOpenAI, {}, "/v1"),

@@ -51,7 +51,7 @@ async def test_a_receiver_that_redirects_to_such_an_address(gateway: Running) ->
     assert "redirects to an address that is none" in error
 
 
-@pytest.mark.parametrize("location", ["https://xn--a/film.mp4", "//xn--a/f", "http://h:99999/f", "http://[::1"])
+@pytest.mark.parametrize("location", ["https://xn--a/clip.mp4", "//xn--a/f", "http://h:99999/f", "http://[::1"])
 async def test_a_file_that_is_redirected_to_no_address(up: Running, fake: FakeOpenAI, location: str) -> None:
     video = await up.create(model="up/sora-2")
     await up.worker.run_once()
@@ -61,12 +61,12 @@ async def test_a_file_that_is_redirected_to_no_address(up: Running, fake: FakeOp
     assert ended["error"]["code"] == "output_unavailable"
 
 
-async def test_a_file_that_has_no_address(up: Running, fake: FakeOpenAI) -> None:
+async def test_a_file_without_a_valid_address_fails_the_job(up: Running, fake: FakeOpenAI) -> None:
     fake.content_call = False
     video = await up.create(model="up/sora-2")
     await up.worker.run_once()
     fake.finish("video_1")
-    fake.jobs["video_1"].raw["url"] = "https://xn--a/film.mp4"
+    fake.jobs["video_1"].raw["url"] = "https://xn--a/clip.mp4"
     ended = await up.finish(video["id"], step_s=120)
     assert ended["status"] == "failed"
 
@@ -80,14 +80,14 @@ async def test_an_answer_that_redirects_to_no_address(up: Running, fake: FakeOpe
 
 
 @pytest.mark.parametrize("url", ["https://xn--a/f.mp4", "http://h:99999/f", "http://h:" + "9" * 5_000 + "/"])
-def test_file_addresses_that_are_none(url: str) -> None:
+def test_invalid_file_addresses_are_none(url: str) -> None:
     assert file_url(url, "https://cdn.example.com/f.mp4") == "https://cdn.example.com/f.mp4"
 
 
 @pytest.mark.parametrize(
     ("length", "size"), [("17", 17), ("\u00b2", None), ("9" * 5_000, None), ("-1", None), ("+1", None), ("", None)]
 )
-def test_lengths_that_are_none(length: str, size: int | None) -> None:
+def test_invalid_lengths_are_none(length: str, size: int | None) -> None:
     assert declared_size(httpx.Headers([(b"content-length", length.encode("latin-1"))])) == size
 
 
@@ -109,10 +109,10 @@ async def test_the_guarded_client_takes_a_name_that_does_not_decode_for_unreacha
         *("::1", "::", "::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1", "::ffff:0:a00:1"),
     ],
 )
-def test_addresses_that_lead_inwards_or_nowhere(address: str) -> None:
+def test_private_and_invalid_addresses_are_not_public(address: str) -> None:
     assert not net.may_reach(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "172.32.0.1", "192.0.1.1", "168.63.129.17", "2606:4700::1111"])
-def test_addresses_that_lead_outwards(address: str) -> None:
+def test_public_addresses_are_public(address: str) -> None:
     assert net.may_reach(address)

@@ -10,7 +10,7 @@ PRICE = 0.1
 HELD = 400_000
 """Four seconds at that price."""
 COST = 25_000
-"""The fake's film has a quarter of a second."""
+"""The fake's video is a quarter of a second long."""
 Open = Callable[..., AbstractAsyncContextManager[Operator]]
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def statements(gateway: Running) -> Iterator[list[str]]:
-    """What is asked of the database meanwhile, but for the two statements that go round SQLAlchemy."""
+    """The statements sent to the database meanwhile, except the two that bypass SQLAlchemy."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -86,7 +86,7 @@ async def test_wrong_keys_are_refused_in_the_same_words(operator: Operator, flaw
     }
 
 
-async def test_someone_elses_key_sees_nothing_of_mine(operator: Operator) -> None:
+async def test_another_projects_key_sees_nothing_of_mine(operator: Operator) -> None:
     mine = await operator.gateway.create()
     other = await operator.key()
     async with operator.user(other) as client:
@@ -161,14 +161,14 @@ async def test_revoking_works_at_once_on_another_process(operator: Operator, sta
     assert (await operator.ask("DELETE", f"keys/{key['id']}"))["revoked_at"] == revoked["revoked_at"]
 
 
-@pytest.mark.parametrize("trouble", ["nobody answers", "notices are swallowed"])
-async def test_revoking_works_within_a_second_where_nobody_can_listen(
+@pytest.mark.parametrize("trouble", ["no server", "notices are swallowed"])
+async def test_revoking_works_within_a_second_without_notifications(
     operator: Operator, start_gateway: StartGateway, postgres: str, trouble: str
 ) -> None:
     """As behind a pooler in transaction mode, which takes the LISTEN and passes nothing on: notices stay within a
     database, so listening on another one does the same."""
     key = await operator.key()
-    where = closed_port().replace("http", "postgresql", 1) + "/x" if trouble == "nobody answers" else postgres
+    where = closed_port().replace("http", "postgresql", 1) + "/x" if trouble == "no server" else postgres
     async with start_gateway(database_listen_url=where) as deaf:
         assert await status(deaf, key["key"]) == 200
         video = await deaf.create()
@@ -213,7 +213,7 @@ async def test_a_body_that_takes_longer_than_its_key_makes_nothing(operator: Ope
 
     async def body() -> AsyncIterator[bytes]:
         begun.set()
-        yield b'{"prompt": "x", "name": "x", "video": "https://films.example/1.mp4", '
+        yield b'{"prompt": "x", "name": "x", "video": "https://videos.example/1.mp4", '
         yield b'"url": "https://hooks.example/", "event_types": ["video.completed"], "event_type": "video.completed", '
         await revoked.wait()
         yield b'"model": "sandbox/testcard"}'

@@ -122,7 +122,9 @@ async def test_what_has_no_price_cannot_be_covered(admin: Operator) -> None:
         ({"resolution": "1080p", "seconds": None}, "name its length"),
     ],
 )
-async def test_what_is_missing_to_cover_it_is_said(opened: Open, fields: dict[str, Any], said: str) -> None:
+async def test_the_refusal_says_what_is_missing_to_cover_the_request(
+    opened: Open, fields: dict[str, Any], said: str
+) -> None:
     async with opened(prices={"up/sora-2": {"4k": 0.4, "1080p": 0.2}}) as admin:
         key = await admin.key(monthly_budget_usd=100)
         refused = await asked(admin, key, **fields)
@@ -132,19 +134,19 @@ async def test_what_is_missing_to_cover_it_is_said(opened: Open, fields: dict[st
             assert (await asked(admin, key, resolution=resolution)).json()["cost_estimate"] == 1.6
 
 
-async def test_an_uploaded_film_has_no_length_to_cover(admin: Operator) -> None:
+async def test_an_uploaded_video_has_no_length_to_cover(admin: Operator) -> None:
     key = await admin.key(monthly_budget_usd=100)
     async with admin.user(key) as client:
-        film = {"video": ("a.mp4", sample_mp4())}
-        refused = await client.post("/v1/videos/edits", data={"prompt": "x", "model": "up/sora-2"}, files=film)
+        files = {"video": ("a.mp4", sample_mp4())}
+        refused = await client.post("/v1/videos/edits", data={"prompt": "x", "model": "up/sora-2"}, files=files)
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "price_unknown")
     assert "edit a video of this gateway" in refused.json()["error"]["message"]
 
 
 async def test_limited_money_goes_only_where_a_price_is_known(opened: Open) -> None:
-    async with opened(models={"film": {"routes": ["spare/sora-2", "up/sora-2"]}}) as admin:
+    async with opened(models={"clip": {"routes": ["spare/sora-2", "up/sora-2"]}}) as admin:
         key = await admin.key(monthly_budget_usd=100)
-        video = (await asked(admin, key, model="film")).json()
+        video = (await asked(admin, key, model="clip")).json()
         assert (video["provider"], video["cost_estimate"]) == ("up", 0.4)
 
 
@@ -213,7 +215,7 @@ async def test_a_clock_that_jumps_loses_no_money(admin: Operator) -> None:
     assert {(await shown(admin, video_id))["settlement"] for video_id in made} <= {"settled", "refunded"}
 
 
-DOORS = {
+REQUESTS = {
     "openai": ("/v1/videos", {"prompt": "x", "model": "up/sora-2", "seconds": "4"}),
     "lunos": ("/v1/video/generations", {"prompt": "x", "model": "up/sora-2"}),
     "lumen": ("/v1/videos/generations", {"prompt": "x", "model": "up/sora-2", "duration": 4}),
@@ -222,9 +224,9 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_402_in_the_words_of_each_door(admin: Operator, door: str) -> None:
-    path, body = DOORS[door]
+@pytest.mark.parametrize("dialect", REQUESTS)
+async def test_a_402_has_the_shape_of_each_dialect(admin: Operator, dialect: str) -> None:
+    path, body = REQUESTS[dialect]
     key = await admin.key(monthly_budget_usd=0)
     async with admin.user(key) as client:
         refused = await client.post(path, json=body)
@@ -241,7 +243,7 @@ async def test_402_in_the_words_of_each_door(admin: Operator, door: str) -> None
             "lumen": {"error"},
             "luma": {"code", "message", "data"},
             "apilaplas": {"message", "path", "requestId", "statusCode", "timestamp"},
-        }[door]
+        }[dialect]
     )
     await admin.check_sums()
 

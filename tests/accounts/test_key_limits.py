@@ -11,16 +11,16 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_key_may_use_the_models_it_may(start_gateway: StartGateway) -> None:
-    models = {"film": {"routes": ["sandbox/testcard"]}, "slow": {"routes": ["sandbox/slow"]}}
+    models = {"clip": {"routes": ["sandbox/testcard"]}, "slow": {"routes": ["sandbox/slow"]}}
     async with start_gateway(admin_key=ADMIN, models=models) as gateway, operator_of(gateway) as operator:
-        key = await operator.key(models=["film", "sandbox/f*"])
+        key = await operator.key(models=["clip", "sandbox/f*"])
         async with operator.user(key) as client:
 
             async def create(model: str | None, path: str = "/v1/videos") -> httpx.Response:
                 return await client.post(path, json={"prompt": "x", **({"model": model} if model else {})})
 
             for model, allowed in (
-                ("film", True),
+                ("clip", True),
                 ("sandbox/fail", True),
                 ("fail", True),  # the bare name leads to sandbox/fail
                 ("slow", False),
@@ -40,16 +40,16 @@ async def test_a_key_may_use_the_models_it_may(start_gateway: StartGateway) -> N
             }
             assert (await client.post("/v1/videos?dryRun=true", json={"prompt": "x"})).status_code == 403
             listed = {model["id"] for model in (await client.get("/v1/models")).json()["data"]}
-            assert listed == {"film", "sandbox/fail"}
-            assert (await client.get("/v1/models/film")).status_code == 200
+            assert listed == {"clip", "sandbox/fail"}
+            assert (await client.get("/v1/models/clip")).status_code == 200
             assert (await client.get("/v1/models/sandbox/slow")).status_code == 403
 
-            made = (await create("film")).json()
+            made = (await create("clip")).json()
             for _ in range(8):
                 gateway.clock.advance(5)
                 await gateway.worker.run_once()
             remixed = await client.post(f"/v1/videos/{made['id']}/remix", json={"prompt": "y"})
-            assert (remixed.status_code, remixed.json()["model"]) == (202, "film"), "by the name it was allowed by"
+            assert (remixed.status_code, remixed.json()["model"]) == (202, "clip"), "by the name it was allowed by"
             edited = await client.post(
                 "/v1/videos/edits", json={"prompt": "y", "video": {"id": made["id"]}, "model": "sandbox/slow"}
             )
@@ -85,7 +85,7 @@ async def test_requests_per_minute_are_counted_over_all_processes(
     assert await status(operator.gateway, key["key"]) == 200
     assert await status(operator.gateway, key["key"]) == 429
     answer = await operator.gateway.client.get("/v1/models")
-    assert "x-ratelimit-limit-requests" not in answer.headers, "a key without a limit is not told of one"
+    assert "x-ratelimit-limit-requests" not in answer.headers, "a key without a limit has no such header"
 
 
 async def test_simultaneous_requests_are_counted_each(operator: Operator) -> None:
@@ -104,7 +104,7 @@ async def test_a_refused_create_leaves_nothing(operator: Operator) -> None:
         assert (await client.get("/v1/videos")).json()["data"] == []
 
 
-async def test_a_clock_that_jumps_locks_nobody_out(operator: Operator) -> None:
+async def test_a_clock_that_jumps_locks_no_key_out(operator: Operator) -> None:
     key = await operator.key(requests_per_minute=2)
     codes = []
     for jump in (0, 0, 0, 86_400, -86_400, 0, -5_000, 0, 30):

@@ -121,7 +121,7 @@ async def test_a_late_success_is_settled(opened: Open, fake: FakeOpenAI) -> None
 
 
 async def test_a_late_success_of_a_request_without_a_length_is_charged_as_it_was_held(opened: Open) -> None:
-    """With several routes nobody knows at create which of their own lengths it will be."""
+    """With several routes it is unknown at create which of their default lengths will be used."""
     providers = {"sandbox": {"kind": "sandbox"}}
     prices = {"sandbox/testcard": PRICE, "sandbox/slow": PRICE / 2}
     models = {"card": {"routes": ["sandbox/testcard", "sandbox/slow"]}}
@@ -136,7 +136,7 @@ async def test_a_late_success_of_a_request_without_a_length_is_charged_as_it_was
 
 
 async def test_an_extension_is_charged_by_what_it_adds(admin: Operator, fake: FakeOpenAI) -> None:
-    """Its file has the film that it goes on from, too; that one is paid for. A second is the least."""
+    """Its file contains the source video too, which is already paid for. The minimum charge is one second."""
     source = await create(admin)
     await admin.gateway.finish(source)
     body = {"video": {"id": source}, "prompt": "on", "seconds": "0.2"}
@@ -146,10 +146,10 @@ async def test_an_extension_is_charged_by_what_it_adds(admin: Operator, fake: Fa
 
 
 @pytest.mark.parametrize("path", ["remix", "edits"])
-async def test_what_is_made_from_a_longer_film_is_held_by_the_length_of_that(
+async def test_a_video_made_from_a_longer_one_is_held_by_the_length_of_its_source(
     admin: Operator, fake: FakeOpenAI, path: str
 ) -> None:
-    """Of an extension only what it added was asked for; its file has the film that it went on from, too."""
+    """Only the added part of an extension is charged; its file contains the source video too."""
     scale = fake.file.index(b"mvhd") + 16
     fake.file = fake.file[:scale] + (25).to_bytes(4, "big") + fake.file[scale + 4 :]
     source = await create(admin)
@@ -161,11 +161,11 @@ async def test_what_is_made_from_a_longer_film_is_held_by_the_length_of_that(
 
 
 async def test_fail_over_keeps_one_hold_and_charges_where_it_was_made(opened: Open, fake: FakeOpenAI) -> None:
-    """What is held is the most that any route may cost; what is charged is the price of the one that made it."""
+    """The hold is the highest price of all routes; the charge is the price of the route that made the video."""
     prices = {"up/sora-2": PRICE, "spare/sora-2": 0.3}
-    async with opened(prices=prices, models={"film": {"routes": ["up/sora-2", "spare/sora-2"]}}) as admin:
+    async with opened(prices=prices, models={"clip": {"routes": ["up/sora-2", "spare/sora-2"]}}) as admin:
         fake.script("submit", fake.refusal(402, "no credit", "insufficient_quota"))
-        video_id = await create(admin, model="film")
+        video_id = await create(admin, model="clip")
         assert (await admin.gateway.get(video_id))["cost_estimate"] == 0.4
         video = await admin.gateway.finish(video_id)
         assert (video["provider"], video["cost"]) == ("spare", 0.075)

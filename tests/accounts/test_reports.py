@@ -26,7 +26,7 @@ async def test_the_ledger_is_read_page_by_page(admin: Operator) -> None:
     assert (nothing["first_id"], nothing["last_id"], nothing["has_more"]) == (None, None, False)
 
 
-async def test_usage_by_everything(admin: Operator) -> None:
+async def test_usage_is_grouped_by_day_model_project_and_key(admin: Operator) -> None:
     key = await admin.key("shop")
     async with admin.user(key) as client:
         for app, user in (("catalogue", "u1"), ("catalogue", "u2"), ("=cmd()", None)):

@@ -146,7 +146,7 @@ async def test_two_operators_at_once_decide_once(admin: Operator, fake: FakeOpen
     assert len(await admin.ledger(video_id)) in (1, 2)
 
 
-async def test_what_nobody_found_is_given_back_in_time(admin: Operator, fake: FakeOpenAI) -> None:
+async def test_an_unresolved_hold_is_given_back_in_time(admin: Operator, fake: FakeOpenAI) -> None:
     video_id = await lost(admin, fake)
     admin.gateway.clock.advance(86_000)
     await admin.gateway.worker.run_once()
@@ -157,7 +157,9 @@ async def test_what_nobody_found_is_given_back_in_time(admin: Operator, fake: Fa
     assert (await admin.ask("GET", "repairs"))["data"] == []
 
 
-async def test_what_is_given_back_holds_up_nobody(admin: Operator, fake: FakeOpenAI, database_url: str) -> None:
+async def test_giving_back_a_hold_does_not_delay_other_work(
+    admin: Operator, fake: FakeOpenAI, database_url: str
+) -> None:
     """Meters are locked in one order, the key's before its project's; over several jobs there would be none."""
     first = await admin.key("first", monthly_budget_usd=10)
     second = await admin.key("second", project=first["project"], monthly_budget_usd=10)
@@ -195,10 +197,10 @@ async def test_what_a_worker_of_an_older_release_ended_is_accounted_for(
 
 
 async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI) -> None:
-    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    models = {"clip": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
     async with opened(models=models) as admin:
         fake.script("submit", Reset())
-        video_id = await create(admin, model="film")
+        video_id = await create(admin, model="clip")
         await admin.gateway.worker.run_once()
         assert await admin.ledger(video_id) == [("reserve", -HELD), ("hold", -HELD)]
         assert (await admin.gateway.finish(video_id))["status"] == "completed"
@@ -209,10 +211,10 @@ async def test_paying_twice_by_choice_holds_twice(opened: Open, fake: FakeOpenAI
 
 
 async def test_paying_twice_by_choice_is_not_paying_thrice(opened: Open, fake: FakeOpenAI) -> None:
-    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    models = {"clip": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
     async with opened(models=models) as admin:
         fake.script("submit", *[Reset()] * 5)
-        video_id = await create(admin, model="film")
+        video_id = await create(admin, model="clip")
         assert (await admin.gateway.finish(video_id))["error"]["code"] == "upstream_outcome_unknown"
         assert len(fake.jobs) == 2
         assert await admin.ledger(video_id) == [("reserve", -HELD), ("hold", -HELD)]
@@ -221,14 +223,14 @@ async def test_paying_twice_by_choice_is_not_paying_thrice(opened: Open, fake: F
 @pytest.mark.parametrize("by", ["the settings", "the operator"])
 async def test_a_task_whose_answer_comes_beside_another_one_is_charged(opened: Open, fake: FakeOpenAI, by: str) -> None:
     slow = SlowYes(fake)
-    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit" if by == "the settings" else "fail"}}
+    models = {"clip": {"routes": ["up/sora-2"], "on_unknown": "resubmit" if by == "the settings" else "fail"}}
     async with (
         serve(slow) as url,
         opened(providers={"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY}}, models=models) as admin,
     ):
         fake.polls_until_done = 10_000
         gateway = admin.gateway
-        video_id = await create(admin, model="film")
+        video_id = await create(admin, model="clip")
         asleep = asyncio.create_task(gateway.worker.run_once())
         await slow.reached.wait()
         gateway.clock.advance(gateway.gateway.settings.lease_s + 1)
@@ -250,7 +252,7 @@ async def test_a_task_whose_answer_comes_beside_another_one_is_charged(opened: O
         gateway.clock.advance(120)
         await gateway.worker.run_once()
         assert [a.state for a in await gateway.attempts(video_id)] == ["succeeded", "succeeded"]
-        assert (await gateway.get(video_id))["cost"] == 0.425, "of a film that nobody fetched, what was asked for"
+        assert (await gateway.get(video_id))["cost"] == 0.425, "the requested length, since the file was never fetched"
         assert (await shown(admin, video_id))["settlement"] == "settled"
         await admin.check_sums()
 
@@ -274,11 +276,11 @@ async def test_after_a_restore_nothing_is_paid_for_twice(opened: Open, fake: Fak
 
 
 async def test_of_two_tasks_for_one_output_both_are_charged_and_one_is_shown(opened: Open, fake: FakeOpenAI) -> None:
-    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    models = {"clip": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
     async with opened(models=models) as admin:
         fake.polls_until_done = 10_000
         fake.script("submit", Reset())
-        video_id = await create(admin, model="film", n=2)
+        video_id = await create(admin, model="clip", n=2)
         await admin.gateway.worker.run_once()
         admin.gateway.clock.advance(5)  # the second one is sent after a gap
         await admin.gateway.worker.run_once()
@@ -374,8 +376,8 @@ async def test_two_workers_charge_once(admin: Operator, fake: FakeOpenAI) -> Non
     await first
     assert (await admin.gateway.get(video_id))["status"] == "completed"
     assert await admin.ledger(video_id) == [("reserve", -HELD), ("settle", HELD - COST)]
-    film = await admin.gateway.client.get(f"/v1/videos/{video_id}/content")
-    assert (film.status_code, film.content) == (200, fake.file)
+    response = await admin.gateway.client.get(f"/v1/videos/{video_id}/content")
+    assert (response.status_code, response.content) == (200, fake.file)
 
 
 async def test_a_worker_that_wakes_up_late_deletes_only_what_it_brought_itself(
@@ -406,6 +408,6 @@ async def test_a_worker_that_wakes_up_late_deletes_only_what_it_brought_itself(
             assert "died.mp4" not in left
             slow.release.set()
             await asleep
-            film = await gateway.client.get(f"/v1/videos/{video_id}/content")
-            assert (film.status_code, film.content) == (200, fake.file)
+            response = await gateway.client.get(f"/v1/videos/{video_id}/content")
+            assert (response.status_code, response.content) == (200, fake.file)
             assert {path.name for path in folder.iterdir()} == left

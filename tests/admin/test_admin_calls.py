@@ -31,7 +31,7 @@ ADMIN_CALLS = [
 
 
 @pytest.mark.parametrize(("method", "path"), ADMIN_CALLS)
-async def test_admin_calls_with_a_normal_key(operator: Operator, method: str, path: str) -> None:
+async def test_admin_calls_with_a_normal_key_are_refused(operator: Operator, method: str, path: str) -> None:
     for client in (operator.gateway.client, operator.gateway.bob):
         refused = await client.request(method, f"/admin/v1/{path}", json={"name": "mine"})
         assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
@@ -47,12 +47,12 @@ async def test_admin_calls_with_a_normal_key(operator: Operator, method: str, pa
         *((f"{name}/%00", 404) for name in ("projects", "keys", "videos")),
     ],
 )
-async def test_what_a_database_cannot_be_asked_for(operator: Operator, path: str, status: int) -> None:
+async def test_ids_that_a_database_cannot_store_are_unknown(operator: Operator, path: str, status: int) -> None:
     answer = await operator.client.get(f"/admin/v1/{path}")
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
 
 
-def test_every_admin_route_is_in_that_list(gateway_routes: set[tuple[str, str]]) -> None:
+def test_every_admin_route_is_in_the_list_of_calls(gateway_routes: set[tuple[str, str]]) -> None:
     named = {(method, re.sub(r"/\w+_x", "/{}", path)) for method, path in ADMIN_CALLS}
     assert gateway_routes == named
 
@@ -79,7 +79,7 @@ def gateway_routes() -> set[tuple[str, str]]:
         ({"name": "x" * 101}, "name"),
         ({"name": "zero\u200bwidth"}, "name"),
         ({}, "name"),
-        ({"name": "x", "project": "nobody's"}, "project"),
+        ({"name": "x", "project": "unknown's"}, "project"),
         ({"name": "x", "models": []}, "models"),
         ({"name": "x", "models": ["a\x00b"]}, "models"),
         ({"name": "x", "requests_per_minute": 0}, "requests_per_minute"),
@@ -97,7 +97,7 @@ def gateway_routes() -> set[tuple[str, str]]:
         ({"name": "x", "colour": "red"}, "colour"),
     ],
 )
-async def test_keys_that_cannot_be(operator: Operator, body: dict[str, Any], param: str) -> None:
+async def test_invalid_keys_are_refused(operator: Operator, body: dict[str, Any], param: str) -> None:
     before = (await operator.ask("GET", "projects"))["data"]
     refused = await operator.client.post("/admin/v1/keys", json=body)
     assert refused.status_code in (400, 404), refused.text
@@ -106,7 +106,7 @@ async def test_keys_that_cannot_be(operator: Operator, body: dict[str, Any], par
     assert (await operator.ask("GET", "projects"))["data"] == before, "nothing is left half made"
 
 
-async def test_changing_a_key_changes_what_is_named(operator: Operator) -> None:
+async def test_changing_a_key_changes_only_the_named_fields(operator: Operator) -> None:
     limits = {"models": ["lumen/*"], "requests_per_minute": 5, "concurrent_jobs": 2, "monthly_budget_usd": 12.5}
     key = await operator.key("web", **limits)
     changed = await operator.ask("PATCH", f"keys/{key['id']}", name="shop", concurrent_jobs=None)
@@ -115,5 +115,5 @@ async def test_changing_a_key_changes_what_is_named(operator: Operator) -> None:
     assert (project["name"], project["monthly_budget_usd"], project["available_usd"]) == ("Shop", 3, 3)
     assert await operator.ask("GET", f"projects/{key['project']}") == project
     assert project in (await operator.ask("GET", "projects"))["data"]
-    await operator.ask("GET", "projects/nobody", status=404)
+    await operator.ask("GET", "projects/unknown", status=404)
     await operator.ask("PATCH", "keys/key_[/x]", status=404)

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_an_operator_sees_every_attempt(start_gateway: StartGateway, two: Upstreams) -> None:
     two.fakes["one"].script("submit", Answer(402, {"error": {"message": "top up"}}))
-    models = {"film": {"routes": ["one/sora-2", "two/sora-2"]}}
+    models = {"clip": {"routes": ["one/sora-2", "two/sora-2"]}}
     async with start_gateway(providers=two.providers(), models=models, admin_key="root") as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         await gateway.finish(video["id"])
         path = f"/admin/v1/videos/{video['id']}"
         assert (await gateway.client.get(path)).status_code == 401
@@ -28,7 +28,7 @@ async def test_an_operator_sees_every_attempt(start_gateway: StartGateway, two: 
     assert KEY not in str(shown)
 
 
-async def test_an_operator_sees_addresses_without_what_permits(start_gateway: StartGateway, two: Upstreams) -> None:
+async def test_an_operator_sees_addresses_without_credentials(start_gateway: StartGateway, two: Upstreams) -> None:
     fields = {
         "prompt": "a boat",
         "input_reference": "https://me:sekret@x.example/a.png?sig=sekret#sekret",
@@ -37,7 +37,7 @@ async def test_an_operator_sees_addresses_without_what_permits(start_gateway: St
     async with start_gateway(providers=two.providers(), admin_key="root") as gateway:
         video = await gateway.create(model="one/sora-2", **fields)
         async with gateway.gateway.db.transaction() as session:
-            output = {"url": "https://y.example/film.mp4?X-Amz-Signature=sekret"}
+            output = {"url": "https://y.example/clip.mp4?X-Amz-Signature=sekret"}
             await session.execute(sa.update(Attempt).values(output=output))
         path = f"/admin/v1/videos/{video['id']}"
         answer = await gateway.client.get(path, headers={"authorization": "Bearer root"})
@@ -45,7 +45,7 @@ async def test_an_operator_sees_addresses_without_what_permits(start_gateway: St
     shown = answer.json()
     assert shown["request"]["first_frame"]["url"] == "https://x.example/a.png"
     assert shown["request"]["extra"] == {"style": {"like": ["https://x.example/b.png"]}}
-    assert [attempt["output"] for attempt in shown["attempts"]] == [{"url": "https://y.example/film.mp4"}]
+    assert [attempt["output"] for attempt in shown["attempts"]] == [{"url": "https://y.example/clip.mp4"}]
 
 
 async def test_without_an_admin_key_there_is_no_administration(gateway: Running) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help that teaches, keys, models, and a film from one command."""
+"""The command line: help with examples, keys, models, and a video from one command."""
 
 import asyncio
 import os
@@ -50,7 +50,7 @@ async def gateway(settings: dict[str, Any], tmp_path: Path) -> AsyncIterator[Ser
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_help_teaches(command: str) -> None:
+def test_help_shows_examples(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "160", "TERM": "dumb"})
     assert result.exit_code == 0
     shown = " ".join(result.output.replace("│", " ").split()).lower()
@@ -58,14 +58,16 @@ def test_help_teaches(command: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["serv"], ["serve", "--port", "99999"], ["keys", "revoke"], ["generate"]])
-def test_wrong_usage_is_told_with_exit_code_2(arguments: list[str]) -> None:
+def test_wrong_usage_ends_with_a_message_and_exit_code_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.output
     assert "Traceback" not in result.output
 
 
-async def test_life_of_a_key(gateway: Served, settings: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_key_is_created_listed_changed_and_revoked(
+    gateway: Served, settings: dict[str, Any], tmp_path: Path
+) -> None:
     async def status(key: str) -> int:
         async with gateway.client() as client:
             return (await client.get("/v1/videos", headers={"authorization": f"Bearer {key}"})).status_code
@@ -98,7 +100,9 @@ async def test_life_of_a_key(gateway: Served, settings: dict[str, Any], tmp_path
         await until(refused)
 
 
-async def test_life_of_a_projects_money(gateway: Served, settings: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_projects_money_is_credited_limited_and_reported(
+    gateway: Served, settings: dict[str, Any], tmp_path: Path
+) -> None:
     async def run(*arguments: str) -> Child:
         return await ran(*arguments, cwd=tmp_path, **settings)
 
@@ -121,7 +125,7 @@ async def test_life_of_a_projects_money(gateway: Served, settings: dict[str, Any
     key_id = row.split()[0]
     await asyncio.gather(
         run("keys", "update", key_id, "--monthly-budget", "none", "--model", "none", "--name", "editor"),
-        run("projects", "update", "Studio", "--name", "Film", "--monthly-budget", "7"),
+        run("projects", "update", "Studio", "--name", "Movies", "--monthly-budget", "7"),
     )
     again, used, sheet = await asyncio.gather(
         run("keys", "list"), run("usage", "--by", "project,app,user"), run("usage", "--by", "project", "--csv", "-")
@@ -129,14 +133,14 @@ async def test_life_of_a_projects_money(gateway: Served, settings: dict[str, Any
     (row,) = (line for line in again.out if key_id in line)
     assert "editor" in row
     assert "sandbox/*" not in row
-    (row,) = (line for line in used.out if "Film" in line)
+    (row,) = (line for line in used.out if "Movies" in line)
     assert "[31mred" in row
     assert used.printed.replace("\n", "").isprintable()
     assert sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs"
     assert any(line.startswith(f"{project},1,") for line in sheet.out)
 
 
-async def test_keys_that_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:
+async def test_invalid_keys_and_projects_are_refused_with_one_message(settings: dict[str, Any], tmp_path: Path) -> None:
     wrong = [
         (("keys", "create", "two\nlines"), "a name is 1 to 100 printable characters"),
         (("keys", "create", " "), "a name is 1 to 100 printable characters"),
@@ -145,7 +149,7 @@ async def test_keys_that_cannot_be(settings: dict[str, Any], tmp_path: Path) -> 
         (("keys", "create", "x", "--expires", "soon"), "expires: expected 90d, 12h or 2027-01-31"),
         (("keys", "create", "x", "--expires", "9999-12-31T23:59:59-12:00"), "expires_at: expected a moment from the"),
         (("keys", "update", "key_x", "--concurrent-jobs", "0"), "no key has the id"),
-        (("projects", "credit", "nobody", "5"), "no project has the id or name"),
+        (("projects", "credit", "unknown", "5"), "no project has the id or name"),
         (("usage", "--by", "colour"), "by: expected any of project, key, model"),
         (("keys", "revoke", "key_[/x]\x07"), "no key has the id"),
     ]
@@ -171,41 +175,43 @@ base_url = "http://127.0.0.1:1/v1"
     assert [row[0] for row in rows[2:]] == ["sandbox/testcard", "sandbox/slow", "sandbox/fail", "sandbox/reject"]
 
 
-async def test_generate_saves_the_film_and_prints_only_its_path(
+async def test_generate_saves_the_video_and_prints_only_its_path(
     gateway: Served, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    film = ("generate", "a kite", "--seconds", "1", "--size", "128x128", "--url", f"{gateway.url}/v1/")
-    folder = tmp_path / "films"
+    generate = ("generate", "a kite", "--seconds", "1", "--size", "128x128", "--url", f"{gateway.url}/v1/")
+    folder = tmp_path / "videos"
     folder.mkdir()
     named, placed = await asyncio.gather(
-        ran(*film, "--out", "kite.mp4", cwd=tmp_path, **settings),
-        ran(*film, "--model", "sandbox/testcard", "--out", str(folder), cwd=tmp_path, **settings),
+        ran(*generate, "--out", "kite.mp4", cwd=tmp_path, **settings),
+        ran(*generate, "--model", "sandbox/testcard", "--out", str(folder), cwd=tmp_path, **settings),
     )
     assert named.out == ["kite.mp4"]
-    assert is_film(tmp_path / "kite.mp4")
+    assert is_video(tmp_path / "kite.mp4")
     (path,) = placed.out
     assert Path(path).parent == folder
     assert Path(path).name.startswith("video_")
-    assert is_film(Path(path))
+    assert is_video(Path(path))
     assert {".part"} & {name[-5:] for name in os.listdir(tmp_path)} == set()
 
 
-def is_film(path: Path) -> bool:
+def is_video(path: Path) -> bool:
     return path.read_bytes()[4:8] == b"ftyp"
 
 
-async def test_generate_says_what_went_wrong(gateway: Served, settings: dict[str, Any], tmp_path: Path) -> None:
+async def test_generate_prints_the_reason_of_a_failure(
+    gateway: Served, settings: dict[str, Any], tmp_path: Path
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        unreachable = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
     url = f"{gateway.url}/v1"
     wrong = [
-        (("--url", nobody), f"{nobody} cannot be reached (ConnectError); is the server running there?"),
+        (("--url", unreachable), f"{unreachable} cannot be reached (ConnectError); is the server running there?"),
         (("--url", url, "--model", "sandbox/fail"), "video_"),
         (("--url", url, "--model", "sandbox/testcart"), "the model 'sandbox/testcart' does not exist; did you mean"),
         (("--url", url, "--key", "nope"), "the API key is not valid"),
         (("--url", gateway.url), "there is nothing at this address"),
-        (("--url", url, "--out", "none/film.mp4"), "none/film.mp4 cannot be written: there is no directory"),
+        (("--url", url, "--out", "none/clip.mp4"), "none/clip.mp4 cannot be written: there is no directory"),
     ]
     children = await asyncio.gather(
         *(ran("generate", "a kite", *arguments, cwd=tmp_path, code=1, **settings) for arguments, _ in wrong)
@@ -219,7 +225,7 @@ async def test_generate_says_what_went_wrong(gateway: Served, settings: dict[str
 
 
 async def test_generate_makes_no_key_where_no_server_ever_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-for-somebody-else")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-for-another-server")
     child = await ran("generate", "a kite", cwd=tmp_path, code=1)
     assert child.err[0].startswith(f"video-gateway: there is no API key in {tmp_path / 'data'}. Give one with --key")
     assert not (tmp_path / "data").exists()

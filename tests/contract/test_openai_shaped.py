@@ -23,7 +23,7 @@ OPENAI_SHAPED = pytest.mark.parametrize(
 
 @OPENAI_SHAPED
 @pytest.mark.parametrize("status", [400, 404, 422, 500, 503])
-async def test_failed_job_under_an_error_status_is_a_verdict(stage: Stage, provider: Provider, status: int) -> None:
+async def test_a_failed_job_under_an_error_status_is_a_verdict(stage: Stage, provider: Provider, status: int) -> None:
     task = await stage.submitted(provider)
     error = {"code": status, "message": "out of memory"}
     stage.fake.script("poll", Answer(status, {"id": task.ref, "object": "video", "status": "failed", "error": error}))
@@ -37,7 +37,7 @@ async def test_failed_job_under_an_error_status_is_a_verdict(stage: Stage, provi
 
 @OPENAI_SHAPED
 @pytest.mark.parametrize("error", ["too hot", {"message": "too hot"}, {"detail": "too hot"}, {"message": ["too hot"]}])
-async def test_failure_as_text_or_object(stage: Stage, provider: Provider, error: Any) -> None:
+async def test_a_failure_is_read_as_text_or_object(stage: Stage, provider: Provider, error: Any) -> None:
     task = await stage.submitted(provider)
     stage.fake.script("poll", Answer(200, {"id": task.ref, "status": "failed", "error": error}))
     failure = (await provider.poll(task)).failure
@@ -49,7 +49,7 @@ async def test_failure_as_text_or_object(stage: Stage, provider: Provider, error
 @pytest.mark.parametrize(
     ("word", "code"), [("cancelled", "cancelled"), ("expired", "expired"), ("deleted", "cancelled"), ("failed", "boom")]
 )
-async def test_failure_has_a_code(stage: Stage, provider: Provider, word: str, code: str) -> None:
+async def test_a_failure_has_a_code(stage: Stage, provider: Provider, word: str, code: str) -> None:
     task = await stage.submitted(provider)
     error = {"code": "boom"} if word == "failed" else None
     stage.fake.script("poll", Answer(200, {"id": task.ref, "status": word, "error": error}))
@@ -74,7 +74,9 @@ async def test_progress_is_a_percentage_or_nothing(stage: Stage, provider: Provi
     ("said", "read"),
     [("2500", 2.5), ("999999999", 300), ("9" * 5000, None), ("1500.5", None), ("-1", None), ("²", None)],
 )
-async def test_poll_after(stage: Stage, provider: Provider, said: str, read: float | None) -> None:
+async def test_the_poll_interval_of_the_upstream_is_bounded(
+    stage: Stage, provider: Provider, said: str, read: float | None
+) -> None:
     task = await stage.submitted(provider)
     headers = {"openai-poll-after-ms": said}
     stage.fake.script("poll", Answer(200, {"id": task.ref, "status": "in_progress"}, headers))
@@ -86,7 +88,7 @@ async def test_poll_after(stage: Stage, provider: Provider, said: str, read: flo
 @OPENAI_SHAPED
 @pytest.mark.parametrize("status", [400, 404, 405, 501])
 @pytest.mark.parametrize("named", [{"url": "URL"}, {"output": {"url": "URL"}}, {"output": "URL"}, {"video_url": "URL"}])
-async def test_file_without_a_content_call(
+async def test_a_file_without_a_content_call_is_fetched_from_its_address(
     stage: Stage, provider: Provider, status: int, named: dict[str, Any]
 ) -> None:
     task = await stage.submitted(provider)
@@ -103,7 +105,9 @@ async def test_file_without_a_content_call(
 
 @OPENAI_SHAPED
 @pytest.mark.parametrize("status", [400, 404, 405, 410, 501])
-async def test_file_without_a_content_call_or_an_address(stage: Stage, provider: Provider, status: int) -> None:
+async def test_a_file_without_a_content_call_or_an_address_is_gone(
+    stage: Stage, provider: Provider, status: int
+) -> None:
     task, output = await finished(stage, provider)
     stage.fake.script("content", Answer(status, b""))
     with pytest.raises(errors.UpstreamGone):
@@ -111,21 +115,21 @@ async def test_file_without_a_content_call_or_an_address(stage: Stage, provider:
 
 
 @OPENAI_SHAPED
-async def test_submit_that_is_over_at_once_is_still_polled(stage: Stage, provider: Provider) -> None:
+async def test_a_submit_that_ended_at_once_is_still_polled(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", Answer(200, {"id": "video_1", "status": "failed"}))
     submission = await provider.submit(stage.task())
     assert (submission.status, submission.raw_status) == (Status.in_progress, "failed")
 
 
 @OPENAI_SHAPED
-async def test_remix_of_a_foreign_video_is_not_sent(stage: Stage, provider: Provider) -> None:
+async def test_a_remix_of_an_upload_is_not_sent(stage: Stage, provider: Provider) -> None:
     with pytest.raises(errors.UpstreamRejected):
-        await provider.submit(stage.task(ask(operation=Operation.remix, source=Media(key="film"))))
+        await provider.submit(stage.task(ask(operation=Operation.remix, source=Media(key="clip"))))
     assert stage.fake.submits == []
 
 
 @OPENAI_SHAPED
-async def test_server_without_a_key(stage: Stage) -> None:
+async def test_a_server_without_a_key_gets_no_authorization(stage: Stage) -> None:
     provider = stage.provider(api_key=None)
     with pytest.raises(errors.UpstreamAccount):
         await provider.submit(stage.task())
@@ -133,7 +137,7 @@ async def test_server_without_a_key(stage: Stage) -> None:
     assert provider.fingerprint == ""
 
 
-async def test_delete_while_vllm_omni_drains(stage: Stage, provider: Provider) -> None:
+async def test_a_cancel_while_vllm_omni_drains_is_not_certain(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     if isinstance(stage.fake, FakeVllmOmni):
         stage.fake.draining = True

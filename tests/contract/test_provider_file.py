@@ -10,7 +10,7 @@ from app.providers.base import Provider
 pytestmark = pytest.mark.anyio
 
 
-async def test_completed_gives_the_file(stage: Stage, provider: Provider) -> None:
+async def test_a_completed_task_gives_its_file(stage: Stage, provider: Provider) -> None:
     task, output = await finished(stage, provider)
     async with provider.fetch(task, output) as download:
         assert download.size == len(stage.fake.file)
@@ -19,14 +19,14 @@ async def test_completed_gives_the_file(stage: Stage, provider: Provider) -> Non
     assert [call.query for call in stage.fake.contents] == [""]
 
 
-async def test_file_that_is_gone(stage: Stage, provider: Provider) -> None:
+async def test_a_missing_file_is_gone(stage: Stage, provider: Provider) -> None:
     task, output = await finished(stage, provider)
     stage.fake.script("content", stage.fake.refusal(404, "File not found"))
     with pytest.raises(errors.UpstreamGone):
         await content(provider, task, output)
 
 
-async def test_file_that_is_not_there_yet(stage: Stage, provider: Provider) -> None:
+async def test_a_file_that_is_not_ready_can_be_fetched_later(stage: Stage, provider: Provider) -> None:
     task, output = await finished(stage, provider)
     stage.fake.script("content", Answer(500, HTML))
     with pytest.raises(errors.UpstreamUnavailable):
@@ -34,7 +34,7 @@ async def test_file_that_is_not_there_yet(stage: Stage, provider: Provider) -> N
     assert await content(provider, task, output) == stage.fake.file
 
 
-async def test_file_that_breaks_off(stage: Stage, provider: Provider) -> None:
+async def test_a_file_that_breaks_off_is_unavailable(stage: Stage, provider: Provider) -> None:
     task, output = await finished(stage, provider)
     stage.fake.script("content", BrokenOff(stage.fake.file[:100], promised=len(stage.fake.file)))
     with pytest.raises(errors.UpstreamUnavailable):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 # Poll
 
 
-async def test_poll_until_completed(stage: Stage, provider: Provider) -> None:
+async def test_polls_lead_from_queued_to_completed(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     seen = [(await provider.poll(task)).status for _ in range(3)]
     fake = stage.fake
@@ -26,7 +26,7 @@ async def test_poll_until_completed(stage: Stage, provider: Provider) -> None:
     assert len(stage.fake.submits) == 1
 
 
-async def test_poll_vocabulary(stage: Stage, provider: Provider) -> None:
+async def test_every_known_status_word_is_read(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     for word, status in stage.upstream.words.items():
         stage.fake.show(task.ref or "", word)
@@ -37,7 +37,7 @@ async def test_poll_vocabulary(stage: Stage, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("word", ["reticulating", "", "constructor", "x" * 5000, "a\0b"])
-async def test_unknown_status_word_is_still_running(stage: Stage, provider: Provider, word: str) -> None:
+async def test_an_unknown_status_word_is_still_running(stage: Stage, provider: Provider, word: str) -> None:
     task = await stage.submitted(provider)
     stage.fake.show(task.ref or "", word)
     with capture_logs() as logs:
@@ -48,7 +48,7 @@ async def test_unknown_status_word_is_still_running(stage: Stage, provider: Prov
     ]
 
 
-async def test_failed_carries_the_message(stage: Stage, provider: Provider) -> None:
+async def test_a_failure_carries_the_upstreams_message(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     stage.fake.fail(task.ref or "", message="CUDA out of memory")
     progress = await provider.poll(task)
@@ -57,7 +57,7 @@ async def test_failed_carries_the_message(stage: Stage, provider: Provider) -> N
     assert progress.failure.model_dump() == {"code": "generation_failed", "message": "CUDA out of memory"}
 
 
-async def test_failed_by_moderation(stage: Stage, provider: Provider) -> None:
+async def test_a_failure_by_moderation_is_a_content_policy_violation(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     stage.fake.fail(task.ref or "", message="The output was blocked by our moderation system")
     progress = await provider.poll(task)
@@ -65,7 +65,7 @@ async def test_failed_by_moderation(stage: Stage, provider: Provider) -> None:
     assert progress.failure.code == "content_policy_violation"
 
 
-async def test_failed_without_a_word(stage: Stage, provider: Provider) -> None:
+async def test_a_failure_without_a_message_gets_a_default_message(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     stage.fake.fail(task.ref or "")
     progress = await provider.poll(task)
@@ -73,7 +73,7 @@ async def test_failed_without_a_word(stage: Stage, provider: Provider) -> None:
     assert progress.failure.model_dump() == {"code": "generation_failed", "message": "up reports the video as failed"}
 
 
-async def test_gone(stage: Stage, provider: Provider) -> None:
+async def test_an_unknown_task_is_gone(stage: Stage, provider: Provider) -> None:
     with pytest.raises(errors.UpstreamGone):
         await provider.poll(stage.task(ref="video_never_made"))
 
@@ -95,7 +95,7 @@ NO_VERDICT: dict[str, tuple[Any, type[errors.UpstreamError]]] = {
 
 
 @pytest.mark.parametrize("name", NO_VERDICT, ids=[name.replace(" ", "_") for name in NO_VERDICT])
-async def test_trouble_while_polling_is_no_verdict(stage: Stage, provider: Provider, name: str) -> None:
+async def test_an_error_while_polling_is_no_verdict(stage: Stage, provider: Provider, name: str) -> None:
     fault, kind = NO_VERDICT[name]
     task = await stage.submitted(provider)
     stage.fake.script("poll", fault)
@@ -107,7 +107,7 @@ async def test_trouble_while_polling_is_no_verdict(stage: Stage, provider: Provi
 # Where the key goes, and where it does not
 
 
-async def test_an_answer_that_comes_drop_by_drop(stage: Stage) -> None:
+async def test_an_answer_that_comes_byte_by_byte_times_out(stage: Stage) -> None:
     provider = stage.provider(timeout_s=0.2)
     task = await stage.submitted(provider)
     stage.fake.script("poll", Drip())

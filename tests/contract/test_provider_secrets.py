@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["other_port", "other_host"])
-async def test_file_elsewhere_gets_no_key(stage: Stage, host: str) -> None:
+async def test_a_file_at_another_origin_is_fetched_without_the_key(stage: Stage, host: str) -> None:
     provider = stage.provider(stage.origin.replace("127.0.0.1", host) + stage.upstream.prefix)
     task = await stage.submitted(provider)
     elsewhere = Elsewhere()
@@ -26,7 +26,7 @@ async def test_file_elsewhere_gets_no_key(stage: Stage, host: str) -> None:
     assert KEY not in str(call)
 
 
-async def test_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
+async def test_a_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
     home = stage.origin.replace("127.0.0.1", "localhost") + stage.upstream.prefix
     provider = stage.provider(home, allow=False)
     task = await stage.submitted(provider)
@@ -40,7 +40,7 @@ async def test_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a\0b/", "https://x.example:99999999/"])
-async def test_file_at_no_address_at_all(stage: Stage, provider: Provider, url: str) -> None:
+async def test_a_file_at_an_invalid_address_is_an_error(stage: Stage, provider: Provider, url: str) -> None:
     task = await stage.submitted(provider)
     stage.fake.elsewhere(task.ref or "", url)
     progress = await provider.poll(task)
@@ -52,7 +52,7 @@ async def test_file_at_no_address_at_all(stage: Stage, provider: Provider, url: 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_does_not_leak_the_key(stage: Stage, provider: Provider, status: int) -> None:
+async def test_a_redirect_does_not_leak_the_key(stage: Stage, provider: Provider, status: int) -> None:
     task = await stage.submitted(provider)
     elsewhere = Elsewhere()
     async with serve(elsewhere) as other:
@@ -65,7 +65,7 @@ async def test_redirect_does_not_leak_the_key(stage: Stage, provider: Provider, 
     assert elsewhere.calls == []
 
 
-async def test_a_key_in_place_of_a_status_is_not_told(stage: Stage, provider: Provider) -> None:
+async def test_a_key_in_place_of_a_status_is_not_logged(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     stage.fake.show(task.ref or "", f"unauthorized: {'x' * 70} {KEY}")
     with capture_logs() as logs:
@@ -74,20 +74,20 @@ async def test_a_key_in_place_of_a_status_is_not_told(stage: Stage, provider: Pr
     assert KEY[:8] not in f"{logs} {progress}"
 
 
-async def test_secrets_are_never_told(stage: Stage, provider: Provider) -> None:
+async def test_secrets_are_in_no_error_and_no_repr(stage: Stage, provider: Provider) -> None:
     link = "https://me:T0KEN@gw.example/media/uploads/video_1/0?exp=1&sig=T0KEN"
-    told = f"key {KEY} refused by {stage.origin}{stage.upstream.prefix}/videos and {stage.origin[7:]}"
-    told += f" for {link} and https://gw.example/callbacks/att_1/T0KEN"
+    text = f"key {KEY} refused by {stage.origin}{stage.upstream.prefix}/videos and {stage.origin[7:]}"
+    text += f" for {link} and https://gw.example/callbacks/att_1/T0KEN"
     caught: list[errors.UpstreamError] = []
     task = await stage.submitted(provider)
     for status in (400, 401, 402, 404, 429, 500):
-        stage.fake.script("submit", stage.fake.refusal(status, told))
-        stage.fake.script("poll", stage.fake.refusal(status, told))
+        stage.fake.script("submit", stage.fake.refusal(status, text))
+        stage.fake.script("poll", stage.fake.refusal(status, text))
         for call in (provider.submit, provider.poll):
             with pytest.raises(errors.UpstreamError) as error:
                 await call(task)
             caught.append(error.value)
-    stage.fake.fail(task.ref or "", message=told)
+    stage.fake.fail(task.ref or "", message=text)
     progress = await provider.poll(task)
     words = [repr(provider), repr(provider.config), str(provider.config), repr(progress.failure)]
     words += [word for error in caught for word in (str(error), repr(error), error.message, str(error.body))]

@@ -21,7 +21,7 @@ from app.video import Media
 pytestmark = pytest.mark.anyio
 
 
-async def test_submit_accepted(stage: Stage, provider: Provider) -> None:
+async def test_an_accepted_submit_returns_the_upstreams_id(stage: Stage, provider: Provider) -> None:
     submission = await provider.submit(stage.task())
     assert submission.ref in stage.fake.jobs
     assert submission.status is stage.upstream.words[stage.fake.waiting]
@@ -32,7 +32,7 @@ async def test_submit_accepted(stage: Stage, provider: Provider) -> None:
     ("upstream", "wire"),
     [pytest.param(one, name, id=f"{one.name}-{name.replace(' ', '_')}") for one in UPSTREAMS for name in one.wires],
 )
-async def test_submit_on_the_wire(stage: Stage, upstream: Upstream, wire: str) -> None:
+async def test_a_submit_sends_exactly_the_expected_request(stage: Stage, upstream: Upstream, wire: str) -> None:
     expected = upstream.wires[wire]
     await stage.provider(**expected.config).submit(stage.task(expected.request, **expected.task))
     (call,) = stage.fake.submits
@@ -48,7 +48,7 @@ async def test_submit_on_the_wire(stage: Stage, upstream: Upstream, wire: str) -
 
 
 @pytest.mark.parametrize("upstream", [one for one in UPSTREAMS if one.streams], ids=lambda upstream: upstream.name)
-async def test_upload_is_never_in_memory_as_a_whole(stage: Stage, upstream: Upstream) -> None:
+async def test_an_upload_is_never_in_memory_as_a_whole(stage: Stage, upstream: Upstream) -> None:
     size = 48 * 2**20
 
     @asynccontextmanager
@@ -75,7 +75,7 @@ async def test_upload_is_never_in_memory_as_a_whole(stage: Stage, upstream: Upst
 @pytest.mark.parametrize(
     ("upstream", "config"), [(upstream, config) for upstream in UPSTREAMS for config in upstream.idempotent]
 )
-async def test_same_submit_twice_makes_one_task(stage: Stage, upstream: Upstream, config: dict[str, Any]) -> None:
+async def test_the_same_submit_twice_makes_one_task(stage: Stage, upstream: Upstream, config: dict[str, Any]) -> None:
     provider = stage.provider(**config)
     stage.fake.script("submit", Reset())
     with pytest.raises(errors.UpstreamUnknown):
@@ -85,11 +85,11 @@ async def test_same_submit_twice_makes_one_task(stage: Stage, upstream: Upstream
     assert list(stage.fake.jobs) == [submission.ref]
 
 
-async def test_resubmit_is_refused_unless_configured(upstream: Upstream, provider: Provider) -> None:
+async def test_a_submit_is_repeated_only_where_configured(upstream: Upstream, provider: Provider) -> None:
     assert provider.can_resubmit is upstream.resubmits
 
 
-async def test_submit_rejected(stage: Stage, provider: Provider) -> None:
+async def test_a_rejected_submit_carries_the_upstreams_message(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(400, "seconds must be one of 4, 8", "invalid_value"))
     with pytest.raises(errors.UpstreamRejected) as caught:
         await provider.submit(stage.task())
@@ -99,14 +99,14 @@ async def test_submit_rejected(stage: Stage, provider: Provider) -> None:
     assert not caught.value.next_candidate
 
 
-async def test_submit_moderated(stage: Stage, provider: Provider) -> None:
+async def test_a_moderated_submit_is_a_content_policy_error(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(*stage.upstream.moderation))
     with pytest.raises(errors.ContentPolicy) as caught:
         await provider.submit(stage.task())
     assert caught.value.message == stage.upstream.moderation[1]
 
 
-async def test_wrong_key(stage: Stage) -> None:
+async def test_a_wrong_key_is_an_account_error(stage: Stage) -> None:
     with pytest.raises(errors.UpstreamAccount) as caught:
         await stage.provider(api_key="sk-wrong-000000").submit(stage.task())
     assert type(caught.value) is errors.UpstreamAccount
@@ -114,7 +114,7 @@ async def test_wrong_key(stage: Stage) -> None:
     assert stage.fake.jobs == {}
 
 
-async def test_no_credit(stage: Stage, provider: Provider) -> None:
+async def test_missing_credit_is_a_credit_error(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(*stage.upstream.credit))
     with pytest.raises(errors.UpstreamCredit):
         await provider.submit(stage.task())
@@ -132,7 +132,7 @@ async def test_no_credit(stage: Stage, provider: Provider) -> None:
     ],
     ids=["seconds", "milliseconds", "date", "nonsense", "for_ever", "nothing"],
 )
-async def test_busy(
+async def test_a_rate_limit_carries_its_retry_after(
     stage: Stage, provider: Provider, headers: dict[str, str], low: float | None, high: float | None
 ) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
@@ -145,7 +145,9 @@ async def test_busy(
 
 
 @pytest.mark.parametrize("fault", UNKNOWN.values(), ids=[name.replace(" ", "_") for name in UNKNOWN])
-async def test_submit_with_unknown_outcome(stage: Stage, provider: Provider, fault: Any) -> None:
+async def test_an_unreadable_answer_to_a_submit_is_an_unknown_outcome(
+    stage: Stage, provider: Provider, fault: Any
+) -> None:
     stage.fake.script("submit", fault)
     with pytest.raises(errors.UpstreamUnknown) as caught:
         await provider.submit(stage.task())
@@ -154,14 +156,14 @@ async def test_submit_with_unknown_outcome(stage: Stage, provider: Provider, fau
     assert not caught.value.next_candidate
 
 
-async def test_submit_without_answer(stage: Stage) -> None:
+async def test_a_submit_without_an_answer_is_an_unknown_outcome(stage: Stage) -> None:
     stage.fake.script("submit", Hang())
     with pytest.raises(errors.UpstreamUnknown):
         await stage.provider(timeout_s=0.15).submit(stage.task())
     assert len(stage.fake.jobs) == 1
 
 
-async def test_nobody_listens(stage: Stage) -> None:
+async def test_a_refused_connection_leads_to_the_next_candidate(stage: Stage) -> None:
     provider = stage.provider(closed_port() + stage.upstream.prefix)
     with pytest.raises(errors.UpstreamUnavailable) as caught:
         await provider.submit(stage.task())
@@ -171,7 +173,7 @@ async def test_nobody_listens(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("ref", ["../../etc", "a/b?c=d#e", "a\nb c", "é🐢", "%2e%2e", "x" * 512])
-async def test_hostile_id_stays_in_its_place(stage: Stage, provider: Provider, ref: str) -> None:
+async def test_a_hostile_id_cannot_change_the_path(stage: Stage, provider: Provider, ref: str) -> None:
     stage.fake.script("submit", Answer(200, stage.upstream.accepted(ref)))
     submission = await provider.submit(stage.task())
     assert submission.ref == ref
@@ -184,7 +186,7 @@ async def test_hostile_id_stays_in_its_place(stage: Stage, provider: Provider, r
 
 
 @pytest.mark.parametrize("ref", ["", ".", "..", "x" * 513, "x" * 10_000, 7, None, ["x"], {}, "a\0b", "\ud800"])
-async def test_useless_id_is_an_unknown_outcome(stage: Stage, provider: Provider, ref: Any) -> None:
+async def test_an_unusable_id_is_an_unknown_outcome(stage: Stage, provider: Provider, ref: Any) -> None:
     stage.fake.script("submit", Answer(200, stage.upstream.accepted(ref)))
     with pytest.raises(errors.UpstreamUnknown):
         await provider.submit(stage.task())

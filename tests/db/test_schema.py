@@ -64,7 +64,7 @@ async def test_migrations_make_what_the_tables_say_and_can_be_taken_back(empty: 
 VIDEO = """
 insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings, error_code,
   created_at, updated_at, completed_at, ended_at, deadline_at)
-values (%(id)s, %(owner)s, 'openai', %(status)s::text, 0, 'sandbox/testcard',
+values (%(id)s, %(project)s, 'openai', %(status)s::text, 0, 'sandbox/testcard',
   '{"prompt": "x", "model": "sandbox/testcard", "seconds": 1, "size": "320x180"}', '["sandbox/testcard"]', '[]', '[]',
   case when %(status)s::text = 'failed' then 'x' end, now(), now(),
   case when %(status)s::text = 'completed' then now() end,
@@ -73,12 +73,12 @@ values (%(id)s, %(owner)s, 'openai', %(status)s::text, 0, 'sandbox/testcard',
 ATTEMPT = """
 insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, progress, due_at,
   submits, polls, strikes, cancel_tried, created_at, ended_at)
-values ('att_' || right(%(id)s::text, 26), %(id)s::text, %(owner)s, 0, 0, %(state)s::text, 'sandbox', 'testcard', 0,
+values ('att_' || right(%(id)s::text, 26), %(id)s::text, %(project)s, 0, 0, %(state)s::text, 'sandbox', 'testcard', 0,
   now(), 0, 0, 0, false, now(), case when %(state)s::text <> 'pending' then now() end)
 """
 
 
-async def test_keys_and_jobs_of_the_release_before_there_was_money(empty: str, start_gateway: StartGateway) -> None:
+async def test_keys_and_jobs_of_the_release_without_money_are_migrated(empty: str, start_gateway: StartGateway) -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(empty), "0002")
     own, shared = ids.new("key"), ids.new("key")
     jobs = {
@@ -87,11 +87,11 @@ async def test_keys_and_jobs_of_the_release_before_there_was_money(empty: str, s
         (ids.new("video"), "queued", "pending"): "held",
     }
     async with await psycopg.AsyncConnection.connect(plain(empty), autocommit=True) as connection:
-        for key_id, owner in ((own, own), (shared, "team")):
+        for key_id, project in ((own, own), (shared, "team")):
             key = "insert into keys (id, name, owner, hash, hint, created_at) values (%s, 'x', %s, %s, 'x', now())"
-            await connection.execute(key, (key_id, owner, key_id))
+            await connection.execute(key, (key_id, project, key_id))
         for video_id, status, state in jobs:
-            values = {"id": video_id, "owner": own, "status": status, "state": state}
+            values = {"id": video_id, "project": own, "status": status, "state": state}
             await connection.execute(VIDEO, values)
             await connection.execute(ATTEMPT, values)
         await upgrade_schema(empty)
@@ -114,12 +114,12 @@ def plain(url: str) -> str:
     return url.replace("+psycopg", "")
 
 
-async def test_many_may_migrate_at_once(empty: str, tmp_path: Path) -> None:
+async def test_several_processes_may_migrate_at_once(empty: str, tmp_path: Path) -> None:
     await asyncio.gather(*(ran("migrate", cwd=tmp_path, database_url=empty) for _ in range(3)))
     assert differences(empty) == []
 
 
-async def test_schema_that_is_not_ours_is_refused_with_the_next_step(empty: str) -> None:
+async def test_a_schema_that_is_not_ours_is_refused_with_the_next_step(empty: str) -> None:
     with pytest.raises(SchemaBehind, match=r"is empty, this release needs \w+\. Run\n  video-gateway migrate"):
         await require_current_schema(empty)
     await upgrade_schema(empty)
@@ -131,7 +131,7 @@ async def test_schema_that_is_not_ours_is_refused_with_the_next_step(empty: str)
             await look(empty)
 
 
-async def test_user_who_may_not_create_tables_is_told_so(empty: str, postgres: str) -> None:
+async def test_a_user_who_may_not_create_tables_gets_a_clear_message(empty: str, postgres: str) -> None:
     role = sa.make_url(empty).database
     async with await psycopg.AsyncConnection.connect(empty.replace("+psycopg", ""), autocommit=True) as connection:
         await connection.execute(f"create role {role} login password 'sekret'".encode())
@@ -144,7 +144,7 @@ async def test_user_who_may_not_create_tables_is_told_so(empty: str, postgres: s
             await connection.execute(f"drop role {role}".encode())
 
 
-async def test_address_as_people_paste_it(empty: str) -> None:
+async def test_a_database_url_is_accepted_as_people_paste_it(empty: str) -> None:
     parts = sa.make_url(empty)
     query = {**parts.query, "sslmode": "disable"}
     for scheme in ("postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+psycopg2"):
@@ -158,11 +158,11 @@ OLD_JOB = """
 insert into keys (id, name, owner, hash, hint, created_at) values ('key_1', 'web', 'acme', 'x', 'abcd', now());
 insert into videos (id, owner, dialect, status, progress, model, request, routes, outputs, warnings, created_at,
   updated_at, deadline_at)
-values (:video, :owner, 'openai', 'in_progress', 10, 'up/sora-2', '{"prompt": "a boat", "model": "up/sora-2"}',
+values (:video, :project, 'openai', 'in_progress', 10, 'up/sora-2', '{"prompt": "a boat", "model": "up/sora-2"}',
   '["up/sora-2"]', '[]', '[]', now(), now(), now() + interval '1 hour');
 insert into attempts (id, video_id, owner, output_index, route_index, state, provider, upstream_model, base_url,
   upstream_ref, progress, due_at, submits, polls, strikes, cancel_tried, created_at)
-values ('att_1', :video, :owner, 0, 0, 'running', 'up', 'sora-2', :base_url, 'video_1', 10, now(), 1, 3, 0, false,
+values ('att_1', :video, :project, 0, 0, 'running', 'up', 'sora-2', :base_url, 'video_1', 10, now(), 1, 3, 0, false,
   now());
 """
 
@@ -174,13 +174,13 @@ async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: Star
     await asyncio.to_thread(command.upgrade, alembic_config(empty), "0002")
     async with serve(fake) as upstream:
         up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}
-        async with start_gateway() as gateway:  # for the name that Alice's key has as an owner
-            owner = (
+        async with start_gateway() as gateway:  # for the id that Alice's key has as a project
+            project = (
                 await videos.get_video(gateway.gateway.db, (await gateway.create())["id"], project_id=None)
             ).project_id
         video_id = ids.new("video")
         engine = sa.create_engine(empty, poolclass=sa.NullPool)
-        values = {"video": video_id, "owner": owner, "base_url": up["base_url"]}
+        values = {"video": video_id, "project": project, "base_url": up["base_url"]}
         with engine.begin() as connection:
             for statement in OLD_JOB.split(";\n"):
                 if statement.strip():
@@ -214,7 +214,7 @@ def filled(table: str, **values: str) -> tuple[str, str]:
     return ", ".join(values), ", ".join(values.values())
 
 
-async def test_claim_costs_what_is_due_not_what_exists(empty: str) -> None:
+async def test_a_claim_costs_what_is_due_not_what_exists(empty: str) -> None:
     """Of 200,000 attempts 100,000 run and are not due yet, 60 are due, and the rest has ended."""
     await upgrade_schema(empty)
     await asyncio.to_thread(fill, empty)

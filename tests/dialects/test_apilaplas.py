@@ -38,7 +38,7 @@ CASES: dict[str, DialectCase] = {
 # Fields
 
 
-async def test_apilaplas_fields(gateway: Running) -> None:
+async def test_apilaplas_fields_are_read(gateway: Running) -> None:
     frames = {
         "frame0": {"type": "image", "url": "https://example.com/0.png"},
         "frame1": {"type": "image", "url": "https://example.com/1.png"},
@@ -55,7 +55,7 @@ async def test_apilaplas_fields(gateway: Running) -> None:
 # Many at once, and waiting
 
 
-async def test_many_generations_of_apilaplas(gateway: Running) -> None:
+async def test_many_generations_of_apilaplas_are_read_in_one_request(gateway: Running) -> None:
     ids = [(await gateway.create(**SMALL))["id"] for _ in range(3)]
     theirs = (await gateway.bob.post(LUMA, json={"user_prompt": "p"})).json()["id"]
     many = f"{APILAPLAS}s"
@@ -109,7 +109,7 @@ async def test_a_get_that_names_a_state_is_held(gateway: Running, key: str) -> N
     assert listener.waiters == 0
 
 
-async def test_a_failure_is_above_all_states(gateway: Running) -> None:
+async def test_a_failure_ends_every_wait(gateway: Running) -> None:
     video_id = (await gateway.create(model="sandbox/reject"))["id"]
     held = asyncio.create_task(gateway.client.get(APILAPLAS, params={"generation_id": video_id, "state": "completed"}))
     await until(lambda: gateway.gateway.listener.waiters == 1)
@@ -117,7 +117,7 @@ async def test_a_failure_is_above_all_states(gateway: Running) -> None:
     assert (await held).json()["state"] == "failed"
 
 
-async def test_many_are_held_until_all_are_there(gateway: Running) -> None:
+async def test_a_get_of_many_is_held_until_all_have_the_state(gateway: Running) -> None:
     quick, slow, gone = [
         (await gateway.create(model=model, **SMALL))["id"]
         for model in ("sandbox/testcard", "sandbox/slow", "sandbox/slow")
@@ -133,7 +133,7 @@ async def test_many_are_held_until_all_are_there(gateway: Running) -> None:
     assert [(one["id"], one["state"]) for one in (await held).json()] == [(slow, "completed"), (quick, "completed")]
 
 
-async def test_the_time_is_up(start_gateway: StartGateway) -> None:
+async def test_a_held_get_answers_when_its_time_is_up(start_gateway: StartGateway) -> None:
     async with start_gateway(dialects={"apilaplas": {"hold_s": 0.02}}) as gateway:
         ids = [(await gateway.create())["id"] for _ in range(2)]
         one = await gateway.client.get(APILAPLAS, params={"generation_id": ids[0], "state": "completed"})
@@ -147,7 +147,7 @@ async def test_the_time_is_up(start_gateway: StartGateway) -> None:
 
 @pytest.mark.parametrize("key", ["state", "status"])
 @pytest.mark.parametrize("word", ["failed", "streaming", "COMPLETED", "completed,failed", " "])
-async def test_words_that_cannot_be_waited_for(gateway: Running, key: str, word: str) -> None:
+async def test_states_that_cannot_be_waited_for_are_refused(gateway: Running, key: str, word: str) -> None:
     video_id = (await gateway.create())["id"]
     for path, name in ((APILAPLAS, "generation_id"), (f"{APILAPLAS}s", "generation_ids")):
         response = await gateway.client.get(path, params={name: video_id, key: word})

@@ -13,12 +13,12 @@ from app.dialects import configure
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_model_behind_a_door(start_gateway: StartGateway) -> None:
-    doors = {"luma": {"model": "cards"}, "apilaplas": {"model": "sandbox/slow"}}
+async def test_the_default_model_of_a_dialect_comes_from_its_settings(start_gateway: StartGateway) -> None:
+    configs = {"luma": {"model": "cards"}, "apilaplas": {"model": "sandbox/slow"}}
     aliases = {"cards": {"routes": ["sandbox/testcard"]}, "ray-2": {"routes": ["sandbox/fail"]}}
     up = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": KEY}
     values: dict[str, Any] = {"providers": {"up": up}, "models": aliases}
-    async with start_gateway(dialects=doors, **values) as gateway:
+    async with start_gateway(dialects=configs, **values) as gateway:
         assert (await asked(gateway, LUMA, {"user_prompt": "p"})).model == "cards"
         assert (await asked(gateway, LUMA, {"user_prompt": "p", "model_name": "ray-v2"})).model == "cards"
         assert (await asked(gateway, LUMA, {"user_prompt": "p", "model_name": "ray-2"})).model == "ray-2"
@@ -38,7 +38,7 @@ async def test_the_model_behind_a_door(start_gateway: StartGateway) -> None:
         assert "GATEWAY_DIALECTS__APILAPLAS__MODEL" in response.json()["message"]
 
 
-def test_doors_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dialect_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_DIALECTS__LUMA__MODEL", "gptge/luma")
     assert configure(settings.load())["luma"].model_dump() == {"model": "gptge/luma"}
     monkeypatch.setenv("GATEWAY_DIALECTS__LUNOS__MODEL", "x")

@@ -9,13 +9,13 @@ from harness import Running
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("door", ["luma", "apilaplas"])
-async def test_an_extension(gateway: Running, door: str) -> None:
+@pytest.mark.parametrize("dialect", ["luma", "apilaplas"])
+async def test_a_video_is_extended_by_luma_and_apilaplas(gateway: Running, dialect: str) -> None:
     source = (await gateway.create(**SMALL))["id"]
     picture = "https://example.com/1.png"
 
     async def extend(video_id: str, **fields: Any) -> Any:
-        if door == "luma":
+        if dialect == "luma":
             return await gateway.client.post(f"{LUMA}/{video_id}/extend", json={"user_prompt": "further", **fields})
         frames = {"frame0": {"type": "generation", "id": video_id}, "frame1": {"type": "image", "url": picture}}
         body = {"prompt": "further", "aspect_ratio": "1:1", "keyframes": frames, **fields}
@@ -29,13 +29,13 @@ async def test_an_extension(gateway: Running, door: str) -> None:
     assert (await extend(source, model="sandbox/testcrad")).status_code == 404
 
     response = await extend(source, model="ray-2")
-    assert response.status_code == (200 if door == "luma" else 201), response.text
+    assert response.status_code == (200 if dialect == "luma" else 201), response.text
     made = response.json()["id"]
     request = await stored(gateway, made)
     assert request.source is not None
     assert (request.operation, request.source.video_id, request.size) == ("extend", source, "320x240")
     assert request.model == "sandbox/testcard"
-    if door == "apilaplas":
+    if dialect == "apilaplas":
         assert response.json()["request"]["keyframes"] == {
             "frame0": {"type": "generation", "id": source},
             "frame1": {"type": "image", "url": picture},

@@ -44,12 +44,14 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
         (APILAPLAS, {"generation_type": "image"}, "generation_type"),
         (APILAPLAS, {"keyframes": {"frame0": {"type": "image"}}}, "keyframes.frame0.url"),
         (APILAPLAS, {"keyframes": {"frame0": {"type": "generation"}}}, "keyframes.frame0.id"),
-        (APILAPLAS, {"keyframes": {"frame0": {"type": "film", "url": "https://example.com"}}}, "keyframes.frame0"),
+        (APILAPLAS, {"keyframes": {"frame0": {"type": "clip", "url": "https://example.com"}}}, "keyframes.frame0"),
         (APILAPLAS, {"keyframes": {"frame2": {"type": "image", "url": "https://example.com"}}}, "keyframes.frame2"),
         (APILAPLAS, {"keyframes": {"frame1": {"type": "generation", "id": NOBODYS}}}, "keyframes.frame1"),
     ],
 )
-async def test_fields_that_are_refused(gateway: Running, path: str, changed: dict[str, Any], named: str) -> None:
+async def test_invalid_fields_are_refused_by_name(
+    gateway: Running, path: str, changed: dict[str, Any], named: str
+) -> None:
     start = {"user_prompt": "a boat"} if path == LUMA else fresh()
     body = {name: value for name, value in {**start, **changed}.items() if value is not None}
     response = await gateway.client.post(path, json=body)
@@ -60,7 +62,7 @@ async def test_fields_that_are_refused(gateway: Running, path: str, changed: dic
 
 @pytest.mark.parametrize("path", [LUMA, APILAPLAS])
 @pytest.mark.parametrize("form", ["url", "data", "bare", "lines"])
-async def test_pictures_in_every_form(start_gateway: StartGateway, path: str, form: str) -> None:
+async def test_pictures_are_read_in_every_form(start_gateway: StartGateway, path: str, form: str) -> None:
     encoded = base64.b64encode(PNG).decode()
     picture = {
         "url": "https://example.com/a.png",

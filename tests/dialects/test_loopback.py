@@ -13,13 +13,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def looped(start_gateway: StartGateway) -> AsyncIterator[Running]:
-    """A gateway whose own adapters for the four vendors call its own doors, behind which is the sandbox."""
+    """A gateway whose providers for four vendors call its own dialects, which lead to the sandbox."""
     apps: list[Any] = []
 
-    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+    async def own_app(scope: Scope, receive: Receive, send: Send) -> None:
         await apps[0](scope, receive, send)
 
-    async with serve(door) as url:
+    async with serve(own_app) as url:
         vendors = {kind: {"base_url": url, "api_key": ALICE} for kind in ("lunos", "lumen", "gptge", "apilaplas")}
         cards = {"routes": ["sandbox/testcard"]}
         names = ("google/veo-3.0-generate-preview", "seedance-2", "ray-1-6")
@@ -35,7 +35,7 @@ async def looped(start_gateway: StartGateway) -> AsyncIterator[Running]:
 @pytest.mark.parametrize(
     "model", ["lunos/google/veo-3.0-generate-preview", "lumen/seedance-2", "gptge/luma", "apilaplas/ray-1-6"]
 )
-async def test_our_adapters_understand_our_doors(looped: Running, model: str) -> None:
+async def test_our_providers_understand_our_dialects(looped: Running, model: str) -> None:
     video = await looped.create(model=model)
     done = await looped.finish(video["id"])
     assert done["status"] == "completed", done
@@ -46,7 +46,7 @@ async def test_our_adapters_understand_our_doors(looped: Running, model: str) ->
         assert (await looped.finish(longer["id"]))["status"] == "completed"
 
 
-async def test_our_adapters_read_why_something_failed(looped: Running) -> None:
+async def test_our_providers_read_the_reason_of_a_failure(looped: Running) -> None:
     looped.gateway.router.aliases["seedance-2"].routes[:] = ["sandbox/fail"]
     done = await looped.finish((await looped.create(model="lumen/seedance-2"))["id"])
     assert done["status"] == "failed"

@@ -22,7 +22,7 @@ CASES: dict[str, DialectCase] = {
 # Fields
 
 
-async def test_luma_fields(gateway: Running) -> None:
+async def test_luma_fields_are_read(gateway: Running) -> None:
     body = {
         "user_prompt": "a boat",
         "expand_prompt": True,
@@ -43,7 +43,7 @@ async def test_luma_fields(gateway: Running) -> None:
 # Many at once, and waiting
 
 
-async def test_many_tasks_of_luma(gateway: Running) -> None:
+async def test_many_tasks_of_luma_are_read_in_one_request(gateway: Running) -> None:
     ids = [(await gateway.create(**SMALL))["id"] for _ in range(3)]
     theirs = (await gateway.bob.post(LUMA, json={"user_prompt": "p"})).json()["id"]
     response = await gateway.client.post("/luma/tasks", json={"ids": [ids[2], NOBODYS, theirs, ids[0], "x", ids[0]]})

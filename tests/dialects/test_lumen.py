@@ -44,7 +44,7 @@ async def test_lumen_has_two_names_for_each_input(gateway: Running) -> None:
     assert urls(both) == urls(await asked(gateway, LUMEN, fresh(**first)))
 
 
-async def test_lumen_sizes_lengths_and_sound(gateway: Running) -> None:
+async def test_lumen_sizes_lengths_and_sound_are_read(gateway: Running) -> None:
     body = fresh(resolution="1080p", aspect_ratio="9:16", duration="5", generate_audio=False)
     request = await asked(gateway, LUMEN, body)
     assert (request.size, request.seconds, request.generate_audio) == ("1080x1920", 5, False)

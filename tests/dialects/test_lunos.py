@@ -19,7 +19,7 @@ def error_message(body: Any) -> str:
 CASES: dict[str, DialectCase] = {"/v1/video/": vendor_case(LUNOS, error_message)}
 
 
-async def test_lunos_fields(gateway: Running) -> None:
+async def test_lunos_fields_are_read(gateway: Running) -> None:
     parameters = {"aspectRatio": "16:9", "negativePrompt": "rain"}
     body = fresh(parameters=parameters, response_format="mp4", user="u1", appId="shop")
     request = await asked(gateway, LUNOS, body, headers={"x-app-id": "Unknown"})

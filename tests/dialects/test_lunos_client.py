@@ -116,16 +116,16 @@ async def served(start_gateway: StartGateway) -> AsyncIterator[Served]:
 
 
 @pytest.mark.slow
-async def test_the_life_of_a_video(served: Served, package: Path) -> None:
+async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package: Path) -> None:
     found = await served.run(
         package,
         """
         const created = await client.video.generateVideo({ ...asked, response_format: "mp4", user: "u1" });
         const status = await client.video.getVideoStatus(created.id);
         const done = await client.video.generateVideoAndWait(asked, 100, 30000);
-        const film = Buffer.from(await (await fetch(done.video_url)).arrayBuffer());
+        const content = Buffer.from(await (await fetch(done.video_url)).arrayBuffer());
         const wide = await client.video.generateWidescreen({ prompt: "a boat", model: "sandbox/testcard" });
-        return { created, status, done, kind: film.toString("latin1", 4, 8), wide };
+        return { created, status, done, kind: content.toString("latin1", 4, 8), wide };
         """,
     )
     created, done = found["created"], found["done"]
@@ -139,7 +139,7 @@ async def test_the_life_of_a_video(served: Served, package: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_what_its_errors_say(served: Served, package: Path) -> None:
+async def test_errors_of_the_client_carry_our_messages(served: Served, package: Path) -> None:
     found = await served.run(
         package,
         """
@@ -147,9 +147,9 @@ async def test_what_its_errors_say(served: Served, package: Path) -> None:
         const tell = (name) => (error) => { said[name] = [error.constructor.name, error.status, error.message]; };
         await client.video.generateAndWait({ model: "sandbox/fail", prompt: "p" }, 100, 30000).catch(tell("failed"));
         const once = new LunosClient({ ...options, retries: 0 });
-        await once.video.generate({ model: "nobody/has-it", prompt: "p" }).catch(tell("model"));
+        await once.video.generate({ model: "unknown/model", prompt: "p" }).catch(tell("model"));
         await once.video.getVideoStatus("video-op:user123:1703123456789").catch(tell("id"));
-        const stranger = new LunosClient({ ...options, apiKey: "sk-nobody-0123456789" });
+        const stranger = new LunosClient({ ...options, apiKey: "sk-unknown-0123456789" });
         await stranger.video.generate(asked).catch(tell("key"));
         return said;
         """,
@@ -179,7 +179,7 @@ async def test_a_create_that_is_repeated_makes_one_job_with_a_key(served: Served
     assert await served.jobs() == 4  # what a key is for
 
 
-async def test_a_create_whose_answer_was_lost(served: Served) -> None:
+async def test_a_create_whose_answer_was_lost_is_repeated_by_the_client(served: Served) -> None:
     """The same with nothing between: the connection is closed before the answer is read."""
     address = urlsplit(served.url)
     body = json.dumps({"model": "sandbox/testcard", "prompt": "a paper boat"}).encode()

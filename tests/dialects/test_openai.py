@@ -25,7 +25,7 @@ CASES: dict[str, DialectCase] = {
 }
 
 
-async def test_the_whole_video_object(gateway: Running) -> None:
+async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
     body = {"prompt": "a paper boat", "seconds": 8, "size": "1280x720"}
     response = await gateway.client.post("/v1/videos", json=body)
     assert response.status_code == 202
@@ -57,7 +57,7 @@ async def test_the_whole_video_object(gateway: Running) -> None:
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_multipart_as_node_sends_it(up: Upstream) -> None:
+async def test_multipart_is_read_as_node_sends_it(up: Upstream) -> None:
     body = form(
         part("prompt", "ein Boot aus Papier, 纸船"),
         part("model", "up/sora-2"),
@@ -105,14 +105,14 @@ async def test_multipart_as_node_sends_it(up: Upstream) -> None:
         ),
     ],
 )
-async def test_pictures_by_address(up: Upstream, names: list[str], expected: Any) -> None:
+async def test_pictures_are_passed_on_by_address(up: Upstream, names: list[str], expected: Any) -> None:
     parts = [part(name, f"https://example.com/{index}.png") for index, name in enumerate(names)]
     body = form(part("prompt", "p"), *parts)
     sent = await up.sent(await up.client.post("/v1/videos", content=body, headers=MULTIPART))
     assert sent == {"prompt": "p", "model": "sora-2", "input_reference": expected}
 
 
-async def test_several_files_in_one_field(up: Upstream) -> None:
+async def test_several_files_in_one_field_are_all_sent(up: Upstream) -> None:
     files = [part("input_reference[]", PNG + bytes([i]), filename=f"{i}.png") for i in range(2)]
     response = await up.client.post("/v1/videos", content=form(part("prompt", "p"), *files), headers=MULTIPART)
     await up.sent(response)
@@ -131,19 +131,19 @@ async def test_a_data_url_is_a_file(up: Upstream) -> None:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "", "application/vnd.x+json"]
 )
-async def test_json_of_older_sdks(up: Upstream, content_type: str) -> None:
+async def test_json_of_older_sdks_is_read(up: Upstream, content_type: str) -> None:
     body = json.dumps({"prompt": "p", "model": "up/sora-2", "seconds": "8", "size": "720x1280", "user": None})
     headers = {"content-type": content_type} if content_type else {}
     sent = await up.sent(await up.client.post("/v1/videos", content=body, headers=headers))
     assert sent == {"prompt": "p", "model": "sora-2", "seconds": "8", "size": "720x1280"}
 
 
-async def test_json_under_the_label_curl_gives_it(up: Upstream) -> None:
+async def test_json_is_read_under_the_content_type_of_curl(up: Upstream) -> None:
     sent = await up.sent(await up.client.post("/v1/videos", content=b' {"prompt": "p&q=r"}', headers=URL_ENCODED))
     assert sent == {"prompt": "p&q=r", "model": "sora-2"}
 
 
-async def test_a_form(up: Upstream) -> None:
+async def test_a_url_encoded_form_is_read(up: Upstream) -> None:
     body = "prompt=ein+Boot, größer%21&seconds=8&metadata[k]=v&style=noir".encode()
     sent = await up.sent(await up.client.post("/v1/videos", content=body, headers=URL_ENCODED))
     assert sent == {"prompt": "ein Boot, größer!", "model": "sora-2", "seconds": "8", "style": "noir"}
@@ -175,6 +175,6 @@ async def test_metadata_is_text_whatever_was_sent(gateway: Running) -> None:
         ({"seconds": 2.5}, {"seconds": "2.5"}),
     ],
 )
-async def test_sizes_and_lengths(up: Upstream, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+async def test_sizes_and_lengths_are_read(up: Upstream, fields: dict[str, Any], expected: dict[str, Any]) -> None:
     sent = await up.sent(await up.client.post("/v1/videos", json={"prompt": "p", **fields}))
     assert sent == {"prompt": "p", "model": "sora-2", **expected}

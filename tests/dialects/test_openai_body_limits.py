@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_that_is_too_large(start_gateway: StartGateway, declared: bool) -> None:
+async def test_a_body_that_is_too_large_is_a_413(start_gateway: StartGateway, declared: bool) -> None:
     body = form(part("prompt", "p"), part("input_reference", bytes(2**20), filename="a.png"))
     async with start_gateway(max_body_mb=1) as gateway:
         content = body if declared else in_chunks(body, 2**16)
@@ -30,7 +30,9 @@ async def test_a_body_that_is_too_large(start_gateway: StartGateway, declared: b
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_hundred_megabytes_over_a_real_socket(gateway: Running, connection: str, declared: bool) -> None:
+async def test_a_body_of_a_hundred_megabytes_is_refused_over_a_real_socket(
+    gateway: Running, connection: str, declared: bool
+) -> None:
     """The sender reads the refusal, although it was still sending when that was written."""
     start = part("prompt", "p") + part("input_reference", b"", filename="a.png")[:-2]
     piece = bytes(2**20)
@@ -49,13 +51,13 @@ async def test_a_hundred_megabytes_over_a_real_socket(gateway: Running, connecti
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-async def test_a_large_upload_with_a_wrong_key_is_told_so(gateway: Running, connection: str) -> None:
-    headers = {**MULTIPART, "authorization": "Bearer sk-nobody", "connection": connection}
+async def test_a_large_upload_with_a_wrong_key_is_a_401(gateway: Running, connection: str) -> None:
+    headers = {**MULTIPART, "authorization": "Bearer sk-unknown", "connection": connection}
     async with serve(gateway.app) as url, httpx.AsyncClient(timeout=20) as client:
         error_of(await client.post(f"{url}/v1/videos", content=bytes(30 * 2**20), headers=headers), 401)
 
 
-async def test_a_connection_that_is_cut_half_way(gateway: Running) -> None:
+async def test_a_connection_that_is_cut_half_way_makes_no_video(gateway: Running) -> None:
     body = form(part("prompt", "p"), part("input_reference", PNG, filename="a.png"))
     head = f"POST /v1/videos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n"
     head += f"Content-Type: {MULTIPART['content-type']}\r\nContent-Length: {len(body)}\r\n\r\n"

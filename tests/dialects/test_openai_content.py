@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 # Polling and the file
 
 
-async def test_polling_is_told_when(gateway: Running) -> None:
+async def test_a_poll_is_answered_with_the_next_interval(gateway: Running) -> None:
     video = await gateway.create(model="sandbox/slow")
     running = await gateway.client.get(f"/v1/videos/{video['id']}")
     assert running.headers["openai-poll-after-ms"].isdigit()
@@ -22,7 +22,7 @@ async def test_polling_is_told_when(gateway: Running) -> None:
     assert ended.json()["error"] == {"code": "cancelled", "message": "The video was cancelled on request."}
 
 
-async def test_content_before_the_end_and_after_a_bad_one(gateway: Running) -> None:
+async def test_content_of_an_unfinished_or_failed_video_is_an_error(gateway: Running) -> None:
     slow = await gateway.create(model="sandbox/slow")
     early = await gateway.client.get(f"/v1/videos/{slow['id']}/content")
     assert error_of(early, 409)["code"] == "video_not_ready"
@@ -35,16 +35,16 @@ async def test_content_before_the_end_and_after_a_bad_one(gateway: Running) -> N
     assert error_of(await gateway.client.post("/v1/videos/edits", json=source), 400)["param"] == "video"
 
 
-async def test_a_completed_video_and_its_file(up: Upstream) -> None:
+async def test_a_completed_video_serves_its_file(up: Upstream) -> None:
     done = await up.completed(seconds="4")
-    film = up.fake.file
+    video_file = up.fake.file
     url = f"/v1/videos/{done['id']}/content"
     whole = await up.client.get(url)
-    assert (whole.status_code, whole.content) == (200, film)
+    assert (whole.status_code, whole.content) == (200, video_file)
     headers = {
         "accept-ranges": "bytes",
         "content-type": "video/mp4",
-        "content-length": str(len(film)),
+        "content-length": str(len(video_file)),
         "cache-control": "private, max-age=3600",
         "content-disposition": f'inline; filename="{done["id"]}.mp4"',
         "x-content-type-options": "nosniff",
@@ -57,7 +57,7 @@ async def test_a_completed_video_and_its_file(up: Upstream) -> None:
     assert done["output"] == {
         "url": done["output"]["url"],
         "content_type": "video/mp4",
-        "size_bytes": len(film),
+        "size_bytes": len(video_file),
         "duration_seconds": 0.25,
         "width": 64,
         "height": 48,
@@ -78,18 +78,18 @@ async def test_a_completed_video_and_its_file(up: Upstream) -> None:
         ("bytes=-9999999", 0, None),
     ],
 )
-async def test_ranges(up: Upstream, wanted: str, start: int, stop: int | None) -> None:
+async def test_a_range_returns_that_part_of_the_file(up: Upstream, wanted: str, start: int, stop: int | None) -> None:
     url = f"/v1/videos/{(await up.completed())['id']}/content"
-    film = up.fake.file
+    video_file = up.fake.file
     response = await up.client.get(url, headers={"range": wanted})
-    expected = film[start:stop]
-    first = start % len(film)
+    expected = video_file[start:stop]
+    first = start % len(video_file)
     assert (response.status_code, response.content) == (206, expected)
-    assert response.headers["content-range"] == f"bytes {first}-{first + len(expected) - 1}/{len(film)}"
+    assert response.headers["content-range"] == f"bytes {first}-{first + len(expected) - 1}/{len(video_file)}"
     assert response.headers["content-length"] == str(len(expected))
 
 
-async def test_ranges_that_are_none(up: Upstream) -> None:
+async def test_invalid_ranges_are_ignored_and_those_outside_the_file_refused(up: Upstream) -> None:
     url = f"/v1/videos/{(await up.completed())['id']}/content"
     size = len(up.fake.file)
     for wanted in ("bytes=0-1,5-6", "bytes=x", "lines=0-1", "bytes=5-2", "", "bytes=-"):
@@ -101,7 +101,7 @@ async def test_ranges_that_are_none(up: Upstream) -> None:
         assert response.headers["content-range"] == f"bytes */{size}"
 
 
-async def test_conditional_requests(up: Upstream) -> None:
+async def test_conditional_requests_are_answered_by_the_entity_tag(up: Upstream) -> None:
     url = f"/v1/videos/{(await up.completed())['id']}/content"
     tag = (await up.client.get(url)).headers["etag"]
     for known in (tag, f'"x", {tag}', f"W/{tag}", "*"):
@@ -113,7 +113,7 @@ async def test_conditional_requests(up: Upstream) -> None:
     assert (await up.client.get(url, headers={**part_of, "if-range": '"x"'})).status_code == 200
 
 
-async def test_pictures_of_the_film(up: Upstream) -> None:
+async def test_pictures_of_a_video_are_made_on_request(up: Upstream) -> None:
     url = f"/v1/videos/{(await up.completed())['id']}/content"
     tags = {(await up.client.get(url)).headers["etag"]}
     for variant, kind, suffix in (("thumbnail", "image/webp", "webp"), ("spritesheet", "image/jpeg", "jpg")):
@@ -127,7 +127,7 @@ async def test_pictures_of_the_film(up: Upstream) -> None:
     assert len(tags) == 3
 
 
-async def test_several_files_of_one_video(up: Upstream) -> None:
+async def test_several_outputs_of_one_video_have_their_own_files(up: Upstream) -> None:
     done = await up.completed(n=2)
     assert [file["url"].partition("?")[0] for file in done["output"]["files"]] == [
         f"{ORIGIN}/media/{done['id']}/{index}.mp4" for index in range(2)
@@ -147,7 +147,7 @@ async def test_a_file_that_is_lost_is_an_error_and_no_broken_answer(up: Upstream
     assert error["code"] == "file_not_found"
 
 
-async def test_an_expired_video(up: Upstream) -> None:
+async def test_an_expired_video_stays_completed_without_its_file(up: Upstream) -> None:
     done = await up.completed(media_retention=3_600)
     assert done["expires_at"] == done["completed_at"] + 3_600
     up.gateway.clock.advance(3_599)
@@ -184,20 +184,20 @@ async def test_a_link_plays_without_a_key_until_it_expires(up: Upstream) -> None
     done = await up.completed()
     link = done["output"]["url"]
     assert link.startswith(f"{ORIGIN}/media/{done['id']}/0.mp4?exp=")
-    nobody = {"authorization": ""}
-    played = await up.client.get(link, headers=nobody)
+    no_key = {"authorization": ""}
+    played = await up.client.get(link, headers=no_key)
     assert (played.status_code, played.content) == (200, up.fake.file)
-    assert (await up.client.head(link, headers=nobody)).status_code == 200
-    ranged = await up.client.get(link, headers={**nobody, "range": "bytes=0-9"})
+    assert (await up.client.head(link, headers=no_key)).status_code == 200
+    ranged = await up.client.get(link, headers={**no_key, "range": "bytes=0-9"})
     assert (ranged.status_code, ranged.content) == (206, up.fake.file[:10])
-    assert (await up.client.get(f"{link}&utm=1", headers=nobody)).status_code == 200
+    assert (await up.client.get(f"{link}&utm=1", headers=no_key)).status_code == 200
     up.gateway.clock.advance(up.gateway.gateway.settings.media_url_ttl_s)
-    assert "expired" in error_of(await up.client.get(link, headers=nobody), 404)["message"]
+    assert "expired" in error_of(await up.client.get(link, headers=no_key), 404)["message"]
     fresh = (await up.gateway.get(done["id"]))["output"]["url"]
-    assert (await up.client.get(fresh, headers=nobody)).status_code == 200
+    assert (await up.client.get(fresh, headers=no_key)).status_code == 200
 
 
-async def test_links_that_are_not_ours(up: Upstream) -> None:
+async def test_forged_links_are_refused(up: Upstream) -> None:
     done, other = await up.completed(n=2), await up.completed()
     link = done["output"]["files"][0]["url"]
     exp = int(link.partition("exp=")[2].partition("&")[0])

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ],
 )
-async def test_addresses_and_methods_that_are_not_there(
+async def test_unknown_paths_and_methods_are_errors_in_openais_shape(
     gateway: Running, method: str, path: str, status: int, code: str
 ) -> None:
     response = await gateway.client.request(method, path)
@@ -47,14 +47,14 @@ async def test_all_methods_of_an_address_are_named(gateway: Running, path: str, 
     assert error_of(response, 405)["message"].endswith(f"allowed: {allowed}")
 
 
-async def test_head(gateway: Running) -> None:
+async def test_head_answers_with_status_and_headers_only(gateway: Running) -> None:
     for path, status in (("/v1/nothing", 404), ("/v1/videos", 405), ("/v1/videos/video_x/content", 404)):
         response = await gateway.client.head(path)
         assert (response.status_code, response.content) == (status, b"")
         assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_the_host_header_is_the_callers_own_affair(gateway: Running) -> None:
+async def test_any_host_header_is_accepted(gateway: Running) -> None:
     for host in ("a b", "[::1", "x:y", ""):
         response = await gateway.client.get("/v1/videos", headers={"host": host})
         assert response.status_code == 200
@@ -80,7 +80,7 @@ async def test_the_description_of_the_api_can_be_read(gateway: Running) -> None:
         "'--",
     ],
 )
-async def test_ids_nobody_has(gateway: Running, path: str) -> None:
+async def test_unknown_ids_are_a_404(gateway: Running, path: str) -> None:
     for method, tail in (("GET", ""), ("DELETE", ""), ("GET", "/content"), ("POST", "/remix")):
         body = {"prompt": "p"} if method == "POST" else None
         error = error_of(await gateway.client.request(method, f"/v1/videos/{path}{tail}", json=body), 404)

@@ -11,7 +11,7 @@ from harness import Running, StartGateway
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_idempotency_key_in_header_or_body(gateway: Running) -> None:
+async def test_an_idempotency_key_is_read_from_header_or_body(gateway: Running) -> None:
     body = {"prompt": "p", "seconds": 8, "loop": True, "metadata": {"k": "v"}}
     header = {"idempotency-key": "order-17"}
     first = await gateway.client.post("/v1/videos", json=body, headers=header)
@@ -72,7 +72,7 @@ async def test_a_remix_and_an_edit_take_an_idempotency_key(up: Upstream) -> None
     assert made[1].headers["idempotent-replayed"] == "true"
 
 
-async def test_what_is_made_from_a_video_goes_by_its_models_name(start_gateway: StartGateway) -> None:
+async def test_a_remix_goes_by_the_model_name_of_its_source(start_gateway: StartGateway) -> None:
     models = {"boats": {"routes": ["sandbox/testcard"]}}
     async with start_gateway(models=models, providers={"sandbox": {"testcard_s": 0}}) as gateway:
         source = await gateway.finish((await gateway.create(model="boats", seconds=1, size="64x64"))["id"])
@@ -85,7 +85,7 @@ async def test_what_is_made_from_a_video_goes_by_its_models_name(start_gateway: 
 
 
 @pytest.mark.parametrize("path", ["edits", "extensions"])
-async def test_edits_and_extensions_want_a_video(gateway: Running, path: str) -> None:
+async def test_edits_and_extensions_need_a_video(gateway: Running, path: str) -> None:
     body = {"prompt": "p", **({"seconds": "4"} if path == "extensions" else {})}
     error = error_of(await gateway.client.post(f"/v1/videos/{path}", json=body), 400)
     assert (error["param"], error["code"]) == ("video", "missing_parameter")

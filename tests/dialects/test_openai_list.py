@@ -9,7 +9,7 @@ from harness import Running
 pytestmark = pytest.mark.anyio
 
 
-async def test_pages(gateway: Running) -> None:
+async def test_the_list_is_paged_in_both_orders(gateway: Running) -> None:
     made = [(await gateway.create(model="sandbox/slow"))["id"] for _ in range(5)]
     await gateway.client.delete(f"/v1/videos/{made[0]}")  # cancelled, so still there
     theirs = (await gateway.bob.post("/v1/videos", json={"prompt": "b"})).json()["id"]
@@ -39,12 +39,12 @@ async def test_pages(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "limit=101", "limit=x", "limit=", "limit=1e999", "order=up", "order="])
-async def test_bad_pages(gateway: Running, query: str) -> None:
+async def test_bad_page_parameters_are_refused(gateway: Running, query: str) -> None:
     error = error_of(await gateway.client.get(f"/v1/videos?{query}"), 400)
     assert (error["param"], error["code"]) == (query.partition("=")[0], "invalid_value")
 
 
-async def test_another_owners_video_is_not_there(up: Upstream) -> None:
+async def test_a_video_of_another_project_is_a_404(up: Upstream) -> None:
     mine = await up.completed()
     bob = up.gateway.bob
     path = f"/v1/videos/{mine['id']}"

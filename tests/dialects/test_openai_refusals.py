@@ -64,7 +64,7 @@ PROMPT = part("prompt", "p")
         (b"p", {"content-type": "\xff/\xfe"}, 415, "unsupported_media_type", "is not understood"),
     ],
 )  # fmt: skip
-async def test_bodies_that_cannot_be_read(
+async def test_unreadable_bodies_are_refused(
     gateway: Running, content: bytes, headers: dict[str, str], status: int, code: str, said: str
 ) -> None:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -123,7 +123,7 @@ async def test_bodies_that_cannot_be_read(
         ({"idempotency_key": 5}, 400, "idempotency_key", "invalid_request", "256"),
     ],
 )  # fmt: skip
-async def test_parameters_that_make_no_sense(
+async def test_invalid_parameters_are_refused_by_name(
     gateway: Running, fields: dict[str, Any], status: int, param: str | None, code: str, said: str
 ) -> None:
     body = {name: value for name, value in {"prompt": "p", **fields}.items() if value is not None}
@@ -133,7 +133,7 @@ async def test_parameters_that_make_no_sense(
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
 
 
-async def test_a_request_that_names_no_model_and_there_is_no_default(start_gateway: StartGateway) -> None:
+async def test_a_request_without_a_model_is_refused_if_there_is_no_default(start_gateway: StartGateway) -> None:
     up = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": KEY}
     async with start_gateway(providers={"up": up}) as gateway:
         error = error_of(await gateway.client.post("/v1/videos", json={"prompt": "p"}), 400)
@@ -165,7 +165,7 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("word", ["yes", "", "2", "null"])
-async def test_a_dry_run_that_is_neither(gateway: Running, word: str) -> None:
+async def test_an_invalid_dry_run_is_refused(gateway: Running, word: str) -> None:
     error = error_of(await gateway.client.post(f"/v1/videos?dryRun={word}", json={"prompt": "p"}), 400)
     assert error["param"] == "dryRun"
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []

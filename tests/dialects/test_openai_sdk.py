@@ -81,7 +81,7 @@ async def sdk(start_gateway: StartGateway) -> AsyncIterator[Sdk]:
 
 
 @pytest.mark.parametrize("mount", ["/v1", "/openai/v1"])
-async def test_the_whole_life_of_a_video(sdk: Sdk, mount: str) -> None:
+async def test_a_video_goes_through_its_whole_life(sdk: Sdk, mount: str) -> None:
     client = sdk.other(base_url=sdk.url + mount)
     created = await client.videos.create(prompt="a paper boat", seconds="1", size="320x240")  # type: ignore[arg-type]  # any size goes
     assert (created.object, created.status, created.progress) == ("video", "queued", 0)
@@ -95,8 +95,8 @@ async def test_the_whole_life_of_a_video(sdk: Sdk, mount: str) -> None:
     assert done.expires_at is not None
     assert (await client.videos.retrieve(created.id)).id == created.id
 
-    film = await (await client.videos.download_content(created.id)).aread()
-    assert film[4:8] == b"ftyp"
+    video_file = await (await client.videos.download_content(created.id)).aread()
+    assert video_file[4:8] == b"ftyp"
     thumbnail = await client.videos.download_content(created.id, variant="thumbnail")
     assert (await thumbnail.aread())[8:12] == b"WEBP"
     sheet = await client.videos.download_content(created.id, variant="spritesheet")
@@ -109,7 +109,7 @@ async def test_the_whole_life_of_a_video(sdk: Sdk, mount: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["bytes", "path", "tuple", "file"])
-async def test_create_with_a_first_frame(sdk: Sdk, tmp_path: Path, given: str) -> None:
+async def test_create_takes_a_first_frame(sdk: Sdk, tmp_path: Path, given: str) -> None:
     path = tmp_path / "frame.png"
     path.write_bytes(PNG)
     named = io.BytesIO(PNG)
@@ -121,7 +121,7 @@ async def test_create_with_a_first_frame(sdk: Sdk, tmp_path: Path, given: str) -
     assert sent == File.of(name, "image/png", PNG)
 
 
-async def test_create_with_everything_by_extra_body(sdk: Sdk) -> None:
+async def test_create_takes_all_parameters_by_extra_body(sdk: Sdk) -> None:
     extra = {
         "input_reference": {"image_url": "https://images.example.com/a.png"},
         "metadata": {"order": "17"},
@@ -145,7 +145,7 @@ async def test_create_with_everything_by_extra_body(sdk: Sdk) -> None:
     }
 
 
-async def test_a_json_body_by_its_header(sdk: Sdk) -> None:
+async def test_a_json_body_is_known_by_its_header(sdk: Sdk) -> None:
     headers = {"Content-Type": "application/json"}
     video = await sdk.client.videos.create(
         prompt="x", model="sandbox/slow", seconds="8", extra_headers=headers, extra_body={"metadata": {"k": "v"}}
@@ -168,7 +168,7 @@ async def test_the_gateway_says_how_often_to_poll(sdk: Sdk) -> None:
     assert int(raw.headers["openai-poll-after-ms"]) > 0
 
 
-async def test_list_pages_by_itself(sdk: Sdk) -> None:
+async def test_the_list_is_paged_by_the_sdk(sdk: Sdk) -> None:
     made = [(await sdk.client.videos.create(prompt=f"{i}", model="sandbox/slow")).id for i in range(5)]
     assert [video.id async for video in sdk.client.videos.list(limit=2)] == made[::-1]
     assert [video.id async for video in sdk.client.videos.list(limit=2, order="asc")] == made
@@ -178,7 +178,7 @@ async def test_list_pages_by_itself(sdk: Sdk) -> None:
     assert [video.id async for video in sdk.other(api_key=BOB).videos.list()] == []
 
 
-async def test_delete_cancels_what_runs(sdk: Sdk) -> None:
+async def test_delete_cancels_a_running_video(sdk: Sdk) -> None:
     video = await sdk.client.videos.create(prompt="x", model="sandbox/slow")
     assert (await sdk.client.videos.delete(video.id)).deleted
     found = await sdk.client.videos.retrieve(video.id)
@@ -187,7 +187,7 @@ async def test_delete_cancels_what_runs(sdk: Sdk) -> None:
     assert found.error.code == "cancelled"
 
 
-async def test_remix_edit_and_extend(sdk: Sdk) -> None:
+async def test_remix_edit_and_extend_make_new_videos(sdk: Sdk) -> None:
     source = await sdk.finished(seconds="4", size="1280x720")
     first = next(iter(sdk.upstream.jobs))
     remix = await sdk.client.videos.remix(source.id, prompt="at night")
@@ -206,11 +206,11 @@ async def test_remix_edit_and_extend(sdk: Sdk) -> None:
     assert calls["/v1/videos/extensions"]["seconds"] == "8"
 
 
-async def test_edit_and_extend_an_uploaded_film(sdk: Sdk) -> None:
-    film = ("mine.mp4", sample_mp4(), "video/mp4")
+async def test_an_uploaded_video_is_edited_and_extended(sdk: Sdk) -> None:
+    video_file = ("mine.mp4", sample_mp4(), "video/mp4")
     model = {"model": "up/sora-2"}
-    edit = await sdk.client.videos.edit(prompt="in snow", video=film, extra_body=model)
-    extended = await sdk.client.videos.extend(prompt="and on", seconds="8", video=film, extra_body=model)
+    edit = await sdk.client.videos.edit(prompt="in snow", video=video_file, extra_body=model)
+    extended = await sdk.client.videos.extend(prompt="and on", seconds="8", video=video_file, extra_body=model)
     for video in (edit, extended):
         assert (await sdk.client.videos.poll(video.id, **QUICK)).status == "completed"
     sent = {call.path: call.fields for call in sdk.upstream.submits}
@@ -230,7 +230,7 @@ async def test_only_finished_videos_can_be_worked_on(sdk: Sdk) -> None:
         await sdk.client.videos.remix(video.id, prompt="y")
 
 
-async def test_characters(start_gateway: StartGateway) -> None:
+async def test_a_character_is_created_read_and_used_by_one_project_only(start_gateway: StartGateway) -> None:
     async with opened(start_gateway, default_model=None) as sdk:
         made = await sdk.client.videos.create_character(name="Ada", video=("ada.mp4", sample_mp4(), "video/mp4"))
         assert made.name == "Ada"
@@ -252,15 +252,15 @@ async def test_characters_need_a_provider_that_makes_them(sdk: Sdk) -> None:
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "model")
 
 
-async def test_a_character_refused_upstream(start_gateway: StartGateway) -> None:
+async def test_a_character_refused_upstream_is_a_400(start_gateway: StartGateway) -> None:
     async with opened(start_gateway, default_model=None) as sdk:
-        sdk.upstream.script("character", sdk.upstream.refusal(400, "No face in this film", "no_face"))
-        with pytest.raises(openai.BadRequestError, match="No face in this film"):
+        sdk.upstream.script("character", sdk.upstream.refusal(400, "No face in this video", "no_face"))
+        with pytest.raises(openai.BadRequestError, match="No face in this video"):
             await sdk.client.videos.create_character(name="Ada", video=sample_mp4())
         assert len(sdk.upstream.calls["character"]) == 1
 
 
-async def test_models(sdk: Sdk) -> None:
+async def test_models_are_listed_with_capabilities_and_prices(sdk: Sdk) -> None:
     models = [model.id async for model in sdk.client.models.list()]
     assert {"sandbox/testcard", "sandbox/slow"} <= set(models)
     model = await sdk.client.models.retrieve("sandbox/testcard")
@@ -307,7 +307,7 @@ async def test_strict_validation_takes_our_objects(sdk: Sdk) -> None:
 async def test_errors_are_the_sdks_own_classes(sdk: Sdk) -> None:
     videos = sdk.client.videos
     with pytest.raises(openai.AuthenticationError) as unknown_key:
-        await sdk.other(api_key="sk-nobody").videos.list()
+        await sdk.other(api_key="sk-unknown").videos.list()
     assert unknown_key.value.code == "invalid_api_key"
     with pytest.raises(openai.BadRequestError) as bad:
         await videos.create(prompt="x", seconds="abc")  # type: ignore[arg-type]  # wrong on purpose
@@ -318,7 +318,7 @@ async def test_errors_are_the_sdks_own_classes(sdk: Sdk) -> None:
         await videos.create(prompt="x", model="sandbox/tescard")
     assert (model.value.code, model.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
-        await videos.retrieve("video_nobody")
+        await videos.retrieve("video_unknown")
 
 
 async def test_a_conflict_is_not_tried_again(sdk: Sdk) -> None:
@@ -349,12 +349,12 @@ async def test_an_idempotency_key_makes_a_repeated_create_harmless(sdk: Sdk) -> 
     assert [video.id async for video in sdk.client.videos.list()] == [first.id]
 
 
-async def test_the_synchronous_client(sdk: Sdk) -> None:
+async def test_the_synchronous_client_makes_a_video(sdk: Sdk) -> None:
     def make() -> tuple[str, bytes]:
         with OpenAI(base_url=f"{sdk.url}/v1", api_key=ALICE) as client:
             video = client.videos.create_and_poll(prompt="x", model="up/sora-2", input_reference=PNG, **QUICK)
             return video.status, client.videos.download_content(video.id).read()
 
-    status, film = await asyncio.to_thread(make)
+    status, video_file = await asyncio.to_thread(make)
     assert status == "completed"
-    assert hashlib.sha256(film).digest() == hashlib.sha256(sdk.upstream.file).digest()
+    assert hashlib.sha256(video_file).digest() == hashlib.sha256(sdk.upstream.file).digest()

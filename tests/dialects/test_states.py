@@ -39,7 +39,7 @@ def in_all_words(
     }
 
 
-async def test_the_whole_life_in_four_vocabularies(gateway: Running) -> None:
+async def test_a_videos_life_is_shown_in_four_vocabularies(gateway: Running) -> None:
     video_id = (await gateway.create(**SMALL))["id"]
     born = gateway.clock.now
 
@@ -67,7 +67,7 @@ async def test_the_whole_life_in_four_vocabularies(gateway: Running) -> None:
     )
     await gateway.finish(video_id)
     url = f"{ORIGIN}/media/{video_id}/0.mp4"
-    film = {"url": url, "width": 320, "height": 240, "download_url": url}
+    playable = {"url": url, "width": 320, "height": 240, "download_url": url}
     raw = {"url": url, "width": 320, "height": 240, "duration": 1.0, "media_type": "video"}
     done_at = f"{gateway.clock():%Y-%m-%dT%H:%M:%S}.000000Z"
     no_pictures = {"thumbnail": None, "last_frame": None}
@@ -76,9 +76,9 @@ async def test_the_whole_life_in_four_vocabularies(gateway: Running) -> None:
         lumen={"status": "succeeded", "data": [{"url": url}]},
         luma={
             "state": "completed",
-            "video": film,
+            "video": playable,
             "video_raw": raw,
-            "artifact": {"video": film, "video_raw": raw, **no_pictures, "created_at": done_at},
+            "artifact": {"video": playable, "video_raw": raw, **no_pictures, "created_at": done_at},
         },
         apilaplas={"state": "completed", "assets": {"video": url}, "video": {"url": url}},
     )
@@ -86,7 +86,7 @@ async def test_the_whole_life_in_four_vocabularies(gateway: Running) -> None:
     assert (await gateway.bob.get(link)).content[4:8] == b"ftyp"
 
 
-async def test_failed_and_cancelled_in_four_vocabularies(gateway: Running) -> None:
+async def test_failures_and_cancellations_are_shown_in_four_vocabularies(gateway: Running) -> None:
     failed = (await gateway.create(model="sandbox/fail", **SMALL))["id"]
     why = (await gateway.finish(failed))["error"]["message"]
     found = await shown(gateway, failed)
@@ -118,7 +118,7 @@ async def test_an_expired_video_stays_completed_with_a_dead_link(gateway: Runnin
     assert (await gateway.client.get(link)).status_code == 404
 
 
-async def test_several_films_of_one_video(gateway: Running) -> None:
+async def test_several_outputs_of_one_video_are_shown(gateway: Running) -> None:
     video_id = (await gateway.create(n=2, **SMALL))["id"]
     await gateway.finish(video_id)
     urls = [f"{ORIGIN}/media/{video_id}/{index}.mp4" for index in range(2)]
@@ -127,7 +127,7 @@ async def test_several_films_of_one_video(gateway: Running) -> None:
     assert found["lunos"]["video_url"] == urls[0]
 
 
-async def test_what_each_door_answers_to_a_create(gateway: Running) -> None:
+async def test_each_dialect_answers_a_create_in_its_own_shape(gateway: Running) -> None:
     at = gateway.clock()
     lunos = (await gateway.client.post(LUNOS, json=fresh())).json()
     operation = f"operations/sandbox/testcard/{lunos['id']}"

@@ -18,7 +18,7 @@ def fresh(**changed: Any) -> dict[str, Any]:
 
 
 async def stored(gateway: Running, video_id: str) -> VideoRequest:
-    """The request as it was understood."""
+    """The stored request of a video."""
     async with gateway.gateway.db.transaction() as session:
         video = await session.get(Video, video_id)
         assert video is not None
@@ -26,7 +26,7 @@ async def stored(gateway: Running, video_id: str) -> VideoRequest:
 
 
 async def asked(gateway: Running, path: str, body: dict[str, Any], **options: Any) -> VideoRequest:
-    """What the gateway understands by this body."""
+    """The request as the gateway reads it from this body."""
     response = await gateway.client.post(path, json=body, **options)
     assert response.status_code in (200, 201), response.text
     return await stored(gateway, response.json()["id"])

@@ -1,4 +1,4 @@
-"""Apilaplas' Luma v2: one create for new films and extensions, queries for one or many, and the long poll.
+"""Apilaplas' Luma v2: one create for new videos and extensions, queries for one or many, and the long poll.
 
 The shape of answers is not published; this is Luma's own with `video.url` beside it.
 """

@@ -100,7 +100,7 @@ WIRES = {
             "image_url": "https://gateway.example/cat",
             "last_image_url": "https://x.example/z.png",
             "reference_image_urls": ["https://x.example/b.png"],
-            "reference_video_url": "https://gateway.example/film",
+            "reference_video_url": "https://gateway.example/clip",
             "webhook_url": HOOK,
             "webhook_secret": "s3cret",
         },

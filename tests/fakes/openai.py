@@ -12,7 +12,6 @@ from fakes.upstream import (
     CAT_PART,
     EDIT_FILE,
     EXTRA,
-    FILM_PART,
     FORM,
     FULL,
     MADE,
@@ -21,6 +20,7 @@ from fakes.upstream import (
     PICTURES,
     TEXT,
     UPLOADED,
+    VIDEO_PART,
     Upstream,
     Wire,
     ask,
@@ -176,7 +176,7 @@ WIRES = {
             ("seconds", "60"),
             ("x%22%0D%0A", "y"),
             ("input_reference[]", CAT_PART),
-            ("reference_video", FILM_PART),
+            ("reference_video", VIDEO_PART),
         ],
     ),
     "characters": Wire(
@@ -193,7 +193,7 @@ WIRES = {
         path="/v1/videos/edits",
         task=MADE,
     ),
-    "edit of an upload": Wire(EDIT_FILE, form=[*FORM, ("video", FILM_PART)], path="/v1/videos/edits"),
+    "edit of an upload": Wire(EDIT_FILE, form=[*FORM, ("video", VIDEO_PART)], path="/v1/videos/edits"),
     "extend": Wire(
         ask(operation=Operation.extend, seconds=12),
         {"prompt": "a paper boat", "video": {"id": "video_9/?"}, "seconds": "12"},

@@ -64,7 +64,7 @@ WIRES = {
     "text": Wire(TEXT, {**BASIC, "seconds": 8, "size": "1280x720"}),
     "picture": Wire(PICTURE, {**BASIC, "reference_url": "https://x.example/a.png"}),
     "upload": Wire(UPLOADED, form=[*FORM, ("seconds", "8"), ("input_reference", CAT_PART)]),
-    "film": Wire(
+    "video": Wire(
         ask(reference_video=Media(url="https://x.example/f.mp4"), expand_prompt=True),
         {**BASIC, "video_url": "https://x.example/f.mp4", "enhance_prompt": True},
     ),

@@ -10,10 +10,10 @@ from app.video import Media, Operation, Status, VideoRequest
 from fakes.server import Fake, File
 
 CAT = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
-FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 80
-UPLOADS = {"cat": ('c"at\r\n.png', "image/png", CAT), "film": ("film.mp4", "video/mp4", FILM)}
+VIDEO = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 80
+UPLOADS = {"cat": ('c"at\r\n.png', "image/png", CAT), "clip": ("clip.mp4", "video/mp4", VIDEO)}
 CAT_PART = File.of("c%22at%0D%0A.png", "image/png", CAT)
-FILM_PART = File.of("film.mp4", "video/mp4", FILM)
+VIDEO_PART = File.of("clip.mp4", "video/mp4", VIDEO)
 CAT_URL = f"data:image/png;base64,{base64.b64encode(CAT).decode()}"
 HOOK = "https://gateway.example/hooks/x1"
 
@@ -37,6 +37,8 @@ class Wire:
 
 @dataclass(frozen=True)
 class Upstream:
+    """One row of the suite: a provider, its fake, and their vocabulary."""
+
     name: str
     kind: type[Provider]
     fake: Callable[[], Fake]
@@ -50,15 +52,15 @@ class Upstream:
     moderation: tuple[int, str, str] = (400, "Your request was blocked by our moderation system.", "moderation_blocked")
     credit: tuple[int, str, str] = (402, "You exceeded your current quota.", "insufficient_quota")
     cancels: bool = True
-    """Whether there is a call for it."""
+    """The upstream has a cancel call."""
     stops: bool = True
-    """Whether that call certainly stops the work."""
+    """The cancel call certainly stops the work."""
     streams: bool = True
-    """Whether uploads go out as they are read."""
+    """Uploads are sent while they are read."""
     stopped_by: tuple[int, ...] = ()
-    """Statuses by which an answer without a body to that call says the same."""
+    """Statuses of an empty answer to a cancel call that certainly stopped the work."""
     resubmits: bool = False
-    """Whether the same submit twice makes one task without being told so by the settings."""
+    """The same submit twice makes one task without any setting."""
     idempotent: tuple[dict[str, Any], ...] = ()
     """Settings under which the same submit twice makes one task."""
 
@@ -99,10 +101,10 @@ MIXED = ask(
     first_frame=Media(key="cat"),
     last_frame=Media(url="https://x.example/z.png"),
     reference_images=(Media(url="https://x.example/b.png"),),
-    reference_video=Media(key="film"),
+    reference_video=Media(key="clip"),
     extra=EXTRA,
 )
-EDIT_FILE = ask(operation=Operation.edit, source=Media(key="film"))
+EDIT_FILE = ask(operation=Operation.edit, source=Media(key="clip"))
 FRAMES = ask(
     aspect_ratio="9:16",
     loop=False,

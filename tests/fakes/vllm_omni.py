@@ -9,7 +9,7 @@ from app.providers.openai import OpenAI
 from app.video import Media
 from fakes.openai import OPENAI_WORDS, FakeOpenAI, openai_accepted
 from fakes.server import Call, Job, as_json
-from fakes.upstream import CAT_PART, FILM_PART, FORM, FULL, PICTURE, TEXT, UPLOADED, Upstream, Wire, ask
+from fakes.upstream import CAT_PART, FORM, FULL, PICTURE, TEXT, UPLOADED, VIDEO_PART, Upstream, Wire, ask
 
 
 class FakeVllmOmni(FakeOpenAI):
@@ -82,8 +82,8 @@ WIRES = {
     "picture": Wire(PICTURE, form=[*FORM, ("image_reference", '{"image_url": "https://x.example/a.png"}')]),
     "upload": Wire(UPLOADED, form=[*FORM, ("seconds", "8"), ("input_reference", CAT_PART)]),
     "uploads": Wire(
-        ask(first_frame=Media(key="cat"), reference_video=Media(key="film")),
-        form=[*FORM, ("input_references", CAT_PART), ("input_references", FILM_PART)],
+        ask(first_frame=Media(key="cat"), reference_video=Media(key="clip")),
+        form=[*FORM, ("input_references", CAT_PART), ("input_references", VIDEO_PART)],
     ),
 }
 

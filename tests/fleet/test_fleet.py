@@ -1,5 +1,5 @@
 """A fleet under fire: two servers and three workers on one database and one bucket, while they are killed at the worst
-moments. No job is lost, none is paid for twice, everybody is told, and nothing is left lying around."""
+moments. No job is lost, none is paid for twice, every receiver gets its events, and no file is left over."""
 
 import asyncio
 import hashlib
@@ -63,16 +63,16 @@ BURST = 16
 CONCURRENCY = 12
 """Tasks at once at each upstream, so that there are submits as long as there are jobs."""
 
-MOMENTS = ("submit", "poll", "content", "stored", "told")
-"""When a worker is killed: in the middle of a call of its own, or once a film is in the bucket and before the database
-knows."""
+MOMENTS = ("submit", "poll", "content", "stored", "delivery")
+"""Moments at which a worker is killed: in the middle of a call of its own, or between the storing of a video file and
+the write to the database."""
 
 log = logging.getLogger("fleet")
 
 
 @dataclass
 class Job:
-    """What one client wants."""
+    """The video that one client requests."""
 
     number: int
     video_id: str = ""
@@ -86,17 +86,17 @@ class Job:
         return ("plain", "keyed")[self.number % 2]
 
     @property
-    def door(self) -> int:
+    def server(self) -> int:
         """The server that is asked first."""
         return self.number // 2 % 2
 
     @property
-    def at_both_doors(self) -> bool:
+    def at_both_servers(self) -> bool:
         return self.number % 5 == 0
 
     @property
     def path(self) -> str | None:
-        """Where on the receiver this job alone is told about."""
+        """Path of the receiver for the events of this job alone."""
         return f"/job/{self.number}" if self.number // 4 % 2 else None
 
     def request(self, receiver: str) -> dict[str, Any]:
@@ -129,8 +129,8 @@ class Ambush(Hang):
 
 
 class History:
-    """What happened to every row, and in whose hands: written by triggers, so nothing is missed and nothing asked of
-    the product. Every process names itself in the options of its connections."""
+    """Every change of a row with the process that made it: written by triggers, so nothing is missed and the product is
+    not involved. Every process names itself in the options of its connections."""
 
     SCHEMA = b"""
     create table history (
@@ -175,18 +175,18 @@ class History:
 
     @asynccontextmanager
     async def no_news(self) -> AsyncIterator[None]:
-        """Whoever writes a video has to wait until the block ends."""
+        """Writers of a video have to wait until the block ends."""
         async with await psycopg.AsyncConnection.connect(self._url) as connection:
             await connection.execute("lock table videos in share row exclusive mode")
             yield
 
     async def holder(self, lease_end: str) -> str:
-        """Who took the lease that ends like this."""
+        """The process that took the lease that ends like this."""
         rows = await self.rows("select who from history where lease like %s limit 1", f"%{lease_end}")
         return str(rows[0][0])
 
     async def taken_over(self) -> list[tuple[str, str, str, str]]:
-        """What was claimed while another process still held it: whose it was, which table, id, and the state it was
+        """Rows claimed while another process still held them: previous process, table, id, and the state it was
         left in."""
         return await self.rows("""
             select (select who from history as before where before.lease = history.was_lease limit 1), what, id, was
@@ -209,13 +209,13 @@ class Fleet:
         self.killed: set[str] = set()
         self.gone: list[Child] = []
 
-    def _told(self, name: str) -> dict[str, Any]:
+    def _settings_of(self, name: str) -> dict[str, Any]:
         return {**self._settings, "environment": {**self._environment, **History.name(name)}}
 
     async def keep_worker(self) -> None:
         while not self._stopping:
             name = f"worker-{next(self._numbers)}"
-            async with running("worker", cwd=self._cwd, **self._told(name)) as child:
+            async with running("worker", cwd=self._cwd, **self._settings_of(name)) as child:
                 await child.line("worker started")
                 self.workers[name] = child
                 await self._watch(child)
@@ -223,8 +223,8 @@ class Fleet:
 
     async def keep_server(self, place: int) -> None:
         while not self._stopping:
-            told = self._told(f"server-{next(self._numbers)}")
-            async with served("--no-worker", cwd=self._cwd, **told) as gateway, gateway.client() as client:
+            own = self._settings_of(f"server-{next(self._numbers)}")
+            async with served("--no-worker", cwd=self._cwd, **own) as gateway, gateway.client() as client:
                 self.servers[place] = (gateway.child, client)
                 await self._watch(gateway.child)
             self.servers[place] = None
@@ -265,11 +265,11 @@ class Fleet:
             child.kill(signal.SIGTERM)
 
 
-class Told(Receiver):
+class AllEvents(Receiver):
     """The receiver of all webhooks."""
 
     async def until_ended(self, count: int) -> int:
-        """Wait until it was told the end of so many jobs; returns of how many by now."""
+        """Wait until the ends of so many jobs have been delivered; returns the number delivered by now."""
         async with asyncio.timeout(PATIENCE_S), self._news:
             await self._news.wait_for(lambda: self._ended >= count)
         return self._ended
@@ -280,9 +280,9 @@ class Told(Receiver):
 
 
 class Clients:
-    """Everybody who wants films, each with a key that makes it safe to ask again."""
+    """The clients of all jobs, each with an idempotency key that makes it safe to repeat the create."""
 
-    def __init__(self, luck: random.Random, fleet: Fleet, history: History, receiver: Told, url: str) -> None:
+    def __init__(self, luck: random.Random, fleet: Fleet, history: History, receiver: AllEvents, url: str) -> None:
         self._fleet = fleet
         self._history = history
         self._receiver = receiver
@@ -306,26 +306,26 @@ class Clients:
 
     async def _kill_a_server(self, jobs: list[Job]) -> None:
         """In the middle of these creates: the upload of one is in the bucket, and no row is written yet. Those whose
-        statements are under way will be written, and nobody told."""
+        statements are under way will be written, but their clients get no answer."""
         async with asyncio.TaskGroup() as tasks, self._history.no_news(), asyncio.timeout(PATIENCE_S):
             self._killing = asyncio.Event()
             for job in jobs:
                 tasks.create_task(self._create(job))
             await self._killing.wait()
-            self._fleet.kill_server(jobs[0].door)
+            self._fleet.kill_server(jobs[0].server)
 
-    def heard(self, line: str) -> None:
-        """What the bucket says that it has answered."""
-        if self._killing is not None and re.search(r'"PUT /films/uploads/\S+ HTTP\S+ 200', line):
+    def on_bucket_line(self, line: str) -> None:
+        """Reads one line of the bucket's log, printed after each answer."""
+        if self._killing is not None and re.search(r'"PUT /clips/uploads/\S+ HTTP\S+ 200', line):
             self._killing.set()
 
     async def _create(self, job: Job) -> None:
-        doors = (job.door, 1 - job.door) if job.at_both_doors else (job.door,)
-        found = await asyncio.gather(*(self._ask(job, door) for door in doors))
+        places = (job.server, 1 - job.server) if job.at_both_servers else (job.server,)
+        found = await asyncio.gather(*(self._ask(job, place) for place in places))
         assert len(set(found)) == 1, "one key, two videos"
         job.video_id = found[0]
 
-    async def _ask(self, job: Job, door: int) -> str:
+    async def _ask(self, job: Job, first: int) -> str:
         """Ask until there is an answer, at the other server when one is gone."""
 
         async def ask(place: int) -> str | None:
@@ -341,7 +341,7 @@ class Clients:
             return str(response.json()["id"])
 
         async def look() -> str | None:
-            return await ask(door) or await ask(1 - door)
+            return await ask(first) or await ask(1 - first)
 
         return await until(look, patience_s=PATIENCE_S)
 
@@ -355,7 +355,7 @@ class Reaper:
         fleet: Fleet,
         history: History,
         fakes: dict[str, FakeOpenAI],
-        receiver: Told,
+        receiver: AllEvents,
     ) -> None:
         self._luck = luck
         self._fleet = fleet
@@ -363,7 +363,7 @@ class Reaper:
         self._fakes = fakes
         self._receiver = receiver
         self._stored: asyncio.Future[str] | None = None
-        """The end of the lease in the key of the next film that is in the bucket."""
+        """The end of the lease in the key of the next video file that is stored in the bucket."""
 
     async def run(self) -> None:
         ended = 0
@@ -373,13 +373,13 @@ class Reaper:
                 if ended >= UNDER_FIRE and len(self._fleet.killed) >= len(MOMENTS):
                     return
                 await self._fleet.ready(WORKERS - 1)
-                await (self._kill_with_a_film_just_stored() if moment == "stored" else self._kill_caller(moment))
+                await (self._kill_after_a_file_was_stored() if moment == "stored" else self._kill_caller(moment))
 
     async def _kill_caller(self, moment: str) -> None:
         name = None
         while name is None:
             ambush = Ambush(accepted=self._luck.random() < 0.5)
-            if moment == "told":
+            if moment == "delivery":
                 self._receiver.script(ambush)
             else:
                 self._fakes[self._luck.choice(sorted(self._fakes))].script(moment, ambush)
@@ -391,18 +391,18 @@ class Reaper:
                 log.info("%s killed in the middle of %s", name, moment)
             ambush.release.set()
 
-    async def _kill_with_a_film_just_stored(self) -> None:
+    async def _kill_after_a_file_was_stored(self) -> None:
         name = ""
-        while name not in self._fleet.workers:  # what a killed one stored may be heard late
+        while name not in self._fleet.workers:  # what a killed one stored may be logged late
             self._stored = asyncio.get_running_loop().create_future()
             async with asyncio.timeout(PATIENCE_S):
                 name = await self._history.holder(await self._stored)
         await self._fleet.kill_worker(name)
-        log.info("%s killed with a film just stored", name)
+        log.info("%s killed just after it stored a file", name)
 
-    def heard(self, line: str) -> None:
-        """What the bucket says that it has answered."""
-        found = re.search(r'"PUT /films/videos/\S+(.{10})\.mp4 HTTP\S+ 200', line)
+    def on_bucket_line(self, line: str) -> None:
+        """Reads one line of the bucket's log, printed after each answer."""
+        found = re.search(r'"PUT /clips/videos/\S+(.{10})\.mp4 HTTP\S+ 200', line)
         if found and self._stored is not None and not self._stored.done():
             self._stored.set_result(found[1])
 
@@ -410,14 +410,14 @@ class Reaper:
 async def test_nothing_is_lost_while_processes_are_killed(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    print(f"FLEET_SEED={SEED} is the luck of this run")  # noqa: T201  # to be had again
+    print(f"FLEET_SEED={SEED} is the seed of this run")  # noqa: T201  # to run the same kills again
     luck = random.Random(SEED)
-    receiver = Told()
+    receiver = AllEvents()
     fakes = {name: FakeOpenAI(polls_until_working=0, polls_until_done=0) for name in ("plain", "keyed")}
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(scratch_database(postgres))
         bucket = await stack.enter_async_context(open_bucket(tmp_path))
-        told = await stack.enter_async_context(serve(receiver))
+        receiver_url = await stack.enter_async_context(serve(receiver))
         settings = {**SETTINGS, "database_url": url, "data_dir": tmp_path / "data", "storage_url": bucket.url}
         for name, more in (("plain", {}), ("keyed", {"idempotency": "header"})):
             upstream = await stack.enter_async_context(serve(fakes[name]))
@@ -425,17 +425,17 @@ async def test_nothing_is_lost_while_processes_are_killed(
         await ran("migrate", cwd=tmp_path, **settings)
         history = await stack.enter_async_context(History.of(url))
         fleet = Fleet(tmp_path, settings, bucket.environment)
-        clients = Clients(luck, fleet, history, receiver, told)
+        clients = Clients(luck, fleet, history, receiver, receiver_url)
         reaper = Reaper(luck, fleet, history, fakes, receiver)
 
-        bucket.child.listeners += [clients.heard, reaper.heard]
+        bucket.child.listeners += [clients.on_bucket_line, reaper.on_bucket_line]
         async with asyncio.TaskGroup() as tasks:
             for _ in range(WORKERS):
                 tasks.create_task(fleet.keep_worker())
             for place in range(2):
                 tasks.create_task(fleet.keep_server(place))
             await fleet.ready()
-            secrets = await endpoint_of(fleet, told)
+            secrets = await endpoint_of(fleet, receiver_url)
             creating = tasks.create_task(clients.create_all())
             await reaper.run()
             await creating
@@ -446,7 +446,7 @@ async def test_nothing_is_lost_while_processes_are_killed(
             await check_kills(fleet, clients, history)
             await check_ends(videos, clients, fleet, history)
             check_submits(videos, clients, fakes)
-            await check_films(videos, clients, fleet, hashlib.sha256(fakes["plain"].file).hexdigest())
+            await check_files(videos, clients, fleet, hashlib.sha256(fakes["plain"].file).hexdigest())
             check_events(videos, clients, receiver, secrets)
             fleet.stop()
         assert "exception" not in "\n".join(child.printed for child in fleet.gone)
@@ -464,7 +464,7 @@ async def endpoint_of(fleet: Fleet, receiver: str) -> dict[str, str]:
 
 
 async def settled(history: History) -> None:
-    """Until every job has ended, every task has, and everybody was told."""
+    """Until every job has ended, every task has, and every event was delivered."""
 
     async def look() -> bool | None:
         left = await history.rows("""
@@ -493,7 +493,7 @@ async def shown(fleet: Fleet) -> dict[str, dict[str, Any]]:
 
 
 async def check_kills(fleet: Fleet, clients: Clients, history: History) -> None:
-    """What was to be survived has really happened: workers died with work of every kind in their hands, and a server
+    """The kills have really happened: workers died with work of every kind in their hands, and a server
     in the middle of requests."""
     taken = Counter((what, was) for who, what, _, was in await history.taken_over() if who in fleet.killed)
     log.info("%s workers killed, taken over from them: %s", len(fleet.killed), dict(taken))
@@ -512,10 +512,10 @@ async def check_ends(videos: dict[str, dict[str, Any]], clients: Clients, fleet:
         "select id, count(*) from history where became in ('completed', 'failed') and what = 'videos' group by id"
     )
     assert dict(ends) == {video["id"]: 1 for video in videos.values()}
-    owners = dict(await history.rows("select id, video_id from attempts where provider = 'plain'"))
+    videos_of = dict(await history.rows("select id, video_id from attempts where provider = 'plain'"))
     taken = await history.taken_over()
     cut_off = {
-        owners[i]: who for who, what, i, was in taken if (what, was) == ("attempts", "submitting") and i in owners
+        videos_of[i]: who for who, what, i, was in taken if (what, was) == ("attempts", "submitting") and i in videos_of
     }
     failed = {video["id"]: video["error"]["code"] for video in videos.values() if video["status"] == "failed"}
     assert failed == dict.fromkeys(cut_off, "upstream_outcome_unknown")
@@ -536,12 +536,12 @@ def check_submits(videos: dict[str, dict[str, Any]], clients: Clients, fakes: di
     log.info("never sent: %s of %s lost", len(prompts["plain"] - set(plain)), len(prompts["plain"] - done))
 
 
-async def check_films(videos: dict[str, dict[str, Any]], clients: Clients, fleet: Fleet, sha256: str) -> None:
-    """Every finished film is to be had at the server that was not asked for it."""
+async def check_files(videos: dict[str, dict[str, Any]], clients: Clients, fleet: Fleet, sha256: str) -> None:
+    """The file of every finished video can be read at the server that did not create it."""
     room = asyncio.Semaphore(8)
 
     async def check(job: Job) -> None:
-        client = fleet.client(1 - job.door)
+        client = fleet.client(1 - job.server)
         assert client is not None
         async with room:
             response = await client.get(f"/v1/videos/{job.video_id}/content")
@@ -551,10 +551,12 @@ async def check_films(videos: dict[str, dict[str, Any]], clients: Clients, fleet
     await asyncio.gather(*(check(job) for job in done))
 
 
-def check_events(videos: dict[str, dict[str, Any]], clients: Clients, receiver: Told, secrets: dict[str, str]) -> None:
-    """Everybody who wanted to know was told how it ended, under one id however often, with a signature that holds."""
+def check_events(
+    videos: dict[str, dict[str, Any]], clients: Clients, receiver: AllEvents, secrets: dict[str, str]
+) -> None:
+    """Every receiver got the end of its jobs, under one id however often, with a valid signature."""
     by_id = {video["id"]: video for video in videos.values()}
-    told: dict[tuple[str, str], set[str]] = {}
+    delivered: dict[tuple[str, str], set[str]] = {}
     with OpenAI(api_key="unused") as client:
         for received in receiver.received:
             event: Any = client.webhooks.unwrap(
@@ -566,20 +568,20 @@ def check_events(videos: dict[str, dict[str, Any]], clients: Clients, receiver: 
                 data = received.json["data"]
                 assert data["status"] == video["status"]
                 assert data.get("error") == (video["error"] if video["status"] == "failed" else None)
-            told.setdefault((received.path, video["id"]), set()).add(received.id)
+            delivered.setdefault((received.path, video["id"]), set()).add(received.id)
     wanted = {("/all", job.video_id) for job in clients.jobs}
     wanted |= {(job.path, job.video_id) for job in clients.jobs if job.path is not None}
-    assert set(told) == wanted
-    assert {len(ids) for ids in told.values()} == {1}
-    log.info("told %s times of %s", len(receiver.received), len(wanted))
+    assert set(delivered) == wanted
+    assert {len(ids) for ids in delivered.values()} == {1}
+    log.info("%s deliveries of %s events", len(receiver.received), len(wanted))
 
 
 async def check_bucket(
     bucket: Bucket, history: History, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file without an owner, nothing half stored. Only what a server had just stored when it was killed is there
-    until a worker looks for it, an hour later, and what may have to be sent once more, until nobody may decide that any
-    longer."""
+    """Every file belongs to a video, none is half stored, with two exceptions: uploads that a server had just stored when
+    it was killed, until a worker purges them an hour later, and those that may have to be sent once more, until an
+    operator can no longer decide that."""
     assert await bucket.unfinished() == []
     owned = {row[0] for row in await history.rows("select jsonb_array_elements(outputs) ->> 'key' from videos")}
     keys = set(await bucket.keys())

@@ -31,7 +31,7 @@ from app.video import AttemptState as S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-FILM = {"model": "sandbox/testcard", "seconds": "1", "size": "128x128"}
+CARD = {"model": "sandbox/testcard", "seconds": "1", "size": "128x128"}
 QUICK = {"worker_tick_s": 0.05, "poll_interval_s": 0.1, "lease_s": 5, "log_format": "json"}
 
 
@@ -58,7 +58,7 @@ def shared(database_url: str, tmp_path: Path) -> dict[str, Any]:
 # serve, with its own database
 
 
-async def test_first_hour(home: Path) -> None:
+async def test_the_first_hour_with_the_embedded_database(home: Path) -> None:
     """Start, paste the curl line, Ctrl-C, start again, kill -9, start again, stop."""
     data_dir = home / "data"
     started = time.monotonic()
@@ -87,7 +87,7 @@ async def test_first_hour(home: Path) -> None:
 
     async with served(cwd=home) as gateway:
         assert (await gateway.content(video_id))[4:8] == b"ftyp"
-        assert (await gateway.finished(await gateway.create(**FILM)))["status"] == "completed"
+        assert (await gateway.finished(await gateway.create(**CARD)))["status"] == "completed"
         assert await gateway.child.stop() == 0
         assert postgres_of(data_dir) == []
 
@@ -105,7 +105,7 @@ async def pasted(child: Child) -> str:
     return str(json.loads(answer)["id"])
 
 
-async def test_killed_database_recovers_although_its_number_belongs_to_another_process(home: Path) -> None:
+async def test_a_killed_database_recovers_although_its_number_belongs_to_another_process(home: Path) -> None:
     data_dir = home / "data"
     server = await asyncio.to_thread(embedded.start, data_dir)
     (pid,) = postgres_of(data_dir)
@@ -126,7 +126,7 @@ async def test_killed_database_recovers_although_its_number_belongs_to_another_p
 
 async def test_two_servers_share_an_embedded_database_and_the_last_one_stops_it(home: Path) -> None:
     async with served(cwd=home) as first, served(cwd=home) as second:
-        video_id = await first.create(**FILM)
+        video_id = await first.create(**CARD)
         assert await first.child.stop() == 0
         assert (await second.finished(video_id))["status"] == "completed"
         assert await second.child.stop() == 0
@@ -166,21 +166,21 @@ async def test_database_behind_the_schema_is_refused_until_migrated(
             assert "Traceback" not in child.printed
         assert "is now at" in (await ran("migrate", cwd=tmp_path, **settings)).printed
         async with served(cwd=tmp_path, **settings) as gateway:
-            assert (await gateway.finished(await gateway.create(**FILM)))["status"] == "completed"
+            assert (await gateway.finished(await gateway.create(**CARD)))["status"] == "completed"
             assert ALICE not in gateway.child.printed
 
 
-async def test_worker_of_its_own_does_the_work(shared: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_separate_worker_process_does_the_work(shared: dict[str, Any], tmp_path: Path) -> None:
     async with served("--no-worker", cwd=tmp_path, **shared) as gateway, running("worker", cwd=tmp_path, **shared) as w:
         await w.line("worker started")
-        video = await gateway.finished(await gateway.create(**FILM))
+        video = await gateway.finished(await gateway.create(**CARD))
         assert video["status"] == "completed"
         await w.line(f'"video": "{video["id"]}".*video ended|video ended.*"{video["id"]}"')
         assert await w.stop() == 0, w.printed
         assert video["id"] not in "\n".join(line for line in gateway.child.err if "video ended" in line)
 
 
-async def test_metrics_of_a_worker_want_the_key(shared: dict[str, Any], tmp_path: Path) -> None:
+async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path: Path) -> None:
     url = httpx.URL(closed_port())
     metrics: dict[str, Any] = {"worker_metrics_port": url.port, "metrics_key": "sk-metrics"}
     async with running("worker", cwd=tmp_path, **shared, **metrics) as worker, httpx.AsyncClient() as http:
@@ -281,30 +281,33 @@ async def test_worker_killed_in_every_state_and_nothing_is_paid_twice(
     idempotency: str, start_gateway: StartGateway, shared: dict[str, Any], tmp_path: Path
 ) -> None:
     fake = FakeOpenAI(polls_until_working=0, polls_until_done=0)
-    async with serve(fake) as url, start_gateway(providers={"up": {"kind": "openai", "base_url": f"{url}/v1"}}) as door:
+    async with (
+        serve(fake) as url,
+        start_gateway(providers={"up": {"kind": "openai", "base_url": f"{url}/v1"}}) as gateway,
+    ):
         settings = {**shared, **provider(url, idempotency=idempotency)}
         hangs = {verb: Hang() for verb in ("content", "poll", "submit")}
         videos = {}
         async with running("worker", cwd=tmp_path, **settings, worker_concurrency=1) as worker:
             for verb, state in (("content", S.storing), ("poll", S.running), ("submit", S.submitting)):
                 fake.script(verb, hangs[verb])
-                videos[state] = (await door.create(prompt=state, model="up/sora-2"))["id"]
+                videos[state] = (await gateway.create(prompt=state, model="up/sora-2"))["id"]
                 async with asyncio.timeout(PATIENCE_S):
                     await hangs[verb].reached.wait()
-            videos[S.pending] = (await door.create(prompt=S.pending, model="up/sora-2"))["id"]
+            videos[S.pending] = (await gateway.create(prompt=S.pending, model="up/sora-2"))["id"]
             worker.kill()
             await worker.end()
-        assert await states(door, *videos.values()) == list(videos)
+        assert await states(gateway, *videos.values()) == list(videos)
         assert prompts(fake) == {S.storing: 1, S.running: 1, S.submitting: 1}
 
         async with AsyncExitStack() as stack:
             for _ in range(2 if idempotency == "none" else 1):
                 await stack.enter_async_context(running("worker", cwd=tmp_path, **settings))
-            done = dict(zip(videos, await ended(door, *videos.values()), strict=True))
+            done = dict(zip(videos, await ended(gateway, *videos.values()), strict=True))
         again = 1 if idempotency == "none" else 2
         assert prompts(fake) == {S.storing: 1, S.running: 1, S.submitting: again, S.pending: 1}
         assert Counter(job.asked["prompt"] for job in fake.jobs.values()) == dict.fromkeys(videos, 1)
-        assert {len(await door.attempts(video_id)) for video_id in videos.values()} == {1}
+        assert {len(await gateway.attempts(video_id)) for video_id in videos.values()} == {1}
         lost = done.pop(S.submitting)
         assert {video["status"] for video in done.values()} == {"completed"}
         if idempotency == "none":
@@ -315,21 +318,21 @@ async def test_worker_killed_in_every_state_and_nothing_is_paid_twice(
 
 @asynccontextmanager
 async def held(start_gateway: StartGateway) -> AsyncIterator[tuple[Running, Turnstile, dict[str, Any]]]:
-    """A gateway's door without a worker, an upstream behind a turnstile, and the settings that lead there."""
+    """A gateway without a worker, an upstream behind a turnstile, and the settings that lead there."""
     turnstile = Turnstile(FakeOpenAI(polls_until_working=0, polls_until_done=0))
     async with (
         serve(turnstile) as url,
-        start_gateway(providers={"up": {"kind": "openai", "base_url": f"{url}/v1"}}) as door,
+        start_gateway(providers={"up": {"kind": "openai", "base_url": f"{url}/v1"}}) as gateway,
     ):
-        yield door, turnstile, provider(url)
+        yield gateway, turnstile, provider(url)
 
 
-async def held_jobs(door: Running, turnstile: Turnstile, *verbs: str) -> dict[str, str]:
+async def held_jobs(gateway: Running, turnstile: Turnstile, *verbs: str) -> dict[str, str]:
     """For each verb a job whose next call of it waits at the turnstile."""
     videos = {}
     for verb in verbs:  # the last verb of a job's life first: none passes a closed turnstile
         turnstile.hold(verb)
-        videos[verb] = (await door.create(prompt=verb, model="up/sora-2"))["id"]
+        videos[verb] = (await gateway.create(prompt=verb, model="up/sora-2"))["id"]
         async with asyncio.timeout(PATIENCE_S):
             await turnstile.reached[verb].wait()
     return videos
@@ -338,37 +341,37 @@ async def held_jobs(door: Running, turnstile: Turnstile, *verbs: str) -> dict[st
 async def test_stopping_worker_lets_running_calls_finish(
     start_gateway: StartGateway, shared: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with held(start_gateway) as (door, turnstile, upstream):
+    async with held(start_gateway) as (gateway, turnstile, upstream):
         settings = {**shared, **upstream, "lease_s": 600}
         async with running("worker", cwd=tmp_path, **settings) as worker:
-            videos = await held_jobs(door, turnstile, "content", "poll", "submit")
+            videos = await held_jobs(gateway, turnstile, "content", "poll", "submit")
             worker.kill(signal.SIGTERM)
             await worker.line("stopping: waiting for running calls")
             for verb in videos:
                 turnstile.release(verb)
             assert await worker.end() == 0, worker.printed
-        attempts = [(await door.attempts(video_id))[0] for video_id in videos.values()]
+        attempts = [(await gateway.attempts(video_id))[0] for video_id in videos.values()]
         assert [a.state for a in attempts] == [S.succeeded, S.storing, S.running]
         assert [a.lease for a in attempts] == [None, None, None]
         async with running("worker", cwd=tmp_path, **settings):
-            assert {video["status"] for video in await ended(door, *videos.values())} == {"completed"}
+            assert {video["status"] for video in await ended(gateway, *videos.values())} == {"completed"}
         assert prompts(turnstile.fake) == dict.fromkeys(videos, 1)
 
 
 async def test_stopping_worker_hands_back_what_takes_too_long(
     start_gateway: StartGateway, shared: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with held(start_gateway) as (door, turnstile, upstream):
+    async with held(start_gateway) as (gateway, turnstile, upstream):
         settings = {**shared, **upstream, "lease_s": 600, "shutdown_grace_s": 0.1}
         async with running("worker", cwd=tmp_path, **settings) as worker:
-            videos = await held_jobs(door, turnstile, "content", "poll")
+            videos = await held_jobs(gateway, turnstile, "content", "poll")
             assert await worker.stop() == 0, worker.printed
-        attempts = [(await door.attempts(video_id))[0] for video_id in videos.values()]
+        attempts = [(await gateway.attempts(video_id))[0] for video_id in videos.values()]
         assert [(a.state, a.lease) for a in attempts] == [(S.storing, None), (S.running, None)]
         for verb in videos:
             turnstile.release(verb)
         async with running("worker", cwd=tmp_path, **settings):  # not after the lease: that is ten minutes away
-            assert {video["status"] for video in await ended(door, *videos.values())} == {"completed"}
+            assert {video["status"] for video in await ended(gateway, *videos.values())} == {"completed"}
         assert prompts(turnstile.fake) == dict.fromkeys(videos, 1)
 
 

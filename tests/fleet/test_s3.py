@@ -1,4 +1,4 @@
-"""Films in a bucket: through the front door, against an S3 that breaks when told."""
+"""Video files in a bucket, through the HTTP API, against an S3 that fails as scripted."""
 
 import asyncio
 import hashlib
@@ -25,8 +25,8 @@ from app.settings import ConfigurationError, Settings
 pytestmark = pytest.mark.anyio
 
 MIB = 2**20
-FILM = "video/mp4"
-NOBODY = {"authorization": ""}
+MP4 = "video/mp4"
+NO_KEY = {"authorization": ""}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def gateway(start_gateway: StartGateway, storage_url: str, fake: FakeOpenA
 
 
 async def source(size: int, breaks: BaseException | None = None) -> AsyncIterator[bytes]:
-    """A film of that size, in pieces of one MiB."""
+    """A video file of that size, in pieces of one MiB."""
     start = sample_mp4()
     yield start
     for left in range(size - len(start), 0, -MIB):
@@ -76,35 +76,35 @@ async def source(size: int, breaks: BaseException | None = None) -> AsyncIterato
         raise breaks
 
 
-async def small_film(gateway: Running) -> dict[str, Any]:
+async def small_video(gateway: Running) -> dict[str, Any]:
     created = await gateway.create(model="sandbox/testcard", seconds="1", size="320x180")
     return await gateway.finish(created["id"])
 
 
-# A film's life
+# The life of a video file
 
 
-async def test_a_film_of_an_upstream(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
+async def test_a_video_of_an_upstream_is_stored_and_served(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
     fake.file = sample_mp4() + bytes(9 * MIB)
     video = await gateway.create(model="up/sora-2")
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed"
     [(key, content_type)] = s3.files.items()
     assert key.startswith(f"gateway/videos/{video['id']}/att_")
-    assert (key[-4:], content_type) == (".mp4", FILM)
+    assert (key[-4:], content_type) == (".mp4", MP4)
     path = f"/v1/videos/{video['id']}/content"
     whole = await gateway.client.get(path)
-    assert (whole.status_code, whole.headers["content-type"], whole.content) == (200, FILM, fake.file)
+    assert (whole.status_code, whole.headers["content-type"], whole.content) == (200, MP4, fake.file)
     part = await gateway.client.get(path, headers={"range": f"bytes={3 * MIB}-{5 * MIB}"})
     assert (part.status_code, part.content) == (206, fake.file[3 * MIB : 5 * MIB + 1])
     assert part.headers["content-range"] == f"bytes {3 * MIB}-{5 * MIB}/{len(fake.file)}"
     again = await gateway.client.get(path, headers={"if-none-match": whole.headers["etag"]})
     assert again.status_code == 304
-    link = await gateway.client.get(done["output"]["url"], headers=NOBODY)
+    link = await gateway.client.get(done["output"]["url"], headers=NO_KEY)
     assert (link.status_code, link.content) == (200, fake.file)
 
 
-async def test_a_film_of_the_sandbox_with_its_pictures_until_it_is_deleted(gateway: Running, s3: S3) -> None:
+async def test_a_video_of_the_sandbox_and_its_pictures_are_kept_until_it_is_deleted(gateway: Running, s3: S3) -> None:
     video = await gateway.create(model="sandbox/testcard", seconds="1", size="320x180")
     other = await gateway.create(model="sandbox/testcard", seconds="1", size="320x180")
     for created in (video, other):
@@ -115,14 +115,14 @@ async def test_a_film_of_the_sandbox_with_its_pictures_until_it_is_deleted(gatew
             picture = await gateway.client.get(f"{path}/content", params={"variant": variant})
             assert (picture.status_code, picture.headers["content-type"]) == (200, content_type)
     mine = {key.rpartition(".")[2]: kind for key, kind in s3.files.items() if video["id"] in key}
-    assert mine == {"mp4": FILM, "webp": "image/webp", "jpg": "image/jpeg"}
+    assert mine == {"mp4": MP4, "webp": "image/webp", "jpg": "image/jpeg"}
     assert (await gateway.client.delete(path)).status_code == 200
     await gateway.worker.run_once()
     assert [key for key in s3.files if other["id"] not in key] == []
     assert len(s3.files) == 1
 
 
-async def test_expired_films_go(gateway: Running, s3: S3) -> None:
+async def test_expired_files_are_deleted(gateway: Running, s3: S3) -> None:
     video = await gateway.create(model="sandbox/testcard", seconds="1", size="320x180", media_retention=3_600)
     await gateway.finish(video["id"])
     assert len(s3.files) == 1
@@ -188,25 +188,25 @@ def ttl_of(response: httpx.Response) -> int:
     return int(parse_qs(urlsplit(response.headers["location"]).query)["X-Amz-Expires"][0])
 
 
-async def test_a_link_leads_on_to_the_bucket(presigning: Running, s3: S3) -> None:
-    done = await small_film(presigning)
+async def test_a_link_redirects_to_the_bucket(presigning: Running, s3: S3) -> None:
+    done = await small_video(presigning)
     content = (await presigning.client.get(f"/v1/videos/{done['id']}/content")).content
     read = len(s3.asked("get"))
-    answer = await presigning.client.get(done["output"]["url"], headers=NOBODY)
+    answer = await presigning.client.get(done["output"]["url"], headers=NO_KEY)
     assert ttl_of(answer) == 900
     assert len(s3.asked("get")) == read
     async with httpx.AsyncClient() as player:
         played = await player.get(answer.headers["location"])
-        assert (played.status_code, played.headers["content-type"], played.content) == (200, FILM, content)
+        assert (played.status_code, played.headers["content-type"], played.content) == (200, MP4, content)
         part = await player.get(answer.headers["location"], headers={"range": "bytes=10-19"})
         assert (part.status_code, part.content) == (206, content[10:20])
         assert (await player.get(answer.headers["location"].partition("?")[0])).status_code == 403
 
 
-async def test_what_a_presigned_address_cannot_do_the_gateway_does(presigning: Running) -> None:
-    done = await small_film(presigning)
-    head = await presigning.client.head(done["output"]["url"], headers=NOBODY)
-    assert (head.status_code, head.headers["content-type"]) == (200, FILM)
+async def test_requests_that_a_presigned_address_cannot_serve_are_served_by_the_gateway(presigning: Running) -> None:
+    done = await small_video(presigning)
+    head = await presigning.client.head(done["output"]["url"], headers=NO_KEY)
+    assert (head.status_code, head.headers["content-type"]) == (200, MP4)
     content = await presigning.client.get(f"/v1/videos/{done['id']}/content", headers={"range": "bytes=0-9"})
     assert (content.status_code, len(content.content)) == (206, 10)
     assert content.headers["etag"] == head.headers["etag"]
@@ -214,7 +214,7 @@ async def test_what_a_presigned_address_cannot_do_the_gateway_does(presigning: R
 
 
 async def test_an_address_at_the_bucket_ends_with_the_link(presigning: Running, s3: S3) -> None:
-    done = await small_film(presigning)
+    done = await small_video(presigning)
     link = done["output"]["url"]
     presigning.clock.advance(3_600 - 10)
     assert ttl_of(await presigning.client.get(link)) == 10
@@ -231,28 +231,28 @@ async def test_an_address_at_the_bucket_ends_with_the_link(presigning: Running, 
 
 async def test_a_directory_is_served_by_the_gateway_all_the_same(start_gateway: StartGateway) -> None:
     async with start_gateway(storage_presign=True) as gateway:
-        done = await small_film(gateway)
-        played = await gateway.client.get(done["output"]["url"], headers=NOBODY)
-        assert (played.status_code, played.headers["content-type"]) == (200, FILM)
+        done = await small_video(gateway)
+        played = await gateway.client.get(done["output"]["url"], headers=NO_KEY)
+        assert (played.status_code, played.headers["content-type"]) == (200, MP4)
 
 
 TYPES = {
     "video/webm": "video/webm",
     "Video/X-FLV; a=b": "video/x-flv",
-    "image/png": FILM,
-    "video/日本": FILM,
-    "video/": FILM,
+    "image/png": MP4,
+    "video/日本": MP4,
+    "video/": MP4,
 }
 
 
 @pytest.mark.parametrize("bucket", [True, False], ids=["bucket", "directory"])
 @pytest.mark.parametrize("said", TYPES, ids=ascii)
-async def test_the_type_that_an_upstream_says(
+async def test_the_content_type_of_an_upstream_is_kept_if_it_is_a_video(
     start_gateway: StartGateway, storage_url: str, fake: FakeOpenAI, said: str, bucket: bool
 ) -> None:
     """Only where the first bytes say nothing, and never as it comes."""
-    film = b"\x01\xff" * 500
-    fake.script("content", *[Answer(200, film, {"content-type": said.encode().decode("latin-1")})] * 100)
+    content = b"\x01\xff" * 500
+    fake.script("content", *[Answer(200, content, {"content-type": said.encode().decode("latin-1")})] * 100)
     async with serve(fake) as url:
         providers = {"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY}}
         async with start_gateway(providers=providers, **({"storage_url": storage_url} if bucket else {})) as gateway:
@@ -264,22 +264,22 @@ async def test_the_type_that_an_upstream_says(
 # Uploads that break
 
 
-async def test_a_large_film_goes_in_parts(store: Store, s3: S3) -> None:
-    kept = await store.put("v/film.mp4", source(20 * MIB), max_bytes=32 * MIB)
+async def test_a_large_file_is_uploaded_in_parts(store: Store, s3: S3) -> None:
+    kept = await store.put("v/clip.mp4", source(20 * MIB), max_bytes=32 * MIB)
     assert kept.size == 20 * MIB
     assert sorted(call.size for call in s3.asked("part")) == [4 * MIB, 8 * MIB, 8 * MIB]
-    assert s3.files == {"gateway/v/film.mp4": FILM}
+    assert s3.files == {"gateway/v/clip.mp4": MP4}
     assert s3.unfinished == []
 
 
-async def test_the_first_bytes_say_more_of_the_type_than_the_sender(store: Store, s3: S3) -> None:
+async def test_the_first_bytes_decide_the_content_type(store: Store, s3: S3) -> None:
     async def text() -> AsyncIterator[bytes]:
-        yield b"not a film that anybody knows"
+        yield b"not a known video format"
 
     await store.put("v/1.mp4", source(MIB), max_bytes=MIB, content_type="video/webm")
     await store.put("v/2.mp4", text(), max_bytes=MIB, content_type="video/webm")
     await store.put("v/3.mp4", text(), max_bytes=MIB)
-    assert [*s3.files.values()][:2] == [FILM, "video/webm"]
+    assert [*s3.files.values()][:2] == [MP4, "video/webm"]
     assert s3.files["gateway/v/3.mp4"] == "binary/octet-stream"
 
 
@@ -300,7 +300,7 @@ async def test_a_source_that_breaks_leaves_nothing(
     error: type[Exception],
 ) -> None:
     with pytest.raises(error):
-        await store.put("v/film.mp4", source(12 * MIB, breaks), max_bytes=max_bytes, expected_size=expected_size)
+        await store.put("v/clip.mp4", source(12 * MIB, breaks), max_bytes=max_bytes, expected_size=expected_size)
     assert (s3.files, s3.unfinished) == ({}, [])
     assert len(s3.asked("begin")) == len(s3.asked("abort")) == 1
 
@@ -314,7 +314,7 @@ async def test_a_cancelled_upload_leaves_nothing(store: Store, s3: S3) -> None:
         waiting.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(store.put("v/film.mp4", stuck(), max_bytes=32 * MIB))
+    task = asyncio.create_task(store.put("v/clip.mp4", stuck(), max_bytes=32 * MIB))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -333,30 +333,30 @@ REFUSALS = {
 async def test_what_the_bucket_refuses_is_unavailable_and_leaves_nothing(store: Store, s3: S3, verb: str) -> None:
     s3.script(verb, *REFUSALS[verb])
     with pytest.raises(StorageUnavailable):
-        await store.put("v/film.mp4", source(12 * MIB), max_bytes=32 * MIB)
+        await store.put("v/clip.mp4", source(12 * MIB), max_bytes=32 * MIB)
     assert (s3.files, s3.unfinished) == ({}, [])
 
 
-async def test_a_moment_of_trouble_is_waited_out(store: Store, s3: S3) -> None:
+async def test_a_temporary_failure_of_the_bucket_is_retried(store: Store, s3: S3) -> None:
     for verb in ("begin", "part", "complete"):
         s3.script(verb, Answer(503), Reset(accepted=False))
-    await store.put("v/film.mp4", source(12 * MIB), max_bytes=32 * MIB)
+    await store.put("v/clip.mp4", source(12 * MIB), max_bytes=32 * MIB)
     assert s3.unfinished == []
     s3.script("get", Answer(500), Reset(accepted=False))
-    assert await store.read("v/film.mp4", 0, 9) == sample_mp4()[:9]
+    assert await store.read("v/clip.mp4", 0, 9) == sample_mp4()[:9]
 
 
-async def test_patience_has_an_end(store: Store, s3: S3) -> None:
+async def test_a_bucket_that_stays_away_is_unavailable_after_the_retries(store: Store, s3: S3) -> None:
     s3.script("head", *[Answer(503)] * 50)
     with pytest.raises(StorageUnavailable):
-        await store.stat("v/film.mp4")
+        await store.stat("v/clip.mp4")
     assert len(s3.asked("head")) == 6
 
 
 # Outages while a job is stored
 
 
-async def test_a_film_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
+async def test_a_finished_video_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
     video = await gateway.create(model="up/sora-2")
     await gateway.worker.run_once()
     fake.finish("video_1")
@@ -369,7 +369,7 @@ async def test_a_film_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeO
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed"
     assert (len(fake.submits), len(fake.contents)) == (1, 1), "fetched once there is somewhere to put it"
-    assert [*s3.files.values()] == [FILM]
+    assert [*s3.files.values()] == [MP4]
     assert s3.unfinished == []
 
 
@@ -382,7 +382,7 @@ async def test_a_film_waits_for_its_bucket(gateway: Running, s3: S3, fake: FakeO
     ],
     ids=["parts that fail", "an end that fails", "an end whose answer is lost"],
 )
-async def test_a_film_whose_upload_breaks_is_stored_again(
+async def test_a_file_whose_upload_breaks_is_stored_again(
     gateway: Running, s3: S3, fake: FakeOpenAI, verb: str, faults: list[Fault], left: int
 ) -> None:
     fake.file = sample_mp4() + bytes(12 * MIB)
@@ -421,7 +421,7 @@ async def test_an_upstream_that_breaks_off_leaves_nothing_and_is_asked_again(
 
 
 async def test_a_bucket_that_is_away_is_a_503_for_readers(gateway: Running, s3: S3) -> None:
-    done = await small_film(gateway)
+    done = await small_video(gateway)
     with s3.away():
         answer = await gateway.client.get(f"/v1/videos/{done['id']}/content")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
@@ -430,7 +430,7 @@ async def test_a_bucket_that_is_away_is_a_503_for_readers(gateway: Running, s3: 
 
 
 async def test_a_bucket_that_hangs_holds_up_no_other_work(gateway: Running, s3: S3, fake: FakeOpenAI) -> None:
-    await gateway.client.delete(f"/v1/videos/{(await small_film(gateway))['id']}")
+    await gateway.client.delete(f"/v1/videos/{(await small_video(gateway))['id']}")
     purging, submitting = Hang(), Hang()
     s3.script("list", purging)
     fake.script("submit", submitting)
@@ -504,7 +504,7 @@ async def test_a_bucket_that_cannot_be_used_stops_the_start(
 
 @pytest.mark.slow
 async def test_a_missing_bucket_is_one_message_of_the_command(s3: S3, tmp_path: Path) -> None:
-    child = await ran("serve", "--workers", "2", cwd=tmp_path, code=1, storage_url="s3://no-such-bucket/films")
+    child = await ran("serve", "--workers", "2", cwd=tmp_path, code=1, storage_url="s3://no-such-bucket/clips")
     assert child.printed == (
         "video-gateway: GATEWAY_STORAGE_URL: the bucket cannot be used: NoSuchBucket: The specified bucket does not "
         "exist\nCreate it, or correct GATEWAY_STORAGE_URL or AWS_ENDPOINT_URL."
@@ -521,7 +521,7 @@ async def test_a_bucket_that_does_not_answer_stops_no_start(
     with capture_logs() as logs:
         async with start_gateway(storage_url=storage_url) as gateway:
             monkeypatch.delenv("AWS_TIMEOUT")
-            done = await small_film(gateway)
+            done = await small_video(gateway)
     assert done["status"] == "completed"
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
         "the bucket cannot be used now; films wait until it can"

@@ -36,7 +36,7 @@ from app.video import Media
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 30
-"""How long anything may take on a busy machine before a test gives up on it."""
+"""Time limit of every wait, long enough for a busy machine."""
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 MIB = 2**20
 
@@ -108,7 +108,7 @@ class Peer:
         async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()
 
-    async def hears_nothing(self, within_s: float) -> bool:
+    async def receives_nothing(self, within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
                 return not await self.reader.read(1)
@@ -170,7 +170,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("size", [65_537, 300_000, 5 * MIB])
-async def test_a_head_that_is_too_large(idle: FastAPI, size: int) -> None:
+async def test_a_head_that_is_too_large_is_a_431(idle: FastAPI, size: int) -> None:
     heads = {
         "a header": b"GET /healthz HTTP/1.1\r\nx-a: " + b"a" * size,
         "headers": b"GET /healthz HTTP/1.1\r\n" + b"x: y\r\n" * (size // 6 + 1),
@@ -189,7 +189,7 @@ async def test_a_head_that_is_too_large(idle: FastAPI, size: int) -> None:
                 assert await peer.rest() == b""
 
 
-async def test_a_head_without_an_end(idle: FastAPI) -> None:
+async def test_a_head_without_an_end_is_a_431(idle: FastAPI) -> None:
     async with serve(idle, http=HttpProtocol) as url:
         for piece in (b"x-header: and its value\r\n" * 100, b"a" * 2_000, b" " * 2_000):
             async with connected(url) as peer:
@@ -199,10 +199,10 @@ async def test_a_head_without_an_end(idle: FastAPI) -> None:
                 assert (await answered).error == TOO_LARGE
 
 
-async def test_a_large_head_that_is_not_too_large(idle: FastAPI) -> None:
+async def test_a_head_within_the_limit_is_read(idle: FastAPI) -> None:
     async with talking(idle) as peer:
         await peer.send(GET[:-2] + b"".join(b"x-%d: %s\r\n" % (n, b"a" * 990) for n in range(64)))
-        assert await peer.hears_nothing(0.01)
+        assert await peer.receives_nothing(0.01)
         await peer.send(b"\r\n" + GET)
         assert [(await peer.answer()).status, (await peer.answer()).status] == [200, 200]
 
@@ -215,13 +215,13 @@ async def test_a_head_behind_a_body_is_measured_too(idle: FastAPI) -> None:
         assert (await peer.answer()).status == 431
 
 
-async def test_a_connection_that_says_nothing(idle: FastAPI) -> None:
+async def test_a_silent_connection_is_closed(idle: FastAPI) -> None:
     async with serve(idle, http=Brisk) as url, connected(url) as silent, connected(url) as empty:
         await empty.send(b"\r\n\r\n")
         assert [await silent.rest(), await empty.rest()] == [b"", b""]
 
 
-async def test_a_head_that_comes_byte_by_byte(idle: FastAPI) -> None:
+async def test_a_head_that_comes_byte_by_byte_is_a_408(idle: FastAPI) -> None:
     async with talking(idle, Brisk) as peer:
         answered = asyncio.create_task(peer.answer())
         await peer.send(b"GET /healthz HTTP/1.1\r\nx-slow: ")
@@ -232,7 +232,7 @@ async def test_a_head_that_comes_byte_by_byte(idle: FastAPI) -> None:
     assert answer.headers["connection"] == "close"
 
 
-async def test_a_second_head_that_stops(idle: FastAPI) -> None:
+async def test_a_second_head_that_stops_is_a_408(idle: FastAPI) -> None:
     async with talking(idle, Brisk) as peer:
         await peer.send(GET + GET[:20])
         assert (await peer.answer()).status == 200
@@ -241,7 +241,7 @@ async def test_a_second_head_that_stops(idle: FastAPI) -> None:
         assert await peer.rest() == b""
 
 
-async def test_a_body_that_stops_after_its_answer(idle: FastAPI) -> None:
+async def test_a_body_that_stops_after_its_answer_is_closed(idle: FastAPI) -> None:
     """The connection is kept, so the server reads the rest of the body; but not for ever."""
 
     async def stop(url: str, more: bytes) -> None:
@@ -255,7 +255,7 @@ async def test_a_body_that_stops_after_its_answer(idle: FastAPI) -> None:
         await asyncio.gather(*(stop(url, more) for more in (b"a", b"all of it\n", b"all of it\n\r\n")))
 
 
-async def test_what_is_no_http(idle: FastAPI) -> None:
+async def test_bytes_that_are_no_http_are_a_400(idle: FastAPI) -> None:
     async with talking(idle) as peer:
         await peer.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
         answer = await peer.answer()
@@ -263,11 +263,11 @@ async def test_what_is_no_http(idle: FastAPI) -> None:
         assert await peer.rest() == b""
 
 
-async def test_a_body_that_is_no_http(gateway: Running) -> None:
+async def test_a_malformed_chunked_body_is_a_400(gateway: Running) -> None:
     head = post("/v1/videos", 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
     async with talking(gateway.app) as peer:
         await peer.send(head + b'5\r\n{"pro\r\n')
-        assert await peer.hears_nothing(0.01)
+        assert await peer.receives_nothing(0.01)
         await peer.send(b"no number\r\n")
         assert (await peer.answer()).status == 400
         assert await peer.rest() == b""
@@ -277,7 +277,7 @@ async def test_a_body_that_is_no_http(gateway: Running) -> None:
 # One after another on one connection
 
 
-async def test_requests_that_do_not_wait_for_answers(gateway: Running) -> None:
+async def test_pipelined_requests_are_answered_in_order(gateway: Running) -> None:
     body = json.dumps({"prompt": "a paper boat"}).encode()
     async with talking(gateway.app, Brisk) as peer:
         await peer.send(post("/v1/videos", len(body)) + body + GET + b"GET /no HTTP/1.1\r\nhost: x\r\n\r\n" + GET * 20)
@@ -298,7 +298,7 @@ async def test_an_answer_is_not_disturbed_by_nonsense_behind_its_request(gateway
     assert await videos(gateway) == 1
 
 
-async def test_more_requests_at_once_than_anybody_needs(idle: FastAPI) -> None:
+async def test_too_many_pipelined_requests_close_the_connection(idle: FastAPI) -> None:
     async with talking(idle) as peer:
         await peer.send(GET * 5_000)
         answers = [await peer.answer() for _ in range(1 + HttpProtocol.max_pipelined)]
@@ -317,7 +317,7 @@ async def test_a_client_that_leaves_is_noticed_though_it_had_asked_for_more(gate
         await until(lambda: gateway.gateway.listener.waiters == 0)
 
 
-async def test_trailers_are_no_headers(gateway: Running) -> None:
+async def test_trailers_are_not_read_as_headers(gateway: Running) -> None:
     body = b'{"prompt": "a paper boat"}'
     head = post("/v1/videos", 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
     async with talking(gateway.app) as peer:
@@ -331,7 +331,7 @@ async def test_trailers_are_no_headers(gateway: Running) -> None:
         assert (await answered).error == TOO_LARGE
 
 
-async def test_another_protocol_is_not_spoken(idle: FastAPI) -> None:
+async def test_an_upgrade_is_ignored_and_the_connection_closed(idle: FastAPI) -> None:
     async with talking(idle) as peer:
         await peer.send(GET[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n" + GET)
         answer = await peer.answer()
@@ -342,7 +342,7 @@ async def test_another_protocol_is_not_spoken(idle: FastAPI) -> None:
 # Bodies
 
 
-async def test_a_body_that_stops_half_way(gateway: Running) -> None:
+async def test_a_body_that_stops_half_way_is_a_408(gateway: Running) -> None:
     async def stop(url: str, case: DialectCase) -> None:
         body = json.dumps(case.body).encode()
         async with connected(url) as peer:
@@ -357,7 +357,7 @@ async def test_a_body_that_stops_half_way(gateway: Running) -> None:
     assert await videos(gateway) == 0
 
 
-async def test_an_upload_that_stops_half_way(gateway: Running) -> None:
+async def test_an_upload_that_stops_half_way_is_a_408(gateway: Running) -> None:
     kind = "multipart/form-data; boundary=x"
     part = b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="a.png"\r\n\r\n'
     async with talking(brisk(gateway)) as peer:
@@ -367,7 +367,7 @@ async def test_an_upload_that_stops_half_way(gateway: Running) -> None:
     assert await videos(gateway) == 0
 
 
-async def test_an_upload_that_is_slow_but_steady(gateway: Running) -> None:
+async def test_an_upload_that_is_slow_but_steady_is_accepted(gateway: Running) -> None:
     body = json.dumps({"prompt": "a paper boat", "image": "data:image/png;base64," + "A" * 2 * MIB}).encode()
     size = len(body) // 12
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
@@ -375,7 +375,7 @@ async def test_an_upload_that_is_slow_but_steady(gateway: Running) -> None:
     async with talking(brisk(gateway), Brisk) as peer:
         await peer.send(post("/v1/videos", len(body)))
         for piece in pieces:
-            assert await peer.hears_nothing(0.1)
+            assert await peer.receives_nothing(0.1)
             await peer.send(piece)
         answer = await peer.answer()
     assert asyncio.get_running_loop().time() - started > BODY_TIMEOUT_S
@@ -448,7 +448,7 @@ async def read_all(client: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("behind", [b"", GET], ids=["alone", "with another request behind it"])
-async def test_a_download_that_nobody_reads(start_gateway: StartGateway, behind: bytes) -> None:
+async def test_a_download_that_is_not_read_is_closed(start_gateway: StartGateway, behind: bytes) -> None:
     async with start_gateway(public_url="https://gateway.test") as gateway:
         request = f"GET {await large_file(gateway)} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
         app = Watched(gateway.app)
@@ -489,7 +489,7 @@ class Timers:
         self._callback(*self._args)
 
 
-async def test_an_answer_that_is_read_slowly() -> None:
+async def test_an_answer_that_is_read_slowly_is_not_cut() -> None:
     timers, transport = Timers(), Full()
     config = uvicorn.Config(all_at_once, log_config=None)
     protocol = HttpProtocol(config, ServerState(), {}, _loop=cast("asyncio.AbstractEventLoop", timers))
@@ -503,7 +503,7 @@ async def test_an_answer_that_is_read_slowly() -> None:
     assert transport.aborted
 
 
-async def test_an_answer_whose_end_nobody_reads() -> None:
+async def test_an_answer_whose_end_is_not_read_is_closed() -> None:
     lost = asyncio.Event()
 
     class Watching(Brisk):
@@ -556,12 +556,12 @@ async def test_https_is_asked_for_where_it_is_spoken(start_gateway: StartGateway
         assert security_of(await gateway.client.get("/healthz")) == STRICT
 
 
-async def test_a_film_plays_by_itself_and_on_other_sites(gateway: Running) -> None:
+async def test_a_video_may_be_played_on_its_own_and_on_other_sites(gateway: Running) -> None:
     video = await gateway.finish((await gateway.create(model="sandbox/testcard", seconds="1"))["id"])
-    film = await gateway.client.get(video["output"]["url"], headers={"authorization": "", "origin": "https://a.test"})
-    assert film.status_code == 200
+    answer = await gateway.client.get(video["output"]["url"], headers={"authorization": "", "origin": "https://a.test"})
+    assert answer.status_code == 200
     policy = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    assert security_of(film) == {**STRICT, "content-security-policy": policy}
+    assert security_of(answer) == {**STRICT, "content-security-policy": policy}
     content = await gateway.client.get(f"/v1/videos/{video['id']}/content")
     assert (content.status_code, security_of(content)) == (200, STRICT)
 

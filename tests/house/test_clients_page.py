@@ -1,4 +1,4 @@
-"""What docs/clients.md shows, run as it stands there."""
+"""The code in docs/clients.md, run as it is written there."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ async def run(*command: str, folder: Path, **env: str) -> str:
     return out.decode()
 
 
-async def test_python(served: tuple[Running, str], tmp_path: Path) -> None:
+async def test_the_python_example_makes_a_video(served: tuple[Running, str], tmp_path: Path) -> None:
     gateway, url = served
     script = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n" + "\n".join(blocks("python"))
     script = script.replace("https://video.example.com", url).replace("vgw_...", ALICE)
@@ -76,7 +76,7 @@ async def test_python(served: tuple[Running, str], tmp_path: Path) -> None:
     assert len((await gateway.client.get("/v1/videos")).json()["data"]) == 4
 
 
-async def test_curl(served: tuple[Running, str], tmp_path: Path) -> None:
+async def test_the_curl_example_makes_a_video(served: tuple[Running, str], tmp_path: Path) -> None:
     bash = shutil.which("bash")
     if bash is None or shutil.which("curl") is None:
         pytest.skip("curl is not installed")

@@ -1,4 +1,4 @@
-"""What can be forgotten, checked by machine: settings nobody wrote down, modules that grew, arrows turned round."""
+"""Rules of the repository: documented settings, short modules, import directions, complete documents."""
 
 import ast
 import os
@@ -129,7 +129,7 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
-def test_nothing_is_left_to_do() -> None:
+def test_no_module_has_an_open_task_marker() -> None:
     words = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
     found = [
         f"{relative(path)}:{number}"

@@ -44,7 +44,7 @@ SECRETS = [signing.mint_secret(), "whsec_RdvaYFYUXuIFuEbvZHwMfYFhUf7aMYjYcmM24+A
 
 
 @pytest.mark.anyio
-async def test_registering(gateway: Running) -> None:
+async def test_the_registration_example_makes_an_endpoint(gateway: Running) -> None:
     async with serve(gateway.app) as url:
         code = block("python", "webhooks.create")
         code = code.replace("http://localhost:8080", url).replace("vgw_...", ALICE)
@@ -56,7 +56,7 @@ async def test_registering(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
-def test_python_with_the_sdk(secret: str) -> None:
+def test_the_python_example_with_the_sdk_verifies_signatures(secret: str) -> None:
     names = run(block("python", "unwrap").replace("whsec_...", secret))
     handle: Callable[..., str] = names["handle"]
     assert handle(BODY, signed(secret)) == "video.completed video_1 äöü"
@@ -68,7 +68,7 @@ def test_python_with_the_sdk(secret: str) -> None:
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
-def test_python_without_the_sdk(secret: str) -> None:
+def test_the_python_example_without_the_sdk_verifies_signatures(secret: str) -> None:
     verify: Callable[..., dict[str, Any]] = run(block("python", "def verify"))["verify"]
     assert verify(secret, signed(secret), BODY) == json.loads(BODY)
     assert verify(secret, signed("whsec_b2xk", secret), BODY) == json.loads(BODY)
@@ -78,7 +78,7 @@ def test_python_without_the_sdk(secret: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_node(tmp_path: Path) -> None:
+def test_the_node_example_verifies_signatures(tmp_path: Path) -> None:
     cases = []
     for secret in SECRETS:
         cases += [
@@ -110,7 +110,7 @@ for (const [secret, headers, body, good] of JSON.parse(require("node:fs").readFi
     assert done.stderr.count("too old") == 6
 
 
-def test_numbers_are_those_of_the_code() -> None:
+def test_numbers_in_the_page_are_those_of_the_code() -> None:
     from app.webhooks import deliveries
 
     assert list(deliveries.GAPS_S) == [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800]

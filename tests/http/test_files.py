@@ -35,14 +35,14 @@ from app.http.files import RangeNotSatisfiable, etag, parse_range
         ("bytes=0-" + "9" * 5000, None),
     ],
 )
-def test_range(header: str | None, expected: tuple[int, int] | None) -> None:
+def test_a_range_header_is_parsed(header: str | None, expected: tuple[int, int] | None) -> None:
     assert parse_range(header, 100) == expected
 
 
 @pytest.mark.parametrize(
     ("header", "size"), [("bytes=100-", 100), ("bytes=100-200", 100), ("bytes=-0", 100), ("bytes=0-", 0)]
 )
-def test_a_range_outside_the_file(header: str, size: int) -> None:
+def test_a_range_outside_the_file_is_refused(header: str, size: int) -> None:
     with pytest.raises(RangeNotSatisfiable) as caught:
         parse_range(header, size)
     assert (caught.value.status_code, caught.value.size) == (416, size)
@@ -61,5 +61,5 @@ def test_any_range_is_inside_the_file(header: str, size: int) -> None:
     assert found is None or 0 <= found[0] < found[1] <= size
 
 
-def test_etag() -> None:
+def test_an_entity_tag_is_half_of_the_digest() -> None:
     assert etag("ab" * 32) == f'"{"ab" * 16}"'

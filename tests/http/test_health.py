@@ -15,7 +15,7 @@ from refusals import refused
 pytestmark = pytest.mark.anyio
 
 
-async def test_what_operators_see_is_not_for_everybody(start_gateway: StartGateway) -> None:
+async def test_metrics_and_readiness_details_need_a_key(start_gateway: StartGateway) -> None:
     async with start_gateway(metrics_key="sk-metrics") as gateway:
         assert (await gateway.client.get("/readyz")).json() == {"status": "ready"}
         for key in ("", "Bearer", "Bearer sk-wrong", "Basic sk-metrics"):
@@ -24,7 +24,7 @@ async def test_what_operators_see_is_not_for_everybody(start_gateway: StartGatew
         assert "gateway_queue_age_seconds" in (await gateway.client.get("/metrics", headers=right)).text
 
 
-async def test_asking_for_metrics_all_the_time_does_not_count_the_queue_each_time(gateway: Running) -> None:
+async def test_the_queue_is_not_counted_for_each_read_of_the_metrics(gateway: Running) -> None:
     before = (await gateway.client.get("/metrics")).text
     await gateway.create()
     assert 'gateway_attempts{provider="sandbox"' not in before + (await gateway.client.get("/metrics")).text
@@ -110,7 +110,7 @@ def templates(routes: Iterable[Any]) -> Iterator[str]:
             yield route.path
 
 
-async def test_http_metrics_have_labels_that_nobody_outside_chooses(gateway: Running) -> None:
+async def test_labels_of_http_metrics_are_not_chosen_by_clients(gateway: Running) -> None:
     paths = [
         "/v1/videos/video_" + "0" * 26,
         "/etc/passwd-nobodys",

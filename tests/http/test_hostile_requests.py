@@ -20,7 +20,7 @@ SOMEBODYS = "video_" + "0" * 26
 
 
 @pytest.mark.parametrize("seconds", ["long", {"a": 1}, [4], -1, 0, True, 1e9, "Infinity"])
-async def test_an_edit_of_no_length(gateway: Running, seconds: Any) -> None:
+async def test_an_edit_of_no_length_is_refused(gateway: Running, seconds: Any) -> None:
     body = {"prompt": "a boat", "video": {"id": SOMEBODYS}, "seconds": seconds}
     content = json.dumps(body)
     said = await gateway.client.post("/v1/videos/edits", content=content, headers={"content-type": "application/json"})
@@ -39,7 +39,9 @@ PRICED = {"size": "1920x1080", "n": 4, "duration": 60, "resolution": "1080p", "a
 
 @pytest.mark.parametrize("name", [*PRICED, "characters", "first_frame", "input_reference"])
 @pytest.mark.parametrize("operation", ["edits", "extensions", f"{SOMEBODYS}/remix"])
-async def test_what_was_priced_is_what_is_asked(gateway: Running, operation: str, name: str) -> None:
+async def test_fields_that_change_the_price_are_refused_where_the_source_decides(
+    gateway: Running, operation: str, name: str
+) -> None:
     body = {"prompt": "a boat", name: PRICED.get(name, "x")}
     if "remix" not in operation:
         body |= {"video": {"id": SOMEBODYS}}
@@ -59,13 +61,13 @@ async def test_a_remix_is_of_the_length_and_model_of_its_source(gateway: Running
 
 @pytest.mark.parametrize("charset", ["punycode", "unicode_escape", "utf-16", "idna", "rot13", '"utf-7"', "no-such"])
 @pytest.mark.parametrize("kind", [BOUNDARY, "application/x-www-form-urlencoded"])
-async def test_a_form_in_a_charset_of_the_callers_choice(gateway: Running, kind: str, charset: str) -> None:
+async def test_an_unknown_charset_is_refused(gateway: Running, kind: str, charset: str) -> None:
     headers = {"content-type": f"{kind}; charset={charset}"}
     refused(await gateway.client.post("/v1/videos", content=FORM, headers=headers), None, 415)
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf8"', "us-ascii"])
-async def test_a_form_in_a_charset_that_is_known(gateway: Running, charset: str) -> None:
+async def test_a_known_charset_is_read(gateway: Running, charset: str) -> None:
     headers = {"content-type": f"{BOUNDARY}; charset={charset}"}
     assert (await gateway.client.post("/v1/videos", content=FORM, headers=headers)).status_code == 202
     headers = {"content-type": f"application/x-www-form-urlencoded; charset={charset}"}
@@ -78,18 +80,18 @@ async def test_a_form_in_a_charset_that_is_known(gateway: Running, charset: str)
 @pytest.mark.parametrize(
     "metadata", [{str(n): "x" for n in range(65)}, {"k" * 65: "x"}, {"k": "x" * 2_001}], ids=["keys", "key", "value"]
 )
-async def test_too_much_metadata(gateway: Running, metadata: dict[str, str]) -> None:
+async def test_too_much_metadata_is_refused(gateway: Running, metadata: dict[str, str]) -> None:
     answer = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "metadata": metadata})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].startswith("metadata")
 
 
-async def test_too_long_a_user_and_too_many_fields_of_the_vendors(gateway: Running) -> None:
+async def test_a_user_that_is_too_long_and_too_many_extra_fields_are_refused(gateway: Running) -> None:
     await refused_create(gateway, "user", user="u" * 1_001)
     await refused_create(gateway, "style", style="x" * 65_536, mood="dark")
 
 
-async def test_as_much_as_is_allowed(up: Running) -> None:
+async def test_the_maximum_of_each_field_is_accepted(up: Running) -> None:
     metadata = {f"{n:064}": "x" * 2_000 for n in range(64)}
     video = await up.create(model="up/sora-2", metadata=metadata, user="u" * 1_000, style="x" * 65_000)
     assert video["metadata"] == metadata
@@ -97,7 +99,7 @@ async def test_as_much_as_is_allowed(up: Running) -> None:
 
 
 @pytest.mark.parametrize("node", [b"0", b"[]", b"{}"])
-async def test_json_of_a_million_nodes(gateway: Running, node: bytes) -> None:
+async def test_json_of_a_million_nodes_is_refused(gateway: Running, node: bytes) -> None:
     body = b'{"prompt": "a boat", "style": [' + node + (b"," + node) * 200_000 + b"]}"
     headers = {"content-type": "application/json"}
     refused(await gateway.client.post("/v1/videos", content=body, headers=headers), None)
@@ -109,7 +111,7 @@ async def test_json_of_a_million_nodes(gateway: Running, node: bytes) -> None:
     )
 
 
-async def test_form_of_a_million_escapes(gateway: Running) -> None:
+async def test_a_form_of_a_million_escapes_is_refused(gateway: Running) -> None:
     headers = {"content-type": "application/x-www-form-urlencoded"}
     body = b"prompt=" + b"%41" * 1_000_000
     for content, said in ((body, "prompt"), (body + b"%41", None)):
@@ -117,7 +119,7 @@ async def test_form_of_a_million_escapes(gateway: Running) -> None:
     assert "send it as multipart/form-data or as JSON" in message
 
 
-async def test_more_media_than_anybody_needs(up: Running) -> None:
+async def test_too_many_media_are_refused(up: Running) -> None:
     pictures = [f"https://example.com/{n}.png" for n in range(21)]
     await refused_create(up, "reference_images", model="up/sora-2", reference_images=pictures)
     await refused_create(

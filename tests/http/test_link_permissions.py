@@ -14,11 +14,11 @@ from app.video import Media
 pytestmark = pytest.mark.anyio
 
 
-NOBODY = {"authorization": ""}
+NO_KEY = {"authorization": ""}
 
 
 async def filmed(gateway: Running, **fields: Any) -> str:
-    """The link of a film that is there."""
+    """The link of a stored video file."""
     video = await gateway.create(model="up/sora-2", **fields)
     return str((await gateway.finish(video["id"]))["output"]["url"])
 
@@ -26,7 +26,7 @@ async def filmed(gateway: Running, **fields: Any) -> str:
 async def opened(gateway: Running, *links: str) -> list[str]:
     """Those of the links that are answered with anything but a 404."""
     answers = {
-        f"{method} {link}": await gateway.client.request(method, link, headers=NOBODY)
+        f"{method} {link}": await gateway.client.request(method, link, headers=NO_KEY)
         for link in links
         for method in ("GET", "HEAD")
     }
@@ -52,7 +52,7 @@ EXPIRIES = (
 )
 SIGNATURES = ("{}=", "{}A", "%20{}", "{}%00", "", "A" * 43, "A" * 200, "%C3%A9", "%ED%A0%80")
 QUERIES = ("exp=1&sig=1&{}&exp=99999999999", "{}&sig=x", "{}&exp=", "{}&sig=", "", "a={}", "%65xp%3D1&{}&%65xp=2")
-FILMS = (
+OTHER_FILES = (
     *("1.mp4", "7.mp4", "00.mp4", "-0.mp4", "+0.mp4", "%200.mp4", "0_0.mp4", ".mp4", "0.MP4", "0.webm", "0", "0.mp4/"),
     *("abc.mp4", "/0.mp4", "0.mp4;a", "0.mp4%00", "0%252Emp4", "x%2F..%2F0.mp4", "%2E%2E/0.mp4"),
 )
@@ -66,7 +66,7 @@ async def test_a_link_cannot_be_made_to_open_more(up: Running) -> None:
     forged = [f"{link.path}?exp={bad.format(exp)}&sig={sig}" for bad in (*EXPIRIES, str(int(exp) + 1), arabic)]
     forged += [f"{link.path}?exp={exp}&sig={bad.format(sig)}" for bad in (*SIGNATURES, sig.swapcase(), sig[:-1])]
     forged += [f"{link.path}?{bad.format(query)}" for bad in (*QUERIES, others, query.upper())]
-    forged += [f"{folder}/{bad}?{query}" for bad in FILMS]
+    forged += [f"{folder}/{bad}?{query}" for bad in OTHER_FILES]
     forged += [f"{path}?{query}" for path in (other.path, link.path.upper(), f"/{link.path}")]
     forged += [f"{folder.replace('video_', 'VIDEO_')}/0.mp4?{query}", f"/media/uploads/{folder[7:]}/0?{query}"]
     assert await opened(up, *forged) == []
@@ -83,7 +83,7 @@ async def test_a_link_that_is_written_differently_is_the_same_link(up: Running) 
     assert await opened(up, link, *others) == []
 
 
-async def test_a_link_is_dead_when_its_film_is(up: Running) -> None:
+async def test_a_link_is_dead_once_its_file_is_gone(up: Running) -> None:
     link, kept = await filmed(up), await filmed(up, media_retention=60)
     assert len(await opened(up, link, kept)) == 4
     await up.client.delete(f"/v1/videos/{httpx.URL(link).path.split('/')[2]}")
@@ -104,13 +104,13 @@ async def test_a_link_to_an_upload_opens_that_one_while_it_is_there(start_gatewa
         mine, other = map(httpx.URL, links)
         folder, query = mine.path.removesuffix("0"), mine.query.decode()
         assert len(await opened(gateway, *links)) == 4
-        films = [f"/media/{videos[0]}/0.mp4", mine.path.upper(), other.path]
-        forged = [f"{path}?{query}" for path in (*films, f"{folder}1", f"{folder}00", f"{folder}0/", folder)]
+        files = [f"/media/{videos[0]}/0.mp4", mine.path.upper(), other.path]
+        forged = [f"{path}?{query}" for path in (*files, f"{folder}1", f"{folder}00", f"{folder}0/", folder)]
         forged += [f"{folder}..%2F{videos[1]}%2F0?{query}", f"{mine.path}?{other.query.decode()}"]
         forged += [f"{mine.path}?{query.replace('exp=', bad)}" for bad in ("exp=0", "exp=9", "exp=%2B", "exp=-")]
         assert await opened(gateway, *forged) == []
         assert (await gateway.finish(videos[0]))["status"] == "completed"
-        assert await opened(gateway, str(mine)) == []  # nobody needs it any more
+        assert await opened(gateway, str(mine)) == []  # the upload is no longer needed
         gateway.clock.advance(86_401)
         assert await opened(gateway, str(other)) == []
 
@@ -131,7 +131,7 @@ async def test_a_callback_is_for_its_attempt_only(start_gateway: StartGateway, f
             forged += [f"{where}/{bad}" for bad in (token.swapcase(), token[:-1], links.callback_token(other.id))]
             forged += [f"{where.upper()}/{token}", f"{where}x/{token}", f"{where}%00/{token}", where]
             for method in ("GET", "POST"):
-                answers = [await gateway.client.request(method, callback, headers=NOBODY) for callback in forged]
+                answers = [await gateway.client.request(method, callback, headers=NO_KEY) for callback in forged]
                 assert {answer.status_code for answer in answers} == {404}
             assert [attempt.due_at for attempt in await gateway.attempts(videos[0])] == [mine.due_at]
             assert (await gateway.client.post(f"{where}/{token}")).json() == {"received": True}

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_slash_at_the_end_leads_nowhere(gateway: Running, method: str, path: str) -> None:
+async def test_a_slash_at_the_end_is_not_redirected(gateway: Running, method: str, path: str) -> None:
     answer = await gateway.client.request(method, path, json={} if method == "POST" else None)
     assert answer.status_code in (404, 405)
     assert "location" not in answer.headers

@@ -63,7 +63,7 @@ async def test_a_get_is_held_until_the_status_changes(gateway: Running, fake: Fa
     assert gateway.gateway.listener.waiters == 0
 
 
-async def test_the_time_is_up(gateway: Running) -> None:
+async def test_a_wait_answers_when_its_time_is_up(gateway: Running) -> None:
     video = await gateway.create(model="up/sora-2")
     answer = await gateway.client.get(f"/v1/videos/{video['id']}", params={"wait": "0.01"})
     assert answer.json()["status"] == "queued"
@@ -101,7 +101,7 @@ async def test_a_client_that_leaves_frees_its_place(gateway: Running) -> None:
         await waiting(gateway, 0)
 
 
-async def test_a_lost_connection_wakes_everybody_and_comes_back(gateway: Running) -> None:
+async def test_a_lost_database_connection_wakes_all_waits_and_comes_back(gateway: Running) -> None:
     video = await gateway.create(model="up/sora-2")
     held = asyncio.create_task(gateway.client.get(f"/v1/videos/{video['id']}", params={"wait": "30"}))
     await waiting(gateway, 1)
@@ -171,14 +171,14 @@ async def test_an_unknown_video_has_no_stream(gateway: Running) -> None:
 
 
 async def test_poll_after_follows_what_the_model_usually_takes(gateway: Running, fake: FakeOpenAI) -> None:
-    async def told() -> str:
+    async def poll_after() -> str:
         video = await gateway.create(model="up/sora-2")
         return (await gateway.client.get(f"/v1/videos/{video['id']}")).headers["openai-poll-after-ms"]
 
-    assert await told() == "1000"
+    assert await poll_after() == "1000"
     fake.polls_until_done = 1
     for _ in range(3):
         video = await gateway.create(model="up/sora-2")
         await gateway.finish(video["id"], step_s=60)
     await gateway.gateway.durations.refresh()
-    assert 2_000 < int(await told()) <= 10_000
+    assert 2_000 < int(await poll_after()) <= 10_000

@@ -10,7 +10,7 @@ from upstreams import Upstreams
 pytestmark = pytest.mark.anyio
 
 
-async def test_one_owners_thousand_jobs_do_not_hold_up_anothers_one(
+async def test_a_thousand_jobs_of_one_project_do_not_delay_one_of_another(
     start_gateway: StartGateway, two: Upstreams
 ) -> None:
     fake = two.fakes["one"]
@@ -28,7 +28,7 @@ async def test_one_owners_thousand_jobs_do_not_hold_up_anothers_one(
     assert [call.fields["prompt"] for call in fake.submits] == ["alice"] * 4 + ["bob"]
 
 
-async def test_owners_take_turns(start_gateway: StartGateway, two: Upstreams) -> None:
+async def test_projects_take_turns(start_gateway: StartGateway, two: Upstreams) -> None:
     fake = two.fakes["one"]
     fake.polls_until_done = 10_000
     async with start_gateway(providers=two.providers(concurrency=6)) as gateway:

@@ -44,7 +44,9 @@ async def test_an_upstream_that_never_takes_it_fails_at_the_deadline(start_gatew
     assert "dead cannot be reached" in ended["error"]["message"]
 
 
-async def test_a_rescue_ends_at_the_deadline(start_gateway: StartGateway, fake: FakeOpenAI, upstream: str) -> None:
+async def test_resubmits_of_an_unknown_outcome_end_at_the_deadline(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
     fake.script("submit", *[Answer(502, "<html>")] * 1_000)
     async with start_gateway(providers={"up": provider(upstream, idempotency="header")}) as gateway:
         video = await gateway.create(model="up/sora-2")
@@ -53,7 +55,7 @@ async def test_a_rescue_ends_at_the_deadline(start_gateway: StartGateway, fake: 
     assert len(fake.submits) < 100
 
 
-async def test_at_the_deadline_what_is_stored_counts(gateway: Running, fake: FakeOpenAI) -> None:
+async def test_at_the_deadline_stored_outputs_complete_the_video(gateway: Running, fake: FakeOpenAI) -> None:
     fake.polls_until_done = 10_000
     video = await gateway.create(model="up/sora-2", n=2, media_retention=60)
     await gateway.worker.run_once()

@@ -23,7 +23,7 @@ async def test_a_file_that_breaks_off_is_fetched_again(gateway: Running, fake: F
     [
         (Answer(404, {"error": {"message": "expired"}}), "output_gone"),
         (Answer(200, b""), "output_unavailable"),
-        (Answer(200, "<html>not a film</html>"), "output_unavailable"),
+        (Answer(200, "<html>not a video</html>"), "output_unavailable"),
     ],
 )
 async def test_a_file_that_never_comes_fails_the_job(
@@ -52,7 +52,7 @@ async def test_a_redirected_file_comes_without_our_key(gateway: Running, fake: F
     async with serve(elsewhere, host="127.0.0.2") as url:
         video = await gateway.create(model="up/sora-2")
         await gateway.worker.run_once()
-        fake.elsewhere("video_1", f"{url}/film.mp4")
+        fake.elsewhere("video_1", f"{url}/clip.mp4")
         assert (await gateway.finish(video["id"]))["status"] == "completed"
     assert ["authorization" in call.headers for call in elsewhere.calls] == [False]
 
@@ -68,7 +68,7 @@ async def test_a_file_redirected_to_a_private_address_is_not_fetched(
         video = await gateway.create(model="up/sora-2")
         await gateway.worker.run_once()
         fake.finish("video_1")
-        fake.script("content", *[Answer(302, b"", {"location": f"{url}/film.mp4"})] * 100)
+        fake.script("content", *[Answer(302, b"", {"location": f"{url}/clip.mp4"})] * 100)
         ended = await gateway.finish(video["id"], step_s=70)
     assert ended["error"]["code"] == "output_unavailable"
     assert elsewhere.calls == []

@@ -13,8 +13,8 @@ async def test_polling_goes_on_when_the_alias_is_gone(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
     providers = {"up": provider(upstream)}
-    async with start_gateway(providers=providers, models={"film": {"routes": ["up/sora-2"]}}) as gateway:
-        video = await gateway.create(model="film")
+    async with start_gateway(providers=providers, models={"clip": {"routes": ["up/sora-2"]}}) as gateway:
+        video = await gateway.create(model="clip")
         await gateway.worker.run_once()
     async with start_gateway(providers=providers) as gateway:
         assert (await gateway.finish(video["id"]))["status"] == "completed"
@@ -36,12 +36,12 @@ async def test_a_task_is_never_polled_at_another_address_than_it_was_sent_to(
         assert (await gateway.finish(video["id"]))["status"] == "completed"
 
 
-async def test_what_the_first_route_does_by_itself_is_not_asked_of_the_second(
+async def test_defaults_of_the_first_route_are_not_sent_to_the_second(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
-    models = {"film": {"routes": ["sandbox/reject", "up/sora-2"], "retry_failed": True}}
+    models = {"clip": {"routes": ["sandbox/reject", "up/sora-2"], "retry_failed": True}}
     async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         await gateway.finish(video["id"])
         asked = (await gateway.get(video["id"]))["seconds"]
         alone = await gateway.create(model="sandbox/testcard")

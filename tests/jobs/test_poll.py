@@ -84,9 +84,9 @@ async def test_polls_back_off_gently(gateway: Running, fake: FakeOpenAI) -> None
 async def test_a_verified_failure_goes_to_the_next_route_only_where_configured(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, retry: bool
 ) -> None:
-    models = {"film": {"routes": ["up/sora-2", "up/sora-2-pro"], "retry_failed": retry}}
+    models = {"clip": {"routes": ["up/sora-2", "up/sora-2-pro"], "retry_failed": retry}}
     async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         await gateway.worker.run_once()
         fake.fail("video_1", "server_error", "boom")
         ended = await gateway.finish(video["id"])

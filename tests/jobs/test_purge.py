@@ -13,7 +13,7 @@ from app import ids
 pytestmark = pytest.mark.anyio
 
 
-async def test_expired_files_go_and_the_video_stays(gateway: Running, fake: FakeOpenAI) -> None:
+async def test_expired_files_are_deleted_and_the_video_stays(gateway: Running, fake: FakeOpenAI) -> None:
     video = await gateway.create(model="up/sora-2", media_retention=3600)
     done = await gateway.finish(video["id"])
     assert done["expires_at"] == int(gateway.clock.now.timestamp()) + 3600
@@ -38,7 +38,7 @@ async def test_files_of_an_unfinished_video_are_not_purged(gateway: Running, fak
     assert await gateway.gateway.store.stat(key) == len(fake.file)
 
 
-async def test_uploads_go_when_the_video_has_ended(gateway: Running) -> None:
+async def test_uploads_are_deleted_when_the_video_has_ended(gateway: Running) -> None:
     png = b"\x89PNG\r\n\x1a\n" + bytes(64)
     fields = {"prompt": "p", "model": "up/sora-2"}
     created = await gateway.client.post("/v1/videos", data=fields, files={"input_reference": ("a.png", png)})
@@ -49,7 +49,7 @@ async def test_uploads_go_when_the_video_has_ended(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_file_that_a_killed_worker_stored_and_never_told_of_goes(
+async def test_a_file_that_a_killed_worker_stored_and_did_not_record_is_purged(
     gateway: Running, fake: FakeOpenAI, cancelled: bool
 ) -> None:
     video = await gateway.create(model="up/sora-2")
@@ -72,7 +72,7 @@ async def test_a_file_that_a_killed_worker_stored_and_never_told_of_goes(
     assert len(keys) == (0 if cancelled else 1)
 
 
-async def test_uploads_that_nobody_needs_are_purged(gateway: Running, fake: FakeOpenAI) -> None:
+async def test_uploads_that_are_no_longer_needed_are_purged(gateway: Running, fake: FakeOpenAI) -> None:
     """Of a job that was cancelled, and of one that a killed server never wrote down; not those that wait to be sent."""
     fake.script("submit", *[Answer(429)] * 100)
     png = b"\x89PNG\r\n\x1a\n" + bytes(64)

@@ -38,9 +38,9 @@ async def test_connection_refused_goes_to_the_next_candidate(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
     providers = {"dead": provider(closed_port()), "up": provider(upstream)}
-    models = {"film": {"routes": ["dead/sora-2", "up/sora-2"]}}
+    models = {"clip": {"routes": ["dead/sora-2", "up/sora-2"]}}
     async with start_gateway(providers=providers, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         ended = await gateway.finish(video["id"])
         attempts = [(a.provider, a.state, a.error_code) for a in await gateway.attempts(video["id"])]
     assert ended["status"] == "completed"
@@ -53,9 +53,9 @@ async def test_after_the_last_candidate_the_first_is_asked_again(
 ) -> None:
     fake.script("submit", Answer(429))
     providers = {"up": provider(upstream), "dead": provider(closed_port())}
-    models = {"film": {"routes": ["up/sora-2", "dead/sora-2"]}}
+    models = {"clip": {"routes": ["up/sora-2", "dead/sora-2"]}}
     async with start_gateway(providers=providers, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         ended = await gateway.finish(video["id"])
         attempts = [(a.provider, a.state) for a in await gateway.attempts(video["id"])]
     assert ended["status"] == "completed"
@@ -70,9 +70,9 @@ async def test_our_account_being_refused_goes_to_the_next_candidate_only(
     poor.script("submit", *[Answer(status)] * 2)
     async with serve(poor) as poor_url:
         providers = {"poor": provider(f"{poor_url}/v1"), "up": provider(upstream)}
-        models = {"film": {"routes": ["poor/sora-2", "up/sora-2"]}}
+        models = {"clip": {"routes": ["poor/sora-2", "up/sora-2"]}}
         async with start_gateway(providers=providers, models=models) as gateway:
-            first = await gateway.create(model="film")
+            first = await gateway.create(model="clip")
             assert (await gateway.finish(first["id"]))["status"] == "completed"
             assert [a.error_code for a in await gateway.attempts(first["id"])] == [code, None]
             second = await gateway.create(model="poor/sora-2")
@@ -80,9 +80,7 @@ async def test_our_account_being_refused_goes_to_the_next_candidate_only(
     assert len(poor.submits) == 2
 
 
-async def test_what_is_the_clients_doing_fails_at_once_with_the_upstreams_words(
-    gateway: Running, fake: FakeOpenAI
-) -> None:
+async def test_a_rejected_request_fails_at_once_with_the_upstreams_message(gateway: Running, fake: FakeOpenAI) -> None:
     fake.script("submit", fake.refusal(400, "seconds must be 4, 8 or 12", "invalid_value"))
     video = await gateway.create(model="up/sora-2", seconds="5")
     ended = await gateway.finish(video["id"])
@@ -117,9 +115,9 @@ async def test_each_round_of_refusals_waits_longer(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
     fake.script("submit", *[Answer(429)] * 1_000)
-    models = {"film": {"routes": ["up/sora-2", "up/sora-2-pro"]}}
+    models = {"clip": {"routes": ["up/sora-2", "up/sora-2-pro"]}}
     async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         for _ in range(60):
             await gateway.worker.run_once()
             gateway.clock.advance(5)

@@ -53,7 +53,7 @@ FAULTS: dict[str, list[Fault]] = {
     "cancel": [Answer(405), Answer(500), Reset()],
 }
 UPSTREAMS = ("plain", "keyed")
-MODELS = ("plain/sora-2", "keyed/sora-2", "film")
+MODELS = ("plain/sora-2", "keyed/sora-2", "clip")
 ENDED = ("completed", "failed")
 
 METERS = sa.text("""
@@ -109,7 +109,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
                 "allow_networks": ["127.0.0.0/8"],
                 "providers": providers,
                 "prices": {"plain/sora-2": 0.1, "keyed/sora-2": 0.2},
-                "models": {"film": {"routes": ["plain/sora-2", "keyed/sora-2"]}},
+                "models": {"clip": {"routes": ["plain/sora-2", "keyed/sora-2"]}},
                 "job_deadline_s": 3_600,
                 "late_watch_s": 7_200,
             }
@@ -161,7 +161,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             for video in [row for row in rows if row["status"] == "completed" and row["deleted_at"] is None]:
                 client = self.clients[self.made[video["id"]]["who"]]
                 answer = await client.get(f"/v1/videos/{video['id']}/content")
-                assert answer.status_code == 200, "a film is kept for as long as its video is"
+                assert answer.status_code == 200, "the file is kept as long as its video"
             assert sums == -cost, "what is booked is what it cost"
             self._nothing_was_bought_twice()
 
@@ -185,7 +185,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
         )
         def create(self, who: str, model: str, n: int, repeat: bool) -> None:
             self.number += 1
-            body = {"prompt": f"film {self.number}", "model": model, "seconds": "4", "n": n}
+            body = {"prompt": f"clip {self.number}", "model": model, "seconds": "4", "n": n}
             headers = {"idempotency-key": f"key {self.number}"}
             answers = [
                 self.run(self.clients[who].post("/v1/videos", json=body, headers=headers))

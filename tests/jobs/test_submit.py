@@ -51,7 +51,7 @@ async def test_a_submit_that_times_out_is_not_replayed(
 
 
 @pytest.mark.parametrize("idempotency", ["header", "body"])
-async def test_an_unknown_outcome_is_asked_again_where_the_upstream_knows_the_key(
+async def test_an_unknown_outcome_is_submitted_again_where_the_upstream_knows_the_key(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, idempotency: str
 ) -> None:
     fake.script("submit", Reset(), Answer(502, "<html>bad gateway</html>", accepted=True))
@@ -67,9 +67,9 @@ async def test_the_operator_may_choose_to_pay_twice(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
     fake.script("submit", Reset())
-    models = {"film": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
+    models = {"clip": {"routes": ["up/sora-2"], "on_unknown": "resubmit"}}
     async with start_gateway(providers={"up": provider(upstream)}, models=models) as gateway:
-        video = await gateway.create(model="film")
+        video = await gateway.create(model="clip")
         ended = await gateway.finish(video["id"])
         assert [a.state for a in await gateway.attempts(video["id"])] == ["lost", "succeeded"]
     assert ended["status"] == "completed"
@@ -90,7 +90,7 @@ async def test_a_worker_that_died_in_the_middle_of_a_submit_does_not_submit_agai
     ended = await gateway.get(video["id"])
     assert ended["error"]["code"] == "upstream_outcome_unknown"
     assert len(fake.submits) == 1
-    hang.release.set()  # a 504: still nobody knows
+    hang.release.set()  # a 504: the outcome is still unknown
     await dying
     assert [a.state for a in await gateway.attempts(video["id"])] == ["lost"]
 
@@ -124,8 +124,8 @@ async def test_a_second_answer_says_nothing_about_the_first_submit(
     fake.script("submit", Answer(502, "<html>", accepted=True), Answer(429), fake.refusal(402, "top up"))
     async with serve(other) as url:
         providers = {"up": provider(upstream, idempotency="header"), "other": provider(f"{url}/v1")}
-        models = {"film": {"routes": ["up/sora-2", "other/sora-2"]}}
+        models = {"clip": {"routes": ["up/sora-2", "other/sora-2"]}}
         async with start_gateway(providers=providers, models=models) as gateway:
-            video = await gateway.create(model="film")
+            video = await gateway.create(model="clip")
             assert (await gateway.finish(video["id"]))["status"] == "completed"
     assert (len(fake.jobs), len(fake.submits), other.submits) == (1, 4, [])

@@ -29,7 +29,7 @@ async def test_two_workers_share_the_work_and_never_a_job(gateway: Running, fake
 async def test_what_cannot_be_sent_at_once_stays_pending(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:
-    """What a killed worker had taken to be sent is lost, sent or not."""
+    """Attempts claimed by a killed worker are lost, sent or not; so no more are claimed than can be sent."""
     hangs = [Hang(), Hang()]
     fake.script("submit", *hangs)
     async with start_gateway(providers={"up": provider(upstream, connections=2)}) as gateway:

@@ -1,4 +1,4 @@
-"""Real runs of ffmpeg: what a card shows, pictures of films, and children that do not end by themselves."""
+"""Real runs of ffmpeg: the contents of a test card, pictures of videos, and processes that do not end by themselves."""
 
 import asyncio
 import os
@@ -50,17 +50,17 @@ async def probe(path: Path) -> VideoHeader | None:
     return await mp4.read_header(fetch, len(raw))
 
 
-async def picture(film: Path, start_s: float, crop: str = "iw:ih:0:0") -> bytes:
+async def picture(video_file: Path, start_s: float, crop: str = "iw:ih:0:0") -> bytes:
     """One frame as grey bytes; `crop` is w:h:x:y."""
-    target = film.with_suffix(".raw")
-    source = (*(("-ss", f"{start_s}") if start_s else ()), "-i", str(film))
+    target = video_file.with_suffix(".raw")
+    source = (*(("-ss", f"{start_s}") if start_s else ()), "-i", str(video_file))
     shown = ("-frames:v", "1", "-vf", f"crop={crop},format=gray", "-f", "rawvideo")
     await ffmpeg.run((*source, *shown, str(target)), timeout_s=20)
     return await asyncio.to_thread(target.read_bytes)
 
 
 async def encode(path: Path, graph: str, *options: str) -> None:
-    """A second of film, made in a hurry."""
+    """Encode one second of video, quickly."""
     hurried = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "2")
     args = ("-f", "lavfi", "-i", graph, "-t", "1", *hurried, *options, str(path))
     await ffmpeg.run(args, timeout_s=60, max_memory_bytes=testcard.MAX_CARD_MEMORY_BYTES)
@@ -117,7 +117,7 @@ async def test_a_card_can_be_played_from_its_first_bytes(tmp_path: Path) -> None
     assert mp4.sniff(raw[:64]) == "video/mp4"
 
 
-async def test_the_clock_runs(tmp_path: Path) -> None:
+async def test_the_clock_of_a_card_runs(tmp_path: Path) -> None:
     card = tmp_path / "card.mp4"
     await render(card, seconds=2)
     clock = "iw*0.4:ih*0.14:0:ih*0.82"
@@ -126,7 +126,7 @@ async def test_the_clock_runs(tmp_path: Path) -> None:
     assert changed > 20
 
 
-async def test_the_prompt_is_drawn(tmp_path: Path) -> None:
+async def test_the_prompt_is_drawn_on_the_card(tmp_path: Path) -> None:
     middle = "iw*0.8:ih*0.4:0:ih*0.2"
     await render(tmp_path / "empty.mp4", prompt="")
     await render(tmp_path / "cat.mp4", prompt="A CAT IN THE RAIN")
@@ -144,7 +144,7 @@ async def test_the_same_card_is_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-async def test_no_text_can_do_anything(tmp_path: Path, text: str) -> None:
+async def test_no_text_on_a_card_is_executed(tmp_path: Path, text: str) -> None:
     card = tmp_path / "card.mp4"
     assert await render(card, prompt=text, title=text, notes=text, seconds=0.25) == VideoHeader(0.25, 320, 180, "h264")
 
@@ -159,11 +159,11 @@ async def test_an_expansion_in_the_prompt_is_drawn_as_it_is(tmp_path: Path) -> N
     assert changed < sum(bright[0]) / 4
 
 
-async def test_pictures_of_a_film(tmp_path: Path) -> None:
-    film, thumbnail, sheet = (tmp_path / name for name in ("card.mp4", "t.webp", "s.jpg"))
-    await render(film, width=1280, height=720, seconds=1)
-    await ffmpeg.thumbnail(film, thumbnail, duration_s=1, timeout_s=20)
-    await ffmpeg.spritesheet(film, sheet, duration_s=1, timeout_s=20)
+async def test_pictures_of_a_video_have_their_size_and_number(tmp_path: Path) -> None:
+    video_file, thumbnail, sheet = (tmp_path / name for name in ("card.mp4", "t.webp", "s.jpg"))
+    await render(video_file, width=1280, height=720, seconds=1)
+    await ffmpeg.thumbnail(video_file, thumbnail, duration_s=1, timeout_s=20)
+    await ffmpeg.spritesheet(video_file, sheet, duration_s=1, timeout_s=20)
     for path, kind, size in ((thumbnail, "image/webp", 640 * 360), (sheet, "image/jpeg", 800 * 450)):
         assert mp4.sniff(await asyncio.to_thread(path.read_bytes)) == kind
         shown = await picture(path, 0)
@@ -173,30 +173,30 @@ async def test_pictures_of_a_film(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("duration_s", [None, 1, 1_000_000])
-async def test_pictures_of_a_film_whose_length_is_told_wrongly(tmp_path: Path, duration_s: float | None) -> None:
-    film, thumbnail, sheet = (tmp_path / name for name in ("card.mp4", "t.webp", "s.jpg"))
-    await render(film, seconds=0.3)
-    await ffmpeg.thumbnail(film, thumbnail, duration_s=duration_s, timeout_s=20)
-    await ffmpeg.spritesheet(film, sheet, duration_s=duration_s, timeout_s=20)
+async def test_pictures_of_a_video_with_a_wrong_length_are_made(tmp_path: Path, duration_s: float | None) -> None:
+    video_file, thumbnail, sheet = (tmp_path / name for name in ("card.mp4", "t.webp", "s.jpg"))
+    await render(video_file, seconds=0.3)
+    await ffmpeg.thumbnail(video_file, thumbnail, duration_s=duration_s, timeout_s=20)
+    await ffmpeg.spritesheet(video_file, sheet, duration_s=duration_s, timeout_s=20)
     assert len(await picture(thumbnail, 0)) == 320 * 180
     assert len(await picture(sheet, 0)) == 800 * 450
 
 
-async def test_pictures_of_a_large_film_fit_into_the_memory_there_is(tmp_path: Path) -> None:
-    film, thumbnail, sheet = (tmp_path / name for name in ("film.mp4", "t.webp", "s.jpg"))
-    await encode(film, "color=s=3840x2160:r=8", "-pix_fmt", "yuv444p10")
-    await ffmpeg.thumbnail(film, thumbnail, duration_s=1, timeout_s=60)
-    await ffmpeg.spritesheet(film, sheet, duration_s=1, timeout_s=60)
+async def test_pictures_of_a_large_video_fit_into_the_memory_limit(tmp_path: Path) -> None:
+    video_file, thumbnail, sheet = (tmp_path / name for name in ("clip.mp4", "t.webp", "s.jpg"))
+    await encode(video_file, "color=s=3840x2160:r=8", "-pix_fmt", "yuv444p10")
+    await ffmpeg.thumbnail(video_file, thumbnail, duration_s=1, timeout_s=60)
+    await ffmpeg.spritesheet(video_file, sheet, duration_s=1, timeout_s=60)
     assert len(await picture(thumbnail, 0)) == 640 * 360
     assert len(await picture(sheet, 0)) == 800 * 450
 
 
-# Films that are none, or not what they seem
+# Files that are no video, or not what they seem
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
-NO_FILMS = {
+NO_VIDEOS = {
     "empty": b"",
-    "text": b"no film at all",
+    "text": b"no video at all",
     "page": b"<!doctype html><html><body>502</body></html>",
     "HLS": PLAYLIST,
     "HLS under a mark": b"\xef\xbb\xbf" + PLAYLIST,
@@ -211,84 +211,84 @@ NO_FILMS = {
 }
 
 
-async def refused(film: Path, kind: type[FfmpegFailed] = NoPicture, timeout_s: float = 20) -> None:
+async def refused(video_file: Path, kind: type[FfmpegFailed] = NoPicture, timeout_s: float = 20) -> None:
     """No picture of any sort can be made, and the reason is a short one."""
     for number, make in enumerate((ffmpeg.thumbnail, ffmpeg.spritesheet)):
         with pytest.raises(FfmpegFailed) as caught:
-            await make(film, film.with_suffix(f".{number}"), duration_s=1, timeout_s=timeout_s)
+            await make(video_file, video_file.with_suffix(f".{number}"), duration_s=1, timeout_s=timeout_s)
         assert type(caught.value) is kind
         assert len(caught.value.message) < 200
         assert caught.value.headers == {"x-should-retry": "false"}
-        for inner in (str(film.parent), "passwd", "0x"):
+        for inner in (str(video_file.parent), "passwd", "0x"):
             assert inner not in caught.value.message
 
 
-@pytest.mark.parametrize("content", NO_FILMS.values(), ids=[name.replace(" ", "_") for name in NO_FILMS])
-async def test_what_is_no_film_never_reaches_ffmpeg(
+@pytest.mark.parametrize("content", NO_VIDEOS.values(), ids=[name.replace(" ", "_") for name in NO_VIDEOS])
+async def test_a_file_that_is_no_video_never_reaches_ffmpeg(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def started(*_: object, **__: object) -> NoReturn:
         raise AssertionError("ffmpeg was started")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
-    film = tmp_path / "film.mp4"
-    await asyncio.to_thread(film.write_bytes, content)
-    await refused(film)
+    video_file = tmp_path / "clip.mp4"
+    await asyncio.to_thread(video_file.write_bytes, content)
+    await refused(video_file)
 
 
 @pytest.mark.parametrize("kind", ["ftypmp42", "ftypqt  ", "moov", "mdat"])
-async def test_a_playlist_dressed_up_as_a_film(tmp_path: Path, kind: str, process_ids: ProcessIds) -> None:
-    film = tmp_path / "film.mp4"
-    await asyncio.to_thread(film.write_bytes, b"\0\0\0\x10" + kind.encode().ljust(12, b"\0") + PLAYLIST)
-    await refused(film)
+async def test_a_playlist_disguised_as_a_video_is_refused(tmp_path: Path, kind: str, process_ids: ProcessIds) -> None:
+    video_file = tmp_path / "clip.mp4"
+    await asyncio.to_thread(video_file.write_bytes, b"\0\0\0\x10" + kind.encode().ljust(12, b"\0") + PLAYLIST)
+    await refused(video_file)
     assert process_ids() == set()
 
 
 @pytest.fixture
-async def film(tmp_path: Path) -> Path:
-    """With its header last, as a film is that was not meant to be streamed."""
-    path = tmp_path / "film.mp4"
+async def video_file(tmp_path: Path) -> Path:
+    """A video with its header last, as files are that were not made for streaming."""
+    path = tmp_path / "clip.mp4"
     await encode(path, "testsrc2=s=320x180:r=24", "-pix_fmt", "yuv420p")
     return path
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
-async def test_a_film_that_breaks_off_before_its_header(film: Path, kept: float) -> None:
-    raw = await asyncio.to_thread(film.read_bytes)
-    await asyncio.to_thread(film.write_bytes, raw[: int(len(raw) * kept)])
-    await refused(film)
+async def test_a_video_that_breaks_off_before_its_header_is_refused(video_file: Path, kept: float) -> None:
+    raw = await asyncio.to_thread(video_file.read_bytes)
+    await asyncio.to_thread(video_file.write_bytes, raw[: int(len(raw) * kept)])
+    await refused(video_file)
 
 
-async def test_a_film_whose_frames_are_noise(film: Path) -> None:
-    raw = await asyncio.to_thread(film.read_bytes)
+async def test_a_video_whose_frames_are_noise_is_refused(video_file: Path) -> None:
+    raw = await asyncio.to_thread(video_file.read_bytes)
     start, end = raw.index(b"mdat") + 4, raw.index(b"moov") - 4
-    await asyncio.to_thread(film.write_bytes, raw[:start] + b"\xff" * (end - start) + raw[end:])
-    await refused(film)
+    await asyncio.to_thread(video_file.write_bytes, raw[:start] + b"\xff" * (end - start) + raw[end:])
+    await refused(video_file)
 
 
 @pytest.mark.parametrize("length", [b"\xff\xff\xff\xfe", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
-async def test_a_film_of_an_absurd_length(film: Path, length: bytes) -> None:
-    raw = await asyncio.to_thread(film.read_bytes)
+async def test_a_video_of_an_absurd_length_gets_its_pictures(video_file: Path, length: bytes) -> None:
+    raw = await asyncio.to_thread(video_file.read_bytes)
     at = raw.index(b"mvhd") + 4 + 16
-    await asyncio.to_thread(film.write_bytes, raw[:at] + length + raw[at + 4 :])
-    header = await probe(film)
+    await asyncio.to_thread(video_file.write_bytes, raw[:at] + length + raw[at + 4 :])
+    header = await probe(video_file)
     assert header is not None
     for name, make in (("t", ffmpeg.thumbnail), ("s", ffmpeg.spritesheet)):
-        await make(film, film.with_suffix(f".{name}"), duration_s=header.duration_s, timeout_s=20)
+        await make(video_file, video_file.with_suffix(f".{name}"), duration_s=header.duration_s, timeout_s=20)
 
 
-async def test_a_film_that_says_its_frames_are_enormous(tmp_path: Path, process_ids: ProcessIds) -> None:
-    film = tmp_path / "film.webm"
-    await encode(film, "testsrc2=s=64x64:r=8", "-c:v", "libvpx")
-    raw = await asyncio.to_thread(film.read_bytes)
+async def test_a_video_that_declares_enormous_frames_is_refused(tmp_path: Path, process_ids: ProcessIds) -> None:
+    video_file = tmp_path / "clip.webm"
+    await encode(video_file, "testsrc2=s=64x64:r=8", "-c:v", "libvpx")
+    raw = await asyncio.to_thread(video_file.read_bytes)
     enormous = raw.replace(b"\x9d\x01\x2a\x40\0\x40\0", b"\x9d\x01\x2a\xff\x3f\xff\x3f")
     assert enormous != raw
-    await asyncio.to_thread(film.write_bytes, enormous)
-    await refused(film)
+    await asyncio.to_thread(video_file.write_bytes, enormous)
+    await refused(video_file)
     assert process_ids() == set()
 
 
-async def test_a_film_that_unpacks_to_far_more_than_there_is_time_for(tmp_path: Path, process_ids: ProcessIds) -> None:
+async def test_a_video_that_takes_too_long_to_decode_is_refused(tmp_path: Path, process_ids: ProcessIds) -> None:
     second, bomb = tmp_path / "second.mp4", tmp_path / "bomb.mp4"
     await encode(second, "color=s=4096x4096:r=8")
     await ffmpeg.run(("-stream_loop", "200", "-i", str(second), "-c", "copy", str(bomb)), timeout_s=60)
@@ -331,7 +331,7 @@ async def test_a_run_that_wants_more_memory_than_it_may_have(tmp_path: Path, pro
 
 
 async def test_a_run_that_writes_more_than_it_may(tmp_path: Path) -> None:
-    target = tmp_path / "film.raw"
+    target = tmp_path / "clip.raw"
     with pytest.raises(FfmpegFailed, match=r"ffmpeg failed \(-25\)"):
         await ffmpeg.run((*FOREVER[:4], "-f", "rawvideo", str(target)), timeout_s=30, max_bytes=100_000)
     assert target.stat().st_size <= 100_000
@@ -369,16 +369,16 @@ async def test_no_more_than_two_run_at_once(process_ids: ProcessIds) -> None:
     assert process_ids() == set()
 
 
-async def test_it_is_told_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch, process_ids: ProcessIds) -> None:
+async def test_ffmpeg_gets_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch, process_ids: ProcessIds) -> None:
     monkeypatch.setenv("GATEWAY_PEPPER", "sekret")
     await asyncio.to_thread(ffmpeg.program)  # which may run some to find one
     task = asyncio.create_task(ffmpeg.run(FOREVER, timeout_s=60))
     await started(process_ids, 1)
     (process,) = process_ids()
-    told = await asyncio.to_thread(Path(f"/proc/{process}/environ").read_bytes)
+    environment = await asyncio.to_thread(Path(f"/proc/{process}/environ").read_bytes)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert {line.partition(b"=")[0] for line in told.split(b"\0") if line} <= {b"PATH", b"LD_LIBRARY_PATH"}
+    assert {line.partition(b"=")[0] for line in environment.split(b"\0") if line} <= {b"PATH", b"LD_LIBRARY_PATH"}
 
 
 def test_without_ffmpeg_the_error_names_the_next_step() -> None:

@@ -1,4 +1,4 @@
-"""The header reader: real films by ffmpeg, made-up ones, and bytes that mean harm."""
+"""The header reader: real videos by ffmpeg, invented headers, and hostile bytes."""
 
 import asyncio
 import struct
@@ -65,9 +65,9 @@ WIDE = struct.pack(">I4sQ", 1, b"mdat", 16 + 2**30)
 
 
 @pytest.fixture(scope="module")
-async def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "card.mp4"
-    await testcard.render_card(path, seconds=1.5, width=160, height=90, prompt="a film", title="test", timeout_s=20)
+async def video_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("card") / "card.mp4"
+    await testcard.render_card(path, seconds=1.5, width=160, height=90, prompt="a card", title="test", timeout_s=20)
     return path
 
 
@@ -75,23 +75,23 @@ def load(path: Path) -> Blob:
     return Blob(path.read_bytes())
 
 
-async def converted(film: Path, name: str, *args: str) -> Blob:
-    target = film.parent / name
-    await ffmpeg.run(("-i", str(film), *args, str(target)), timeout_s=20)
+async def converted(video_file: Path, name: str, *args: str) -> Blob:
+    target = video_file.parent / name
+    await ffmpeg.run(("-i", str(video_file), *args, str(target)), timeout_s=20)
     return load(target)
 
 
-async def test_a_real_film(film: Path) -> None:
-    blob = load(film)
+async def test_the_header_of_a_real_video_is_read(video_file: Path) -> None:
+    blob = load(video_file)
     assert await blob.read() == VideoHeader(1.5, 160, 90, "h264")
     assert blob.reads <= 3
 
 
-async def test_other_containers_of_the_same_film(film: Path) -> None:
+async def test_other_containers_of_the_same_video_are_read(video_file: Path) -> None:
     fragmented = ("-c", "copy", "-movflags", "frag_keyframe+empty_moov")
-    assert await (await converted(film, "a.mov", "-c", "copy")).read() == VideoHeader(1.5, 160, 90, "h264")
-    assert await (await converted(film, "b.mp4", *fragmented)).read() == VideoHeader(None, 160, 90, "h264")
-    webm = await converted(film, "c.webm", "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8")
+    assert await (await converted(video_file, "a.mov", "-c", "copy")).read() == VideoHeader(1.5, 160, 90, "h264")
+    assert await (await converted(video_file, "b.mp4", *fragmented)).read() == VideoHeader(None, 160, 90, "h264")
+    webm = await converted(video_file, "c.webm", "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8")
     assert await webm.read() is None
 
 
@@ -126,7 +126,7 @@ async def test_the_header_behind_a_gigabyte_is_found_without_reading_it() -> Non
         (struct.pack(">I4s", 0, b"moov") + mvhd() + trak(), VideoHeader(4, 640, 360, "h264")),
     ],
 )
-async def test_what_a_header_may_say(moov: bytes, expected: VideoHeader) -> None:
+async def test_a_header_is_read_in_every_valid_form(moov: bytes, expected: VideoHeader) -> None:
     assert await Blob(FTYP, moov).read() == expected
 
 
@@ -148,7 +148,7 @@ async def test_what_a_header_may_say(moov: bytes, expected: VideoHeader) -> None
         Blob(FTYP, struct.pack(">I4s", 65 * 2**20, b"moov"), 65 * 2**20),
     ],
 )
-async def test_what_is_not_a_film(blob: Blob) -> None:
+async def test_a_file_that_is_no_video_has_no_header(blob: Blob) -> None:
     assert await blob.read() is None
     assert blob.reads <= mp4.MAX_TOP_BOXES
     assert blob.bytes_read < 10_000
@@ -159,7 +159,7 @@ async def test_a_header_of_very_many_boxes_ends() -> None:
     assert await blob.read() == VideoHeader(None, None, None, None)
 
 
-async def test_a_store_that_answers_short_is_no_film() -> None:
+async def test_a_store_that_answers_short_gives_no_header() -> None:
     async def short(offset: int, length: int) -> bytes:
         return MOOV[offset : offset + length // 2]
 
@@ -205,15 +205,15 @@ def test_random_bytes_never_raise(head: bytes, prefix: bytes) -> None:
         (b"", None),
     ],
 )
-def test_sniff(head: bytes, expected: str | None) -> None:
+def test_the_first_bytes_give_the_content_type(head: bytes, expected: str | None) -> None:
     assert mp4.sniff(head) == expected
 
 
 @pytest.mark.parametrize("head", [b"#EXTM3U\n", b"\xef\xbb\xbf<svg/>", b"{}", b"\tfilm\r\n", "Fehler: für".encode()])
-def test_what_is_text(head: bytes) -> None:
+def test_text_is_recognised(head: bytes) -> None:
     assert mp4.is_text(head)
 
 
 @pytest.mark.parametrize("head", [b"", b"\0\0\0\x18ftypmp42", b"RIFF\x10\0\0\0AVI LIST", b"G@\0\x10", bytes(512)])
-def test_what_is_no_text(head: bytes) -> None:
+def test_other_bytes_are_not_taken_for_text(head: bytes) -> None:
     assert not mp4.is_text(head)

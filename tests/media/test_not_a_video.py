@@ -20,7 +20,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("kind", ["video/mp4", "application/octet-stream", "application/vnd.apple.mpegurl"])
 @pytest.mark.parametrize("name", TEXTS)
-async def test_a_text_is_no_film_whatever_it_is_called(up: Running, fake: FakeOpenAI, name: str, kind: str) -> None:
+async def test_a_text_is_no_video_whatever_its_name(up: Running, fake: FakeOpenAI, name: str, kind: str) -> None:
     video = await up.create(model="up/sora-2")
     await up.worker.run_once()
     fake.finish("video_1")
@@ -28,12 +28,14 @@ async def test_a_text_is_no_film_whatever_it_is_called(up: Running, fake: FakeOp
     up.clock.advance(20)
     await up.worker.run_once()
     assert (await up.get(video["id"]))["status"] == "in_progress"
-    assert (await up.finish(video["id"]))["status"] == "completed"  # it was a moment's trouble, the film is there now
+    assert (await up.finish(video["id"]))[
+        "status"
+    ] == "completed"  # a temporary failure: the next fetch finds the video now
     assert (await up.client.get(f"/v1/videos/{video['id']}/content")).content == fake.file
 
 
 @pytest.mark.parametrize("variant", ["thumbnail", "spritesheet"])
-async def test_a_film_that_no_picture_can_be_made_of(up: Running, fake: FakeOpenAI, variant: str) -> None:
+async def test_a_video_without_a_readable_picture_is_a_404(up: Running, fake: FakeOpenAI, variant: str) -> None:
     fake.file = b"\0\0\0\x10ftypmp42\0\0\0\0" + PLAYLIST
     video = await up.create(model="up/sora-2")
     assert (await up.finish(video["id"]))["status"] == "completed"

@@ -1,4 +1,4 @@
-"""What is special about Luma via Apilaplas; what all providers share is in test_provider_contract.py."""
+"""Luma via Apilaplas: only what the provider contract suite does not cover."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,7 +87,7 @@ def test_the_vendors_default_model_comes_first() -> None:
     assert list(MODELS) == ["ray-1-6", "ray-2", "ray-flash-2"]
 
 
-def test_what_the_vendors_page_has_can_be_asked_for() -> None:
+def test_parameters_of_the_vendors_page_are_accepted() -> None:
     picture = Media(url="https://x.example/a.png")
     assert problems({**complete_size("1280x720", None, None), "seconds": 9, "loop": True, "first_frame": picture}) == {}
     assert problems(SOURCE) == {}
@@ -104,7 +104,7 @@ def test_what_the_vendors_page_has_can_be_asked_for() -> None:
         ({"operation": Operation.edit}, "operation"),
     ],
 )
-def test_what_it_has_not_cannot(fields: dict[str, Any], name: str) -> None:
+def test_parameters_that_the_vendor_lacks_are_refused(fields: dict[str, Any], name: str) -> None:
     assert list(problems(fields)) == [name]
 
 
@@ -122,7 +122,7 @@ async def test_created_is_accepted(provider: Apilaplas, fake: FakeApilaplas) -> 
     }
 
 
-async def test_extend_until_the_film_is_there(provider: Apilaplas, fake: FakeApilaplas) -> None:
+async def test_an_extension_is_submitted_polled_and_fetched(provider: Apilaplas, fake: FakeApilaplas) -> None:
     first = await provider.submit(task())
     second = await provider.submit(task(request=ask(**SOURCE), source_ref=first.ref))
     assert fake.submits[1].json["keyframes"] == {"frame0": {"type": "generation", "id": first.ref}}
@@ -150,7 +150,7 @@ async def test_extend_until_the_film_is_there(provider: Apilaplas, fake: FakeApi
         ),
     ],
 )
-async def test_what_it_cannot_be_told_is_not_sent(
+async def test_a_request_that_cannot_be_expressed_is_not_sent(
     provider: Apilaplas, fake: FakeApilaplas, fields: dict[str, Any], source_ref: str | None, message: str
 ) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
@@ -176,7 +176,7 @@ async def test_an_end_at_submit_is_for_the_poll_to_say(provider: Apilaplas, fake
     assert (await provider.submit(task())).status is Status.in_progress
 
 
-async def test_nobody_there_is_certain() -> None:
+async def test_a_refused_connection_is_certain() -> None:
     async with connected(closed_port()) as provider:
         with pytest.raises(errors.UpstreamUnavailable):
             await provider.submit(task())
@@ -201,7 +201,7 @@ FAULTS: list[tuple[int, Any, type[errors.UpstreamError], type[errors.UpstreamErr
 
 @pytest.mark.parametrize("headers", [{"retry-after": "4"}, {}], ids=["retry_after", "plain"])
 @pytest.mark.parametrize(("status", "message", "at_submit", "at_poll"), FAULTS, ids=[str(one[0]) for one in FAULTS])
-async def test_errors_in_the_flat_envelope(
+async def test_errors_in_the_flat_envelope_become_the_right_error(
     provider: Apilaplas,
     fake: FakeApilaplas,
     headers: dict[str, str],
@@ -231,7 +231,9 @@ async def test_errors_in_the_flat_envelope(
         ("<html>", "up answered 400"),
     ],
 )
-async def test_the_message_of_an_error(provider: Apilaplas, fake: FakeApilaplas, body: Any, message: str) -> None:
+async def test_the_message_of_an_error_is_read_in_every_shape(
+    provider: Apilaplas, fake: FakeApilaplas, body: Any, message: str
+) -> None:
     fake.script("submit", Answer(400, body))
     with pytest.raises(errors.UpstreamRejected) as caught:
         await provider.submit(task())
@@ -258,7 +260,9 @@ async def test_a_poll_never_asks_to_be_held(provider: Apilaplas, fake: FakeApila
         {"assets": [], "video": {"url": URL}},
     ],
 )
-async def test_the_film_wherever_it_sits(provider: Apilaplas, fake: FakeApilaplas, where: dict[str, Any]) -> None:
+async def test_the_file_is_found_wherever_its_address_stands(
+    provider: Apilaplas, fake: FakeApilaplas, where: dict[str, Any]
+) -> None:
     fake.script("poll", Answer(200, {"id": "755f", "state": "completed", **where}))
     output = (await provider.poll(task(ref="755f"))).output
     assert output is not None
@@ -276,7 +280,7 @@ async def test_the_film_wherever_it_sits(provider: Apilaplas, fake: FakeApilapla
         {"assets": {"video": {"url": URL}}, "video": {"url": 7}},
     ],
 )
-async def test_completed_without_a_film_has_failed(
+async def test_a_completed_task_without_a_file_has_failed(
     provider: Apilaplas, fake: FakeApilaplas, where: dict[str, Any]
 ) -> None:
     fake.script("poll", Answer(200, {"id": "755f", "state": "completed", **where}))
@@ -298,7 +302,7 @@ async def test_completed_without_a_film_has_failed(
         (None, "generation_failed", "up reports the video as failed"),
     ],
 )
-async def test_failure_reason(
+async def test_the_failure_reason_becomes_code_and_message(
     provider: Apilaplas, fake: FakeApilaplas, reason: Any, code: str, message: str | None
 ) -> None:
     fake.script("poll", Answer(200, {"id": "755f", "state": "failed", "failure_reason": reason}))
@@ -318,7 +322,7 @@ async def test_a_state_that_is_no_word_is_no_verdict(provider: Apilaplas, fake: 
 
 
 @pytest.mark.parametrize("wrapped", [None, "data", "generations"])
-async def test_many_in_one_request(wrapped: str | None) -> None:
+async def test_many_tasks_are_polled_in_one_request_of_the_provider(wrapped: str | None) -> None:
     fake = FakeApilaplas(wrapped=wrapped)
     async with serve(fake) as origin, connected(origin) as provider:
         tasks = await submitted(provider, 3)
@@ -353,8 +357,8 @@ async def test_one_that_is_missing_is_gone_alone(provider: Apilaplas, fake: Fake
     assert parse_qsl(fake.calls["poll_many"][0].query)[-1] == ("generation_ids[]", "a&b=c#d/é")
 
 
-async def test_trouble_with_one_is_no_trouble_for_the_others(provider: Apilaplas, fake: FakeApilaplas) -> None:
-    told = [
+async def test_an_error_of_one_task_does_not_affect_the_others(provider: Apilaplas, fake: FakeApilaplas) -> None:
+    answer = [
         None,
         "odd",
         {"id": 7, "state": "failed"},
@@ -367,7 +371,7 @@ async def test_trouble_with_one_is_no_trouble_for_the_others(provider: Apilaplas
         {"id": "d", "state": "pondering"},
         {"id": "e", "state": "completed", "assets": {"video": URL}},
     ]
-    fake.script("poll_many", Answer(200, told))
+    fake.script("poll_many", Answer(200, answer))
     with capture_logs() as logs:
         answers = await provider.poll_many([task(id=ref, ref=ref) for ref in "abcdef"])
     assert {
@@ -400,7 +404,7 @@ MANY_FAULTS: list[tuple[Fault, type[errors.UpstreamError]]] = [
 
 
 @pytest.mark.parametrize(("fault", "kind"), MANY_FAULTS)
-async def test_a_request_that_fails_as_a_whole_strikes_nobody(
+async def test_a_request_that_fails_as_a_whole_fails_no_task(
     provider: Apilaplas, fake: FakeApilaplas, fault: Fault, kind: type[errors.UpstreamError]
 ) -> None:
     tasks = await submitted(provider, 2)

@@ -1,4 +1,4 @@
-"""What is special about Luma via gpt.ge; what all providers share is in test_provider_contract.py."""
+"""Luma via gpt.ge: only what the provider contract suite does not cover."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,7 +75,7 @@ def test_a_key_is_all_it_needs() -> None:
         GptGe.Config.model_validate({})
 
 
-def test_what_the_vendors_page_has_can_be_asked_for() -> None:
+def test_parameters_of_the_vendors_page_are_accepted() -> None:
     pictures = {"first_frame": Media(key="cat"), "last_frame": Media(url="https://x.example/z.png")}
     assert problems(aspect_ratio="4:3", loop=True, expand_prompt=False, **pictures) == {}
     assert problems(**SOURCE) == {}
@@ -96,14 +96,14 @@ def test_what_the_vendors_page_has_can_be_asked_for() -> None:
         ({"operation": Operation.edit}, {"operation": "it cannot edit; it can extend, generate, remix"}),
     ],
 )
-def test_what_only_siblings_have_cannot(fields: dict[str, Any], said: dict[str, str]) -> None:
+def test_parameters_of_other_vendors_are_refused(fields: dict[str, Any], said: dict[str, str]) -> None:
     assert problems(**fields) == said
 
 
 # Submit
 
 
-async def test_extend_until_the_film_is_there(provider: GptGe, fake: FakeGptGe) -> None:
+async def test_an_extension_is_submitted_polled_and_fetched(provider: GptGe, fake: FakeGptGe) -> None:
     first = await provider.submit(task())
     second = await provider.submit(task(request=ask(**SOURCE), source_ref=first.ref))
     assert [call.path for call in fake.submits] == ["/luma/generations", f"/luma/generations/{first.ref}/extend"]
@@ -122,7 +122,7 @@ async def test_extend_until_the_film_is_there(provider: GptGe, fake: FakeGptGe) 
         ({"loop": False}, "loop: up has no such parameter where it goes on from a video"),
     ],
 )
-async def test_what_an_extension_cannot_say_is_not_sent(
+async def test_an_extension_that_cannot_be_expressed_is_not_sent(
     provider: GptGe, fake: FakeGptGe, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
@@ -226,7 +226,7 @@ FAULTS: list[tuple[int, str, str, type[errors.UpstreamError], type[errors.Upstre
 @pytest.mark.parametrize(
     ("status", "code", "message", "at_submit", "at_poll"), FAULTS, ids=[f"{one[0]}-{one[1]}" for one in FAULTS]
 )
-async def test_errors_in_either_envelope(
+async def test_errors_in_either_envelope_become_the_right_error(
     provider: GptGe,
     fake: FakeGptGe,
     status: int,
@@ -254,7 +254,7 @@ async def test_no_answer_to_a_submit_leaves_it_open(fake: FakeGptGe, answer: Fau
     assert len(fake.submits) == 1
 
 
-async def test_nobody_there_is_certain() -> None:
+async def test_a_refused_connection_is_certain() -> None:
     async with connected(closed_port()) as provider:
         with pytest.raises(errors.UpstreamUnavailable):
             await provider.submit(task())
@@ -278,7 +278,9 @@ URL = "https://cdn.example/v.mp4"
         {"video": {"url": "javascript:alert(1)"}, "video_raw": {"url": URL}},
     ],
 )
-async def test_the_film_wherever_it_sits(provider: GptGe, fake: FakeGptGe, where: dict[str, Any]) -> None:
+async def test_the_file_is_found_wherever_its_address_stands(
+    provider: GptGe, fake: FakeGptGe, where: dict[str, Any]
+) -> None:
     fake.script("poll", Answer(200, {"id": "e70f", "state": "completed", **where}))
     output = (await provider.poll(task(ref="e70f"))).output
     assert output is not None
@@ -297,7 +299,9 @@ async def test_the_film_wherever_it_sits(provider: GptGe, fake: FakeGptGe, where
         {"video": [URL]},
     ],
 )
-async def test_completed_without_a_film_has_failed(provider: GptGe, fake: FakeGptGe, where: dict[str, Any]) -> None:
+async def test_a_completed_task_without_a_file_has_failed(
+    provider: GptGe, fake: FakeGptGe, where: dict[str, Any]
+) -> None:
     fake.script("poll", Answer(200, {"id": "e70f", "state": "completed", **where}))
     progress = await provider.poll(task(ref="e70f"))
     assert progress.model_dump(exclude_none=True) == {
@@ -317,7 +321,9 @@ async def test_completed_without_a_film_has_failed(provider: GptGe, fake: FakeGp
         ("", "generation_failed", "up reports the video as failed"),
     ],
 )
-async def test_failure_reason(provider: GptGe, fake: FakeGptGe, reason: Any, code: str, message: str | None) -> None:
+async def test_the_failure_reason_becomes_code_and_message(
+    provider: GptGe, fake: FakeGptGe, reason: Any, code: str, message: str | None
+) -> None:
     fake.script("poll", Answer(200, {"id": "e70f", "state": "failed", "failure_reason": reason}))
     failure = (await provider.poll(task(ref="e70f"))).failure
     assert failure is not None
@@ -331,7 +337,7 @@ async def test_a_state_that_is_no_word_is_no_verdict(provider: GptGe, fake: Fake
         await provider.poll(task(ref="e70f"))
 
 
-async def test_the_film_is_fetched_without_the_key(provider: GptGe, fake: FakeGptGe) -> None:
+async def test_the_file_is_fetched_without_the_key(provider: GptGe, fake: FakeGptGe) -> None:
     submission = await provider.submit(task())
     fake.finish(submission.ref)
     progress = await provider.poll(task(ref=submission.ref))

@@ -1,4 +1,4 @@
-"""What is special about Lumen; what it shares with all is in test_provider_contract.py."""
+"""Lumen: only what the provider contract suite does not cover."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -48,11 +48,11 @@ async def lumen(fake: FakeLumen) -> AsyncIterator[Lumen]:
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/"])
-def test_address_with_a_version(tail: str) -> None:
+def test_a_version_at_the_end_of_the_base_url_is_removed(tail: str) -> None:
     assert Lumen.Config(api_key=KEY, base_url=f"http://lumen.example{tail}").base_url == "http://lumen.example"
 
 
-def test_key_is_required() -> None:
+def test_a_key_is_required() -> None:
     with pytest.raises(ValidationError):
         Lumen.Config.model_validate({})
 
@@ -64,7 +64,7 @@ async def test_any_model_is_asked_for(fake: FakeLumen, lumen: Lumen) -> None:
     assert fake.submits[0].json["model"] == "wan-9"
 
 
-async def test_upload_that_cannot_be_offered_is_not_sent(fake: FakeLumen, lumen: Lumen) -> None:
+async def test_an_upload_without_a_link_is_not_sent(fake: FakeLumen, lumen: Lumen) -> None:
     with pytest.raises(errors.UpstreamRejected, match="GATEWAY_PUBLIC_URL"):
         await lumen.submit(task(request=ask(first_frame=Media(key="cat"))))
     assert fake.submits == []
@@ -81,7 +81,7 @@ async def test_upload_that_cannot_be_offered_is_not_sent(fake: FakeLumen, lumen:
         (503, "upstream busy", errors.UpstreamUnavailable),
     ],
 )
-async def test_submit_refused(
+async def test_a_refused_submit_becomes_the_right_error(
     fake: FakeLumen, lumen: Lumen, status: int, message: str, kind: type[errors.UpstreamError]
 ) -> None:
     fake.script("submit", fake.refusal(status, message))
@@ -116,7 +116,9 @@ async def test_succeeded_without_an_address_is_failed(fake: FakeLumen, lumen: Lu
         ("cancelled", {"message": "by operator"}, "cancelled", "by operator"),
     ],
 )
-async def test_why_it_failed(fake: FakeLumen, lumen: Lumen, word: str, error: Any, code: str, message: str) -> None:
+async def test_a_failure_carries_its_code_and_message(
+    fake: FakeLumen, lumen: Lumen, word: str, error: Any, code: str, message: str
+) -> None:
     ref = (await lumen.submit(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": word, "error": error}))
     failure = (await lumen.poll(task(ref=ref))).failure
@@ -135,13 +137,13 @@ async def test_why_it_failed(fake: FakeLumen, lumen: Lumen, word: str, error: An
         ((None, "5:4", None), "5:4"),
     ],
 )
-def test_size_becomes_a_ratio_that_has_a_name(given: tuple[str | None, str | None, str | None], ratio: str) -> None:
+def test_a_size_becomes_a_named_ratio(given: tuple[str | None, str | None, str | None], ratio: str) -> None:
     fitted = fit(ask(**complete_size(*given)), Lumen.models["seedance-2"], can_link=False)
     assert fitted.problems == {}
     assert fitted.request.aspect_ratio == ratio
 
 
-def test_what_it_cannot_express() -> None:
+def test_parameters_that_it_cannot_express_are_named() -> None:
     request = ask(
         seconds=3.5,
         **complete_size("3840x2160", None, None),

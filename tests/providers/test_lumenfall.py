@@ -1,4 +1,4 @@
-"""What is special about Lumenfall; what it shares with all is in test_provider_contract.py."""
+"""Lumenfall: only what the provider contract suite does not cover."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -46,13 +46,13 @@ async def lumenfall(fake: FakeLumenfall) -> AsyncIterator[Lumenfall]:
         await provider.aclose()
 
 
-def test_key_is_required() -> None:
+def test_a_key_is_required() -> None:
     with pytest.raises(ValidationError):
         Lumenfall.Config.model_validate({})
     assert Lumenfall.Config(api_key=KEY).base_url == "https://api.lumenfall.ai/openai/v1"
 
 
-async def test_models_that_are_listed() -> None:
+async def test_listed_models_come_from_the_configuration() -> None:
     provider = Lumenfall("up", Lumenfall.Config(api_key=KEY, models=("sora-2", "fal/kling-v3")))
     assert provider.listed == ("sora-2", "fal/kling-v3")
     assert provider.capabilities("veo-3.1-fast") is ANYTHING
@@ -76,7 +76,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), REFUSALS)
-async def test_submit_refused(
+async def test_a_refused_submit_becomes_the_right_error(
     fake: FakeLumenfall, lumenfall: Lumenfall, status: int, code: str | None, kind: type[errors.UpstreamError]
 ) -> None:
     fake.script("submit", fake.refusal(status, "It did not work", code))
@@ -111,7 +111,7 @@ async def test_replay_of_what_has_ended_is_still_polled(fake: FakeLumenfall, lum
         (None, False),
     ],
 )
-async def test_webhook_only_where_it_is_allowed(
+async def test_a_webhook_is_requested_only_where_it_is_allowed(
     fake: FakeLumenfall, lumenfall: Lumenfall, url: str | None, sent: bool
 ) -> None:
     await lumenfall.submit(task(callback_url=url, callback_secret="s3cret"))
@@ -140,7 +140,9 @@ async def test_extra_fields_never_replace_ours(fake: FakeLumenfall, lumenfall: L
         {"output": None, "data": [{"url": "https://media.example/a.mp4"}]},
     ],
 )
-async def test_file_wherever_it_sits(fake: FakeLumenfall, lumenfall: Lumenfall, shown: dict[str, Any]) -> None:
+async def test_the_file_is_found_wherever_its_address_stands(
+    fake: FakeLumenfall, lumenfall: Lumenfall, shown: dict[str, Any]
+) -> None:
     ref = (await lumenfall.submit(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "completed", **shown}))
     output = (await lumenfall.poll(task(ref=ref))).output
@@ -170,7 +172,9 @@ async def test_completed_without_an_address_is_failed(fake: FakeLumenfall, lumen
         (None, "generation_failed", "up reports the video as failed"),
     ],
 )
-async def test_why_it_failed(fake: FakeLumenfall, lumenfall: Lumenfall, error: Any, code: str, message: str) -> None:
+async def test_a_failure_carries_its_code_and_message(
+    fake: FakeLumenfall, lumenfall: Lumenfall, error: Any, code: str, message: str
+) -> None:
     ref = (await lumenfall.submit(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "failed", "error": error}))
     failure = (await lumenfall.poll(task(ref=ref))).failure
@@ -191,20 +195,24 @@ async def test_why_it_failed(fake: FakeLumenfall, lumenfall: Lumenfall, error: A
         (Answer(409, {"error": {"message": "already completed"}}), False),
     ],
 )
-async def test_cancel(fake: FakeLumenfall, lumenfall: Lumenfall, answer: Answer, stopped: bool) -> None:
+async def test_a_cancel_is_certain_only_after_certain_answers(
+    fake: FakeLumenfall, lumenfall: Lumenfall, answer: Answer, stopped: bool
+) -> None:
     ref = (await lumenfall.submit(task())).ref
     fake.script("cancel", answer)
     assert await lumenfall.cancel(task(ref=ref)) is stopped
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
-async def test_cancel_that_has_to_be_tried_again(fake: FakeLumenfall, lumenfall: Lumenfall, status: int) -> None:
+async def test_a_failed_cancel_raises_so_that_it_is_tried_again(
+    fake: FakeLumenfall, lumenfall: Lumenfall, status: int
+) -> None:
     fake.script("cancel", Answer(status))
     with pytest.raises(errors.UpstreamError):
         await lumenfall.cancel(task(ref="video_abc1"))
 
 
-def test_what_it_cannot_express() -> None:
+def test_parameters_that_it_cannot_express_are_named() -> None:
     request = ask(
         seconds=3.5,
         size="1000x1000",

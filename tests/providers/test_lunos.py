@@ -1,4 +1,4 @@
-"""What is special about Lunos; what it shares with all is in test_provider_contract.py."""
+"""Lunos: only what the provider contract suite does not cover."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -48,12 +48,12 @@ async def lunos(fake: FakeLunos) -> AsyncIterator[Lunos]:
         await provider.aclose()
 
 
-def test_default_address() -> None:
+def test_the_default_base_url_is_the_vendors() -> None:
     assert Lunos.Config(api_key=KEY).base_url == "https://api.lunos.tech"
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/"])
-def test_address_with_a_version(tail: str) -> None:
+def test_a_version_at_the_end_of_the_base_url_is_removed(tail: str) -> None:
     assert Lunos.Config(api_key=KEY, base_url=f"http://lunos.example{tail}").base_url == "http://lunos.example"
 
 
@@ -61,16 +61,16 @@ def test_address_with_a_version(tail: str) -> None:
     "values",
     [{}, {"api_key": " "}, {"api_key": "klucz-ł"}, {"api_key": "a\nb"}, {"api_key": KEY, "app_id": "two\r\nlines"}],
 )
-def test_configuration_that_cannot_work(values: dict[str, Any]) -> None:
+def test_invalid_configuration_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Lunos.Config.model_validate(values)
 
 
-def test_key_from_a_file_with_a_line_end() -> None:
+def test_a_line_end_after_the_key_is_removed() -> None:
     assert Lunos.Config.model_validate({"api_key": f"{KEY}\n"}).api_key.get_secret_value() == KEY
 
 
-async def test_colons_of_an_id_stay_as_they_are(fake: FakeLunos, lunos: Lunos) -> None:
+async def test_colons_of_an_id_are_not_encoded(fake: FakeLunos, lunos: Lunos) -> None:
     submission = await lunos.submit(task())
     assert submission.ref == "video-op:user123:1703123456789"
     await lunos.poll(task(ref=submission.ref))
@@ -102,7 +102,7 @@ async def test_only_a_500_in_its_own_words_was_not_started(
     assert len(fake.submits) == 1
 
 
-async def test_500_says_why_and_when(fake: FakeLunos, lunos: Lunos) -> None:
+async def test_a_500_carries_its_message_and_retry_after(fake: FakeLunos, lunos: Lunos) -> None:
     fake.script("submit", Answer(500, {"error": "Failed to start video generation"}, {"retry-after": "4"}))
     with pytest.raises(errors.UpstreamUnavailable) as caught:
         await lunos.submit(task())
@@ -111,14 +111,14 @@ async def test_500_says_why_and_when(fake: FakeLunos, lunos: Lunos) -> None:
     assert caught.value.next_candidate
 
 
-async def test_unknown_model(fake: FakeLunos, lunos: Lunos) -> None:
+async def test_an_unknown_model_is_a_rejection(fake: FakeLunos, lunos: Lunos) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
         await lunos.submit(task(model="google/veo-9"))
     assert (caught.value.message, caught.value.upstream_status) == ("Model not found", 404)
     assert fake.jobs == {}
 
 
-async def test_no_credit(fake: FakeLunos, lunos: Lunos) -> None:
+async def test_missing_credit_is_a_credit_error(fake: FakeLunos, lunos: Lunos) -> None:
     fake.script("submit", fake.refusal(402, "Insufficient balance"))
     with pytest.raises(errors.UpstreamCredit):
         await lunos.submit(task())
@@ -153,7 +153,7 @@ async def test_answer_without_a_word_is_no_verdict(fake: FakeLunos, lunos: Lunos
     assert (await lunos.poll(task(ref=ref))).status is Status.in_progress
 
 
-def test_what_it_cannot_express() -> None:
+def test_parameters_that_it_cannot_express_are_named() -> None:
     able = Lunos.models[MODEL]
     request = ask(
         seconds=8,

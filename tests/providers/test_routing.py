@@ -28,9 +28,9 @@ async def test_a_name_with_its_provider_never_fails_over(start_gateway: StartGat
 
 async def test_weights_draw_the_order(start_gateway: StartGateway, two: Upstreams) -> None:
     routes = [{"to": "one/sora-2", "weight": 1}, {"to": "two/sora-2", "weight": 3}]
-    async with start_gateway(providers=two.providers(), models={"film": {"routes": routes}}) as gateway:
+    async with start_gateway(providers=two.providers(), models={"clip": {"routes": routes}}) as gateway:
         for _ in range(200):
-            await gateway.create(model="film")
+            await gateway.create(model="clip")
         await gateway.worker.run_once()
     share = len(two.fakes["two"].submits) / 200
     assert 0.6 < share < 0.9
@@ -40,14 +40,14 @@ async def test_weights_draw_the_order(start_gateway: StartGateway, two: Upstream
 async def test_candidates_that_cannot_express_the_request_are_left_out(
     start_gateway: StartGateway, two: Upstreams
 ) -> None:
-    models = {"film": {"routes": ["sandbox/testcard", "one/sora-2"]}}
+    models = {"clip": {"routes": ["sandbox/testcard", "one/sora-2"]}}
     async with start_gateway(providers=two.providers(), models=models) as gateway:
-        video = await gateway.create(model="film", seconds="90")  # longer than the sandbox renders
+        video = await gateway.create(model="clip", seconds="90")  # longer than the sandbox renders
         assert (await gateway.finish(video["id"]))["status"] == "completed"
         assert [a.provider for a in await gateway.attempts(video["id"])] == ["one"]
 
 
-async def test_what_no_candidate_can_express_is_a_400_or_dropped(start_gateway: StartGateway) -> None:
+async def test_a_parameter_that_no_candidate_can_express_is_a_400_or_dropped(start_gateway: StartGateway) -> None:
     models = {
         "strict": {"routes": ["sandbox/testcard"]},
         "loose": {"routes": ["sandbox/testcard"], "unsupported": "drop"},

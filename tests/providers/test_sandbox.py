@@ -93,13 +93,13 @@ async def test_progress_follows_from_the_time(
 
 
 @pytest.mark.parametrize(("model", "after_s"), [("testcard", 2), ("testcard", 1e6), ("slow", 60)])
-async def test_it_ends(sandbox: Sandbox, model: str, after_s: float) -> None:
+async def test_a_task_ends_after_its_time(sandbox: Sandbox, model: str, after_s: float) -> None:
     assert await sandbox.poll(make_task(model, after_s=after_s)) == Progress(
         status=Status.completed, progress=100, raw_status="done", output=Output()
     )
 
 
-async def test_fail_fails(sandbox: Sandbox) -> None:
+async def test_the_model_fail_fails(sandbox: Sandbox) -> None:
     await sandbox.submit(make_task("fail"))
     failure = Failure(code="sandbox_failure", message="sandbox/fail always fails: that is what it is for")
     assert await sandbox.poll(make_task("fail", after_s=2)) == Progress(
@@ -107,7 +107,7 @@ async def test_fail_fails(sandbox: Sandbox) -> None:
     )
 
 
-async def test_reject_rejects(sandbox: Sandbox) -> None:
+async def test_the_model_reject_rejects(sandbox: Sandbox) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
         await sandbox.submit(make_task("reject"))
     assert caught.value.message == "sandbox/reject refuses every request: that is what it is for"
@@ -117,7 +117,7 @@ async def test_a_clock_that_went_back_is_no_error(sandbox: Sandbox) -> None:
     assert (await sandbox.poll(make_task(after_s=-100))).status is Status.queued
 
 
-async def test_times_are_configuration() -> None:
+async def test_the_times_of_a_task_are_configurable() -> None:
     provider = Sandbox("fast", Sandbox.Config(testcard_s=0, slow_s=1))
     assert (await provider.poll(make_task())).status is Status.completed
     assert (await provider.poll(make_task("slow", after_s=1))).status is Status.completed
@@ -125,7 +125,7 @@ async def test_times_are_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "film"),
+    ("fields", "header"),
     [
         ({}, VideoHeader(4, 1280, 720, "h264")),
         ({"seconds": 1, "size": "640x360"}, VideoHeader(1, 640, 360, "h264")),
@@ -135,24 +135,26 @@ async def test_times_are_configuration() -> None:
         ({"seconds": 1.5, "size": "321x241"}, VideoHeader(1.5, 320, 240, "h264")),
     ],
 )
-async def test_the_film_is_what_was_asked_for(sandbox: Sandbox, fields: dict[str, Any], film: VideoHeader) -> None:
+async def test_the_video_has_the_requested_size_and_length(
+    sandbox: Sandbox, fields: dict[str, Any], header: VideoHeader
+) -> None:
     task = make_task(after_s=2, **fields)
     await sandbox.submit(task)
-    assert (await fetched(sandbox, task))[0] == film
+    assert (await fetched(sandbox, task))[0] == header
 
 
-async def test_the_same_task_is_the_same_film_and_a_remix_is_another(sandbox: Sandbox) -> None:
+async def test_the_same_task_is_the_same_video_and_a_remix_is_another(sandbox: Sandbox) -> None:
     small: dict[str, Any] = {"size": "320x180", "seconds": 1}
     source = Media(video_id="video_1")
     first = await fetched(sandbox, make_task(**small))
     assert await fetched(sandbox, make_task(**small)) == first
     for operation in (Operation.remix, Operation.edit, Operation.extend):
-        film, raw = await fetched(sandbox, make_task(operation=operation, source=source, **small))
-        assert film == first[0]
+        header, raw = await fetched(sandbox, make_task(operation=operation, source=source, **small))
+        assert header == first[0]
         assert raw != first[1]
 
 
-async def test_everything_can_be_asked_for(sandbox: Sandbox) -> None:
+async def test_all_parameters_are_accepted(sandbox: Sandbox) -> None:
     picture = Media(key="uploads/a.png", content_type="image/png", filename="a.png")
     task = make_task(
         operation="extend",
@@ -208,7 +210,7 @@ async def test_seconds_have_a_range(sandbox: Sandbox) -> None:
     assert sandbox.capabilities("nosuch") is None
 
 
-async def test_cancel(sandbox: Sandbox) -> None:
+async def test_a_cancel_is_certain(sandbox: Sandbox) -> None:
     assert await sandbox.cancel(make_task())
 
 

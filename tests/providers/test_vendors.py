@@ -1,4 +1,4 @@
-"""Each vendor from end to end: one key set, a film made through the OpenAI dialect, kept and handed over."""
+"""Each vendor from end to end: with one key set, a video is made through the OpenAI dialect, stored and served."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,9 +26,9 @@ class Vendor:
     model: str
     fake: Callable[[], Fake]
     suffix: str = ""
-    """What the kind's base URL has behind the origin."""
+    """Path of the kind's base URL."""
     lists: bool = True
-    """Whether it knows its models by name."""
+    """The kind lists its models by name."""
 
 
 VENDORS = [
@@ -73,7 +73,7 @@ def start(start_gateway: StartGateway) -> Start:
         async with serve(fake) as url, serve(files, host="127.0.0.2") as elsewhere:
             values = {"api_key": KEY, "base_url": f"{url}{vendor.suffix}", **(config or {})}
             async with start_gateway(providers={vendor.kind: values}, **settings) as gateway:
-                fake.files_at = f"{elsewhere}/film.mp4"  # type: ignore[attr-defined]  # see `finish`
+                fake.files_at = f"{elsewhere}/clip.mp4"  # type: ignore[attr-defined]  # see `finish`
                 yield At(vendor, fake, gateway, files)
 
     return started
@@ -84,7 +84,7 @@ def finish(at: At) -> None:
     at.fake.elsewhere(at.ref(), at.fake.files_at)  # type: ignore[attr-defined]  # set by the fixture
 
 
-async def test_its_models_are_listed_once_its_key_is_set(vendor: Vendor, start: Start) -> None:
+async def test_models_of_a_vendor_are_listed_once_its_key_is_set(vendor: Vendor, start: Start) -> None:
     async with start(vendor) as at:
         listed = [model["id"] for model in (await at.gateway.client.get("/v1/models")).json()["data"]]
         assert (vendor.model in listed) is vendor.lists
@@ -92,12 +92,12 @@ async def test_its_models_are_listed_once_its_key_is_set(vendor: Vendor, start: 
         assert (shown["id"], shown["owned_by"]) == (vendor.model, vendor.kind)
 
 
-async def test_without_its_key_it_is_not_there(vendor: Vendor, start_gateway: StartGateway) -> None:
+async def test_without_its_key_a_vendor_has_no_models(vendor: Vendor, start_gateway: StartGateway) -> None:
     async with start_gateway(providers={vendor.kind: {"base_url": "http://127.0.0.1:9"}}) as gateway:
         assert (await gateway.client.get(f"/v1/models/{vendor.model}")).status_code == 404
 
 
-async def test_a_film_is_made_and_kept(vendor: Vendor, start: Start) -> None:
+async def test_a_video_is_made_and_stored(vendor: Vendor, start: Start) -> None:
     async with start(vendor) as at:
         video = await at.gateway.create(model=vendor.model)
         await at.gateway.worker.run_once()
@@ -163,7 +163,9 @@ async def test_a_submit_without_an_answer_is_not_a_second_task(vendor: Vendor, s
     ("status", "code"),
     [(401, "upstream_account_refused"), (402, "upstream_insufficient_credit"), (429, None)],
 )
-async def test_refusals(vendor: Vendor, start: Start, status: int, code: str | None) -> None:
+async def test_a_refusal_becomes_an_error_code_or_a_wait(
+    vendor: Vendor, start: Start, status: int, code: str | None
+) -> None:
     async with start(vendor) as at:
         at.fake.script("submit", at.fake.refusal(status, "no", headers={"retry-after": "7"} if status == 429 else None))
         video = await at.gateway.create(model=vendor.model)

@@ -56,5 +56,5 @@ def verified(client: AsyncOpenAI, received: Received, secret: str) -> Any:
     return client.webhooks.unwrap(received.body, received.headers, secret=secret)
 
 
-async def owners_secret(gateway: Running) -> str:
+async def project_secret(gateway: Running) -> str:
     return str((await get(gateway, "/v1/webhooks/secret"))["key"])

@@ -7,7 +7,7 @@ import pytest
 from fakes.receiver import Receiver
 from fakes.server import Answer
 from harness import ALICE, BOB, Running, StartGateway
-from webhooks.registration import cancelled, get, log_of, owners_secret, register
+from webhooks.registration import cancelled, get, log_of, project_secret, register
 
 from app.video import Webhook
 
@@ -54,7 +54,7 @@ async def test_logs_and_metrics_say_what_happened_and_no_secret(
         assert "webhook delivered" in said
         assert "webhook not delivered" in said
         assert f"127.0.0.1:{httpx.URL(hook).port}" in said
-        for secret in ("sekret", endpoint["signing_secret"], await owners_secret(gateway), ALICE, BOB):
+        for secret in ("sekret", endpoint["signing_secret"], await project_secret(gateway), ALICE, BOB):
             assert secret not in said
         text = (await gateway.client.get("/metrics")).text
         for outcome in ("delivered", "retried"):

@@ -125,7 +125,7 @@ BAD_URLS = [
 
 
 @pytest.mark.parametrize("url", BAD_URLS, ids=lambda url: repr(url)[:30])
-async def test_addresses_that_are_none(gateway: Running, url: Any) -> None:
+async def test_invalid_urls_are_refused(gateway: Running, url: Any) -> None:
     given = {"name": "x", "event_types": TYPES, "url": url}
     error = (await post(gateway.client, "/v1/webhook_endpoints", 400, **given))["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", "url")
@@ -149,7 +149,9 @@ async def test_addresses_that_are_none(gateway: Running, url: Any) -> None:
         ({"event_types": "video.failed"}, "event_types", "list"),
     ],
 )
-async def test_endpoints_that_make_no_sense(gateway: Running, given: dict[str, Any], param: str, said: str) -> None:
+async def test_invalid_endpoints_are_refused_by_name(
+    gateway: Running, given: dict[str, Any], param: str, said: str
+) -> None:
     body = {"name": "x", "url": "https://example.com/", "event_types": TYPES, **given}
     error = (await post(gateway.client, "/v1/webhook_endpoints", 400, **body))["error"]
     assert error["param"] == param
@@ -157,12 +159,12 @@ async def test_endpoints_that_make_no_sense(gateway: Running, given: dict[str, A
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "", " ", 5, "x" * 513], ids=lambda secret: repr(secret)[:20])
-async def test_secrets_that_cannot_sign(gateway: Running, secret: Any) -> None:
+async def test_secrets_that_cannot_sign_are_refused(gateway: Running, secret: Any) -> None:
     given = {"prompt": "p", "webhook_url": "https://example.com/", "webhook_secret": secret}
     assert (await post(gateway.client, "/v1/videos", 400, **given))["error"]["param"] == "webhook_secret"
 
 
-async def test_there_is_an_end_to_endpoints(gateway: Running) -> None:
+async def test_the_number_of_endpoints_is_limited(gateway: Running) -> None:
     for _ in range(endpoints.MAX_ENDPOINTS):
         await register(gateway, "https://example.com/")
     body = {"name": "x", "url": "https://example.com/", "event_types": TYPES}
@@ -170,7 +172,7 @@ async def test_there_is_an_end_to_endpoints(gateway: Running) -> None:
     assert "50 endpoints already" in error["message"]
 
 
-async def test_another_owners_endpoint_is_not_there(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_an_endpoint_of_another_project_is_a_404(gateway: Running, receiver: Receiver, hook: str) -> None:
     endpoint = await register(gateway, hook)
     await cancelled(gateway)
     await gateway.worker.run_once()

@@ -13,7 +13,9 @@ from app.webhooks import signing
 pytestmark = pytest.mark.anyio
 
 
-async def test_each_end_is_told_once_to_whom_it_concerns(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_each_end_is_delivered_once_to_the_endpoints_that_registered_for_it(
+    gateway: Running, receiver: Receiver, hook: str
+) -> None:
     """An endpoint that does not know `video.cancelled` sees that as `video.failed`, as OpenAI's clients do."""
     both = await register(gateway, f"{hook}/openai", ["video.completed", "video.failed"])
     await register(gateway, f"{hook}/all")
@@ -35,7 +37,7 @@ async def test_each_end_is_told_once_to_whom_it_concerns(gateway: Running, recei
     got = [(r.path, r.json["type"], r.json["data"]["id"]) for r in receiver.received]
     assert sorted(got) == sorted(expected)
     assert len({received.id for received in receiver.received}) == len(got)
-    for _, _, video_id in expected:  # one event, whoever it is told to
+    for _, _, video_id in expected:  # one event, whatever the number of endpoints
         assert len({r.json["id"] for r in receiver.received if r.json["data"]["id"] == video_id}) == 1
 
     first = next(r for r in receiver.received if r.path == "/hook/openai")

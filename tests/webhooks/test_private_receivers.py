@@ -32,7 +32,9 @@ INWARD = [
 
 
 @pytest.mark.parametrize("way", ["endpoint", "request", "test"])
-async def test_nothing_is_sent_inwards(start_gateway: StartGateway, receiver: Receiver, hook: str, way: str) -> None:
+async def test_nothing_is_sent_to_private_addresses(
+    start_gateway: StartGateway, receiver: Receiver, hook: str, way: str
+) -> None:
     port = httpx.URL(hook).port
     async with start_gateway(allow_networks=[]) as gateway:
         for template in INWARD:
@@ -61,10 +63,10 @@ async def test_nothing_is_sent_inwards(start_gateway: StartGateway, receiver: Re
     assert receiver.received == []
 
 
-async def test_name_that_changes_its_address_after_the_check_gains_nothing(
+async def test_a_name_that_changes_its_address_after_the_check_is_not_reached(
     start_gateway: StartGateway, receiver: Receiver, hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks first is told an allowed address, whoever asks again the one behind the wall."""
+    """The first lookup of the name gives an allowed address, the next one a private address."""
     inside: list[object] = []
     really, asked = socket.getaddrinfo, 0
 

@@ -10,7 +10,7 @@ from fakes.receiver import Receiver
 from fakes.server import Answer
 from harness import ALICE, ORIGIN, Running
 from openai import AsyncOpenAI, InvalidWebhookSignatureError
-from webhooks.registration import cancelled, get, owners_secret, post, verified
+from webhooks.registration import cancelled, get, post, project_secret, verified
 
 from app import ids
 from app.dialects import WEBHOOK_STYLES
@@ -22,7 +22,7 @@ from app.webhooks import signing
 pytestmark = pytest.mark.anyio
 
 
-async def test_request_is_told_of_completion_with_a_link_that_plays(
+async def test_a_request_webhook_of_a_completion_has_a_link_that_plays(
     gateway: Running, receiver: Receiver, hook: str
 ) -> None:
     fields = {"model": "sandbox/testcard", "seconds": 1, "size": "64x64"}
@@ -51,12 +51,12 @@ async def test_request_is_told_of_completion_with_a_link_that_plays(
     played = await gateway.client.get(output["url"], headers={"authorization": ""})
     assert played.content[4:8] == b"ftyp"
     async with AsyncOpenAI(api_key="x") as client:
-        unwrapped = verified(client, received, await owners_secret(gateway))
+        unwrapped = verified(client, received, await project_secret(gateway))
         assert (unwrapped.type, unwrapped.data.id) == ("video.completed", video["id"])
 
 
 @pytest.mark.parametrize("operation", ["create", "remix", "extensions"])
-async def test_request_is_told_of_failure_under_its_own_secret(
+async def test_a_request_webhook_of_a_failure_is_signed_with_its_own_secret(
     gateway: Running, receiver: Receiver, hook: str, operation: str
 ) -> None:
     given = {"webhook_url": hook, "webhook_secret": "whsec_" + "YWJj" * 8}
@@ -84,13 +84,13 @@ async def test_request_is_told_of_failure_under_its_own_secret(
     async with AsyncOpenAI(api_key="x") as client:
         verified(client, received, given["webhook_secret"])
         with pytest.raises(InvalidWebhookSignatureError):
-            verified(client, received, await owners_secret(gateway))
+            verified(client, received, await project_secret(gateway))
     async with gateway.gateway.db.transaction() as session:
         requests = (await session.scalars(sa.text("select request -> 'extra' from videos"))).all()
     assert set(map(str, requests)) == {"{}"}
 
 
-async def test_request_is_told_of_being_cancelled(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_a_request_webhook_is_sent_for_a_cancellation(gateway: Running, receiver: Receiver, hook: str) -> None:
     video_id = await cancelled(gateway, webhook_url=hook)
     await gateway.worker.run_once()
     (received,) = receiver.received
@@ -100,7 +100,7 @@ async def test_request_is_told_of_being_cancelled(gateway: Running, receiver: Re
     assert received.json["data"]["id"] == video_id
 
 
-async def test_a_deleted_video_is_told_of_all_the_same(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_the_event_of_a_deleted_video_is_still_delivered(gateway: Running, receiver: Receiver, hook: str) -> None:
     given = {"webhook_url": hook, "webhook_secret": "a secret of its own"}
     video_id = await cancelled(gateway, **given)
     receiver.script(Answer(500))
@@ -118,7 +118,7 @@ async def test_a_deleted_video_is_told_of_all_the_same(gateway: Running, receive
     assert (await post(gateway.client, path, 409))["error"]["code"] == "video_deleted"
 
 
-async def test_deleting_a_video_forgets_what_was_said(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_deleting_a_video_deletes_the_stored_event_data(gateway: Running, receiver: Receiver, hook: str) -> None:
     video_id = await cancelled(gateway, webhook_url=hook, webhook_secret="a secret of its own")
     await gateway.worker.run_once()
     (entry,) = (await get(gateway, f"/v1/videos/{video_id}/deliveries"))["data"]

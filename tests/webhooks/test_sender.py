@@ -27,7 +27,7 @@ FAULTS: list[tuple[str, Fault | None, int | None, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "status", "error"), [entry[1:] for entry in FAULTS], ids=[e[0] for e in FAULTS])
-async def test_receiver_that_fails_is_tried_again_under_the_same_id(
+async def test_a_receiver_that_fails_is_tried_again_under_the_same_id(
     start_gateway: StartGateway, receiver: Receiver, hook: str, fault: Fault | None, status: int | None, error: str
 ) -> None:
     async with start_gateway(webhook_timeout_s=0.3) as gateway:
@@ -57,7 +57,7 @@ async def test_receiver_that_fails_is_tried_again_under_the_same_id(
         assert (await get(gateway, f"/v1/webhook_endpoints/{endpoint['id']}"))["failing_since"] is None
 
 
-async def test_redirect_leads_nowhere(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_a_redirect_is_not_followed(gateway: Running, receiver: Receiver, hook: str) -> None:
     elsewhere = Receiver()
     async with serve(elsewhere, host="127.0.0.2") as url:
         receiver.always = Answer(307, headers={"location": f"{url}/inside"})
@@ -117,7 +117,7 @@ async def test_gaps_grow_for_72_hours_then_the_endpoint_is_disabled_until_enable
     )
     receiver.always = None
     count = len(receiver.received)
-    await cancelled(gateway)  # not told, now or later
+    await cancelled(gateway)  # no delivery, now or later
     await gateway.worker.run_once()
     again = f"{path}/deliveries/{delivery['id']}/redeliver"
     assert (await post(gateway.client, again, 409))["error"]["code"] == "webhook_endpoint_disabled"
@@ -126,9 +126,9 @@ async def test_gaps_grow_for_72_hours_then_the_endpoint_is_disabled_until_enable
     assert (await get(gateway, path))["disabled_reason"] is None
     await gateway.worker.run_once()
     assert len(receiver.received) == count
-    told = await cancelled(gateway)
+    later = await cancelled(gateway)
     await gateway.worker.run_once()
-    assert receiver.received[-1].json["data"]["id"] == told
+    assert receiver.received[-1].json["data"]["id"] == later
 
     assert (await post(gateway.client, again, 202))["state"] == "pending"
     await gateway.worker.run_once()
@@ -151,7 +151,7 @@ async def test_a_success_in_between_keeps_an_endpoint_alive(gateway: Running, re
     assert [entry["state"] for entry in await log_of(gateway, endpoint)] == ["delivered", "failed"]
 
 
-async def test_a_new_address_or_its_owner_enables_an_endpoint(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_a_new_url_or_its_project_enables_an_endpoint(gateway: Running, receiver: Receiver, hook: str) -> None:
     endpoint = await register(gateway, hook)
     path = f"/v1/webhook_endpoints/{endpoint['id']}"
     await cancelled(gateway)
@@ -169,7 +169,7 @@ async def test_a_new_address_or_its_owner_enables_an_endpoint(gateway: Running, 
     assert [received.path for received in receiver.received] == ["/hook/new"]
 
 
-async def test_delivered_once_more_by_hand(gateway: Running, receiver: Receiver, hook: str) -> None:
+async def test_a_delivery_can_be_repeated_on_request(gateway: Running, receiver: Receiver, hook: str) -> None:
     endpoint = await register(gateway, hook)
     await cancelled(gateway)
     await gateway.worker.run_once()

@@ -39,11 +39,13 @@ OPENAIS_BODY = (
     ],
     ids=["OpenAI's", "ours"],
 )
-def test_signature_vectors(secret: str, webhook_id: str, timestamp: int, body: str, signature: str) -> None:
+def test_signatures_match_the_published_vectors(
+    secret: str, webhook_id: str, timestamp: int, body: str, signature: str
+) -> None:
     assert signing.sign(secret, webhook_id, timestamp, body.encode()) == signature
 
 
-def test_signature_vector_of_lumen() -> None:
+def test_the_signature_of_lumen_matches_its_vector() -> None:
     body = b'{"id":"v1a2b3","status":"succeeded","data":[{"url":"https://video.example/a.mp4"}]}'
     expected = "sha256=dd46eb5ff05fb8c55fe4fb86f5ac3f1f8a19dd5a715aee753548d20fa0ffcb22"
     assert lumen.signature("your-secret", body) == expected

@@ -17,7 +17,7 @@ from app.webhooks import deliveries
 pytestmark = pytest.mark.anyio
 
 
-async def test_event_is_as_safe_as_the_end_it_tells_of(
+async def test_an_event_is_written_in_the_transaction_of_its_end(
     start_gateway: StartGateway, receiver: Receiver, hook: str
 ) -> None:
     """One process ends the video and is gone; another delivers."""
@@ -33,7 +33,7 @@ async def test_event_is_as_safe_as_the_end_it_tells_of(
         assert received.json["id"] == before["event_id"]
 
 
-async def test_worker_that_dies_in_the_middle_of_a_call_is_taken_over_from(
+async def test_deliveries_of_a_dead_worker_are_taken_over(
     start_gateway: StartGateway, receiver: Receiver, hook: str
 ) -> None:
     hang = Hang()
@@ -56,7 +56,7 @@ async def test_worker_that_dies_in_the_middle_of_a_call_is_taken_over_from(
 
 
 @pytest.mark.slow
-async def test_process_killed_in_the_middle_of_a_call(
+async def test_a_call_of_a_killed_process_is_repeated_by_another(
     database_url: str, tmp_path: Path, receiver: Receiver, hook: str
 ) -> None:
     hang = Hang()
@@ -77,7 +77,7 @@ async def test_process_killed_in_the_middle_of_a_call(
     assert second.json["data"]["id"] == video_id
 
 
-async def test_result_of_a_worker_that_was_given_up_does_not_count(
+async def test_the_result_of_a_worker_that_lost_its_lease_is_ignored(
     gateway: Running, receiver: Receiver, hook: str
 ) -> None:
     """The first worker's call comes back after the second has delivered."""
