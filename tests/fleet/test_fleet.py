@@ -579,9 +579,8 @@ def check_events(
 async def check_bucket(
     bucket: Bucket, history: History, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file belongs to a video, none is half stored, with two exceptions: uploads that a server had just stored when
-    it was killed, until a worker purges them an hour later, and those that may have to be sent once more, until an
-    operator can no longer decide that."""
+    """Every file belongs to a video, none is half stored. The exceptions are uploads: those stored just before a kill,
+    purged an hour later, and those that may have to be sent again, until an operator can no longer decide that."""
     assert await bucket.unfinished() == []
     owned = {row[0] for row in await history.rows("select jsonb_array_elements(outputs) ->> 'key' from videos")}
     keys = set(await bucket.keys())
