@@ -157,7 +157,7 @@ async def test_an_unresolved_hold_is_given_back_in_time(admin: Operator, fake: F
     assert (await admin.ask("GET", "repairs"))["data"] == []
 
 
-async def test_giving_back_a_hold_does_not_delay_other_work(
+async def test_giving_back_holds_does_not_deadlock_with_other_work(
     admin: Operator, fake: FakeOpenAI, database_url: str
 ) -> None:
     """Meters are locked in one order, the key's before its project's; over several jobs there would be none."""

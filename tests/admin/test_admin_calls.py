@@ -47,7 +47,9 @@ async def test_admin_calls_with_a_normal_key_are_refused(operator: Operator, met
         *((f"{name}/%00", 404) for name in ("projects", "keys", "videos")),
     ],
 )
-async def test_ids_that_a_database_cannot_store_are_unknown(operator: Operator, path: str, status: int) -> None:
+async def test_queries_that_a_database_cannot_take_are_client_errors(
+    operator: Operator, path: str, status: int
+) -> None:
     answer = await operator.client.get(f"/admin/v1/{path}")
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
 

@@ -50,7 +50,7 @@ async def gateway(settings: dict[str, Any], tmp_path: Path) -> AsyncIterator[Ser
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_help_shows_examples(command: str) -> None:
+def test_help_explains_each_command(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "160", "TERM": "dumb"})
     assert result.exit_code == 0
     shown = " ".join(result.output.replace("│", " ").split()).lower()

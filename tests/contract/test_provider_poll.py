@@ -14,9 +14,6 @@ from app.video import Progress, Status
 pytestmark = pytest.mark.anyio
 
 
-# Poll
-
-
 async def test_polls_lead_from_queued_to_completed(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     seen = [(await provider.poll(task)).status for _ in range(3)]
@@ -102,9 +99,6 @@ async def test_an_error_while_polling_is_no_verdict(stage: Stage, provider: Prov
     with pytest.raises(kind):
         await provider.poll(task)
     assert isinstance(await provider.poll(task), Progress)
-
-
-# Where the key goes, and where it does not
 
 
 async def test_an_answer_that_comes_byte_by_byte_times_out(stage: Stage) -> None:

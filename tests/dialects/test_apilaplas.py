@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dialects.case import DialectCase, flat_message, vendor_case
-from dialects.vendors import APILAPLAS, LUMA, NOBODYS, SMALL, stored
+from dialects.vendors import APILAPLAS, LUMA, SMALL, UNKNOWN_ID, stored
 from harness import Running, StartGateway
 
 from app import settings
@@ -60,7 +60,7 @@ async def test_many_generations_of_apilaplas_are_read_in_one_request(gateway: Ru
     theirs = (await gateway.bob.post(LUMA, json={"user_prompt": "p"})).json()["id"]
     many = f"{APILAPLAS}s"
     for query in (
-        f"generation_ids[]={ids[0]}&generation_ids[]={ids[1]}&generation_ids[]={NOBODYS}&generation_ids[]={theirs}",
+        f"generation_ids[]={ids[0]}&generation_ids[]={ids[1]}&generation_ids[]={UNKNOWN_ID}&generation_ids[]={theirs}",
         f"generation_ids%5B%5D={ids[0]}&generation_ids%5B%5D={ids[1]}",
         f"generation_ids[0]={ids[0]}&generation_ids[1]={ids[1]}",
         f"generation_ids={ids[0]},%20{ids[1]},x,{ids[0]}",
@@ -69,7 +69,7 @@ async def test_many_generations_of_apilaplas_are_read_in_one_request(gateway: Ru
         response = await gateway.client.get(f"{many}?{query}")
         assert [one["id"] for one in response.json()] == ids[:2], query
     assert response.json()[0] == (await gateway.client.get(f"{APILAPLAS}?generation_id={ids[0]}")).json()
-    assert (await gateway.client.get(f"{many}?generation_ids={NOBODYS}")).json() == []
+    assert (await gateway.client.get(f"{many}?generation_ids={UNKNOWN_ID}")).json() == []
     for wrong in ("", "?generation_ids=", "?generation_ids=" + ",".join(f"x{n}" for n in range(101))):
         assert (await gateway.client.get(f"{many}{wrong}")).status_code == 400, wrong
     assert (await gateway.client.get(APILAPLAS)).status_code == 400
@@ -122,7 +122,7 @@ async def test_a_get_of_many_is_held_until_all_have_the_state(gateway: Running) 
         (await gateway.create(model=model, **SMALL))["id"]
         for model in ("sandbox/testcard", "sandbox/slow", "sandbox/slow")
     ]
-    params = {"generation_ids": f"{slow},{gone},{quick},{NOBODYS}", "state": "completed"}
+    params = {"generation_ids": f"{slow},{gone},{quick},{UNKNOWN_ID}", "state": "completed"}
     held = asyncio.create_task(gateway.client.get(f"{APILAPLAS}s", params=params))
     await until(lambda: gateway.gateway.listener.waiters == 1)
     await gateway.finish(quick)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dialects.vendors import APILAPLAS, LUMA, NOBODYS, SMALL, stored
+from dialects.vendors import APILAPLAS, LUMA, SMALL, UNKNOWN_ID, stored
 from harness import Running
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ async def test_a_video_is_extended_by_luma_and_apilaplas(gateway: Running, diale
     early = await extend(source)
     assert early.status_code == 400
     assert "queued" in early.json()["message"]
-    assert (await extend(NOBODYS)).status_code == 404
+    assert (await extend(UNKNOWN_ID)).status_code == 404
     await gateway.finish(source)
     assert (await extend(source, model="sandbox/testcrad")).status_code == 404
 

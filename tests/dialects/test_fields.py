@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 import pytest
-from dialects.vendors import APILAPLAS, LUMA, LUMEN, LUNOS, NOBODYS, fresh
+from dialects.vendors import APILAPLAS, LUMA, LUMEN, LUNOS, UNKNOWN_ID, fresh
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, serve
 from harness import Running, StartGateway
@@ -46,7 +46,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
         (APILAPLAS, {"keyframes": {"frame0": {"type": "generation"}}}, "keyframes.frame0.id"),
         (APILAPLAS, {"keyframes": {"frame0": {"type": "clip", "url": "https://example.com"}}}, "keyframes.frame0"),
         (APILAPLAS, {"keyframes": {"frame2": {"type": "image", "url": "https://example.com"}}}, "keyframes.frame2"),
-        (APILAPLAS, {"keyframes": {"frame1": {"type": "generation", "id": NOBODYS}}}, "keyframes.frame1"),
+        (APILAPLAS, {"keyframes": {"frame1": {"type": "generation", "id": UNKNOWN_ID}}}, "keyframes.frame1"),
     ],
 )
 async def test_invalid_fields_are_refused_by_name(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from dialects.case import DialectCase, flat_message, vendor_case
-from dialects.vendors import LUMA, NOBODYS, SMALL, asked
+from dialects.vendors import LUMA, SMALL, UNKNOWN_ID, asked
 from harness import Running
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,7 @@ async def test_luma_fields_are_read(gateway: Running) -> None:
 async def test_many_tasks_of_luma_are_read_in_one_request(gateway: Running) -> None:
     ids = [(await gateway.create(**SMALL))["id"] for _ in range(3)]
     theirs = (await gateway.bob.post(LUMA, json={"user_prompt": "p"})).json()["id"]
-    response = await gateway.client.post("/luma/tasks", json={"ids": [ids[2], NOBODYS, theirs, ids[0], "x", ids[0]]})
+    response = await gateway.client.post("/luma/tasks", json={"ids": [ids[2], UNKNOWN_ID, theirs, ids[0], "x", ids[0]]})
     assert [task["id"] for task in response.json()] == [ids[2], ids[0]]
     assert response.json()[1] == (await gateway.client.get(f"{LUMA}/{ids[0]}")).json()
     form = {"ids[]": (None, ids[1])}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from dialects.case import DialectCase, vendor_case
-from dialects.vendors import LUNOS, NOBODYS, asked, fresh
+from dialects.vendors import LUNOS, UNKNOWN_ID, asked, fresh
 from harness import Running
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ async def test_lunos_fields_are_read(gateway: Running) -> None:
 async def test_lunos_ids_may_have_colons(gateway: Running, prefix: str) -> None:
     video_id = (await gateway.create())["id"]
     assert (await gateway.client.get(f"{LUNOS}/{prefix}{video_id}")).json()["id"] == video_id
-    for unknown in (f"{prefix}1703123456789", f"{prefix}{NOBODYS}"):
+    for unknown in (f"{prefix}1703123456789", f"{prefix}{UNKNOWN_ID}"):
         response = await gateway.client.get(f"{LUNOS}/{unknown}")
         assert response.status_code == 404
         assert isinstance(response.json()["error"], str)

@@ -179,7 +179,7 @@ async def test_a_create_that_is_repeated_makes_one_job_with_a_key(served: Served
     assert await served.jobs() == 4  # what a key is for
 
 
-async def test_a_create_whose_answer_was_lost_is_repeated_by_the_client(served: Served) -> None:
+async def test_a_create_whose_answer_was_lost_is_replayed_by_its_key(served: Served) -> None:
     """The same with nothing between: the connection is closed before the answer is read."""
     address = urlsplit(served.url)
     body = json.dumps({"model": "sandbox/testcard", "prompt": "a paper boat"}).encode()

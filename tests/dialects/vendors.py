@@ -10,7 +10,7 @@ from app.video import VideoRequest
 LUNOS, LUMEN, LUMA = "/v1/video/generations", "/v1/videos/generations", "/luma/generations"
 APILAPLAS = "/v2/generate/video/luma-ai/generation"
 SMALL = {"seconds": "1", "size": "320x240"}
-NOBODYS = "video_" + "0" * 26
+UNKNOWN_ID = "video_" + "0" * 26
 
 
 def fresh(**changed: Any) -> dict[str, Any]:

@@ -489,7 +489,7 @@ class Timers:
         self._callback(*self._args)
 
 
-async def test_an_answer_that_is_read_slowly_is_not_cut() -> None:
+async def test_an_answer_is_cut_only_when_its_reading_stops() -> None:
     timers, transport = Timers(), Full()
     config = uvicorn.Config(all_at_once, log_config=None)
     protocol = HttpProtocol(config, ServerState(), {}, _loop=cast("asyncio.AbstractEventLoop", timers))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 BOUNDARY = "multipart/form-data; boundary=x"
 FORM = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na boat\r\n--x--\r\n'
-SOMEBODYS = "video_" + "0" * 26
+UNKNOWN_ID = "video_" + "0" * 26
 
 
 # Fields that are not what they seem
@@ -21,7 +21,7 @@ SOMEBODYS = "video_" + "0" * 26
 
 @pytest.mark.parametrize("seconds", ["long", {"a": 1}, [4], -1, 0, True, 1e9, "Infinity"])
 async def test_an_edit_of_no_length_is_refused(gateway: Running, seconds: Any) -> None:
-    body = {"prompt": "a boat", "video": {"id": SOMEBODYS}, "seconds": seconds}
+    body = {"prompt": "a boat", "video": {"id": UNKNOWN_ID}, "seconds": seconds}
     content = json.dumps(body)
     said = await gateway.client.post("/v1/videos/edits", content=content, headers={"content-type": "application/json"})
     refused(said, "seconds")
@@ -38,13 +38,13 @@ PRICED = {"size": "1920x1080", "n": 4, "duration": 60, "resolution": "1080p", "a
 
 
 @pytest.mark.parametrize("name", [*PRICED, "characters", "first_frame", "input_reference"])
-@pytest.mark.parametrize("operation", ["edits", "extensions", f"{SOMEBODYS}/remix"])
+@pytest.mark.parametrize("operation", ["edits", "extensions", f"{UNKNOWN_ID}/remix"])
 async def test_fields_that_change_the_price_are_refused_where_the_source_decides(
     gateway: Running, operation: str, name: str
 ) -> None:
     body = {"prompt": "a boat", name: PRICED.get(name, "x")}
     if "remix" not in operation:
-        body |= {"video": {"id": SOMEBODYS}}
+        body |= {"video": {"id": UNKNOWN_ID}}
     if operation == "extensions":
         body |= {"seconds": 4}
     assert name in refused(await gateway.client.post(f"/v1/videos/{operation}", json=body), name)
@@ -53,7 +53,7 @@ async def test_fields_that_change_the_price_are_refused_where_the_source_decides
 @pytest.mark.parametrize("name", ["model", "seconds"])
 async def test_a_remix_is_of_the_length_and_model_of_its_source(gateway: Running, name: str) -> None:
     body = {"prompt": "a boat", name: "4"}
-    refused(await gateway.client.post(f"/v1/videos/{SOMEBODYS}/remix", json=body), name)
+    refused(await gateway.client.post(f"/v1/videos/{UNKNOWN_ID}/remix", json=body), name)
 
 
 # Charsets

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 NO_KEY = {"authorization": ""}
 
 
-async def filmed(gateway: Running, **fields: Any) -> str:
+async def stored_link(gateway: Running, **fields: Any) -> str:
     """The link of a stored video file."""
     video = await gateway.create(model="up/sora-2", **fields)
     return str((await gateway.finish(video["id"]))["output"]["url"])
@@ -59,7 +59,7 @@ OTHER_FILES = (
 
 
 async def test_a_link_cannot_be_made_to_open_more(up: Running) -> None:
-    link, other = httpx.URL(await filmed(up, n=2)), httpx.URL(await filmed(up))
+    link, other = httpx.URL(await stored_link(up, n=2)), httpx.URL(await stored_link(up))
     folder, query, others = link.path.rpartition("/")[0], link.query.decode(), other.query.decode()
     exp, sig = link.params["exp"], link.params["sig"]
     arabic = "".join(f"%D9%{0xA0 + int(digit):X}" for digit in exp)
@@ -74,7 +74,7 @@ async def test_a_link_cannot_be_made_to_open_more(up: Running) -> None:
 
 
 async def test_a_link_that_is_written_differently_is_the_same_link(up: Running) -> None:
-    link = await filmed(up)
+    link = await stored_link(up)
     others = [link.replace(".mp4", "%2Emp4"), link.replace("/0.", "%2F0."), link.replace("/media", "/%6Dedia")]
     exp = httpx.URL(link).params["exp"]
     others.append(link.replace("exp=", f"exp={int(exp) + 1}&exp="))
@@ -84,7 +84,7 @@ async def test_a_link_that_is_written_differently_is_the_same_link(up: Running) 
 
 
 async def test_a_link_is_dead_once_its_file_is_gone(up: Running) -> None:
-    link, kept = await filmed(up), await filmed(up, media_retention=60)
+    link, kept = await stored_link(up), await stored_link(up, media_retention=60)
     assert len(await opened(up, link, kept)) == 4
     await up.client.delete(f"/v1/videos/{httpx.URL(link).path.split('/')[2]}")
     up.clock.advance(61)

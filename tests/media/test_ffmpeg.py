@@ -159,7 +159,7 @@ async def test_an_expansion_in_the_prompt_is_drawn_as_it_is(tmp_path: Path) -> N
     assert changed < sum(bright[0]) / 4
 
 
-async def test_pictures_of_a_video_have_their_size_and_number(tmp_path: Path) -> None:
+async def test_pictures_of_a_video_have_the_right_size(tmp_path: Path) -> None:
     video_file, thumbnail, sheet = (tmp_path / name for name in ("card.mp4", "t.webp", "s.jpg"))
     await render(video_file, width=1280, height=720, seconds=1)
     await ffmpeg.thumbnail(video_file, thumbnail, duration_s=1, timeout_s=20)
