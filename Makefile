@@ -20,7 +20,7 @@ help: ## Show this list
 run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000" and the like
 	@$(RUN) video-gateway serve $(ARGS)
 
-test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/test_house.py -k settings" for some of them
+test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/jobs -k lease" for some of them
 	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: | $(NEEDS_UV) ## Check style, formatting and the import rules

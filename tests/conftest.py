@@ -1,37 +1,31 @@
-"""What all tests share: a real Postgres, a clock that moves when told, and a gateway driven through its front door."""
+"""Fixtures of all tests: a PostgreSQL server, a clock that tests move, and a gateway reached through its HTTP API."""
 
 import os
-import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
-import sqlalchemy as sa
 from asgi_lifespan import LifespanManager
-from fastapi import FastAPI
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, serve
+from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
+from money import ADMIN, Operator, operator_of
+from upstreams import Upstreams
 
 from app import settings
 from app.db import embedded
 from app.db.migrate import upgrade_schema
-from app.db.models import Attempt, Base
-from app.http.context import Gateway
-from app.jobs.worker import Worker
+from app.db.models import Base
 from app.main import create_app
-from app.settings import Settings
-
-ORIGIN = "http://gateway.test"
-ALICE, BOB = "sk-alice-0123456789", "sk-bob with a blank"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no core is idle at the end."""
+    """Sort slow tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -76,30 +70,6 @@ async def migrated(postgres: str) -> AsyncIterator[str]:
         yield url
 
 
-@asynccontextmanager
-async def scratch_database(server: str) -> AsyncIterator[str]:
-    """A new, empty database on `server`, dropped afterwards; yields its address."""
-    name = f"test_{secrets.token_hex(8)}"
-    async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
-        await connection.execute(f"create database {name}".encode())
-    try:
-        yield (
-            sa.make_url(sqlalchemy_url(server))
-            .set(database=name)
-            .render_as_string(hide_password=False)
-            .replace("+psycopg", "")
-        )
-    finally:
-        async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
-            await connection.execute(f"drop database {name} with (force)".encode())
-
-
-def sqlalchemy_url(url: str) -> str:
-    loaded = Settings(database_url=cast("Any", url), _env_file=None)
-    assert loaded.database_url is not None
-    return loaded.database_url.get_secret_value()
-
-
 @pytest.fixture
 async def database_url(migrated: str) -> AsyncIterator[str]:
     """The migrated database, emptied after the test."""
@@ -109,72 +79,9 @@ async def database_url(migrated: str) -> AsyncIterator[str]:
         await connection.execute(f"truncate {tables}".encode())
 
 
-@dataclass
-class Clock:
-    """Time as the gateway sees it; it stands still until moved."""
-
-    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@dataclass
-class Running:
-    """A gateway under test: its front door as two callers see it, and the levers a test may pull."""
-
-    app: FastAPI
-    clock: Clock
-    client: httpx.AsyncClient
-    """Alice, with her key."""
-    bob: httpx.AsyncClient
-    """Another project."""
-
-    @property
-    def gateway(self) -> Gateway:
-        return cast("Gateway", self.app.state.gateway)
-
-    @property
-    def worker(self) -> Worker:
-        return cast("Worker", self.app.state.worker)
-
-    async def create(self, **fields: Any) -> dict[str, Any]:
-        """Create a video as Alice; it has to be accepted."""
-        response = await self.client.post("/v1/videos", json={"prompt": "a paper boat", **fields})
-        assert response.status_code == 202, response.text
-        return cast("dict[str, Any]", response.json())
-
-    async def get(self, video_id: str) -> dict[str, Any]:
-        response = await self.client.get(f"/v1/videos/{video_id}")
-        assert response.status_code == 200, response.text
-        return cast("dict[str, Any]", response.json())
-
-    async def finish(self, video_id: str, *, step_s: float = 20, steps: int = 400) -> dict[str, Any]:
-        """Let the worker do what is due and the clock move on, until the video has ended."""
-        for _ in range(steps):
-            await self.worker.run_once()
-            video = await self.get(video_id)
-            if video["status"] in ("completed", "failed"):
-                return video
-            self.clock.advance(step_s)
-        raise AssertionError(f"still {video['status']} after {steps} steps")
-
-    async def attempts(self, video_id: str) -> list[Attempt]:
-        """The attempts of a video, oldest first; what an operator sees, clients do not."""
-        async with self.gateway.db.transaction() as session:
-            query = sa.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
-            return list(await session.scalars(query))
-
-
-StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
@@ -213,16 +120,30 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
         yield running
 
 
-@asynccontextmanager
-async def another_worker(gateway: Running) -> AsyncIterator[Worker]:
-    """A second worker on the same database, as another process would be."""
-    parts = gateway.gateway
-    yield Worker(
-        db=parts.db,
-        settings=parts.settings,
-        providers=parts.providers,
-        store=parts.store,
-        links=parts.links,
-        sender=parts.sender,
-        clock=gateway.clock,
-    )
+@pytest.fixture
+async def fake() -> FakeOpenAI:
+    return FakeOpenAI(polls_until_working=0, polls_until_done=0)
+
+
+@pytest.fixture
+async def up(fake: FakeOpenAI, start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway in front of an upstream that the test scripts."""
+    async with serve(fake) as url:
+        upstream = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
+        async with start_gateway(providers={"up": upstream}) as running:
+            yield running
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Upstreams]:
+    upstreams = Upstreams(one=FakeOpenAI(), two=FakeOpenAI())
+    async with AsyncExitStack() as stack:
+        for name, fake in upstreams.fakes.items():
+            upstreams.urls[name] = await stack.enter_async_context(serve(fake))
+        yield upstreams
+
+
+@pytest.fixture
+async def operator(start_gateway: StartGateway) -> AsyncIterator[Operator]:
+    async with start_gateway(admin_key=ADMIN) as gateway, operator_of(gateway) as operator:
+        yield operator

@@ -1,4 +1,4 @@
-"""What tests about money share: an operator with a client of their own, and the sum that is right at all times."""
+"""Helpers of the tests about money: the administration API, and the sum that has to be right at all times."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import httpx
 import sqlalchemy as sa
-from conftest import ORIGIN, Running
+from harness import ORIGIN, Running
 
 ADMIN = "adm-0123456789"
 
@@ -54,7 +54,7 @@ class Operator:
         return cast("list[dict[str, Any]]", found.json()["data"])
 
     async def check_sums(self) -> None:
-        """What stands in the ledger for a video is what it cost and what is held for it."""
+        """The ledger entries of a video add up to its cost and its holds."""
         async with self.gateway.gateway.db.reading() as connection:
             assert (await connection.execute(_WRONG_SUMS)).mappings().all() == []
 
@@ -67,3 +67,10 @@ async def operator_of(gateway: Running) -> AsyncIterator[Operator]:
         operator = Operator(gateway, client)
         yield operator
         await operator.check_sums()
+
+
+async def status(gateway: Running, key: str, path: str = "/v1/models") -> int:
+    """The status code of a GET with this key."""
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(transport=gateway.client._transport, base_url=ORIGIN, headers=headers) as client:
+        return (await client.get(path)).status_code

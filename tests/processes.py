@@ -23,7 +23,7 @@ from fakes.server import KEY
 T = TypeVar("T")
 
 PATIENCE_S = 60
-"""How long anything may take on a busy machine before a test gives up on it."""
+"""Time limit of every wait, long enough for a busy machine."""
 CLI = (sys.executable, "-m", "app.cli.main")
 
 
@@ -125,8 +125,8 @@ async def running(
 
 @cache
 def _bytecode() -> dict[str, str]:
-    """Where no bytecode may be written beside the sources, let the children of one run share a place of their own:
-    each would compile all it imports anew, which takes longer than anything they are started for."""
+    """A common bytecode cache for the child processes of one run, if none may be written beside the sources: otherwise
+    each of them would compile all its imports anew, which takes longer than the test."""
     if not sys.dont_write_bytecode:
         return {}
     directory = tempfile.mkdtemp(prefix="video-gateway-bytecode-")
@@ -142,7 +142,7 @@ async def ran(*arguments: str, cwd: Path, code: int = 0, **settings: Any) -> Chi
 
 
 def provider(url: str, *, called: str = "up", **more: Any) -> dict[str, Any]:
-    """An OpenAI-shaped upstream as a child process is told of it."""
+    """Settings of an OpenAI-shaped upstream for a child process."""
     values = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, **more}
     return {f"providers__{called}__{name}": value for name, value in values.items()}
 

@@ -1,4 +1,4 @@
-"""What comes back from servers that are not ours is read within bounds, packed or not; and how names are resolved."""
+"""Outbound HTTP: bounded reading of answers, compressed or not; resolution of names; redaction of URLs."""
 
 import asyncio
 import gzip
@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Running, StartGateway
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Elsewhere, serve
+from harness import Running, StartGateway
 
 from app import net
 
@@ -61,7 +61,7 @@ CODINGS = {
 
 
 @pytest.mark.parametrize("name", CODINGS)
-async def test_a_submit_that_is_answered_packed_is_understood(up: Running, fake: FakeOpenAI, name: str) -> None:
+async def test_a_compressed_answer_to_a_submit_is_read(up: Running, fake: FakeOpenAI, name: str) -> None:
     fake.script("submit", CODINGS[name])
     video = await up.create(model="up/sora-2")
     await up.worker.run_once()
@@ -80,7 +80,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_a_submit_whose_answer_cannot_be_unpacked_has_an_unknown_outcome(
+async def test_an_answer_that_cannot_be_decompressed_is_an_unknown_outcome(
     up: Running, fake: FakeOpenAI, name: str
 ) -> None:
     answer, why = UNREADABLE[name]
@@ -98,14 +98,14 @@ async def test_a_submit_whose_answer_cannot_be_unpacked_has_an_unknown_outcome(
     assert peak < PEAK_BYTES
 
 
-async def test_a_film_that_comes_packed_is_unpacked(up: Running, fake: FakeOpenAI) -> None:
+async def test_a_compressed_file_is_decompressed(up: Running, fake: FakeOpenAI) -> None:
     fake.script("content", packed(fake.file, "gzip"))
     video = await up.create(model="up/sora-2")
     assert (await up.finish(video["id"]))["status"] == "completed"
     assert (await up.client.get(f"/v1/videos/{video['id']}/content")).content == fake.file
 
 
-async def test_a_film_that_unpacks_to_too_much_is_refused(up: Running, fake: FakeOpenAI) -> None:
+async def test_a_file_that_decompresses_to_too_much_is_refused(up: Running, fake: FakeOpenAI) -> None:
     fake.script("content", packed(bomb(), "gzip", bytes))
     video = await up.create(model="up/sora-2")
     tracemalloc.start()
@@ -121,7 +121,7 @@ async def test_a_film_that_unpacks_to_too_much_is_refused(up: Running, fake: Fak
 # Names
 
 
-async def test_names_that_do_not_resolve_hold_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_that_do_not_resolve_delay_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 
     def dead(*_: Any, **__: Any) -> Any:
@@ -141,7 +141,7 @@ async def test_names_that_do_not_resolve_hold_nobody_else_up(monkeypatch: pytest
 
 
 async def test_a_name_is_resolved_as_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sockets and TLS know an older standard, by which this is the name of somebody else."""
+    """Sockets and TLS know an older standard, by which this is the name of another host."""
     asked, elsewhere, really = [], Elsewhere(), socket.getaddrinfo
 
     def resolve(host: Any, *given: Any, **options: Any) -> Any:
@@ -156,9 +156,9 @@ async def test_a_name_is_resolved_as_it_is_sent(monkeypatch: pytest.MonkeyPatch)
     assert elsewhere.calls[0].headers["host"] == f"xn--fa-hia.de:{httpx.URL(url).port}"
 
 
-# Addresses in what others say
+# Addresses in texts of others
 
-TOLD = {
+REDACTED = {
     "https://gw.example/media/uploads/v/0?exp=1&sig=T0KEN": "https://gw.example/media/uploads/v/0",
     "at HTTPS://me:T0KEN@x.example:8443/a#T0KEN, no": "at HTTPS://x.example:8443/a no",
     '{"url":"https:\\/\\/me:T0KEN@x.example\\/a?b=T0KEN"}': '{"url":"https:\\/\\/x.example\\/a"}',
@@ -166,11 +166,11 @@ TOLD = {
     '"https:\\/\\/gw.example\\/callbacks\\/att_1\\/T0KEN"': '"https:\\/\\/gw.example\\/callbacks\\/..."',
     "GET /media/v/0?exp=1&sig=T0KEN answers 403": "GET /media/v/0?exp=1&sig=... answers 403",
     "u=https%3A%2F%2Fgw%2Fcallbacks%2Fatt_1%2FT0KEN": "u=https%3A%2F%2Fgw%2Fcallbacks%2F...",
-    "https://x.example/@me/film.mp4 is no film": "https://x.example/@me/film.mp4 is no film",
+    "https://x.example/@me/clip.mp4 is no video": "https://x.example/@me/clip.mp4 is no video",
     "what? a@b.example, #1": "what? a@b.example, #1",
 }
 
 
-@pytest.mark.parametrize("said", TOLD)
-def test_addresses_are_told_without_what_permits(said: str) -> None:
-    assert net.redact_urls(said) == TOLD[said]
+@pytest.mark.parametrize("said", REDACTED)
+def test_urls_in_texts_are_shown_without_credentials(said: str) -> None:
+    assert net.redact_urls(said) == REDACTED[said]

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which source wins, and how a mistake is told without telling the value."""
+"""Settings: their sources and precedence, and messages about mistakes, which never contain the value."""
 
 import re
 from ipaddress import ip_network
@@ -48,7 +48,7 @@ def test_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) 
     assert (load().port, load().database_url) == (1, None)
 
 
-def test_toml_file_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_toml_file_of_another_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("gateway.toml").write_text("port = 1\n")
     Path("other.toml").write_text("port = 2\n")
     Path("third.toml").write_text("port = 3\n")
@@ -77,18 +77,18 @@ def test_lists_are_comma_separated_or_json(text: str, keys: list[str], monkeypat
 
 @pytest.mark.parametrize("name", ["admin_key", "metrics_key", "pepper"])
 def test_a_key_that_is_there_and_blank_is_refused(name: str) -> None:
-    """Or everybody would have it who sends none."""
+    """Otherwise every client without a key would be accepted."""
     Path("gateway.toml").write_text(f'{name} = " "')
     refused(f"GATEWAY_{name.upper()}: must not be blank; leave it out to have none")
 
 
 def test_a_storage_address_holds_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("s3://id:sekret@bucket/films", "s3://bucket/films?access_key=sekret"):
+    for url in ("s3://id:sekret@bucket/clips", "s3://bucket/clips?access_key=sekret"):
         set_all(monkeypatch, STORAGE_URL=url)
         refused("GATEWAY_STORAGE_URL: credentials and options go into the AWS_ variables, not into the address")
 
 
-def test_lists_of_networks_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_of_networks_and_models_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, ALLOW_NETWORKS="10.1.0.0/16, ::1", PROVIDERS__UP__KIND="openai")
     set_all(monkeypatch, PROVIDERS__UP__BASE_URL="http://h/v1", PROVIDERS__UP__MODELS="wan-2.2, other")
     settings = load()
@@ -96,7 +96,7 @@ def test_lists_of_networks_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert providers.build(settings)["up"].listed == ("wan-2.2", "other")
 
 
-def test_providers_and_aliases_in_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_providers_and_aliases_are_read_from_toml(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("gateway.toml").write_text("""
 api_keys = ["a", "b, c"]
 
@@ -167,12 +167,12 @@ def test_mistake_names_the_variable_and_never_the_value(
     refused(f"GATEWAY_{name}", hint)
 
 
-def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_mistakes_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, PORT="x", LEASE_S="y")
     assert len(refused("GATEWAY_PORT: ", "GATEWAY_LEASE_S: ").splitlines()) == 2
 
 
-def test_broken_toml_is_told_with_its_place() -> None:
+def test_broken_toml_is_named_with_its_line() -> None:
     Path("gateway.toml").write_text('port = 1\npepper = "sekret\n')
     refused("gateway.toml", "line 2")
 
@@ -210,7 +210,7 @@ def test_provider_can_be_taken_out_without_deleting_it(monkeypatch: pytest.Monke
     assert providers.build(load()) == {}
 
 
-def test_data_dir_is_absolute_before_anybody_changes_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_data_dir_is_absolute_before_the_directory_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert load().data_dir == tmp_path / "data"
-    set_all(monkeypatch, DATA_DIR="~/films")
-    assert load().data_dir == Path.home() / "films"
+    set_all(monkeypatch, DATA_DIR="~/videos")
+    assert load().data_dir == Path.home() / "videos"

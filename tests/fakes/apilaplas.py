@@ -1,4 +1,4 @@
-"""Apilaplas' Luma v2: one create for new films and extensions, queries for one or many, and the long poll.
+"""Apilaplas' Luma v2: one create for new videos and extensions, queries for one or many, and the long poll.
 
 The shape of answers is not published; this is Luma's own with `video.url` beside it.
 """
@@ -8,7 +8,10 @@ from urllib.parse import parse_qs
 
 from starlette.responses import Response
 
+from app.providers.apilaplas import Apilaplas
+from app.video import Media, Operation
 from fakes.server import Call, Fake, Job, as_json, segments
+from fakes.upstream import FRAMES, HOOK, LINK, LUMA_WORDS, MADE, TEXT, Upstream, Wire, ask, luma_accepted
 
 CREATED_AT = "2025-03-11T07:13:27.813Z"
 REQUEST_ID = "0c5c2a4e-2d0b-4f3c-9d2e-6b1f0a9d7c11"
@@ -111,3 +114,72 @@ class FakeApilaplas(Fake):
             "request": {**job.asked, "keyframes": job.asked.get("keyframes")},
             **job.raw,
         }
+
+
+PATH = "/v2/generate/video/luma-ai/generation"
+
+REQUEST = {"model": "ray-2", "prompt": "a paper boat", "aspect_ratio": "16:9"}
+
+WIRES = {
+    "prompt only": Wire(ask(), REQUEST, path=PATH),
+    "size": Wire(TEXT, {**REQUEST, "duration": "8s", "resolution": "720p"}, path=PATH),
+    "everything": Wire(
+        FRAMES.model_copy(update={"seconds": 4.5, "resolution": "2160p"}),
+        {
+            **REQUEST,
+            "aspect_ratio": "9:16",
+            "loop": False,
+            "keyframes": {
+                "frame0": {"type": "image", "url": "https://gateway.example/cat"},
+                "frame1": {"type": "image", "url": "https://x.example/z.png"},
+            },
+            "duration": "4.5s",
+            "resolution": "4k",
+            "callback_url": HOOK,
+        },
+        path=PATH,
+        task={"callback_url": HOOK, **LINK},
+    ),
+    "last frame": Wire(
+        ask(last_frame=Media(url="https://x.example/z.png")),
+        {**REQUEST, "keyframes": {"frame1": {"type": "image", "url": "https://x.example/z.png"}}},
+        path=PATH,
+    ),
+    "extend": Wire(
+        ask(operation=Operation.extend, aspect_ratio="21:9"),
+        {
+            **REQUEST,
+            "aspect_ratio": "21:9",
+            "keyframes": {"frame0": {"type": "generation", "id": "video_9/?"}},
+        },
+        path=PATH,
+        task=MADE,
+    ),
+    "extend towards a picture": Wire(
+        ask(operation=Operation.extend, last_frame=Media(key="cat")),
+        {
+            **REQUEST,
+            "keyframes": {
+                "frame0": {"type": "generation", "id": "video_9/?"},
+                "frame1": {"type": "image", "url": "https://gateway.example/cat"},
+            },
+        },
+        path=PATH,
+        task={**MADE, **LINK},
+    ),
+}
+
+UPSTREAMS = (
+    Upstream(
+        "apilaplas",
+        Apilaplas,
+        FakeApilaplas,
+        WIRES,
+        LUMA_WORDS,
+        luma_accepted,
+        prefix="",
+        model="ray-2",
+        cancels=False,
+        streams=False,
+    ),
+)

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 from processes import Child, running
 
-NAME = "films"
+NAME = "clips"
 SIGNED = {"authorization": "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request"}
-"""What moto wants to see of a signature, which it does not check."""
+"""A signature in the form that moto requires; it is not checked."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Where it is, and what an operator sees in it."""
+    """The server of the bucket, and a client of its contents."""
 
     child: Child
     """Prints a line for each request once it has been answered."""
@@ -30,7 +30,7 @@ class Bucket:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads a process there."""
+        """Environment variables that lead a process to the bucket."""
         return {
             "AWS_ENDPOINT_URL": str(self.client.base_url).rstrip("/"),
             "AWS_ALLOW_HTTP": "true",

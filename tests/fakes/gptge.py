@@ -4,7 +4,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.providers.gptge import GptGe
+from app.video import Media, Operation, Status
 from fakes.server import Call, Fake, Job, as_json, segments
+from fakes.upstream import CAT_URL, FRAMES, HOOK, LUMA_WORDS, MADE, Upstream, Wire, ask, luma_accepted
 
 CREATED_AT = "2024-12-24T18:01:25.319129Z"
 FIELDS = {"user_prompt", "expand_prompt", "image_url", "image_end_url", "notify_hook", "loop", "aspect_ratio"}
@@ -74,3 +77,44 @@ class FakeGptGe(Fake):
             "last_frame": None,
             **job.raw,
         }
+
+
+WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {"user_prompt": "żółw 🐢"}, path="/luma/generations"),
+    "everything": Wire(
+        FRAMES,
+        {
+            "user_prompt": "a paper boat",
+            "expand_prompt": True,
+            "image_url": CAT_URL,
+            "image_end_url": "https://x.example/z.png",
+            "notify_hook": HOOK,
+            "loop": False,
+            "aspect_ratio": "9:16",
+        },
+        path="/luma/generations",
+        task={"callback_url": HOOK},
+    ),
+    "extend": Wire(
+        ask(operation=Operation.extend, expand_prompt=False, last_frame=Media(key="cat")),
+        {"user_prompt": "a paper boat", "expand_prompt": False, "image_end_url": CAT_URL, "notify_hook": HOOK},
+        path="/luma/generations/video_9%2F%3F/extend",
+        task={**MADE, "callback_url": HOOK},
+    ),
+}
+
+UPSTREAMS = (
+    Upstream(
+        "gptge",
+        GptGe,
+        FakeGptGe,
+        WIRES,
+        {**LUMA_WORDS, "SUCCESS": Status.completed, "FAILURE": Status.failed},
+        luma_accepted,
+        prefix="",
+        model="luma",
+        credit=(403, "user quota is not enough", "insufficient_user_quota"),
+        cancels=False,
+        streams=False,
+    ),
+)

@@ -4,7 +4,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.providers.lumen import Lumen
+from app.video import Status
 from fakes.server import Call, Fake, Job, as_json, segments
+from fakes.upstream import HOOK, LINK, MIXED, TEXT, Upstream, Wire, ask
 
 CREATED = 1_700_000_000
 MEDIA = ("image_url", "last_image_url", "reference_video_url", "webhook_url")
@@ -79,3 +82,55 @@ class FakeLumen(Fake):
         if job.status == self.failed and job.message is not None:
             shown["error"] = {"message": job.message}
         return shown | job.raw
+
+
+PATH = "/v1/videos/generations"
+
+REQUEST = {"model": "seedance-2", "prompt": "a paper boat"}
+
+WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**REQUEST, "prompt": "żółw 🐢"}, path=PATH),
+    "size": Wire(TEXT, {**REQUEST, "duration": 8, "resolution": "720p", "aspect_ratio": "16:9"}, path=PATH),
+    "everything": Wire(
+        MIXED.model_copy(update={"seconds": 4.0, "generate_audio": False, "seed": 1, "user": "u1"}),
+        {
+            **REQUEST,
+            "duration": 4,
+            "generate_audio": False,
+            "image_url": "https://gateway.example/cat",
+            "last_image_url": "https://x.example/z.png",
+            "reference_image_urls": ["https://x.example/b.png"],
+            "reference_video_url": "https://gateway.example/clip",
+            "webhook_url": HOOK,
+            "webhook_secret": "s3cret",
+        },
+        path=PATH,
+        task={"callback_url": HOOK, "callback_secret": "s3cret", **LINK},
+    ),
+    "no secret, no webhook": Wire(ask(), REQUEST, path=PATH, task={"callback_url": HOOK}),
+}
+
+WORDS = {
+    "queued": Status.queued,
+    "processing": Status.in_progress,
+    "succeeded": Status.completed,
+    "completed": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+UPSTREAMS = (
+    Upstream(
+        "lumen",
+        Lumen,
+        FakeLumen,
+        WIRES,
+        WORDS,
+        lambda ref: {"id": ref, "status": "processing", "created": 1_700_000_000},
+        prefix="/v1",
+        model="seedance-2",
+        moderation=(400, "content blocked", "invalid_request"),
+        cancels=False,
+        streams=False,
+    ),
+)

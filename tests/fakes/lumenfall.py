@@ -5,7 +5,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.providers.lumenfall import Lumenfall
+from app.video import Media, Status
+from fakes.openai import openai_accepted
 from fakes.server import Call, Fake, Job, as_json, segments
+from fakes.upstream import BASIC, CAT_URL, EXTRA, FULL, HOOK, TEXT, UPLOADED, Upstream, Wire, ask
 
 CREATED_AT = 1_702_345_678
 
@@ -100,3 +104,70 @@ class FakeLumenfall(Fake):
             },
             **job.raw,
         }
+
+
+PATH = "/openai/v1/videos"
+
+KEYED = {**BASIC, "idempotency_key": "attempt_1"}
+
+WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**KEYED, "prompt": "żółw 🐢"}, path=PATH),
+    "text": Wire(TEXT, {**KEYED, "seconds": "8", "size": "1280x720"}, path=PATH),
+    "everything": Wire(
+        FULL,
+        {
+            **KEYED,
+            "seconds": "4.5",
+            "aspect_ratio": "16:9",
+            "resolution": "720p",
+            "negative_prompt": "blur",
+            "seed": 0,
+            "generate_audio": False,
+            "loop": True,
+            "expand_prompt": True,
+            "metadata": {"a": "b"},
+            "user": "u1",
+            "webhook_url": HOOK,
+            **{name: value for name, value in EXTRA.items() if name not in ("prompt", "n", "seconds")},
+        },
+        path=PATH,
+        task={"callback_url": HOOK},
+    ),
+    "upload": Wire(
+        UPLOADED,
+        {**KEYED, "seconds": "8", "input_reference": {"image_url": CAT_URL}},
+        path=PATH,
+    ),
+    "pictures": Wire(
+        ask(first_frame=Media(key="cat"), reference_images=(Media(url="https://x.example/b.png"),)),
+        {**KEYED, "input_reference": [{"image_url": CAT_URL}, {"image_url": "https://x.example/b.png"}]},
+        path=PATH,
+    ),
+}
+
+WORDS = {
+    "queued": Status.queued,
+    "in_progress": Status.in_progress,
+    "in-progress": Status.in_progress,
+    "completed": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+UPSTREAMS = (
+    Upstream(
+        "lumenfall",
+        Lumenfall,
+        FakeLumenfall,
+        WIRES,
+        WORDS,
+        openai_accepted,
+        prefix="/openai/v1",
+        moderation=(400, "The prompt is not allowed", "CONTENT_POLICY_VIOLATION"),
+        credit=(402, "Insufficient balance: $0.05 required, $0.02 available", "INSUFFICIENT_BALANCE"),
+        stopped_by=(204,),
+        resubmits=True,
+        idempotent=({},),
+        streams=False,
+    ),
+)

@@ -4,7 +4,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.providers.lunos import Lunos
+from app.video import Status
 from fakes.server import Call, Fake, Job, as_json, segments
+from fakes.upstream import FULL, HOOK, Upstream, Wire, ask
 
 MODEL = "google/veo-3.0-generate-preview"
 FIELDS = {"model", "prompt", "parameters", "response_format", "user", "appId"}
@@ -68,3 +71,43 @@ class FakeLunos(Fake):
         if job.status == self.failed and job.message is not None:
             shown["error"] = job.message
         return shown | job.raw
+
+
+PATH = "/v1/video/generations"
+
+REQUEST = {"model": MODEL, "prompt": "a paper boat", "parameters": {}, "response_format": "mp4"}
+
+WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {**REQUEST, "prompt": "żółw 🐢"}, path=PATH),
+    "everything": Wire(
+        FULL,
+        {**REQUEST, "parameters": {"aspectRatio": "16:9", "negativePrompt": "blur"}, "user": "u1"},
+        path=PATH,
+        headers={"x-app-id": "my-app"},
+        config={"app_id": "my-app"},
+        task={"callback_url": HOOK, "callback_secret": "s3cret"},
+    ),
+}
+
+WORDS = {
+    "pending": Status.queued,
+    "processing": Status.in_progress,
+    "completed": Status.completed,
+    "succeeded": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+}
+
+UPSTREAMS = (
+    Upstream(
+        "lunos",
+        Lunos,
+        FakeLunos,
+        WIRES,
+        WORDS,
+        lambda ref: {"id": ref, "operation_name": "operations/1", "status": "pending"},
+        prefix="/v1",
+        model=MODEL,
+        cancels=False,
+    ),
+)

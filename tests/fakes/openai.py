@@ -4,7 +4,27 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.providers.openai import OpenAI
+from app.video import Operation, Status
 from fakes.server import Answer, Call, Fake, Job, as_json, segments
+from fakes.upstream import (
+    BASIC,
+    CAT_PART,
+    EDIT_FILE,
+    EXTRA,
+    FORM,
+    FULL,
+    MADE,
+    MIXED,
+    PICTURE,
+    PICTURES,
+    TEXT,
+    UPLOADED,
+    VIDEO_PART,
+    Upstream,
+    Wire,
+    ask,
+)
 
 CREATED_AT = 1_795_255_200
 
@@ -98,3 +118,105 @@ class FakeOpenAI(Fake):
             "error": error,
             **job.raw,
         }
+
+
+OPENAI_WORDS = {
+    "queued": Status.queued,
+    "pending": Status.queued,
+    "in_progress": Status.in_progress,
+    "in-progress": Status.in_progress,
+    "processing": Status.in_progress,
+    "RUNNING": Status.in_progress,
+    "completed": Status.completed,
+    "succeeded": Status.completed,
+    "failed": Status.failed,
+    "cancelled": Status.failed,
+    "canceled": Status.failed,
+    "expired": Status.failed,
+    "deleted": Status.failed,
+}
+
+WIRES = {
+    "text": Wire(TEXT, {**BASIC, "seconds": "8", "size": "1280x720"}),
+    "prompt only": Wire(ask("żółw 🐢"), {**BASIC, "prompt": "żółw 🐢"}),
+    "everything": Wire(
+        FULL,
+        {
+            **BASIC,
+            "seconds": "4.5",
+            "aspect_ratio": "16:9",
+            "resolution": "720p",
+            "negative_prompt": "blur",
+            "seed": 0,
+            "generate_audio": False,
+            "loop": True,
+            "expand_prompt": True,
+            "user": "u1",
+            **{name: value for name, value in EXTRA.items() if name not in ("prompt", "n", "seconds")},
+        },
+    ),
+    "picture": Wire(PICTURE, {**BASIC, "input_reference": {"image_url": "https://x.example/a.png"}}),
+    "pictures": Wire(
+        PICTURES,
+        {**BASIC, "input_reference": [{"image_url": f"https://x.example/{name}.png"} for name in "ab"]},
+    ),
+    "upload": Wire(UPLOADED, form=[*FORM, ("seconds", "8"), ("input_reference", CAT_PART)]),
+    "uploads beside addresses": Wire(
+        MIXED,
+        form=[
+            *FORM,
+            ("last_frame[image_url]", "https://x.example/z.png"),
+            ("input_reference[][image_url]", "https://x.example/b.png"),
+            ("camera[pan]", "1.5"),
+            ("camera[shake]", "false"),
+            ("tags[]", "a"),
+            ("tags[]", "b"),
+            ("steps", "30"),
+            ("hd", "true"),
+            ("seconds", "60"),
+            ("x%22%0D%0A", "y"),
+            ("input_reference[]", CAT_PART),
+            ("reference_video", VIDEO_PART),
+        ],
+    ),
+    "characters": Wire(
+        ask(characters=("c1", "c2")),
+        {**BASIC, "characters": [{"id": "char_1"}, {"id": "char_2"}]},
+        task={"character_refs": ("char_1", "char_2")},
+    ),
+    "remix": Wire(
+        ask(operation=Operation.remix), {"prompt": "a paper boat"}, path="/v1/videos/video_9%2F%3F/remix", task=MADE
+    ),
+    "edit": Wire(
+        ask(operation=Operation.edit),
+        {"prompt": "a paper boat", "video": {"id": "video_9/?"}},
+        path="/v1/videos/edits",
+        task=MADE,
+    ),
+    "edit of an upload": Wire(EDIT_FILE, form=[*FORM, ("video", VIDEO_PART)], path="/v1/videos/edits"),
+    "extend": Wire(
+        ask(operation=Operation.extend, seconds=12),
+        {"prompt": "a paper boat", "video": {"id": "video_9/?"}, "seconds": "12"},
+        path="/v1/videos/extensions",
+        task=MADE,
+    ),
+    "key in the header": Wire(ask(), BASIC, headers={"idempotency-key": "attempt_1"}, config={"idempotency": "header"}),
+    "key in the body": Wire(ask(), {**BASIC, "idempotency_key": "attempt_1"}, config={"idempotency": "body"}),
+}
+
+
+def openai_accepted(ref: Any) -> Any:
+    return {"id": ref, "object": "video", "status": "queued", "progress": 0}
+
+
+UPSTREAMS = (
+    Upstream(
+        "openai",
+        OpenAI,
+        FakeOpenAI,
+        WIRES,
+        OPENAI_WORDS,
+        openai_accepted,
+        idempotent=({"idempotency": "header"}, {"idempotency": "body"}),
+    ),
+)

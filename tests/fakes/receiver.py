@@ -1,4 +1,4 @@
-"""A client's own server that is told about videos: keeps what it gets byte for byte, and answers as scripted."""
+"""A client's webhook receiver: keeps each request byte for byte, and answers as scripted."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class Flood(Fault):
-    """An answer that goes on for 100 MB, or until nobody listens any more."""
+    """An answer that goes on for 100 MB, or until the client has gone."""
 
     status: int = 200
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,7 +48,7 @@ class Flood(Fault):
 
 @dataclass
 class Receiver:
-    """Answers 204 unless told otherwise: `script` for the next calls, `always` for all after those."""
+    """Answers 204 unless scripted otherwise: `script` for the next calls, `always` for all after those."""
 
     always: Fault | None = None
     received: list[Received] = field(default_factory=list)

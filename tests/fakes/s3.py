@@ -41,7 +41,7 @@ class S3:
     """One bucket; `script` plays faults for the next calls of a verb, `away` for all calls while it lasts."""
 
     def __init__(self) -> None:
-        self.bucket = f"films-{secrets.token_hex(4)}"
+        self.bucket = f"clips-{secrets.token_hex(4)}"
         self.calls: list[Asked] = []
         self._script: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._away: Fault | None = None
@@ -78,7 +78,7 @@ class S3:
 
     @property
     def files(self) -> dict[str, str]:
-        """What is in the bucket: key to content type."""
+        """Contents of the bucket: key to content type."""
         keys = re.findall("<Key>(.*?)</Key>", self._do("GET", query="list-type=2").text)
         return {key: self._do("HEAD", key).headers["content-type"] for key in keys}
 

@@ -1,4 +1,4 @@
-"""What all fakes share: a real server on a loopback port, jobs that move by being polled, and scripted faults.
+"""Base of all fakes: a real server on a loopback port, jobs that move by being polled, and scripted faults.
 
 A fake answers as the real upstream would until a test scripts something else for its next calls:
 
@@ -91,7 +91,7 @@ async def serve_bytes(answer: bytes) -> AsyncIterator[str]:
 
 
 def closed_port() -> str:
-    """An address at which certainly nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -215,7 +215,7 @@ class BrokenOff(Fault):
 
 @dataclass
 class Drip(Fault):
-    """A byte now and then, never the last one, until nobody listens any more."""
+    """A byte now and then, never the last one, until the client has gone."""
 
     status: int = 200
     accepted: bool = True

@@ -4,8 +4,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from fakes.openai import FakeOpenAI
+from app.providers.openai import OpenAI
+from app.video import Media
+from fakes.openai import OPENAI_WORDS, FakeOpenAI, openai_accepted
 from fakes.server import Call, Job, as_json
+from fakes.upstream import BASIC, CAT_PART, FORM, PICTURE, TEXT, UPLOADED, Upstream, Wire, ask
 
 
 class FakeSGLang(FakeOpenAI):
@@ -55,3 +58,27 @@ class FakeSGLang(FakeOpenAI):
         done = job.status == self.done
         where = {"file_path": f"outputs/{job.ref}.mp4", "num_outputs": 1} if done else {}
         return {"url": None, **super().document(job), "quality": "standard", "error": error, **where}
+
+
+WIRES = {
+    "text": Wire(TEXT, {**BASIC, "seconds": 8, "size": "1280x720"}),
+    "picture": Wire(PICTURE, {**BASIC, "reference_url": "https://x.example/a.png"}),
+    "upload": Wire(UPLOADED, form=[*FORM, ("seconds", "8"), ("input_reference", CAT_PART)]),
+    "video": Wire(
+        ask(reference_video=Media(url="https://x.example/f.mp4"), expand_prompt=True),
+        {**BASIC, "video_url": "https://x.example/f.mp4", "enhance_prompt": True},
+    ),
+}
+
+UPSTREAMS = (
+    Upstream(
+        "sglang",
+        OpenAI,
+        FakeSGLang,
+        WIRES,
+        OPENAI_WORDS,
+        openai_accepted,
+        config={"flavor": "sglang"},
+        stops=False,
+    ),
+)

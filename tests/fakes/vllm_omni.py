@@ -5,8 +5,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from fakes.openai import FakeOpenAI
+from app.providers.openai import OpenAI
+from app.video import Media
+from fakes.openai import OPENAI_WORDS, FakeOpenAI, openai_accepted
 from fakes.server import Call, Job, as_json
+from fakes.upstream import CAT_PART, FORM, FULL, PICTURE, TEXT, UPLOADED, VIDEO_PART, Upstream, Wire, ask
 
 
 class FakeVllmOmni(FakeOpenAI):
@@ -52,3 +55,38 @@ class FakeVllmOmni(FakeOpenAI):
 
     def document(self, job: Job) -> dict[str, object]:
         return {**super().document(job), "quality": "standard", "media_type": "video/mp4"}
+
+
+WIRES = {
+    "text": Wire(TEXT, form=[*FORM, ("seconds", "8"), ("size", "1280x720")]),
+    "everything": Wire(
+        FULL.model_copy(update={"seconds": 4}),
+        form=[
+            *FORM,
+            ("seconds", "4"),
+            ("aspect_ratio", "16:9"),
+            ("short_edge", "720"),
+            ("negative_prompt", "blur"),
+            ("seed", "0"),
+            ("generate_sound", "false"),
+            ("loop", "true"),
+            ("expand_prompt", "true"),
+            ("user", "u1"),
+            ("camera", '{"pan": 1.5, "shake": false}'),
+            ("tags", '["a", "b"]'),
+            ("steps", "30"),
+            ("hd", "true"),
+            ("x%22%0D%0A", "y"),
+        ],
+    ),
+    "picture": Wire(PICTURE, form=[*FORM, ("image_reference", '{"image_url": "https://x.example/a.png"}')]),
+    "upload": Wire(UPLOADED, form=[*FORM, ("seconds", "8"), ("input_reference", CAT_PART)]),
+    "uploads": Wire(
+        ask(first_frame=Media(key="cat"), reference_video=Media(key="clip")),
+        form=[*FORM, ("input_references", CAT_PART), ("input_references", VIDEO_PART)],
+    ),
+}
+
+UPSTREAMS = (
+    Upstream("vllm-omni", OpenAI, FakeVllmOmni, WIRES, OPENAI_WORDS, openai_accepted, config={"flavor": "vllm-omni"}),
+)

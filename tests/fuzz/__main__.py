@@ -1,7 +1,7 @@
 """`make fuzz`: start a gateway, let schemathesis loose on it, and see whether it is in order afterwards.
 
-Two runs: with a user's key at the doors, with the admin key at the administration. What schemathesis finds it prints,
-with a curl line each. Beyond that no line of the server's log may tell of a fault, and the money has to add up.
+Two runs: with a user's key at the dialects, with the admin key at the administration API. What schemathesis finds it
+prints, with a curl line each. Beyond that the server's log has to be free of faults, and the money has to add up.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What has to hold after a run: a server without a fault in its log, and money that adds up."""
+"""Conditions after a run: no fault in the server's log, and money that adds up."""
 
 import json
 import os
@@ -29,10 +29,10 @@ def of_log(log: Path) -> Iterator[str]:
 
 def _is_fault(line: str) -> bool:
     try:
-        told: dict[str, Any] = json.loads(line)
+        entry: dict[str, Any] = json.loads(line)
     except ValueError:
         return bool(re.search(r"Traceback|Exception|Error", line))
-    return told.get("level") in ("error", "critical") or "exception" in told or told.get("status") in range(500, 600)
+    return entry.get("level") in ("error", "critical") or "exception" in entry or entry.get("status") in range(500, 600)
 
 
 def of_money(gateway: Served) -> Iterator[str]:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 ALICE, BOB, ADMIN = "sk-alice-0123456789", "sk-bob-0123456789", "adm-0123456789"
 PATIENCE_S = 120
 KEPT, DELETED = 3, 10
-"""How many videos and endpoints there are to ask about, and how many to delete."""
+"""Numbers of videos and endpoints that are kept, and of those that are deleted."""
 
 SETTINGS = {
     "GATEWAY_API_KEYS": f"{ALICE},{BOB}",
@@ -62,29 +62,29 @@ def served(folder: Path) -> Iterator[Served]:
 def prepare(gateway: Served) -> dict[str, list[str]]:
     """Make things that exist; their ids by what `schemathesis.toml` calls them."""
     with gateway.client(ALICE) as alice, gateway.client(ADMIN) as admin:
-        # They are told of the videos that end after them, by a gateway that has no such address.
+        # They get the events of videos that end later; the gateway has no such path and answers 404.
         endpoints = [_endpoint(alice, f"{gateway.url}/receiver/{n}") for n in range(4)]
         running = [_video(alice, "slow") for _ in range(KEPT + DELETED)]
         ended = [_finished(alice, _video(alice, model)) for model in ("testcard", "fail") for _ in range(KEPT)]
         doomed = [_finished(alice, _video(alice, "testcard"))["id"] for _ in range(DELETED)]
-        films = [video for video in ended if video["output"]]
-        link = urlsplit(films[0]["output"]["url"])
+        finished = [video for video in ended if video["output"]]
+        link = urlsplit(finished[0]["output"]["url"])
         project = _made(admin, "/admin/v1/projects", name="fuzz")
         keys = [_made(admin, "/admin/v1/keys", name=f"fuzz {n}", project=project) for n in range(3)]
-        seen = admin.get(f"/admin/v1/videos/{films[0]['id']}").raise_for_status().json()
-        deliveries = alice.get(f"/v1/videos/{films[0]['id']}/deliveries").raise_for_status().json()["data"]
+        seen = admin.get(f"/admin/v1/videos/{finished[0]['id']}").raise_for_status().json()
+        deliveries = alice.get(f"/v1/videos/{finished[0]['id']}/deliveries").raise_for_status().json()["data"]
         return {
             "videos": [*(video["id"] for video in ended), *running[:KEPT]],
             "ended_videos": [video["id"] for video in ended],
             "deleted_videos": [*doomed, *running[KEPT:]],
             "endpoints": endpoints[:2],
             "deleted_endpoints": endpoints[2:],
-            "told_endpoints": endpoints[:1],
+            "used_endpoints": endpoints[:1],
             "deliveries": [entry["id"] for entry in deliveries if entry["webhook_endpoint_id"] == endpoints[0]],
             "projects": [project, str(seen["project"])],
             "keys": keys,
             "attempts": [attempt["id"] for attempt in seen["attempts"]],
-            "linked_videos": [films[0]["id"]],
+            "linked_videos": [finished[0]["id"]],
             "expiries": parse_qs(link.query)["exp"],
             "signatures": parse_qs(link.query)["sig"],
             "receivers": [f"{gateway.url}/receiver/x"],

@@ -66,13 +66,13 @@ def filter_case(context: HookContext, case: "Case[Any]") -> bool:
 
 
 def before_call(context: HookContext, case: "Case[Any]", kwargs: dict[str, Any]) -> None:
-    """What can be waited for is not waited for long."""
+    """Shorten the `wait` of a request."""
     if isinstance(case.query.get("wait"), int | float):
         case.query["wait"] = min(case.query["wait"], 0.1)
 
 
 def strangers_see_nothing(ctx: CheckContext, response: Response, case: "Case[Any]") -> None:
-    """What one key reads by an id, another key does not."""
+    """A resource that one key reads by its id is hidden from another key."""
     asked, raw = response.request, case.operation.definition.raw
     if asked.method != "GET" or response.status_code != 200 or "_id}" not in case.path or "security" not in raw:
         return

@@ -1,0 +1,249 @@
+"""Rules of the repository: documented settings, short modules, import directions, complete documents."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, load
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app"
+DECISIONS = ROOT / "docs" / "decisions"
+MAX_LINES = 500
+
+NOT_SETTINGS = {"GATEWAY_CONFIG", "POSTGRES_PASSWORD"}
+"""Variables that .env.example may name although no field of `Settings` reads them."""
+
+HTTPX_BUILDERS = {"AsyncClient", "Client", "AsyncHTTPTransport", "HTTPTransport"}
+HTTPX_SHORTCUTS = {"delete", "get", "head", "options", "patch", "post", "put", "request", "stream"}
+
+
+def modules(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text("utf-8"), relative(path)))
+
+
+def env_example() -> dict[str, str]:
+    """Variable to the rest of its line, comment included."""
+    lines = re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
+    assert len(lines) == len(dict(lines)), "a variable stands in .env.example twice"
+    return dict(lines)
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text("utf-8")
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^\.PHONY: (.+)$", makefile(), re.MULTILINE)[0].split())
+
+
+def read_as_dotenv(variables: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Uncomment these lines in an otherwise empty environment and let `Settings` read them."""
+    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(folder)
+    Path(".env").write_text("".join(f"{name}={rest}\n" for name, rest in variables.items()), "utf-8")
+    return load()
+
+
+# Settings
+
+
+def test_env_example_names_every_setting_and_nothing_else() -> None:
+    shown = {name for name in env_example() if not name.startswith(("GATEWAY_PROVIDERS__", "GATEWAY_DIALECTS__"))}
+    real = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
+    assert shown - NOT_SETTINGS == real
+
+
+def test_env_example_is_all_comment() -> None:
+    lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_env_example_shows_the_real_default(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"GATEWAY_{field.upper()}"
+    shown = read_as_dotenv({name: env_example()[name]}, tmp_path, monkeypatch)
+    default = read_as_dotenv({}, tmp_path, monkeypatch)
+    assert getattr(shown, field) == getattr(default, field)
+
+
+def test_env_example_says_what_every_setting_is_for() -> None:
+    example = env_example()
+    fields = [f"GATEWAY_{field.upper()}" for field in Settings.model_fields]
+    assert [name for name in fields if not re.search(r"\S  # \S", example[name])] == []
+
+
+def test_provider_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.providers import KINDS
+
+    examples = {name: rest for name, rest in env_example().items() if name.startswith("GATEWAY_PROVIDERS__")}
+    providers = read_as_dotenv(examples, tmp_path, monkeypatch).providers
+    kinds = {kind.kind: kind for kind in KINDS}
+    for name, values in providers.items():
+        kind = kinds[values.get("kind", name)]
+        kind.Config.model_validate({**values, "kind": kind.kind})
+    assert len(providers) > 1
+
+
+def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = {name: rest for name, rest in env_example().items() if name.startswith("GATEWAY_DIALECTS__")}
+    from app.dialects import configure
+
+    configs = configure(read_as_dotenv(examples, tmp_path, monkeypatch))
+    assert {name: config.model_dump() for name, config in configs.items()} == {
+        "luma": {"model": "gptge/luma"},
+        "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
+    }
+
+
+# Code
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {relative(path): len(path.read_text("utf-8").splitlines()) for path in modules("app")}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        relative(path)
+        for path in modules("app", "tests", "benchmarks")
+        if path.read_text("utf-8").strip() and ast.get_docstring(ast.parse(path.read_text("utf-8"))) is None
+    ]
+    assert silent == []
+
+
+def test_no_module_has_an_open_task_marker() -> None:
+    words = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
+    found = [
+        f"{relative(path)}:{number}"
+        for path in modules("app", "migrations", "tests", "benchmarks")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if words.search(line)
+    ]
+    assert found == []
+
+
+def test_arrows_point_one_way() -> None:
+    script = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True, no_logo=True))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = set()
+    for path in modules("app"):
+        for node in tree(path):
+            match node:
+                case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "environb" | "getenv" | "getenvb"):
+                    readers.add(relative(path))
+                case ast.ImportFrom(module="os", names=names) if {n.name for n in names} & {"environ", "getenv"}:
+                    readers.add(relative(path))
+    assert readers == {"app/settings.py"}
+
+
+def test_only_net_builds_http_clients() -> None:
+    builders = set()
+    for path in modules("app"):
+        for node in tree(path):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="httpx"), attr=name)) if (
+                    name in HTTPX_BUILDERS | HTTPX_SHORTCUTS
+                ):
+                    builders.add(relative(path))
+                case ast.ImportFrom(module="httpx", names=names) if {n.name for n in names} & (
+                    HTTPX_BUILDERS | HTTPX_SHORTCUTS
+                ):
+                    builders.add(relative(path))
+    assert builders == {"app/net.py"}
+
+
+# Documents
+
+
+def test_every_decision_is_linked_numbered_and_complete() -> None:
+    records = sorted(path.name for path in DECISIONS.glob("[0-9]*.md"))
+    linked = re.findall(r"\]\((\d{4}-[^)]+\.md)\)", (DECISIONS / "README.md").read_text("utf-8"))
+    assert linked == records
+    assert [int(name[:4]) for name in records] == list(range(1, len(records) + 1))
+    for name in records:
+        text = (DECISIONS / name).read_text("utf-8")
+        assert text.startswith(f"# {name[:4]} "), name
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], name
+
+
+def test_every_provider_kind_has_a_row_in_the_readme() -> None:
+    from app.providers import KINDS
+    from app.providers.__main__ import BEGIN, END, table
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| *`([^`]+)` *\|", text, re.MULTILINE)
+    assert {kind.kind for kind in KINDS} - set(rows) == set()
+    assert f"{BEGIN}\n{table()}\n{END}" in text, "run `make docs`"
+
+
+def test_every_dialect_has_a_row_in_the_readme() -> None:
+    from app.dialects import DIALECTS, dialect_of
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (`/[^|]+) \|", text, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(dialect.__name__.rpartition(".")[2] for dialect in DIALECTS)
+    for name, paths in rows:
+        for path in re.findall(r"`(/[^`]+)`", paths):
+            dialect = dialect_of(path)
+            assert dialect.__name__ == f"app.dialects.{name}"
+            assert path in [getattr(route, "path", "") for route in dialect.routes.routes]
+
+
+def test_changelog_has_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert sections
+    assert sections[0] in ("Unreleased", version)
+    assert sections[0] == version or version in sections
+
+
+def test_make_targets_explain_themselves() -> None:
+    assert set(re.findall(r"^([a-z]+):[^\n]*## \S", makefile(), re.MULTILINE)) == make_targets()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".pre-commit-config.yaml"])
+def test_documents_name_make_targets_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    if name.endswith(".md"):
+        text = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+    commands = re.findall(r"\bmake ((?:[a-z]+\b(?!=) ?)+)", re.sub(r"^ *#.*$", "", text, flags=re.MULTILINE))
+    assert commands
+    assert {target for command in commands for target in command.split()} <= make_targets()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert re.search(r"\bmake test\b", (ROOT / "README.md").read_text("utf-8"))
+    assert re.findall(r"^step (.+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE) == [
+        "make lint type",
+        "make test",
+    ]
+
+
+def test_containers_are_given_longer_to_stop_than_a_worker_takes() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text("utf-8")
+    grace = min(int(seconds) for seconds in re.findall(r"^ +stop_grace_period: (\d+)s$", compose, re.MULTILINE))
+    assert grace > Settings.model_fields["shutdown_grace_s"].default

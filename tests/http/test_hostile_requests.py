@@ -1,0 +1,130 @@
+"""Requests made to break the gateway: misleading fields, charsets and sizes are refused with one sentence."""
+
+import json
+from typing import Any
+
+import pytest
+from fakes.openai import FakeOpenAI
+from harness import Running
+from refusals import refused, refused_create
+
+pytestmark = pytest.mark.anyio
+
+
+BOUNDARY = "multipart/form-data; boundary=x"
+FORM = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na boat\r\n--x--\r\n'
+UNKNOWN_ID = "video_" + "0" * 26
+
+
+# Fields that are not what they seem
+
+
+@pytest.mark.parametrize("seconds", ["long", {"a": 1}, [4], -1, 0, True, 1e9, "Infinity"])
+async def test_an_edit_of_no_length_is_refused(gateway: Running, seconds: Any) -> None:
+    body = {"prompt": "a boat", "video": {"id": UNKNOWN_ID}, "seconds": seconds}
+    content = json.dumps(body)
+    said = await gateway.client.post("/v1/videos/edits", content=content, headers={"content-type": "application/json"})
+    refused(said, "seconds")
+
+
+async def test_an_edit_has_the_length_of_its_source(up: Running, fake: FakeOpenAI) -> None:
+    source = await up.create(model="up/sora-2", seconds="8")
+    assert (await up.finish(source["id"]))["status"] == "completed"
+    edit = await up.client.post("/v1/videos/edits", json={"prompt": "at night", "video": {"id": source["id"]}})
+    assert (edit.status_code, edit.json()["seconds"]) == (202, "8")
+
+
+PRICED = {"size": "1920x1080", "n": 4, "duration": 60, "resolution": "1080p", "aspect_ratio": "16:9"}
+
+
+@pytest.mark.parametrize("name", [*PRICED, "characters", "first_frame", "input_reference"])
+@pytest.mark.parametrize("operation", ["edits", "extensions", f"{UNKNOWN_ID}/remix"])
+async def test_fields_that_change_the_price_are_refused_where_the_source_decides(
+    gateway: Running, operation: str, name: str
+) -> None:
+    body = {"prompt": "a boat", name: PRICED.get(name, "x")}
+    if "remix" not in operation:
+        body |= {"video": {"id": UNKNOWN_ID}}
+    if operation == "extensions":
+        body |= {"seconds": 4}
+    assert name in refused(await gateway.client.post(f"/v1/videos/{operation}", json=body), name)
+
+
+@pytest.mark.parametrize("name", ["model", "seconds"])
+async def test_a_remix_is_of_the_length_and_model_of_its_source(gateway: Running, name: str) -> None:
+    body = {"prompt": "a boat", name: "4"}
+    refused(await gateway.client.post(f"/v1/videos/{UNKNOWN_ID}/remix", json=body), name)
+
+
+# Charsets
+
+
+@pytest.mark.parametrize("charset", ["punycode", "unicode_escape", "utf-16", "idna", "rot13", '"utf-7"', "no-such"])
+@pytest.mark.parametrize("kind", [BOUNDARY, "application/x-www-form-urlencoded"])
+async def test_an_unknown_charset_is_refused(gateway: Running, kind: str, charset: str) -> None:
+    headers = {"content-type": f"{kind}; charset={charset}"}
+    refused(await gateway.client.post("/v1/videos", content=FORM, headers=headers), None, 415)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf8"', "us-ascii"])
+async def test_a_known_charset_is_read(gateway: Running, charset: str) -> None:
+    headers = {"content-type": f"{BOUNDARY}; charset={charset}"}
+    assert (await gateway.client.post("/v1/videos", content=FORM, headers=headers)).status_code == 202
+    headers = {"content-type": f"application/x-www-form-urlencoded; charset={charset}"}
+    assert (await gateway.client.post("/v1/videos", content=b"prompt=boat", headers=headers)).status_code == 202
+
+
+# Too much of something
+
+
+@pytest.mark.parametrize(
+    "metadata", [{str(n): "x" for n in range(65)}, {"k" * 65: "x"}, {"k": "x" * 2_001}], ids=["keys", "key", "value"]
+)
+async def test_too_much_metadata_is_refused(gateway: Running, metadata: dict[str, str]) -> None:
+    answer = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "metadata": metadata})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith("metadata")
+
+
+async def test_a_user_that_is_too_long_and_too_many_extra_fields_are_refused(gateway: Running) -> None:
+    await refused_create(gateway, "user", user="u" * 1_001)
+    await refused_create(gateway, "style", style="x" * 65_536, mood="dark")
+
+
+async def test_the_maximum_of_each_field_is_accepted(up: Running) -> None:
+    metadata = {f"{n:064}": "x" * 2_000 for n in range(64)}
+    video = await up.create(model="up/sora-2", metadata=metadata, user="u" * 1_000, style="x" * 65_000)
+    assert video["metadata"] == metadata
+    await up.create(model="up/sora-2", prompt="," * 32_000)
+
+
+@pytest.mark.parametrize("node", [b"0", b"[]", b"{}"])
+async def test_json_of_a_million_nodes_is_refused(gateway: Running, node: bytes) -> None:
+    body = b'{"prompt": "a boat", "style": [' + node + (b"," + node) * 200_000 + b"]}"
+    headers = {"content-type": "application/json"}
+    refused(await gateway.client.post("/v1/videos", content=body, headers=headers), None)
+    refused(
+        await gateway.client.post(
+            "/v1/videos", content=body, headers={"content-type": "application/x-www-form-urlencoded"}
+        ),
+        None,
+    )
+
+
+async def test_a_form_of_a_million_escapes_is_refused(gateway: Running) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    body = b"prompt=" + b"%41" * 1_000_000
+    for content, said in ((body, "prompt"), (body + b"%41", None)):
+        message = refused(await gateway.client.post("/v1/videos", content=content, headers=headers), said)
+    assert "send it as multipart/form-data or as JSON" in message
+
+
+async def test_too_many_media_are_refused(up: Running) -> None:
+    pictures = [f"https://example.com/{n}.png" for n in range(21)]
+    await refused_create(up, "reference_images", model="up/sora-2", reference_images=pictures)
+    await refused_create(
+        up, "reference_images", model="up/sora-2", input_reference=pictures[:10], reference_images=pictures[:11]
+    )
+    body = {"model": "up/sora-2", "prompt": "a boat", "reference_image_urls": pictures}
+    refused(await up.client.post("/v1/videos/generations", json=body), "reference_image_urls")
+    await up.create(model="up/sora-2", reference_images=pictures[:20])

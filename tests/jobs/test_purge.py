@@ -1,0 +1,93 @@
+"""Files and uploads that are purged, and those that stay."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.openai import FakeOpenAI
+from fakes.server import Answer
+from harness import Running
+from jobs.upstream import stored_keys
+
+from app import ids
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_expired_files_are_deleted_and_the_video_stays(gateway: Running, fake: FakeOpenAI) -> None:
+    video = await gateway.create(model="up/sora-2", media_retention=3600)
+    done = await gateway.finish(video["id"])
+    assert done["expires_at"] == int(gateway.clock.now.timestamp()) + 3600
+    (key,) = await stored_keys(gateway, video["id"])
+    gateway.clock.advance(3601)
+    assert (await gateway.client.get(f"/v1/videos/{video['id']}/content")).status_code == 404
+    await gateway.worker.run_once()
+    assert await gateway.gateway.store.stat(key) is None
+    shown = await gateway.get(video["id"])
+    assert (shown["status"], shown["output"], shown["expires_at"]) == ("completed", None, done["expires_at"])
+
+
+async def test_files_of_an_unfinished_video_are_not_purged(gateway: Running, fake: FakeOpenAI) -> None:
+    fake.polls_until_done = 10_000
+    video = await gateway.create(model="up/sora-2", n=2, media_retention=60)
+    await gateway.worker.run_once()
+    fake.finish("video_1")
+    for _ in range(5):
+        gateway.clock.advance(60)
+        await gateway.worker.run_once()
+    (key,) = await stored_keys(gateway, video["id"])
+    assert await gateway.gateway.store.stat(key) == len(fake.file)
+
+
+async def test_uploads_are_deleted_when_the_video_has_ended(gateway: Running) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    fields = {"prompt": "p", "model": "up/sora-2"}
+    created = await gateway.client.post("/v1/videos", data=fields, files={"input_reference": ("a.png", png)})
+    key = f"uploads/{created.json()['id']}/0"
+    assert await gateway.gateway.store.stat(key) == len(png)
+    assert (await gateway.finish(created.json()["id"]))["status"] == "completed"
+    assert await gateway.gateway.store.stat(key) is None
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_file_that_a_killed_worker_stored_and_did_not_record_is_purged(
+    gateway: Running, fake: FakeOpenAI, cancelled: bool
+) -> None:
+    video = await gateway.create(model="up/sora-2")
+    fake.script("content", Answer(503))
+    fake.polls_until_working = fake.polls_until_done = 0
+    await gateway.worker.run_once()
+    gateway.clock.advance(20)
+    await gateway.worker.run_once()
+    (attempt,) = await gateway.attempts(video["id"])
+    assert attempt.state == "storing"
+    left = f"videos/{video['id']}/{attempt.id}/0123456789.mp4"
+    await gateway.gateway.store.put(left, pieces(fake.file), max_bytes=2**20)
+    if cancelled:
+        await gateway.client.delete(f"/v1/videos/{video['id']}")
+    gateway.clock.advance(20)
+    await gateway.worker.run_once()
+    assert (await gateway.get(video["id"]))["status"] == ("failed" if cancelled else "completed")
+    keys = await gateway.gateway.store.written_before("videos/", gateway.clock())
+    assert keys == await stored_keys(gateway, video["id"])
+    assert len(keys) == (0 if cancelled else 1)
+
+
+async def test_uploads_that_are_no_longer_needed_are_purged(gateway: Running, fake: FakeOpenAI) -> None:
+    """Of a job that was cancelled, and of one that a killed server never wrote down; not those that wait to be sent."""
+    fake.script("submit", *[Answer(429)] * 100)
+    png = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    kept, cancelled = [
+        (await gateway.client.post("/v1/videos", data=fields, files={"input_reference": ("a.png", png)})).json()["id"]
+        for fields in [{"prompt": "p", "model": "up/sora-2"}] * 2
+    ]
+    lost, store = ids.new("video"), gateway.gateway.store
+    await store.put(f"uploads/{lost}/0", pieces(png), max_bytes=100)
+    await gateway.client.delete(f"/v1/videos/{cancelled}")
+    for minutes, expected in ((59, {kept, cancelled, lost}), (2, {kept})):
+        gateway.clock.advance(minutes * 60)
+        await gateway.worker.purge()
+        assert {video for video in (kept, cancelled, lost) if await store.stat(f"uploads/{video}/0")} == expected
+
+
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -1,0 +1,74 @@
+"""Log lines: they name the job and contain no secret."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, Answer, serve
+from harness import ALICE
+from processes import served
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_path: Path) -> None:
+    fake = FakeOpenAI(polls_until_working=0, polls_until_done=0)
+    fake.script("submit", Answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "nope"}}))
+    database = sa.make_url(database_url).set(password="sekret-database").render_as_string(hide_password=False)
+    async with serve(fake) as url:
+        settings = {
+            "database_url": database, "data_dir": tmp_path / "data", "api_keys": ALICE, "pepper": "sekret-pepper",
+            "providers__up__kind": "openai", "providers__up__base_url": f"{url}/v1", "providers__up__api_key": KEY,
+            "worker_tick_s": 0.05, "poll_interval_s": 0.1, "log_level": "debug",
+        }  # fmt: skip
+        async with served(cwd=tmp_path, **settings) as gateway:
+            hook = {"webhook_url": "http://127.0.0.1:9/?token=sekret-token", "webhook_secret": "sekret-hook"}
+            failed = await gateway.create(model="up/sora-2", **hook)
+            assert (await gateway.finished(failed))["error"]["code"] == "upstream_account_refused"
+            fake.script("submit", Answer(500, f"<h1>{KEY}</h1>"))
+            unknown = await gateway.create(model="up/sora-2")
+            assert (await gateway.finished(unknown))["error"]["code"] == "upstream_outcome_unknown"
+            fake.script("poll", Answer(500, {"error": KEY}))
+            made = await gateway.create(model="up/sora-2")
+            assert (await gateway.finished(made))["status"] == "completed"
+            async with gateway.client() as client:
+                answer = await client.get(f"/v1/videos/{made}")
+            await gateway.child.stop()
+    child = gateway.child
+    hooks = ("sekret-token", "sekret-hook", "webhook_secret")
+    for secret in (ALICE, KEY, "sekret-database", "sekret-pepper", "authorization", "Bearer vgw_", *hooks):
+        assert secret not in "\n".join(child.err)
+        assert secret not in "\n".join(child.out).replace('-H "Authorization', "")
+    lines: list[dict[str, Any]] = [json.loads(line) for line in child.err]
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
+    assert not [line for line in lines if "exception" in line]
+    for video in (failed, unknown, made):
+        of_job = [line for line in lines if line.get("video") == video and "delivery" not in line]
+        assert {line["provider"] for line in of_job} == {"up"}
+        assert "video ended" in {line["event"] for line in of_job}
+    requests = {line["request"]: line for line in lines if line["event"] == "request"}
+    line = requests[answer.headers["x-request-id"]]
+    assert (line["method"], line["path"], line["status"]) == ("GET", f"/v1/videos/{made}", 200)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_traceback_does_not_show_the_variables_on_its_way(log_format: str) -> None:
+    script = f"""
+from app import settings, telemetry
+telemetry.configure_logging(settings.load(log_format={log_format!r}))
+def fail(api_key):
+    raise RuntimeError("broken")
+try:
+    fail("sek" + "ret")
+except RuntimeError:
+    telemetry.log.exception("oops")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert "RuntimeError" in done.stderr
+    assert "broken" in done.stderr
+    assert "sekret" not in done.stderr
