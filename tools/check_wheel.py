@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "embedded,ffmpeg"
 TEST_TOOLS = ("anyio", "asgi-lifespan", "psutil", "pytest", "pytest-xdist")
-TESTS = ("tests/contract/test_dialect_contract.py",)
+TESTS = ("tests/contract/test_dialects.py",)
 READY_S = 60
 
 
@@ -56,7 +56,7 @@ def install(programs: Path, wheel: Path) -> None:
 def check_version(programs: Path) -> None:
     """`video-gateway --version` prints the version of pyproject.toml."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    command = [programs / "video-gateway", "--version"]
+    command = [str(programs / "video-gateway"), "--version"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if printed != f"video-gateway {version}":
         raise SystemExit(f"video-gateway --version printed {printed!r}")

@@ -15,6 +15,7 @@ from harness import Running, StartGateway
 from money import Operator, status
 
 from app.accounts import secrets
+from app.accounts.auth import static_project_id
 
 pytestmark = pytest.mark.anyio
 
@@ -241,3 +242,8 @@ async def test_a_key_may_hold_so_many_requests(start_gateway: StartGateway) -> N
         assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 200
         await gateway.client.delete(f"/v1/videos/{video['id']}")
         assert [(await answer).json()["status"] for answer in held] == ["failed", "failed"]
+
+
+def test_the_project_of_a_static_key_never_changes() -> None:
+    """Its id is stored with every video of that key: another salt or another hash would take them all away."""
+    assert static_project_id("sk-alice-0123456789") == "static_e875cdaf7e0290d8"

@@ -130,7 +130,7 @@ async def test_a_cancelled_job_cannot_be_resubmitted(admin: Operator, fake: Fake
     await running
     (repair,) = (await admin.ask("GET", "repairs"))["data"]
     refused = await admin.ask("POST", f"repairs/{repair['id']}", status=409, action="resubmit")
-    assert "has ended otherwise" in refused["error"]["message"]
+    assert "cannot run again" in refused["error"]["message"]
 
 
 async def test_two_operators_at_once_decide_once(admin: Operator, fake: FakeOpenAI) -> None:
@@ -291,7 +291,7 @@ async def test_of_two_tasks_for_one_output_both_are_charged_and_one_is_shown(ope
         (free,) = fake.jobs.keys() - {attempt.upstream_ref for attempt in attempts}
         decision: dict[str, Any] = {"action": "find", "upstream_ref": free}
         refused = await admin.ask("POST", f"repairs/{first.id}", status=409, **decision)
-        assert "another task for this output is under way" in refused["error"]["message"]
+        assert "another attempt is making this output" in refused["error"]["message"]
         fake.finish(str(second.upstream_ref))
         admin.gateway.clock.advance(20)
         await admin.gateway.worker.run_once()

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.anyio
 HELP = {
     "": ["serve", "worker", "migrate", "models", "generate", "keys", ".env.example", "in another terminal"],
     "serve": ["--host", "--port", "--workers", "--no-worker", "GATEWAY_DATABASE_URL", "sandbox/testcard", "8080"],
-    "worker": ["without serving requests", "as many as you like"],
+    "worker": ["without serving requests", "on any number of machines"],
     "migrate": ["schema", "Safe to run at any time"],
     "models": ["every model that a request can name"],
     "keys": ["create", "list", "update", "revoke"],
     "projects": ["create", "list", "update", "credit"],
     "usage": ["--by", "--since", "--csv", "project,model"],
-    "keys create": ["NAME", "--project", "once only", "default: a project of its own", "--monthly-budget", "none"],
-    "keys list": ["without the keys themselves"],
+    "keys create": ["NAME", "--project", "only once", "default: a project of its own", "--monthly-budget", "none"],
+    "keys list": ["without their secrets"],
     "keys revoke": ["KEY_ID", "keys list", "within a second"],
     "generate": ["PROMPT", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
 }

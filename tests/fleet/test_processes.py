@@ -474,7 +474,7 @@ async def test_database_away_for_a_while_loses_nothing(cable: Cable, shared: dic
             await refused(gateway, "DELETE", f"/v1/videos/{video_id}")
             assert await statuses(gateway) == (200, 503)
             turnstile.release("submit")
-            await gateway.child.line("the database is away; the result is kept", after=2)
+            await gateway.child.line("database unavailable, result kept", after=2)
             assert await statuses(gateway) == (200, 503)
 
             await cable.mend()

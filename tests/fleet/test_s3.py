@@ -523,6 +523,4 @@ async def test_a_bucket_that_does_not_answer_stops_no_start(
             monkeypatch.delenv("AWS_TIMEOUT")
             done = await small_video(gateway)
     assert done["status"] == "completed"
-    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
-        "the bucket cannot be used now; films wait until it can"
-    ]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["bucket unusable, video files wait"]

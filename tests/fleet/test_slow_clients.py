@@ -349,7 +349,7 @@ async def test_a_body_that_stops_half_way_is_a_408(gateway: Running) -> None:
             await peer.send(post(case.create, len(body)) + body[:-1])
             answer = await peer.answer()
             assert (answer.status, answer.headers["connection"]) == (408, "close")
-            assert "nothing came of the request body" in case.message_of(json.loads(answer.body))
+            assert "no data of the request body arrived" in case.message_of(json.loads(answer.body))
             assert await peer.rest() == b""
 
     async with serve(brisk(gateway), http=HttpProtocol) as url:

@@ -40,6 +40,6 @@ async def test_a_video_without_a_readable_picture_is_a_404(up: Running, fake: Fa
     video = await up.create(model="up/sora-2")
     assert (await up.finish(video["id"]))["status"] == "completed"
     answer = await up.client.get(f"/v1/videos/{video['id']}/content?variant={variant}")
-    assert refused(answer, None, 404).startswith("no picture can be made of this film")
+    assert refused(answer, None, 404).startswith("no picture can be made of this video")
     assert (answer.json()["error"]["code"], answer.headers["x-should-retry"]) == ("no_picture", "false")
     assert "passwd" not in answer.text

@@ -137,7 +137,7 @@ async def test_an_extension_is_submitted_polled_and_fetched(provider: Apilaplas,
 @pytest.mark.parametrize(
     ("fields", "source_ref", "message"),
     [
-        (SOURCE, None, "up can only go on from a video it has made"),
+        (SOURCE, None, "up can only extend or remix a video it has made"),
         (
             {**SOURCE, "first_frame": Media(url="https://x.example/a.png")},
             "755f",
@@ -146,7 +146,7 @@ async def test_an_extension_is_submitted_polled_and_fetched(provider: Apilaplas,
         (
             {"first_frame": Media(key="cat")},
             None,
-            "up takes pictures by address only, and this gateway has no public address to offer",
+            "up takes images by URL only; send an https:// URL or set GATEWAY_PUBLIC_URL",
         ),
     ],
 )

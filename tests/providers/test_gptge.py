@@ -118,8 +118,8 @@ async def test_an_extension_is_submitted_polled_and_fetched(provider: GptGe, fak
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "up can only go on from a video it has made"),
-        ({"loop": False}, "loop: up has no such parameter where it goes on from a video"),
+        ({}, "up can only extend or remix a video it has made"),
+        ({"loop": False}, "loop: up has no such parameter where it extends a video"),
     ],
 )
 async def test_an_extension_that_cannot_be_expressed_is_not_sent(

@@ -156,7 +156,7 @@ async def test_a_new_url_or_its_project_enables_an_endpoint(gateway: Running, re
     path = f"/v1/webhook_endpoints/{endpoint['id']}"
     await cancelled(gateway)
     off = await post(gateway.client, path, enabled=False)
-    assert (off["enabled"], off["disabled_reason"]) == (False, "disabled by its owner")
+    assert (off["enabled"], off["disabled_reason"]) == (False, "disabled by its project")
     await gateway.worker.run_once()
     await cancelled(gateway)
     await gateway.worker.run_once()
