@@ -26,7 +26,7 @@ async def definitions(connection: psycopg.AsyncConnection[Any]) -> list[dict[str
 
 
 async def test_the_server_has_the_functions_and_triggers_of_the_files(migrated: str) -> None:
-    """What the migrations made is what the files make: created anew, nothing changes, and nothing is missing."""
+    """Functions created anew from the files are those that the migrations made: none differs, and none is missing."""
     async with await psycopg.AsyncConnection.connect(migrated) as connection:
         before = await definitions(connection)
         for name in before[0]:

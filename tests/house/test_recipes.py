@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("app", "migrations", "tests", "tools", "pyproject.toml")
-SUITES = {"providers": 80, "dialects": 20}
+SUITES = {"providers": 80, "dialects": 15}
 """Least number of tests that each suite runs over one of them."""
 
 
