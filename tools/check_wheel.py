@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "embedded,ffmpeg"
 TEST_TOOLS = ("anyio", "asgi-lifespan", "psutil", "pytest", "pytest-xdist")
-TESTS = ("tests/contract/test_dialects.py",)
+TESTS = ("tests/contract/test_dialect_contract.py",)
 READY_S = 60
 
 

@@ -98,7 +98,7 @@ def test_the_copy_is_imported(tree: Path) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_contract_suites_find_a_new_provider_and_a_new_dialect(suite: str, tree: Path, postgres: str) -> None:
     files = sorted((tree / "tests/contract").glob("test_*.py"))
-    chosen = [str(path) for path in files if (path.stem == "test_dialects") == (suite == "dialects")]
+    chosen = [str(path) for path in files if (path.stem == "test_dialect_contract") == (suite == "dialects")]
     output = run(tree, "-m", "pytest", "-n", "0", *chosen, "-k", "acme", TEST_DATABASE_URL=postgres)
     assert passed(output) >= SUITES[suite]
 
