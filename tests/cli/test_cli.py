@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,21 @@ async def test_invalid_keys_and_projects_are_refused_with_one_message(settings: 
         assert child.printed.replace("\n", "").isprintable()
 
 
+async def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    child = await ran("--version", cwd=tmp_path)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert child.out == [f"video-gateway {project['version']}"]
+
+
+async def test_models_lists_providers_that_serve_any_model(tmp_path: Path) -> None:
+    keys = {"providers__lumenfall__api_key": "x", "providers__lumen__api_key": "y", "providers__lunos__api_key": "z"}
+    child = await ran("models", cwd=tmp_path, **keys)
+    rows = [line.split() for line in child.out]
+    assert ["lumenfall/<any", "model>", "lumenfall", "any", "any"] in rows
+    assert ["lumen/<any", "model>", "lumen", "4–3600", "any"] in rows
+    assert not any(row[0].startswith(("lunos/<", "sandbox/<")) for row in rows if row)
+
+
 async def test_models_lists_names_and_where_they_go(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text("""
 [models."[/sora]-2"]
@@ -172,7 +188,8 @@ base_url = "http://127.0.0.1:1/v1"
     rows = [line.split() for line in child.out]
     assert rows[0] == ["Model", "Goes", "to", "Seconds", "Sizes"]
     assert rows[1][:3] == ["[/sora]-2", "sandbox/testcard,", "studio/wan"]
-    assert [row[0] for row in rows[2:]] == ["sandbox/testcard", "sandbox/slow", "sandbox/fail", "sandbox/reject"]
+    names = ["sandbox/testcard", "sandbox/slow", "sandbox/fail", "sandbox/reject", "studio/<any"]
+    assert [row[0] for row in rows[2:]] == names
 
 
 async def test_generate_saves_the_video_and_prints_only_its_path(
