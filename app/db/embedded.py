@@ -30,7 +30,8 @@ from app.settings import ConfigurationError
 PATIENCE_S = 120
 """Time limit of a start or stop in seconds; recovery after a crash may take long."""
 SYSTEM_USER = "pgserver"
-PASSWD = Path("/etc/passwd")
+USERS_LOCK = "/etc/.pwd.lock"
+"""The file that tools like useradd lock, readable by root alone; they use another kind of lock on it."""
 MAX_SOCKET_BYTES = 100
 """Maximum path length of the unix socket; Linux allows 107, macOS 103."""
 SOCKET = ".s.PGSQL.5432"
@@ -228,9 +229,12 @@ def _server_user(programs: Path) -> tuple[int, int]:
     """User and group id of the server: our own; a system user's if we are root, as PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
-    with PASSWD.open() as users:  # two processes at once would both create the user, with two ids
-        fcntl.flock(users, fcntl.LOCK_EX)
+    lock = os.open(USERS_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:  # two processes at once would both create the user, with two ids
+        fcntl.flock(lock, fcntl.LOCK_EX)
         _wheel().ensure_user_exists(SYSTEM_USER)
+    finally:
+        os.close(lock)
     _require_passable(programs)
     entry = pwd.getpwnam(SYSTEM_USER)
     return entry.pw_uid, entry.pw_gid

@@ -22,10 +22,10 @@ class SchemaBehind(ConfigurationError):
     """The database is not at the version this release needs."""
 
 
-def create_functions() -> None:
-    """Create or replace all functions and triggers of `app/db/functions/`, inside a migration."""
-    for file in sorted(FUNCTIONS.glob("*.sql")):
-        op.execute(file.read_text("utf-8"))
+def create_functions(*names: str) -> None:
+    """Create or replace the functions and triggers of these files of `app/db/functions/`, inside a migration."""
+    for name in names:
+        op.execute((FUNCTIONS / f"{name}.sql").read_text("utf-8"))
 
 
 def alembic_config(url: str) -> Config:

@@ -8,6 +8,7 @@ from typing import Any
 from app import errors
 from app.accounts import pricing
 from app.capabilities import Capabilities, Fitted, fit
+from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
 from app.settings import Settings
 from app.sizes import complete_size
@@ -51,6 +52,19 @@ def make_plan(
         # With several routes no defaults are filled in: another route may not be able to express them.
         return Plan(able, _with_defaults(request, able[0].capabilities) if len(able) == 1 else request)
     return _without_problems(router, request, *min(fitted, key=lambda entry: len(entry[1].problems)))
+
+
+def character_provider(router: Router, model: str | None, permitted: Callable[[str], bool]) -> Provider:
+    """Choose the provider at which a character is made: that of `model`, else the first one that can. Raises
+    `ModelNotFound`, `PermissionDenied`, `UnsupportedParameter`."""
+    name = model or router.default_model
+    routes = router.routes(name) if name else [Route(provider, "") for provider in router.providers.values()]
+    candidates = [route.provider for route in order(permitted_only(routes, permitted, name or "characters"))]
+    for provider in candidates:
+        if provider.characters:
+            return provider
+    refusing = ", ".join(provider.name for provider in candidates)
+    raise errors.UnsupportedParameter(f"the provider {refusing} cannot make characters", param="model")
 
 
 def order(routes: Sequence[Route]) -> list[Route]:

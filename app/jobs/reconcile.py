@@ -77,7 +77,7 @@ async def list_undecided(connection: AsyncConnection, *, attempt_id: str | None 
     attempts = await rows.all_of(Attempt, connection, query)
     wanted = rows.select(Video).where(Video.id.in_({attempt.video_id for attempt in attempts}))
     videos = {video.id: video for video in await rows.all_of(Video, connection, wanted)}
-    return [(attempt, videos[attempt.video_id]) for attempt in attempts]
+    return [(attempt, videos[attempt.video_id]) for attempt in attempts if attempt.video_id in videos]
 
 
 async def confirm_by_operator(

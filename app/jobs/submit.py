@@ -67,7 +67,7 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
     try:
         wait_s = await context.breaker.seconds_until_retry(provider.name)
         if wait_s:
-            await _refused(context, claim, _circuit_open_error(context, claim, provider, wait_s))
+            await _refused(context, claim, _circuit_open_error(claim, provider, wait_s))
             return None
         return await context.build_task(claim)
     except errors.GatewayError as error:
@@ -123,9 +123,6 @@ def _unknown_outcome_error(claim: Claim) -> errors.UpstreamUnknown:
     )
 
 
-def _circuit_open_error(
-    context: StepContext, claim: Claim, provider: Provider, wait_s: float
-) -> errors.UpstreamUnavailable:
-    retry_at = f"{context.clock() + timedelta(seconds=wait_s):%H:%M:%S} UTC"
-    message = claim.attempt.error_message or f"{provider.name} is failing; not retried before {retry_at}"
+def _circuit_open_error(claim: Claim, provider: Provider, wait_s: float) -> errors.UpstreamUnavailable:
+    message = claim.attempt.error_message or f"{provider.name} failed several times in a row; submits to it are paused"
     return errors.UpstreamUnavailable(message, provider=provider.name, retry_after_s=wait_s)

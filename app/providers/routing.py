@@ -79,25 +79,15 @@ class Router:
 
     def _alias_routes(self, name: str) -> Sequence[Route]:
         routes = []
-        for entry in self.aliases[name].routes:
-            to, weight = (entry, None) if isinstance(entry, str) else (entry.to, entry.weight)
+        entries = self.aliases[name].routes
+        unweighted = None if all(isinstance(entry, str) for entry in entries) else 1.0
+        for entry in entries:
+            to, weight = (entry, unweighted) if isinstance(entry, str) else (entry.to, entry.weight)
             head, _, tail = to.partition("/")
             provider = self.providers.get(head)
             if provider is not None and tail and provider.capabilities(tail) is not None:
                 routes.append(Route(provider, tail, weight))
         return routes
-
-    def character_provider(self, model: str | None, permitted: Callable[[str], bool]) -> Provider:
-        """The provider at which a character is created. Raises `ModelNotFound`, `PermissionDenied`,
-        `UnsupportedParameter`."""
-        name = model or self.default_model
-        routes = self.routes(name) if name else [Route(provider, "") for provider in self.providers.values()]
-        candidates = [route.provider for route in permitted_only(routes, permitted, name or "characters")]
-        for provider in candidates:
-            if provider.characters:
-                return provider
-        refusing = ", ".join(provider.name for provider in candidates)
-        raise errors.UnsupportedParameter(f"the provider {refusing} cannot make characters", param="model")
 
 
 def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:

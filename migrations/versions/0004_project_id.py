@@ -1,7 +1,7 @@
 """project_id
 
 Columns get the words of docs/glossary.md. The functions and triggers are those of app/db/functions from here on: a
-migration that changes one edits its file and calls `create_functions`. No process of an older release can use this
+migration that changes one edits its file and calls `create_functions` with its name. No process of an older release can use this
 schema: stop all of them first.
 """
 
@@ -50,6 +50,7 @@ NEW_FUNCTIONS = (
     "add_to_meter",
     "count_jobs",
 )
+FILES = ("count_jobs", "count_money", "ledger_only_grows", "notify_keys", "notify_video", "unsettled_stays")
 RING = """
 create function gateway_ring() returns trigger language plpgsql as $$
 begin
@@ -71,7 +72,7 @@ def upgrade() -> None:
     for old, new in INDEXES:
         op.execute(f"alter index {old} rename to {new}")
     op.execute("alter table keys rename constraint fk_keys_owner to fk_keys_project_id")
-    create_functions()
+    create_functions(*FILES)
 
 
 def downgrade() -> None:

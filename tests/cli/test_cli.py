@@ -168,7 +168,11 @@ async def test_version_is_that_of_the_package(tmp_path: Path) -> None:
 
 
 async def test_models_lists_providers_that_serve_any_model(tmp_path: Path) -> None:
-    keys = {"providers__lumenfall__api_key": "x", "providers__lumen__api_key": "y", "providers__lunos__api_key": "z"}
+    keys: dict[str, Any] = {
+        "providers__lumenfall__api_key": "x",
+        "providers__lumen__api_key": "y",
+        "providers__lunos__api_key": "z",
+    }
     child = await ran("models", cwd=tmp_path, **keys)
     rows = [line.split() for line in child.out]
     assert ["lumenfall/<any", "model>", "lumenfall", "any", "any"] in rows

@@ -53,6 +53,7 @@ from app.http.uploads import Uploads
 from app.http.wait import require_waiting_slot, wait_for_video
 from app.jobs import lifecycle, videos
 from app.jobs.metrics import count_ended
+from app.jobs.plan import character_provider
 from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
@@ -262,7 +263,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         video = uploads.media(wire.video, "video")
         named = wire.model or gateway.router.default_model or ""
         caller = await gateway.authenticator.check(caller)
-        provider = gateway.router.character_provider(wire.model, partial(caller.may_use, named))
+        provider = character_provider(gateway.router, wire.model, partial(caller.may_use, named))
         try:
             await uploads.store(gateway)
             ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
