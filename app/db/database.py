@@ -92,7 +92,8 @@ class Database:
             except Exception as error:
                 if not is_unavailable(error) or waits * PERSIST_GAP_S >= patience_s:
                     raise
-                log.warning("database unavailable, result kept", error=type(error).__name__)
+                if not waits:
+                    log.warning("database unavailable, result kept", error=type(error).__name__)
                 await asyncio.sleep(PERSIST_GAP_S)
         raise AssertionError("unreachable")
 

@@ -61,11 +61,16 @@ async def _with_first_chunk(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes
 
 
 async def content_response(
-    request: Request, gateway: Gateway, video: Video, index: int, *, variant: Literal["video"] | Variant = "video"
+    request: Request,
+    gateway: Gateway,
+    video: Video,
+    index: int | None,
+    *,
+    variant: Literal["video"] | Variant = "video",
 ) -> Response:
-    """Respond with a finished file or an image made from it."""
+    """Respond with a finished file (see `get_output`) or an image made from it."""
     output = get_output(video, index, gateway.clock())
-    name = f"{video.id}-{index}" if len(video.outputs) > 1 else video.id
+    name = f"{video.id}-{output['index']}" if len(video.outputs) > 1 else video.id
     key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
     suffix = {"video/webm": "webm", "video/quicktime": "mov"}.get(content_type, "mp4")
     if variant != "video":
@@ -79,8 +84,11 @@ async def content_response(
     )
 
 
-def get_output(video: Video, index: int, now: datetime) -> dict[str, Any]:
-    """Return one finished file of a video. Raises `Conflict` before it is finished, `VideoExpired`, `NotFound`."""
+def get_output(video: Video, index: int | None, now: datetime) -> dict[str, Any]:
+    """Return one finished file of a video, the first one if `index` is None: of several outputs some may have failed.
+
+    Raises `Conflict` before the video is finished, `VideoExpired`, `NotFound`.
+    """
     if not video.status.ended:
         raise errors.Conflict(
             f"the video is {video.status}; download it once its status is completed", code="video_not_ready"
@@ -90,10 +98,10 @@ def get_output(video: Video, index: int, now: datetime) -> dict[str, Any]:
     if video.expires_at is not None and video.expires_at <= now:
         raise errors.VideoExpired(f"the video's files were kept until {video.expires_at:%Y-%m-%d %H:%M} UTC")
     for output in video.outputs:
-        if output["index"] == index:
+        if index is None or output["index"] == index:
             found: dict[str, Any] = output
             return found
-    raise errors.NotFound(f"the video has no output {index}", param="index")
+    raise errors.NotFound("the video has no such output", param="index")
 
 
 RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)

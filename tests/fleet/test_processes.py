@@ -96,7 +96,7 @@ async def pasted(child: Child) -> str:
     """Create a video with the curl line that the server printed."""
     await child.line("Ctrl-C")
     printed = "\n".join(child.out)
-    line = printed[printed.index("curl ") : printed.index("\nor make one")]
+    line = printed[printed.index("curl ") : printed.index("\nor create a video")]
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
     shell = await asyncio.create_subprocess_shell(f"{line} --silent --fail-with-body", stdout=asyncio.subprocess.PIPE)
@@ -138,7 +138,7 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
     data_dir = home / "data"
     async with served("--workers", "2", cwd=home) as gateway:
         assert await statuses(gateway) == (200, 200)
-        async with gateway.client() as client:  # the limits of app/protocol.py have reached the children
+        async with gateway.client() as client:  # the limits of app/http/server.py have reached the children
             assert (await client.get("/healthz", headers={"x-large": "a" * 70_000})).status_code == 431
         children = psutil.Process(gateway.child.process.pid).children(recursive=True)
         assert len(children) >= 2
@@ -474,7 +474,7 @@ async def test_database_away_for_a_while_loses_nothing(cable: Cable, shared: dic
             await refused(gateway, "DELETE", f"/v1/videos/{video_id}")
             assert await statuses(gateway) == (200, 503)
             turnstile.release("submit")
-            await gateway.child.line("database unavailable, result kept", after=2)
+            await gateway.child.line("database unavailable, result kept")
             assert await statuses(gateway) == (200, 503)
 
             await cable.mend()

@@ -45,7 +45,7 @@ def of_money(gateway: Served) -> Iterator[str]:
         videos = {entry["video_id"] for entry in _entries(admin) if entry["video_id"]}
         print(f"{len(videos)} videos have money in the ledger")
         yield from (f"The ledger does not add up for {video}" for video in videos if not _adds_up(admin, video))
-    command = [sys.executable, "-m", "app.cli", "usage", "--by", "project,app,user"]
+    command = [sys.executable, "-m", "app.cli.main", "usage", "--by", "project,app,user"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **gateway.settings}
     ran = subprocess.run(command, cwd=gateway.log.parent, env=env, capture_output=True, text=True, check=False)
     if ran.returncode:

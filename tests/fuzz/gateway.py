@@ -50,7 +50,7 @@ class Served:
 def served(folder: Path) -> Iterator[Served]:
     port = free_port()
     settings = {**SETTINGS, "GATEWAY_PORT": str(port), "GATEWAY_DATA_DIR": str(folder / "data")}
-    child = Child("server", folder, ["app.cli", "serve"], settings)
+    child = Child("server", folder, ["app.cli.main", "serve"], settings)
     try:
         url = f"http://127.0.0.1:{port}"
         child.wait_for(f"{url}/readyz")

@@ -53,10 +53,18 @@ async def test_four_outputs_are_four_attempts_and_one_video(gateway: Running, fa
         assert part.content == fake.file
 
 
-async def test_some_outputs_failing_is_completed_with_a_warning(gateway: Running, fake: FakeOpenAI) -> None:
+@pytest.mark.parametrize("ref", ["video_1", "video_2"])
+async def test_some_outputs_failing_is_completed_with_a_warning(gateway: Running, fake: FakeOpenAI, ref: str) -> None:
     video = await gateway.create(model="up/sora-2", n=2)
     await gateway.worker.run_once()
-    fake.fail("video_1", "boom", "the paper caught fire")
+    fake.fail(ref, "boom", "the paper caught fire")
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed"
     assert any("the paper caught fire" in warning for warning in done["warnings"])
+    left = int(done["output"]["url"].partition(".mp4")[0].rpartition("/")[2])
+    content = await gateway.client.get(f"/v1/videos/{video['id']}/content")
+    assert (content.status_code, content.content) == (200, fake.file), "without an index: the output that exists"
+    assert content.headers["content-disposition"] == f'inline; filename="{video["id"]}.mp4"'
+    for index in range(2):
+        content = await gateway.client.get(f"/v1/videos/{video['id']}/content?index={index}")
+        assert content.status_code == (200 if index == left else 404)

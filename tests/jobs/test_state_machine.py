@@ -260,7 +260,8 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
                 return
             note(f"died in {verb}")
             dying.cancel()
-            tasks = [t for t in asyncio.all_tasks() if getattr(t.get_coro(), "__qualname__", "") == "Steps.run"]
+            tasks = [t for t in asyncio.all_tasks() if getattr(t.get_coro(), "__qualname__", "") == "Executor.run"]
+            assert tasks, "a step is under way"
             for task in [dying, *tasks]:
                 task.cancel()
             await asyncio.gather(dying, *tasks, return_exceptions=True)

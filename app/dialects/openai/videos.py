@@ -386,7 +386,9 @@ async def download_content(
     gateway: GatewayDep,
     caller: CallerDep,
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
-    index: Annotated[int, Query(ge=0, le=3)] = 0,
+    index: Annotated[
+        int | None, Query(ge=0, le=3, description="Which output; the first finished one if absent.")
+    ] = None,
 ) -> Response:
     """Download the video file, a thumbnail (WebP) or a sprite sheet (JPEG). Supports ranges, ETags and HEAD."""
     video = await get_video(gateway, caller, video_id)
