@@ -29,8 +29,8 @@ async def test_a_budget_crossed_by_one_micro_is_a_402(admin: Operator, whose: st
     refused = await asked(admin, key)
     assert refused.status_code == 402
     assert refused.json()["error"] == {
-        "message": f"this needs $0.4 and $0.399999 is left of the {whose}'s monthly budget of $0.399999; it starts "
-        "anew on the first of the month, UTC",
+        "message": f"this needs $0.4 and $0.399999 is left of the {whose}'s monthly budget of $0.399999; it resets "
+        "on the first of the month, UTC",
         "type": "insufficient_quota",
         "param": None,
         "code": "budget_exceeded",

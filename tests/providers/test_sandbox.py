@@ -225,7 +225,7 @@ def test_without_ffmpeg_the_job_fails_with_the_next_step() -> None:
     script = """if True:
         import asyncio, sys
         sys.modules["imageio_ffmpeg"] = None
-        from tests.test_sandbox import Output, Sandbox, errors, make_task
+        from test_sandbox import Output, Sandbox, errors, make_task
 
         async def main():
             sandbox = Sandbox("sandbox", Sandbox.Config())
@@ -238,7 +238,8 @@ def test_without_ffmpeg_the_job_fails_with_the_next_step() -> None:
         asyncio.run(main())
     """
     command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
-    said = subprocess.run(command, env={"PATH": ""}, cwd=root, capture_output=True, text=True, check=True, timeout=30)
+    env = {"PATH": "", "PYTHONPATH": str(Path(__file__).parent)}
+    said = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=True, timeout=30)
     message = "there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`"
     failure = Failure(code="ffmpeg_missing", message=message).model_dump_json()
     assert said.stdout.splitlines() == [failure, "ffmpeg_missing"]
