@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.models.base import Base, value_check
@@ -48,6 +48,8 @@ class Video(Base):
     job."""
     hold_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Hold for each output until it is settled: the highest estimate of all routes. None: no price."""
+    longest_s: Mapped[float | None]
+    """Longest length that an output is charged for where nothing could be held; fixed at create."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Cost of its settled outputs; None: nothing settled yet, or no price is known."""
     settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
@@ -87,12 +89,15 @@ class Video(Base):
             postgresql_where=text("idempotency_key is not null"),
         ),
         Index("ix_videos_expires_at", "expires_at", postgresql_where=text("outputs <> '[]'")),
+        Index("ix_videos_deadline_at", "deadline_at", postgresql_where=text("ended_at is null")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
     )
 
 
 LIVE = (AttemptState.pending, AttemptState.submitting, AttemptState.running, AttemptState.storing)
 """States of unfinished attempts, which workers claim."""
+NO_FILE = ("no_output", "output_gone", "output_unavailable", "output_incomplete")
+"""Error codes of attempts that the upstream finished, and whose file could not be had."""
 _LIVE_SQL = f"state in ({', '.join(repr(str(state)) for state in LIVE)})"
 
 
@@ -142,6 +147,10 @@ class Attempt(Base):
     """State of the money held for this attempt."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Cost of this output in millionths of a US dollar; None: not settled, or no price is known."""
+    uncapped_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Cost by the measured length where that is more than may be charged; None: not capped."""
+    free: Mapped[bool] = mapped_column(server_default=false())
+    """True after an operator had the file of a refunded attempt fetched: nothing is charged."""
     output: Mapped[dict[str, Any] | None]
     """Location of the finished file at the upstream, an `Output`."""
     error_code: Mapped[str | None]
@@ -161,7 +170,7 @@ class Attempt(Base):
         CheckConstraint("state <> 'storing' or output is not null", "output"),
         CheckConstraint(f"({_LIVE_SQL}) = (ended_at is null)", "ended_at"),
         Index("ix_attempts_due_at", "state", "due_at", postgresql_where=text(_LIVE_SQL)),
-        # For the claim: pending attempts by provider and project, and running tasks by provider.
+        # For the claim: pending attempts by provider and project, and submits and running tasks by provider.
         Index(
             "ix_attempts_pending", "provider", "project_id", "due_at", "id", postgresql_where=text("state = 'pending'")
         ),
@@ -169,12 +178,17 @@ class Attempt(Base):
             "ix_attempts_under_way",
             "provider",
             "project_id",
-            postgresql_where=text("state in ('submitting', 'running')"),
+            postgresql_where=text("state in ('submitting', 'running') or (state = 'pending' and lease is not null)"),
         ),
         # Ended but still held: lost attempts, until an operator decides, and leftovers of older releases.
         Index("ix_attempts_open", "ended_at", postgresql_where=text("ended_at is not null and settlement = 'held'")),
         Index("ix_attempts_held", "video_id", postgresql_where=text("settlement = 'held'")),
         Index("ix_attempts_late", "ended_at", postgresql_where=text("state = 'lost' and upstream_ref is not null")),
+        Index(
+            "ix_attempts_no_file",
+            "ended_at",
+            postgresql_where=text(f"state = 'failed' and error_code in ({', '.join(map(repr, NO_FILE))})"),
+        ),
         Index("ix_attempts_ref", "provider", "upstream_ref", postgresql_where=text("upstream_ref is not null")),
         Index("uq_attempts_live", "video_id", "output_index", unique=True, postgresql_where=text(_LIVE_SQL)),
     )
