@@ -120,6 +120,8 @@ class Settings(BaseSettings):
     """`PROVIDERS__<NAME>__KIND|API_KEY|BASE_URL|...`; KIND defaults to the name."""
     prices: Prices = {}
     """US dollars per second, by `provider/upstream-model`: one number, or a table by resolution (`""`: any other)."""
+    assumed_length_s: Annotated[float, Field(gt=0, le=3_600)] = 60
+    """Seconds that an output is charged for at most where neither the request nor the model names a length."""
     models: dict[str, ModelSettings] = {}
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
 

@@ -24,6 +24,18 @@ HTTP_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 JOBS = Counter("gateway_jobs_total", "Jobs that reached a state.", ("provider", "model", "status"), registry=REGISTRY)
+CAPPED = Counter(
+    "gateway_capped_costs_total",
+    "Outputs that would have cost more by their measured length than was held for them.",
+    ("provider",),
+    registry=REGISTRY,
+)
+CAPPED_DOLLARS = Counter(
+    "gateway_capped_cost_dollars_total",
+    "Cost by measured length beyond what was held, which was not charged.",
+    ("provider",),
+    registry=REGISTRY,
+)
 UPSTREAM_SECONDS = Histogram(
     "gateway_upstream_request_duration_seconds",
     "Time of one call to an upstream.",

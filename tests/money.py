@@ -21,6 +21,19 @@ where in_ledger <> - coalesce(cost_micros, 0) - coalesce(hold_micros, 0) * held
   or (settlement = 'held') <> (held > 0)
 """)
 
+_BEYOND_HOLD = sa.text("""
+select attempts.id, attempts.cost_micros, hold_micros, longest_s, prices
+from attempts join videos on videos.id = attempts.video_id
+where attempts.cost_micros > coalesce(hold_micros, ceil(longest_s * (prices ->> attempts.route_index)::bigint))
+union all
+select video_id, booked.cost, booked.held, null, null
+from (
+  select video_id, sum(cost_micros) as cost, - sum(amount_micros) filter (where kind in ('reserve', 'hold')) as held
+  from ledger where video_id is not null group by video_id
+) as booked
+where booked.cost > booked.held
+""")
+
 
 class Operator:
     """The administration API of a gateway."""
@@ -54,9 +67,10 @@ class Operator:
         return cast("list[dict[str, Any]]", found.json()["data"])
 
     async def check_sums(self) -> None:
-        """The ledger entries of a video add up to its cost and its holds."""
+        """The ledger entries of a video add up to its cost and its holds, and it never cost more than was held."""
         async with self.gateway.gateway.db.reading() as connection:
             assert (await connection.execute(_WRONG_SUMS)).mappings().all() == []
+            assert (await connection.execute(_BEYOND_HOLD)).mappings().all() == []
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
-from app.accounts.pricing import Quote
+from app.accounts.pricing import Cost, Quote
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
 from app.telemetry import log
@@ -59,25 +59,18 @@ def reserve_parameters(quote: Quote, request: VideoRequest, now: datetime) -> di
 # Called by the state machine
 
 
-async def settle(
-    session: AsyncSession,
-    video: Video,
-    attempt: Attempt,
-    *,
-    cost_micros: int | None,
-    seconds: float | None,
-    now: datetime,
-) -> None:
-    """Settle an attempt that made an output: return its hold, charge its cost. Does nothing if already done.
-
-    `video` is locked by the caller; `cost_micros` is None if no price is known.
-    """
-    if not await _close(session, attempt.id, Settlement.settled, cost_micros=cost_micros):
+async def settle(session: AsyncSession, video: Video, attempt: Attempt, cost: Cost, *, now: datetime) -> None:
+    """Settle an attempt that made an output: return its hold, charge its cost. Does nothing if already done. `video` is
+    locked by the caller."""
+    micros = cost.micros
+    if not await _close(
+        session, attempt.id, Settlement.settled, cost_micros=micros, uncapped_micros=cost.uncapped_micros
+    ):
         return
-    known = None if video.hold_micros is None and cost_micros is None else (video.hold_micros or 0) - (cost_micros or 0)
-    await _write(session, video, attempt, Entry.settle, known, now, cost_micros=cost_micros, seconds=seconds)
-    if cost_micros is not None:
-        video.cost_micros = (video.cost_micros or 0) + cost_micros
+    known = None if video.hold_micros is None and micros is None else (video.hold_micros or 0) - (micros or 0)
+    await _write(session, video, attempt, Entry.settle, known, now, cost_micros=micros, seconds=cost.seconds)
+    if micros is not None:
+        video.cost_micros = (video.cost_micros or 0) + micros
     await update_video_settlement(session, video)
 
 
@@ -127,7 +120,7 @@ async def close_leftover(session: AsyncSession, *, now: datetime) -> Attempt | N
         return None
     attempt, video = found
     if attempt.state is AttemptState.succeeded:
-        await settle(session, video, attempt, cost_micros=video.hold_micros, seconds=None, now=now)
+        await settle(session, video, attempt, Cost(video.hold_micros, None), now=now)
     else:
         await refund(session, video, attempt, now=now)
     return attempt
@@ -147,12 +140,12 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
     return None if found is None else (found[0], found[1])
 
 
-async def _close(session: AsyncSession, attempt_id: str, to: Settlement, *, cost_micros: int | None = None) -> bool:
+async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **costs: int | None) -> bool:
     """Change the settlement of an attempt from `held` to `to`; False if it is no longer held."""
     closed = await session.execute(
         sa.update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.settlement == Settlement.held)
-        .values(settlement=to, cost_micros=cost_micros)
+        .values(settlement=to, **costs)
         .execution_options(synchronize_session=False)
     )
     if closed.rowcount != 1:  # type: ignore[attr-defined]  # the result of an UPDATE

@@ -16,6 +16,9 @@ MICROS = 1_000_000
 LEAST_SECONDS = 1.0
 """Least billed length of an output: no upstream makes a video as short as a request may ask for."""
 
+ASSUMED_SECONDS = 60.0
+"""Longest charged length of an output for jobs of releases that did not fix one."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -47,6 +50,20 @@ class Quote:
     """Micros per second of each route; None: not known."""
     hold_micros: int | None
     """Hold for each output: the highest estimate of all routes; None when one of them is not known."""
+    longest_s: float
+    """Longest length that an output is charged for where nothing is held."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one output: never more than was held for it, whatever its file says."""
+
+    micros: int | None
+    """None when length or price is not known."""
+    seconds: float | None
+    """Length that is charged."""
+    uncapped_micros: int | None = None
+    """Cost by the measured length where that is more; None: not capped."""
 
 
 def charge(seconds: float, micros_per_second: int) -> int:
@@ -88,12 +105,28 @@ def price(settings: Settings, route: Route, resolution: str | None) -> int | Non
     return table.get(resolution or "", table.get(""))
 
 
-def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimate | None:
-    """Estimate a request on one route; None when the price or the length is not known."""
+def expected_seconds(route: Route, request: VideoRequest) -> float | None:
+    """Length of each output: as requested, else the model's default, at least that of the source of a remix or an
+    edit; None when it is not known."""
     able = route.provider.capabilities(route.model)
     seconds = request.seconds if request.seconds is not None else able.default_seconds if able else None
     if request.operation in (Operation.remix, Operation.edit) and request.source and request.source.seconds:
-        seconds = max(seconds or 0, request.source.seconds)  # the output is as long as its source
+        return max(seconds or 0, request.source.seconds)
+    return seconds
+
+
+def longest_seconds(settings: Settings, route: Route, request: VideoRequest) -> float:
+    """Longest length that an output is charged for where nothing is held: the expected one, else the model's longest,
+    else the setting."""
+    able = route.provider.capabilities(route.model)
+    known = able.seconds if able is not None else None
+    expected = expected_seconds(route, request)
+    return max(expected or max(known or (settings.assumed_length_s,)), LEAST_SECONDS)
+
+
+def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimate | None:
+    """Estimate a request on one route; None when the price or the length is not known."""
+    seconds = expected_seconds(route, request)
     per_second = price(settings, route, request.resolution)
     if per_second == 0:
         seconds = seconds or 0  # free at any length
@@ -110,6 +143,7 @@ def quote(settings: Settings, routes: Sequence[Route], request: VideoRequest) ->
         estimate_micros=estimates[0].micros if estimates[0] is not None else None,
         prices=[price(settings, route, request.resolution) for route in routes],
         hold_micros=max(holds) if len(holds) == len(estimates) else None,
+        longest_s=max(longest_seconds(settings, route, request) for route in routes),
     )
 
 
@@ -139,12 +173,26 @@ def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[st
     return "the length of the video is not known", "name its length, or a model with a default length"
 
 
-def cost(prices: Sequence[int | None], route_index: int, seconds: float | None) -> int | None:
-    """Cost of one output by its length, at the prices of its quote; None when length or price is not known."""
+def cost(
+    prices: Sequence[int | None],
+    route_index: int,
+    seconds: float | None,
+    *,
+    hold_micros: int | None,
+    longest_s: float,
+) -> Cost:
+    """Cost of one output by its length, at the prices of its quote, at most what was held for it; where nothing was
+    held, at most that of `longest_s`."""
     per_second = prices[route_index] if route_index < len(prices) else None
     if per_second == 0:
-        return 0
-    return charge(seconds, per_second) if seconds is not None and per_second is not None else None
+        return Cost(0, None if seconds is None else min(seconds, max(longest_s, LEAST_SECONDS)))
+    if seconds is None or per_second is None:
+        return Cost(None, None if seconds is None else min(seconds, longest_s))
+    most = charge(longest_s, per_second) if hold_micros is None else hold_micros
+    by_length = charge(seconds, per_second)
+    if by_length <= most:
+        return Cost(by_length, seconds)
+    return Cost(most, most / per_second, uncapped_micros=by_length)
 
 
 def held_seconds(prices: Sequence[int | None], hold_micros: int | None) -> float | None:

@@ -7,6 +7,7 @@ from app import errors
 from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
+from app.jobs.metrics import count_capped
 from app.media import mp4
 from app.media.store import IncompleteFile, StorageUnavailable, probe
 from app.providers.base import Provider
@@ -45,7 +46,10 @@ async def download(context: StepContext, claim: Claim) -> None:
         now = context.clock()
         retention_s = claim.request.retention_s or context.settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
-        await context.end(lifecycle.stored, claim, output, expires_at=expires_at, now=now)
+        cost = lifecycle.cost_of(claim, output["duration_s"])
+        video = await context.end(lifecycle.stored, claim, output, cost, expires_at=expires_at, now=now)
+        if video is not None and cost.uncapped_micros is not None:
+            count_capped(claim.attempt, cost)
         await purge.delete_stray_files(claim, context.db, context.store, key)
 
 

@@ -40,11 +40,11 @@ CREATE = (
 with video as (
   insert into videos (
     id, project_id, key_id, dialect, status, progress, model, request, routes, outputs, warnings,
-    cost_estimate_micros, prices, hold_micros, settlement, source_video_id, idempotency_key, idempotency_hash,
-    created_at, updated_at, deadline_at
+    cost_estimate_micros, prices, hold_micros, longest_s, settlement, source_video_id, idempotency_key,
+    idempotency_hash, created_at, updated_at, deadline_at
   ) values (
     %(id)s, %(project_id)s, %(key_id)s, %(dialect)s, 'queued', 0, %(model)s, %(request)s, %(routes)s, '[]',
-    %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s, 'held', %(source_video_id)s,
+    %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s, %(longest_s)s, 'held', %(source_video_id)s,
     %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s, %(deadline_at)s
   )
   on conflict (project_id, idempotency_key) where idempotency_key is not null do nothing
@@ -96,6 +96,7 @@ class NewJob:
             "cost_estimate_micros": self.quote.estimate_micros,
             "prices": self.quote.prices,
             "hold_micros": self.quote.hold_micros,
+            "longest_s": self.quote.longest_s,
             "source_video_id": request.source.video_id if request.source else None,
             "idempotency_key": self.idempotency_key,
             "idempotency_hash": self.idempotency_hash,

@@ -198,10 +198,29 @@ async def poll_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -
     )
 
 
+def cost_of(claim: Claim, made_s: float | None) -> pricing.Cost:
+    """Cost of an output by the length of its file; if that is unknown by the requested length, at least one second,
+    else by the length that was held for. An extension is charged by the requested length: its file includes the source.
+    """
+    video = claim.video
+    requested = video.request.get("seconds")
+    held = pricing.held_seconds(video.prices, video.hold_micros)
+    requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
+    is_extension = video.request.get("operation") == Operation.extend and requested is not None
+    return pricing.cost(
+        video.prices,
+        claim.attempt.route_index,
+        requested if made_s is None or is_extension else made_s,
+        hold_micros=video.hold_micros,
+        longest_s=video.longest_s or requested or pricing.ASSUMED_SECONDS,
+    )
+
+
 async def stored(
     session: AsyncSession,
     claim: Claim,
     output: dict[str, Any],
+    cost: pricing.Cost,
     *,
     expires_at: datetime | None,
     now: datetime,
@@ -214,11 +233,13 @@ async def stored(
         return video if ours else None  # ours: the same call has committed before, but the commit was not confirmed
     if video is None:
         return None
-    await _charge(session, claim, video, output["duration_s"], now)
+    await ledger.settle(session, video, claim.attempt, cost, now=now)
     if video.status.ended:
         return None
     if all(other["index"] != output["index"] for other in video.outputs):  # else a second task has made the same output
         video.outputs = sorted([*video.outputs, output], key=lambda o: o["index"])
+        if cost.uncapped_micros is not None:
+            video.warnings = [*video.warnings, _capped_warning(output, cost)]
         video.expires_at = expires_at
         video.provider, video.upstream_model = claim.attempt.provider, claim.attempt.upstream_model
         await session.flush()
@@ -274,25 +295,13 @@ async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, n
     if video is None or not await transition(session, claim, to, ended_at=now, error_code=code):
         return
     if to is S.succeeded:
-        await _charge(session, claim, video, None, now)
+        await ledger.settle(session, video, claim.attempt, cost_of(claim, None), now=now)
     else:
         await ledger.refund(session, video, claim.attempt, now=now, note=note)
     log.warning("abandoned task ended", attempt=claim.attempt.id, outcome=str(to), note=note)
 
 
 # Inside one transaction
-
-
-async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
-    """Settle an output by the length of its file; if that is unknown by the requested length, at least one second, else
-    by the length that was held for. An extension is settled by the requested length: its file includes the source."""
-    requested = video.request.get("seconds")
-    held = pricing.held_seconds(video.prices, video.hold_micros)
-    requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
-    is_extension = video.request.get("operation") == Operation.extend and requested is not None
-    seconds = requested if made_s is None or is_extension else made_s
-    cost = pricing.cost(video.prices, claim.attempt.route_index, seconds)
-    await ledger.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 
 
 async def _end_without_charge(
@@ -379,6 +388,14 @@ async def _stop_attempts(session: AsyncSession, video: Video, now: datetime) -> 
         .where(Attempt.video_id == video.id, Attempt.state.in_((S.running, S.storing)), Attempt.lease.is_(None))
         .values(due_at=now)
         .execution_options(synchronize_session=False)
+    )
+
+
+def _capped_warning(output: dict[str, Any], cost: pricing.Cost) -> str:
+    charged = pricing.format_usd(cost.micros or 0)
+    return (
+        f"output {output['index']} is {output['duration_s']:g} s long and was charged as {cost.seconds:g} s: its cost "
+        f"was capped at {charged}"
     )
 
 

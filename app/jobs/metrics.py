@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from app.db.models import Video
+from app.accounts.pricing import MICROS, Cost, format_usd
+from app.db.models import Attempt, Video
 from app.providers.base import Provider
-from app.telemetry import JOBS
+from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, log
 
 
 def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
@@ -12,3 +13,11 @@ def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
     provider, model = video.provider or str(video.routes[0]).partition("/")[0], video.upstream_model or ""
     listed = provider in providers and model in providers[provider].listed
     JOBS.labels(provider, model if listed else "other", str(video.status)).inc()
+
+
+def count_capped(attempt: Attempt, cost: Cost) -> None:
+    """Count and log an output that was charged less than its measured length costs."""
+    charged, by_length = cost.micros or 0, cost.uncapped_micros or 0
+    CAPPED.labels(attempt.provider).inc()
+    CAPPED_DOLLARS.labels(attempt.provider).inc((by_length - charged) / MICROS)
+    log.warning("cost capped", attempt=attempt.id, charged=format_usd(charged), by_length=format_usd(by_length))

@@ -33,12 +33,14 @@ KEY = "sk-upstream-0123456789"
 
 
 @lru_cache
-def sample_mp4() -> bytes:
-    """A quarter of a second of H.264 in a real MP4."""
+def sample_mp4(seconds: float = 0.25) -> bytes:
+    """So many seconds of H.264 in a real MP4."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.mp4"
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=8"]
-        subprocess.run([*command, "-t", "0.25", "-pix_fmt", "yuv420p", "-movflags", "+faststart", path], check=True)
+        subprocess.run(
+            [*command, "-t", str(seconds), "-pix_fmt", "yuv420p", "-movflags", "+faststart", path], check=True
+        )
         return path.read_bytes()
 
 
@@ -352,7 +354,7 @@ class Fake:
 class Elsewhere:
     """Another host that has the file and wants no key."""
 
-    file: bytes = field(default_factory=sample_mp4)
+    file: bytes = field(default_factory=lambda: sample_mp4())
     calls: list[Call] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

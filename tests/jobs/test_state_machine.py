@@ -6,9 +6,11 @@ has ended, nothing is held, and no output was bought twice.
 import asyncio
 import gc
 import os
+import struct
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from asgi_lifespan import LifespanManager
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Answer, Fault, Hang, Reset, serve
+from fakes.server import KEY, Answer, Fault, Hang, Reset, sample_mp4, serve
 from harness import ALICE, ORIGIN, Clock, Running, another_worker, scratch_database, sqlalchemy_url
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import (
@@ -55,6 +57,25 @@ FAULTS: dict[str, list[Fault]] = {
 UPSTREAMS = ("plain", "keyed")
 MODELS = ("plain/sora-2", "keyed/sora-2", "clip")
 ENDED = ("completed", "failed")
+
+
+@cache
+def _lying_mp4() -> bytes:
+    """A quarter of a second whose header claims 4,294,000 seconds."""
+    data = bytearray(sample_mp4())
+    at = data.find(b"mvhd") + 4
+    scale = struct.unpack_from(">I", data, at + 12)[0]
+    struct.pack_into(">I", data, at + 16, min(2**32 - 2, 4_294_000 * scale))
+    return bytes(data)
+
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "short": sample_mp4,
+    "long": lambda: sample_mp4(30),
+    "liar": _lying_mp4,
+    "no video": lambda: b"\0\1\2\3" * 64,
+}
+"""Files that an upstream sends for any request."""
 
 METERS = sa.text("""
 select meters.scope, meters.spent_micros, booked.spent from meters
@@ -181,11 +202,12 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             who=st.sampled_from(["free", "limited"]),
             model=st.sampled_from(MODELS),
             n=st.sampled_from([1, 1, 2]),
+            seconds=st.sampled_from(["4", "4", "1", None]),
             repeat=st.booleans(),
         )
-        def create(self, who: str, model: str, n: int, repeat: bool) -> None:
+        def create(self, who: str, model: str, n: int, seconds: str | None, repeat: bool) -> None:
             self.number += 1
-            body = {"prompt": f"clip {self.number}", "model": model, "seconds": "4", "n": n}
+            body = {"prompt": f"clip {self.number}", "model": model, "seconds": seconds, "n": n}
             headers = {"idempotency-key": f"key {self.number}"}
             answers = [
                 self.run(self.clients[who].post("/v1/videos", json=body, headers=headers))
@@ -242,6 +264,10 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
                 ref = list(fake.jobs)[which % len(fake.jobs)]
                 if fake.jobs[ref].status in ("queued", "in_progress"):
                     fake.finish(ref) if well else fake.fail(ref, "server_error", "no GPU")
+
+        @rule(upstream=st.sampled_from(UPSTREAMS), file=st.sampled_from(["short", "long", "liar", "no video"]))
+        def upstream_will_send(self, upstream: str, file: str) -> None:
+            self.fakes[upstream].file = FILES[file]()
 
         @rule(upstream=st.sampled_from(UPSTREAMS), verb=st.sampled_from(["submit", "poll", "content", "cancel"]))
         def a_worker_dies_in_the_middle_of(self, upstream: str, verb: str) -> None:
