@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
-from app.accounts.pricing import Cost, Quote
+from app.accounts.pricing import NO_COST, Cost, Quote
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
 from app.telemetry import log
@@ -63,9 +63,7 @@ async def settle(session: AsyncSession, video: Video, attempt: Attempt, cost: Co
     """Settle an attempt that made an output: return its hold, charge its cost. Does nothing if already done. `video` is
     locked by the caller."""
     micros = cost.micros
-    if not await _close(
-        session, attempt.id, Settlement.settled, cost_micros=micros, uncapped_micros=cost.uncapped_micros
-    ):
+    if not await _close(session, attempt.id, Settlement.settled, cost):
         return
     known = None if video.hold_micros is None and micros is None else (video.hold_micros or 0) - (micros or 0)
     await _write(session, video, attempt, Entry.settle, known, now, cost_micros=micros, seconds=cost.seconds)
@@ -140,12 +138,12 @@ async def _oldest(session: AsyncSession, *which: sa.ColumnElement[bool]) -> tupl
     return None if found is None else (found[0], found[1])
 
 
-async def _close(session: AsyncSession, attempt_id: str, to: Settlement, **costs: int | None) -> bool:
+async def _close(session: AsyncSession, attempt_id: str, to: Settlement, cost: Cost = NO_COST) -> bool:
     """Change the settlement of an attempt from `held` to `to`; False if it is no longer held."""
     closed = await session.execute(
         sa.update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.settlement == Settlement.held)
-        .values(settlement=to, **costs)
+        .values(settlement=to, cost_micros=cost.micros, uncapped_micros=cost.uncapped_micros)
         .execution_options(synchronize_session=False)
     )
     if closed.rowcount != 1:  # type: ignore[attr-defined]  # the result of an UPDATE

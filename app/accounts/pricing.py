@@ -66,6 +66,9 @@ class Cost:
     """Cost by the measured length where that is more; None: not capped."""
 
 
+NO_COST = Cost(None, None)
+
+
 def charge(seconds: float, micros_per_second: int) -> int:
     """Cost of one output of this length, in micros."""
     return round(seconds * micros_per_second)

@@ -1,6 +1,5 @@
 """A job never costs more than was held for it, whatever its file says; what is beyond is shown to the operator."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,10 +17,10 @@ ONE_SECOND = 100_000
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeOpenAI]:
+async def fake() -> FakeOpenAI:
     fake = FakeOpenAI()
     fake.file = sample_mp4(LONG_S)
-    yield fake
+    return fake
 
 
 def capped(name: str) -> float:

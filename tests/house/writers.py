@@ -24,7 +24,7 @@ TABLES = {
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
 }
 """Each table, and the files below which it is written."""
-MONEY_OF_AN_ATTEMPT = {"settlement", "cost_micros"}
+MONEY_OF_AN_ATTEMPT = {"settlement", "cost_micros", "uncapped_micros"}
 """The columns of `attempts` that the ledger writes."""
 ATTRIBUTES = {"status": (JOBS,), "state": (JOBS, WEBHOOKS)}
 """Attributes of rows that are a status or a state: of videos and attempts, and of deliveries."""
