@@ -117,12 +117,17 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
     chosen = config or settings.load()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
         async with open_parts(chosen, clock=clock) as parts:
             app.state.gateway, app.state.worker = parts.gateway, parts.worker
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
+
+            def drain() -> None:
+                parts.worker.stop()
+                parts.gateway.listener.close()
+
             try:
-                yield
+                yield {"drain": drain}
             finally:
                 if running is not None:
                     parts.worker.stop()

@@ -10,11 +10,12 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, cast
 
 import httpx
 
@@ -45,6 +46,8 @@ _resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
 """For names from clients and upstreams. A name whose servers are dead blocks its thread long after our time-out: in the
 default thread pool, a few of them would block every other lookup, the database's included."""
 
+TAIL_BYTES = 4 * 2**10
+"""Longest last piece of a body that is held back; a shorter body is sent in one piece with its head."""
 HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
 """Values of `content-encoding` for a body that is not encoded; the last ones are mistakes, mostly of buckets."""
@@ -84,6 +87,58 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
         trust_env=False,
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
+
+
+class Once:
+    """An awaitable hook that is called at most once; `done` after it has returned."""
+
+    def __init__(self, hook: Callable[[], Awaitable[None]]) -> None:
+        self._hook = hook
+        self._called = False
+        self.done = False
+
+    async def __call__(self) -> None:
+        if self._called:
+            raise AssertionError("a request is sent once")
+        self._called = True
+        await self._hook()
+        self.done = True
+
+
+def hold_until(hook: Once, request: httpx.Request, *, whole_body: bool) -> None:
+    """Await `hook` right before the first byte of `request` is written to its connection; with `whole_body`, before the
+    last piece of a body longer than `TAIL_BYTES`. If it raises, no more is sent."""
+    if whole_body and int(request.headers.get("content-length", "0")) > TAIL_BYTES:
+        request.stream = _HeldBack(request.stream, hook)
+        return
+
+    async def trace(event: str, details: Mapping[str, Any]) -> None:
+        if event.endswith(".send_request_headers.started") and details["request"].method != b"CONNECT":  # to a proxy
+            await hook()
+
+    request.extensions = {**request.extensions, "trace": trace}
+
+
+class _HeldBack(httpx.AsyncByteStream):
+    """A body whose last piece, of at most `TAIL_BYTES` and at least one byte, waits for a hook."""
+
+    def __init__(self, body: object, hook: Once) -> None:
+        self._body = cast("httpx.AsyncByteStream", body)
+        self._hook = hook
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        held = b""
+        async for piece in self._body:
+            if not piece:
+                continue
+            if held:
+                yield held
+            held = piece
+        if len(held) > TAIL_BYTES:
+            yield held[:-TAIL_BYTES]
+            held = held[-TAIL_BYTES:]
+        await self._hook()
+        yield held
 
 
 async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:

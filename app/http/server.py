@@ -43,6 +43,13 @@ class HttpProtocol(HttpToolsProtocol):
     _answering: RequestResponseCycle | None = None
     """The request that is being served; `cycle` is the latest one received."""
 
+    def shutdown(self) -> None:
+        """Begin to close, when the server stops: waiting requests are answered and the worker claims no more jobs now,
+        not after the last connection."""
+        if "drain" in self.app_state:
+            self.app_state["drain"]()
+        super().shutdown()
+
     # Incoming data
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own

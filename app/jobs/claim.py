@@ -1,13 +1,13 @@
-"""Claims due attempts in one statement and renews their leases.
+"""Claims due attempts in one statement, renews their leases, and records that a submit is about to be sent.
 
-With `lifecycle.py` the only place that changes an attempt's state: claiming a pending attempt makes it `submitting` in
-the same statement, so that a submit is recorded before it is sent.
+A claimed attempt keeps its state under a lease. `begin_submit` makes a pending one `submitting` right before the first
+byte of its submit; until then nothing was sent, and an expired lease is simply claimed again.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,9 @@ from app.db.models import LIVE, Attempt, Video
 from app.video import AttemptState as S
 from app.video import VideoRequest
 
+MAX_OVERDUE = 100
+"""Overdue pending attempts of one claim, which take no slot."""
+
 
 class Slots(NamedTuple):
     """Free capacity of a worker, by type of step."""
@@ -28,14 +31,17 @@ class Slots(NamedTuple):
     stores: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Claim:
     """An attempt leased by this worker, with its video as it was when claimed."""
 
     attempt: Attempt
+    """As claimed; `begin_submit` sets its new state. `submits` counts the coming try of a pending one."""
     video: Video
     was: S
     """The state it was claimed from; `submitting` means that another worker died during the call."""
+    sent: bool = False
+    """True once this worker has recorded that it sends the submit; until then nothing was sent."""
 
     @property
     def request(self) -> VideoRequest:
@@ -64,7 +70,8 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
   select capped.provider, project_id, tasks
   from jsonb_object_keys((:limits)::jsonb) as capped (provider) cross join lateral (
     select project_id, count(*) as tasks from attempts
-    where state in ('submitting', 'running') and provider = capped.provider
+    where (state in ('submitting', 'running') or (state = 'pending' and lease is not null and due_at > :now))
+      and provider = capped.provider
     group by project_id
   ) as under_way
 ), waiting as (  -- projects with fewer tasks at the provider come first
@@ -86,6 +93,10 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
   for update skip locked
+), overdue as (  -- their jobs fail, with or without a free slot
+  select attempts.id, state from videos join attempts on video_id = videos.id
+  where videos.ended_at is null and deadline_at <= :now and state = 'pending' and due_at <= :now
+  limit :overdue for update of attempts skip locked
 ), rescues as (
   select id, state from attempts where state = 'submitting' and due_at <= :now
   order by due_at limit :submits for update skip locked
@@ -96,21 +107,13 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
   select id, state from attempts where state = 'storing' and due_at <= :now
   order by due_at limit :stores for update skip locked
 ), due as (
-  select * from submits union all select * from rescues union all select * from polls union all select * from stores
+  select * from submits union select * from overdue
+  union all select * from rescues union all select * from polls union all select * from stores
 )
-update attempts set
-  lease = :lease,
-  due_at = :lease_until,
-  state = case when due.state = 'pending' then 'submitting' else due.state end,
-  submits = attempts.submits + case when due.state = 'pending' then 1 else 0 end,
-  submitted_at = case when due.state = 'pending' then :now else attempts.submitted_at end,
-  base_url = case when due.state = 'pending' then (:pinned)::jsonb #>> array[attempts.provider, 'base_url']
-             else attempts.base_url end,
-  credential = case when due.state = 'pending' then (:pinned)::jsonb #>> array[attempts.provider, 'credential']
-             else attempts.credential end
+update attempts set lease = :lease, due_at = :lease_until
 from due where attempts.id = due.id
 returning attempts.*, due.state as was
-""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("pinned", "limits", "free_connections")))
+""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
@@ -119,7 +122,6 @@ async def claim_attempts(
     connection: rows.Connection,
     slots: Slots,
     *,
-    pinned: dict[str, dict[str, str]],
     limits: dict[str, int],
     free_connections: dict[str, int],
     lease_s: float,
@@ -128,10 +130,9 @@ async def claim_attempts(
     """Claim due attempts, up to `slots`, in one statement.
 
     Pending attempts are claimed in turns between projects, within each provider's limit over all workers (`limits`) and
-    at most as many as this worker has free connections: if it is killed, every claimed submit counts as lost, sent or
-    not. All others are claimed oldest first.
-    A pending attempt becomes `submitting`, with the provider's base URL and credential (`pinned`), before it is sent.
-    With limits, `connection` must be in a transaction: only one claim at a time may count running tasks.
+    at most as many as this worker has free connections; overdue ones beyond that, up to `MAX_OVERDUE`. All others are
+    claimed oldest first. With limits, `connection` must be in a transaction: only one claim at a time may count running
+    tasks.
     """
     if limits:
         await connection.execute(_LOCK)
@@ -140,7 +141,7 @@ async def claim_attempts(
         "now": now,
         "lease": ids.new("lease"),
         "lease_until": now + timedelta(seconds=lease_s),
-        "pinned": pinned,
+        "overdue": MAX_OVERDUE,
         "limits": limits,
         "free_connections": free_connections,
     }
@@ -150,7 +151,38 @@ async def claim_attempts(
     wanted = {row["video_id"] for row in claimed}
     found = await rows.all_of(Video, connection, rows.select(Video).where(Video.id.in_(wanted)))
     videos = {video.id: video for video in found}
-    return [Claim(rows.from_values(Attempt, row), videos[row["video_id"]], S(row["was"])) for row in claimed]
+    return [_claim(dict(row), videos[row["video_id"]]) for row in claimed]
+
+
+def _claim(row: dict[str, Any], video: Video) -> Claim:
+    was, attempt = S(row["was"]), rows.from_values(Attempt, row)
+    if was is S.pending:
+        attempt = rows.replace(attempt, submits=attempt.submits + 1)
+    return Claim(attempt, video, was)
+
+
+_BEGIN = b"""
+update attempts set
+  state = 'submitting', submits = %(submits)s, submitted_at = %(now)s, base_url = %(base_url)s,
+  credential = %(credential)s
+where id = %(id)s and lease = %(lease)s and state = %(state)s
+returning id
+"""
+
+
+async def begin_submit(db: Database, claim: Claim, *, base_url: str, credential: str, now: datetime) -> bool:
+    """Record that the submit is about to be sent, with the provider's base URL and credential. False if the attempt is
+    no longer leased to this worker: the job was cancelled, or another worker has claimed it; then it must not be sent.
+
+    Uses the second pool, for the shortest time between this write and the first byte.
+    """
+    held = claim.attempt
+    values = {"submits": held.submits, "base_url": base_url, "credential": credential}
+    expected = {"id": held.id, "lease": held.lease, "state": held.state}
+    if await db.one(_BEGIN, {**values, **expected, "now": now}) is None:
+        return False
+    claim.attempt = rows.replace(held, state=S.submitting, submitted_at=now, **values)
+    return True
 
 
 _RENEW = b"""

@@ -1,10 +1,11 @@
 """Shared context of all steps of a worker, and functions that record a result."""
 
+import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,9 +27,17 @@ from app.video import Failure
 
 RECORD_PATIENCE_S = 600
 """Longest time that a result is kept while the database is unavailable."""
+DEADLINE_MARGIN_S = 30
+"""Time that a call to an upstream may take beyond the job's deadline."""
+CANCEL_S = 5
+"""Time that a call may take to end when it is cancelled; then it is left alone."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class StepTooLong(Exception):
+    """A call of an adapter was cancelled because it did not end in time."""
 
 
 class StepContext:
@@ -87,6 +96,26 @@ class StepContext:
         return await build_task(claim, provider, db=self.db, store=self.store, links=self.links, now=self.clock())
 
     # Times
+
+    async def bounded(self, claim: Claim, call: Coroutine[Any, Any, T], *, limit_s: float | None = None) -> T:
+        """Return the result of a call of an adapter, which is cancelled when it takes longer than `limit_s`, by default
+        until a margin after the job's deadline, whatever the adapter does. Raises `StepTooLong`."""
+        if limit_s is None:
+            left_s = 0.0 if claim.video.status.ended else (claim.video.deadline_at - self.clock()).total_seconds()
+            provider = self.providers[claim.attempt.provider]
+            limit_s = max(left_s, provider.config.timeout_s) + DEADLINE_MARGIN_S
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait({task}, timeout=limit_s)
+            if not task.done():
+                raise StepTooLong(f"not ended after {limit_s:g} s")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_S)
+            if task.done() and not task.cancelled():
+                task.exception()  # seen; not logged again
 
     def after(self, seconds: float) -> datetime:
         """The time in `seconds` from now, with 10 % jitter, so that many jobs do not come due at once."""

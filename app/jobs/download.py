@@ -6,7 +6,7 @@ from typing import Any
 from app import errors
 from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
-from app.jobs.context import StepContext
+from app.jobs.context import DEADLINE_MARGIN_S, StepContext, StepTooLong
 from app.jobs.metrics import count_capped
 from app.media import mp4
 from app.media.store import IncompleteFile, StorageUnavailable, probe
@@ -30,13 +30,17 @@ async def download(context: StepContext, claim: Claim) -> None:
         if provider is None:
             raise context.not_configured(claim)
         await context.store.stat(key)  # raises if the store is unavailable, before the download starts
-        output = await _store_output(context, claim, provider, key)
+        limit_s = provider.config.file_timeout_s + DEADLINE_MARGIN_S
+        output = await context.bounded(claim, _store_output(context, claim, provider, key), limit_s=limit_s)
     except errors.UpstreamFailed as error:
         await context.fail(claim, error.code, error.message, error.body)
     except errors.UpstreamGone as error:
         await _file_gone(context, claim, error)
     except errors.UpstreamError as error:
         await _download_later(context, claim, error)
+    except StepTooLong as error:
+        message = f"{claim.attempt.provider} was given up: {error}"
+        await _download_later(context, claim, errors.UpstreamUnavailable(message, provider=claim.attempt.provider))
     except errors.PayloadTooLarge as error:
         await context.fail(claim, "output_too_large", error.message)
     except StorageUnavailable as error:  # a fault of the gateway: the job must not fail

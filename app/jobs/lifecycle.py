@@ -1,11 +1,12 @@
 """State machine of attempts and videos. Only `enqueue.py` (create) and `claim.py` also set states.
 
-    pending ──claim──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
+    pending ──begin──▶ submitting ──accepted──▶ running ──done──▶ storing ──stored──▶ succeeded
        ▲                  │   │                   │  ▲               │
        └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
                               │                      └── file gone, poll again
                               └─ outcome unknown ─▶ lost ──late answer──▶ running
     pending, running and storing can become cancelled; a submitting attempt is cancelled once it is accepted
+    a pending attempt fails, too, when its submit is refused before it is sent
 
 Every transition is one compare-and-set UPDATE that expects the claimed state and lease (`transitions.py`); when another
 worker was faster, it changes nothing and returns False. The ledger entry is written in the same transaction
@@ -66,8 +67,16 @@ async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: 
 
 async def release(connection: rows.Connection, claim: Claim, /, *, now: datetime) -> None:
     """Release an unchanged attempt: due at `now`, for any worker. Not for a submit that may have been sent."""
-    submits = claim.attempt.submits - (1 if claim.was is S.pending else 0)
-    await transition(connection, claim, claim.was, due_at=now, submits=submits)
+    if claim.was is not S.pending:
+        await transition(connection, claim, claim.was, due_at=now)
+        return
+    for state in (
+        S.pending,
+        S.submitting,
+    ):  # the write before the first byte may have been done although it failed here
+        unsent = Claim(rows.replace(claim.attempt, state=state), claim.video, claim.was)
+        if await transition(connection, unsent, S.pending, due_at=now, submits=claim.attempt.submits - 1):
+            return
 
 
 async def accepted(
@@ -107,7 +116,7 @@ async def refused(
     after the last one, a temporary error starts over with the first route, any other error fails the attempt."""
     routes = len(claim.video.routes)
     if error.retryable and routes == 1:
-        values = {"due_at": _capped(due_at, claim, now), **_error_values(error)}
+        values = {"due_at": _capped(due_at, claim, now), "submits": claim.attempt.submits, **_error_values(error)}
         await transition(session, claim, S.pending, **values)
         return None
     if not await transition(session, claim, S.failed, **_error_values(error), ended_at=now):

@@ -7,7 +7,7 @@ import structlog
 from app import errors
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
-from app.jobs.context import StepContext
+from app.jobs.context import DEADLINE_MARGIN_S, StepContext, StepTooLong
 from app.providers.base import Provider
 from app.telemetry import log
 from app.video import AttemptState as S
@@ -25,9 +25,12 @@ async def poll(context: StepContext, claim: Claim) -> None:
         await _poll_later(context, claim, context.not_configured(claim))
         return
     try:
-        answer: Progress | errors.UpstreamError = await provider.poll(await context.build_task(claim))
+        task = await context.build_task(claim)
+        answer: Progress | errors.UpstreamError = await context.bounded(claim, provider.poll(task))
     except errors.UpstreamError as error:
         answer = error
+    except StepTooLong as error:
+        answer = _too_long(provider, error)
     await _record_answer(context, claim, provider, answer)
     await context.report_to_breaker(provider, answer, polling=True)
 
@@ -38,8 +41,11 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
     tasks = [await context.build_task(claim) for claim in claims]
     answers: dict[str, Progress | errors.UpstreamError]
     try:
-        answers = await provider.poll_many(tasks)
+        limit_s = provider.config.timeout_s + DEADLINE_MARGIN_S
+        answers = await context.bounded(claims[0], provider.poll_many(tasks), limit_s=limit_s)
         await context.report_to_breaker(provider)
+    except StepTooLong as error:
+        answers = dict.fromkeys((claim.attempt.id for claim in claims), _too_long(provider, error))
     except errors.UpstreamError as error:
         await context.report_to_breaker(provider, error, polling=True)
         if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one bad task may fail the whole request
@@ -65,15 +71,17 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         if provider is None:
             raise context.not_configured(claim)
         task = await context.build_task(claim)
-        progress = await provider.poll(task)
+        progress = await context.bounded(claim, provider.poll(task))
         if progress.status is Status.completed:
             ended = S.succeeded, "late success"
         elif progress.status is Status.failed:
             ended = S.failed, "no late success"
-        elif not claim.attempt.cancel_tried and await provider.cancel(task):
+        elif not claim.attempt.cancel_tried and await context.bounded(claim, provider.cancel(task)):
             ended = S.cancelled, "stopped"
         else:
             values["cancel_tried"] = True
+    except StepTooLong as error:
+        log.error("watch stopped", reason=str(error))
     except errors.UpstreamError as error:
         if isinstance(error, errors.UpstreamGone):  # may be found again later, see UNKNOWN_TASK_GAP_S
             values["consecutive_failures"] = claim.attempt.consecutive_failures + 1
@@ -109,6 +117,10 @@ async def _record_answer(
         gap_s = provider.poll_gap_s(claim.attempt.polls, context.settings.poll_interval_s)
         due_at = context.after(max(gap_s, answer.poll_after_s or 0))
         await context.record(lifecycle.progressed, claim, answer, due_at=due_at, now=now)
+
+
+def _too_long(provider: Provider, error: StepTooLong) -> errors.UpstreamUnavailable:
+    return errors.UpstreamUnavailable(f"{provider.name} was given up: {error}", provider=provider.name)
 
 
 def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:

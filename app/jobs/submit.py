@@ -1,15 +1,22 @@
-"""The submit step: the only call that costs money; its outcome decides if it may be sent again."""
+"""The submit step: the only call that costs money; its outcome decides if it may be sent again.
 
+Until `Begin` has returned, nothing was sent: whatever fails or stops this worker, the attempt stays `pending` and is
+claimed again. After it, the attempt is `submitting`, and without an answer its outcome is unknown.
+"""
+
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from app import errors
 from app.jobs import lifecycle
-from app.jobs.claim import Claim
-from app.jobs.context import StepContext
+from app.jobs.claim import Claim, begin_submit
+from app.jobs.context import StepContext, StepTooLong
 from app.media.store import StorageUnavailable
-from app.providers.base import Provider, Task
+from app.providers.base import NotBegun, Provider, Task
 from app.telemetry import log
 from app.video import AttemptState as S
+from app.video import Submission
 
 PREPARE_GAP_S = 5
 STORAGE_GAP_S = 30
@@ -26,7 +33,10 @@ async def submit(context: StepContext, claim: Claim) -> None:
     if task is None:
         return
     try:
-        submission = await provider.submit(task)
+        submission = await context.bounded(claim, _send(provider, task))
+    except NotBegun as error:
+        log.info("submit not sent", reason=str(error))
+        await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     except errors.UpstreamUnknown as error:
         log.warning("submit outcome unknown", error=error.message, body=error.body)
         if provider.can_resubmit:
@@ -40,6 +50,12 @@ async def submit(context: StepContext, claim: Claim) -> None:
         await context.report_to_breaker(provider, error)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
+    except StepTooLong as error:
+        log.error("submit stopped", sent=claim.sent, reason=str(error))
+        if claim.sent:
+            await _lost(context, claim, _unknown_outcome_error(claim))
+        else:
+            await context.record(lifecycle.release, claim, now=context.clock())
     else:
         gap = submission.poll_after_s or provider.poll_gap_s(0, context.settings.poll_interval_s)
         log.info("submitted", upstream_ref=submission.ref)
@@ -48,6 +64,38 @@ async def submit(context: StepContext, claim: Claim) -> None:
         # Recorded first: without the upstream id, the paid task is lost.
         await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
         await context.report_to_breaker(provider)
+
+
+async def _send(provider: Provider, task: Task) -> Submission:
+    return await provider.submit(replace(task, prepared=await provider.prepare(task)))
+
+
+class Begin:
+    """`Task.begin` of a claimed attempt: records the submit right before it is sent."""
+
+    def __init__(self, context: StepContext, claim: Claim, provider: Provider) -> None:
+        self._context = context
+        self._claim = claim
+        self._provider = provider
+
+    async def __call__(self) -> None:
+        """Raises `NotBegun` when the submit must not be sent."""
+        context, claim, provider = self._context, self._claim, self._provider
+        now = context.clock()
+        if now >= claim.video.deadline_at:
+            raise NotBegun("the deadline of the job has passed")
+        pinned = {"base_url": provider.config.base_url, "credential": provider.fingerprint}
+        writing = asyncio.ensure_future(begin_submit(context.db, claim, **pinned, now=now))
+        try:
+            recorded = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})  # so that the claim shows what was written
+            raise
+        except Exception as error:
+            raise NotBegun(f"it could not be recorded ({type(error).__name__})") from error
+        if not recorded:
+            raise NotBegun("the job was cancelled, or another worker has it")
+        claim.sent = True
 
 
 async def rescue(context: StepContext, claim: Claim) -> None:
@@ -69,7 +117,8 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
         if wait_s:
             await _refused(context, claim, _circuit_open_error(claim, provider, wait_s))
             return None
-        return await context.build_task(claim)
+        task = await context.build_task(claim)
+        return replace(task, begin=Begin(context, claim, provider))
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
     except Exception:
@@ -81,8 +130,10 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
 
 
 async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayError) -> None:
-    """Record that the task could not be built. An earlier submit of the same attempt may have been accepted."""
-    if isinstance(error, StorageUnavailable):  # a fault of the gateway: the job must not fail
+    """Record that the task could not be built or read. An earlier submit of the same attempt may have been accepted."""
+    if claim.sent:
+        await _lost(context, claim, _unknown_outcome_error(claim))
+    elif isinstance(error, StorageUnavailable):  # a fault of the gateway: the job must not fail
         log.error("upload not readable, submit postponed", error=error.message)
         await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
     elif claim.was is S.submitting:

@@ -6,7 +6,7 @@ when their leases end.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -66,10 +66,6 @@ class Worker:
         """True when the last attempt to reach the database failed."""
         self._purge_due = clock()
         self._purging: asyncio.Task[None] | None = None
-        self._pinned = {
-            name: {"base_url": provider.config.base_url, "credential": provider.fingerprint}
-            for name, provider in providers.items()
-        }
         self._connections = {name: provider.config.connections for name, provider in providers.items()}
         self._limits = {
             name: provider.config.concurrency
@@ -154,7 +150,6 @@ class Worker:
             claimed = await claim_attempts(
                 connection,
                 slots,
-                pinned=self._pinned,
                 limits=self._limits,
                 free_connections=free,
                 lease_s=self._settings.lease_s,
@@ -200,19 +195,26 @@ class Worker:
             await renew_leases(self._db, self._claims(), lease_s=self._settings.lease_s, now=self._clock())
 
     async def _drain(self) -> None:
-        """Let running calls finish within the grace period, then release what can safely be repeated.
+        """Release submits that are not sent yet at once; let all other calls finish within the grace period, then
+        release what can safely be repeated.
 
-        An interrupted submit is not released but keeps its lease: its outcome is unknown."""
+        An interrupted submit that was sent is not released but keeps its lease: its outcome is unknown."""
+        await self._stop(
+            [task for task, (claim, *_) in self._tasks.items() if claim.was is S.pending and not claim.sent]
+        )
         if self._tasks:
             log.info("stopping: waiting for running calls", calls=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace_s)
-        unfinished = dict(self._tasks)
-        for task in unfinished:
+        await self._stop(list(self._tasks))
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        claims = [claim for task in tasks for claim in self._tasks[task]]
+        for task in tasks:
             task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
-        for claim in [claim for batch in unfinished.values() for claim in batch]:
-            if claim.attempt.state is not S.submitting:
+        if tasks:
+            await asyncio.wait(tasks)
+        for claim in claims:
+            if not claim.sent and claim.was is not S.submitting:
                 with suppress(Exception):
                     async with self._db.reading() as connection:
                         await lifecycle.release(connection, claim, now=self._clock())

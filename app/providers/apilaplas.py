@@ -71,7 +71,7 @@ class Apilaplas(RestProvider):
     config: Config
 
     async def submit(self, task: Task) -> Submission:
-        response = await self.call("submit", "POST", GENERATION, json=self._body(task))
+        response = await self.submit_call(task, "POST", GENERATION, json=self._body(task))
         return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -27,6 +27,15 @@ from app.video import Media, Output, Progress, Submission, VideoRequest
 MAX_DATA_URL_BYTES = 20 * 2**20
 """Limit for an upload sent as base64 within JSON: several whole copies of it are in memory."""
 ReadMedia = Callable[[Media], AbstractAsyncContextManager["Upload"]]
+
+
+class NotBegun(Exception):
+    """A submit must not be sent: the attempt was cancelled or claimed by another worker, or this could not be
+    recorded."""
+
+
+async def begin_unrecorded() -> None:
+    """Allow the submit without a record; for tasks that are only polled, and for tests of adapters."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,10 @@ class Task:
     address; no callback is requested then."""
     callback_secret: str = ""
     """For upstreams that require a secret to sign their callbacks."""
+    begin: Callable[[], Awaitable[None]] = begin_unrecorded
+    """Records the submit; awaited once, right before the paid call can have an effect. Raises `NotBegun`."""
+    prepared: Any = None
+    """The result of `Provider.prepare`."""
 
     async def data_url(self, media: Media, *, provider: str) -> str:
         """An upload as a `data:` URL, for images within JSON. Raises `UpstreamRejected` if it is too large."""
@@ -92,11 +105,12 @@ class ProviderConfig(BaseModel):
     models: tuple[str, ...] | None = None
     """Upstream model names this instance lists; unset: the models of the kind."""
     timeout_s: float = Field(60, gt=0)
-    """Time limit for one answer."""
+    """Time limit for one call, from connecting to the end of the answer; an upload gets more, see `LEAST_UPLOAD_RATE`.
+    """
     file_timeout_s: float = Field(3_600, gt=0)
     """Total time limit for one download, against slow hosts."""
     connections: int = Field(20, gt=0)
-    """Connections per process to this provider for calls; downloads use others."""
+    """Submits per process to this provider at once, and as many other calls; downloads use connections of their own."""
     poll_interval_s: float | None = Field(None, gt=0)
     """First gap between two polls; unset: the default of the kind."""
     concurrency: int | None = Field(None, gt=0)
@@ -149,6 +163,9 @@ class Provider(ABC):
     """True if `Task.callback_url` is passed on."""
     characters: ClassVar[bool] = False
     """True if `create_character` is supported."""
+    needs_whole_body: ClassVar[bool] = False
+    """True if the API certainly acts on a submit only when all of its body has arrived: a long body is then sent up to
+    its last piece before the submit counts as begun."""
 
     class Config(ProviderConfig):
         pass
@@ -166,10 +183,16 @@ class Provider(ABC):
 
     # The calls of an adapter
 
+    async def prepare(self, task: Task) -> Any:
+        """Make the free calls that the submit needs, such as a token or an upload, and build what it sends; the result
+        is `Task.prepared` of the submit. May be repeated. Raises any `UpstreamError`, which means "not sent"."""
+        return None
+
     @abstractmethod
     async def submit(self, task: Task) -> Submission:
-        """Create the task at the upstream. Raises any `UpstreamError`; after `UpstreamUnknown` it is not called again
-        unless `can_resubmit`."""
+        """Create the task at the upstream by one paid call, with `task.begin` awaited right before it. Raises any
+        `UpstreamError`; after `UpstreamUnknown` it is not called again unless `can_resubmit`. Before `task.begin` has
+        returned nothing was sent, and every error may be repeated."""
 
     @abstractmethod
     async def poll(self, task: Task) -> Progress:

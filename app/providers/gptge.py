@@ -78,7 +78,7 @@ class GptGe(RestProvider):
             if task.source_ref is None:
                 raise self.foreign_source()
             path = f"{PATH}/{segment(task.source_ref)}/extend"
-        response = await self.call("submit", "POST", path, json=await self._body(task))
+        response = await self.submit_call(task, "POST", path, json=await self._body(task))
         return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:

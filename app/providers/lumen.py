@@ -70,7 +70,7 @@ class Lumen(RestProvider):
     config: Config
 
     async def submit(self, task: Task) -> Submission:
-        return self.accepted(STATUS, await self.call("submit", "POST", PATH, json=self._body(task)))
+        return self.accepted(STATUS, await self.submit_call(task, "POST", PATH, json=self._body(task)))
 
     async def poll(self, task: Task) -> Progress:
         job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}"))

@@ -69,7 +69,7 @@ class Lumenfall(RestProvider):
     config: Config
 
     async def submit(self, task: Task) -> Submission:
-        return self.accepted(STATUS, await self.call("submit", "POST", "/videos", json=await self._body(task)))
+        return self.accepted(STATUS, await self.submit_call(task, "POST", "/videos", json=await self._body(task)))
 
     async def poll(self, task: Task) -> Progress:
         job = self.json("poll", await self.call("poll", "GET", f"/videos/{segment(task.ref)}"))

@@ -68,7 +68,7 @@ class Lunos(RestProvider):
 
     async def submit(self, task: Task) -> Submission:
         headers = {"x-app-id": self.config.app_id} if self.config.app_id else {}
-        return self.accepted(STATUS, await self.call("submit", "POST", PATH, json=_body(task), headers=headers))
+        return self.accepted(STATUS, await self.submit_call(task, "POST", PATH, json=_body(task), headers=headers))
 
     async def poll(self, task: Task) -> Progress:
         job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref, safe=':')}"))

@@ -13,8 +13,9 @@ that `short_edge` is vLLM-Omni's name for a resolution.
 
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ class OpenAI(RestProvider):
     async def submit(self, task: Task) -> Submission:
         by_header = self.config.idempotency == "header"
         response = await self._post(
-            "submit",
+            partial(self.submit_call, task),
             self._submit_path(task),
             self._body(task),
             task.read,
@@ -132,7 +133,7 @@ class OpenAI(RestProvider):
 
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         body = {"name": name, "video": _reference(video, "video_url")}
-        response = await self._post("character", "/videos/characters", body, read)
+        response = await self._post(partial(self.call, "character"), "/videos/characters", body, read)
         return self.ref_of("character", self.json("character", response), response)
 
     @property
@@ -209,7 +210,7 @@ class OpenAI(RestProvider):
 
     async def _post(
         self,
-        verb: Literal["submit", "character"],
+        send: Callable[..., Awaitable[httpx.Response]],
         path: str,
         body: dict[str, Any],
         read: ReadMedia,
@@ -217,10 +218,10 @@ class OpenAI(RestProvider):
         form: bool = False,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """Send `body` as JSON, or as a streamed form if it has files or `form` is set."""
+        """Send `body` with `send`, as JSON, or as a streamed form if it has files or `form` is set."""
         parts = list(_parts(body, brackets=self.config.flavor == "openai"))
         if not form and not any(isinstance(value, Media) for _, value in parts):
-            return await self.call(verb, "POST", path, json=body, headers=headers or {})
+            return await send("POST", path, json=body, headers=headers or {})
         parts.sort(key=lambda part: isinstance(part[1], Media))
         async with AsyncExitStack() as stack:
             content = _Form(
@@ -229,7 +230,7 @@ class OpenAI(RestProvider):
                     for name, value in parts
                 ]
             )
-            return await self.call(verb, "POST", path, content=content, headers=(headers or {}) | content.headers)
+            return await send("POST", path, content=content, headers=(headers or {}) | content.headers)
 
     # Reading answers
 

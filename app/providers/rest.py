@@ -24,6 +24,9 @@ MAX_ANSWER_BYTES = 8 * 2**20
 """Size limit of an answer that is not a file."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
+LEAST_UPLOAD_RATE = 64 * 2**10
+"""Bytes per second below which a body that is sent is given up."""
+NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
 CREDIT_WORDS = (
@@ -40,12 +43,16 @@ CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 class RestProvider(Provider):
     """A provider with an HTTP API: one client for its configured host, a guarded one for all other addresses."""
 
+    needs_whole_body = True  # neither JSON nor a form can be read before its end
+
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         super().__init__(name, config, allow_networks)
         self._secret_pattern = secret_pattern(self._secret) if self._secret else None
-        # Limits calls before httpx's pool, which scans all waiting requests on every change.
-        self._call_slots = asyncio.Semaphore(config.connections)
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=config.connections + FILES_AT_ONCE)
+        # Submits have turns of their own, so that slow polls and other calls never stand before them. Turns are taken
+        # before httpx's pool, which scans all waiting requests on every change.
+        self._submit_turns = asyncio.Semaphore(config.connections)
+        self._call_turns = asyncio.Semaphore(config.connections)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=2 * config.connections + FILES_AT_ONCE)
         self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
 
     async def aclose(self) -> None:
@@ -65,17 +72,37 @@ class RestProvider(Provider):
         """Headers with the credential; for requests to the configured origin only."""
         return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
 
-    async def call(
-        self, verb: Literal["submit", "poll", "cancel", "character"], method: str, path: str, **kwargs: Any
-    ) -> httpx.Response:
-        """Send one request to the configured origin; returns 2xx, raises an `UpstreamError` for all else.
+    async def submit_call(self, task: Task, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """Send the paid request of a submit; returns 2xx, raises an `UpstreamError` for all else.
 
-        With `verb="submit"`, every failure after which the upstream may have taken the task is an `UpstreamUnknown`.
+        `task.begin` is awaited right before the first byte, or before the last piece of a long body (see
+        `needs_whole_body`). A failure before that is never an `UpstreamUnknown`; every failure after it, after which
+        the upstream may have taken the task, is one.
         """
+        begin = net.Once(task.begin)
+        try:
+            response = await self._call("submit", method, path, begin, **kwargs)
+        except errors.UpstreamUnknown as error:
+            if begin.done:
+                raise
+            raise errors.UpstreamUnavailable(error.message, provider=self.name, body=error.body) from error
+        if not begin.done:  # accepted without all of its body
+            await begin()
+        return response
+
+    async def call(
+        self, verb: Literal["prepare", "poll", "cancel", "character"], method: str, path: str, **kwargs: Any
+    ) -> httpx.Response:
+        """Send one free request to the configured origin; returns 2xx, raises an `UpstreamError` for all else."""
+        return await self._call(verb, method, path, None, **kwargs)
+
+    async def _call(self, verb: str, method: str, path: str, begin: net.Once | None, **kwargs: Any) -> httpx.Response:
         headers = {**self.auth, **kwargs.pop("headers", {})}
         started = time.perf_counter()
         try:
-            response = await self._request(verb, method, self.config.base_url + path, headers=headers, **kwargs)
+            response = await self._request(
+                verb, method, self.config.base_url + path, begin=begin, headers=headers, **kwargs
+            )
             if not response.is_success:
                 raise self.error_from(verb, response)
             return response
@@ -85,22 +112,31 @@ class RestProvider(Provider):
         finally:
             UPSTREAM_SECONDS.labels(self.name, verb).observe(time.perf_counter() - started)
 
-    async def _request(self, verb: str, method: str, url: str, **kwargs: Any) -> httpx.Response:
+    async def _request(
+        self, verb: str, method: str, url: str, *, begin: net.Once | None, **kwargs: Any
+    ) -> httpx.Response:
+        turns = self._call_turns if begin is None else self._submit_turns
         try:
             request = self.http.build_request(method, url, **kwargs)
-            async with self._call_slots:
+            if begin is not None:
+                net.hold_until(begin, request, whole_body=self.needs_whole_body)
+            async with turns, asyncio.timeout(self._limit_s(request)):
                 response = await self.http.send(request, stream=True)
                 try:
-                    async with asyncio.timeout(self.config.timeout_s):
-                        return await self._read(verb, response)
+                    return await self._read(verb, response)
                 finally:
                     await response.aclose()
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            raise errors.UpstreamUnavailable(
-                f"{self.name} cannot be reached ({type(error).__name__})", provider=self.name
-            ) from error
         except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-            raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
+            unsent = isinstance(error, NEVER_CONNECTED) or (begin is not None and not begin.done)
+            if not unsent:
+                raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
+            message = f"{self.name} cannot be reached ({type(error).__name__})"
+            raise errors.UpstreamUnavailable(message, provider=self.name) from error
+
+    def _limit_s(self, request: httpx.Request) -> float:
+        """Time limit for a whole call: that of the settings, and what its body takes at the least rate."""
+        length = request.headers.get("content-length", "0")
+        return self.config.timeout_s + (int(length) if length.isdigit() else 0) / LEAST_UPLOAD_RATE
 
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
         """Read the whole body into memory. Raises the error of `unreadable` beyond `MAX_ANSWER_BYTES`."""
@@ -268,13 +304,14 @@ class RestProvider(Provider):
             with_key = authenticated and same_origin
             headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
             try:
-                async with client.stream("GET", target, headers=headers) as response:
+                async with self._answering(client, target, headers) as response:
                     location = response.headers.get("location")
                     if response.is_redirect and location:
                         target = self._redirected(target, location)
                         continue
                     if not response.is_success:
-                        refusal = self.error_from("fetch", await self._read("fetch", response))
+                        async with asyncio.timeout(self.config.timeout_s):
+                            refusal = self.error_from("fetch", await self._read("fetch", response))
                         if isinstance(refusal, errors.UpstreamAccount) and not with_key:
                             raise errors.UpstreamGone(refusal.message, provider=self.name, body=refusal.body)
                         raise refusal
@@ -291,6 +328,22 @@ class RestProvider(Provider):
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file too many times", provider=self.name)
+
+    @asynccontextmanager
+    async def _answering(
+        self, client: httpx.AsyncClient, target: httpx.URL, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer to a GET whose head came within the time limit of a call. Raises `httpx.ReadTimeout`."""
+        request = client.build_request("GET", target, headers=headers)
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                response = await client.send(request, stream=True)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("no answer in time", request=request) from error
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
         try:

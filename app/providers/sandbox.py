@@ -69,6 +69,7 @@ class Sandbox(Provider):
         for picture in filter(None, (request.first_frame, request.last_frame, *request.reference_images)):
             self._check_picture(picture)
         self._check_size(request)
+        await task.begin()
         return Submission(ref=f"card_{task.id}", raw_status="waiting", poll_after_s=self._gap_s(task.model, 0))
 
     async def poll(self, task: Task) -> Progress:

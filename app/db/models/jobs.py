@@ -136,7 +136,7 @@ class Attempt(Base):
     lease: Mapped[str | None]
     """Id of the current lease; a worker's write expects its own."""
     submits: Mapped[int] = mapped_column(default=0)
-    """Number of started submits, over all rounds."""
+    """Number of tries to submit, over all rounds, sent or not."""
     polls: Mapped[int] = mapped_column(default=0)
     """Number of answered polls."""
     consecutive_failures: Mapped[int] = mapped_column(default=0)
