@@ -35,6 +35,8 @@ class Forked:
     def __init__(self, process: ForkServerProcess, log_file: Path) -> None:
         self._process = process
         self._log_file = log_file
+        self.gone = asyncio.Event()
+        """Set by the one who has ended it."""
 
     @property
     def log(self) -> str:
@@ -46,7 +48,7 @@ class Forked:
 
     async def until_started(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while not self.started:  # noqa: ASYNC110  # another process has no event to give
+            while not self.started:  # another process has no event to give
                 assert self._process.is_alive(), self.log
                 await asyncio.sleep(0.01)
 
