@@ -6,18 +6,24 @@ checked, follows no redirect and uses no proxy.
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, cast
+from typing import Any
 
+import aiohttp
 import httpx
+import yarl
+from aiohttp import hdrs
+from aiohttp.connector import Connection
 
 USER_AGENT = f"video-gateway/{version('video-gateway')}"
 
@@ -34,6 +40,7 @@ _NEVER_PUBLIC = [
 """Refused although `is_global` is true for them, in some versions of Python at least."""
 
 Network = IPv4Network | IPv6Network
+Hook = Callable[[], Awaitable[None]]
 
 _ADDRESS = re.compile(r"""(https?:\\*/\\*/)([^\s"'<>`]*)""", re.IGNORECASE)  # JSON may write a slash as `\/`
 _URL_TOKEN = re.compile(r"""(callbacks(?:\\*/|%2f)|sig(?:=|%3d))[^\s"'<>`&]+""", re.IGNORECASE)
@@ -46,11 +53,23 @@ _resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
 """For names from clients and upstreams. A name whose servers are dead blocks its thread long after our time-out: in the
 default thread pool, a few of them would block every other lookup, the database's included."""
 
-TAIL_BYTES = 4 * 2**10
-"""Longest last piece of a body that is held back; a shorter body is sent in one piece with its head."""
 HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
 """Values of `content-encoding` for a body that is not encoded; the last ones are mistakes, mostly of buckets."""
+
+
+BEFORE_SEND = "before_send"
+"""Request extension: an async function, awaited when a connection is held and no byte of the request is sent yet. What
+it raises is raised by the call unchanged, nothing is sent, and the connection is closed."""
+BEFORE_LAST_PIECE = "before_last_piece"
+"""Request extension: the same, awaited when all of the body but its last piece has left this process."""
+PIECE_BYTES = 64 * 1024
+TAIL_BYTES = 4 * 1024
+"""Longest last piece of a body that is held back; a shorter body is sent in one piece with its head."""
+MAX_HEAD_LINE_BYTES = 64 * 1024
+MAX_HEAD_LINES = 1000
+_NOT_ADDED = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
+"""Headers that aiohttp would add to a request without them."""
 
 
 @lru_cache
@@ -65,13 +84,12 @@ class ForbiddenAddress(httpx.ConnectError):
 
 def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
     """A client for one configured provider: no redirects, since the key must not leave the configured origin."""
-    return httpx.AsyncClient(
+    return _Client(
         headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         limits=httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
         ),
-        verify=_tls(),
         follow_redirects=False,
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
@@ -108,37 +126,8 @@ class Once:
 def hold_until(hook: Once, request: httpx.Request, *, whole_body: bool) -> None:
     """Await `hook` right before the first byte of `request` is written to its connection; with `whole_body`, before the
     last piece of a body longer than `TAIL_BYTES`. If it raises, no more is sent."""
-    if whole_body and int(request.headers.get("content-length", "0")) > TAIL_BYTES:
-        request.stream = _HeldBack(request.stream, hook)
-        return
-
-    async def trace(event: str, details: Mapping[str, Any]) -> None:
-        if event.endswith(".send_request_headers.started") and details["request"].method != b"CONNECT":  # to a proxy
-            await hook()
-
-    request.extensions = {**request.extensions, "trace": trace}
-
-
-class _HeldBack(httpx.AsyncByteStream):
-    """A body whose last piece, of at most `TAIL_BYTES` and at least one byte, waits for a hook."""
-
-    def __init__(self, body: object, hook: Once) -> None:
-        self._body = cast("httpx.AsyncByteStream", body)
-        self._hook = hook
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        held = b""
-        async for piece in self._body:
-            if not piece:
-                continue
-            if held:
-                yield held
-            held = piece
-        if len(held) > TAIL_BYTES:
-            yield held[:-TAIL_BYTES]
-            held = held[-TAIL_BYTES:]
-        await self._hook()
-        yield held
+    late = whole_body and int(request.headers.get("content-length", "0")) > TAIL_BYTES
+    request.extensions = {**request.extensions, BEFORE_LAST_PIECE if late else BEFORE_SEND: hook}
 
 
 async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
@@ -182,12 +171,214 @@ async def _refuse_invalid_redirect(response: httpx.Response) -> None:
         raise httpx.RemoteProtocolError("the answer redirects to an invalid address", request=response.request)
 
 
-class GuardedTransport(httpx.AsyncHTTPTransport):
+class _Call:
+    """One request on its way: its hooks, whether it may have been sent, and its connection."""
+
+    def __init__(self, extensions: Mapping[str, Any]) -> None:
+        self.before_send: Hook | None = extensions.get(BEFORE_SEND)
+        self.before_last_piece: Hook | None = extensions.get(BEFORE_LAST_PIECE)
+        self.raised: BaseException | None = None
+        """What a hook or the body raised."""
+        self.sent = False
+        self._connection: Connection | None = None
+
+    async def begin(self, connection: Connection) -> None:
+        """Take the connection on which the request is sent now. Raises what `before_send` does."""
+        self._connection = connection
+        if connection.transport is not None:
+            connection.transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
+        if self.before_send is not None:
+            await self._run(self.before_send)
+        self.sent = True
+
+    def abort(self) -> None:
+        """Close the connection at once: a close would first wait until the peer has read what is buffered."""
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.abort()
+
+    async def pieces(self, stream: Any) -> AsyncIterator[bytes]:
+        """The body in pieces, each with a time-out of its own: aiohttp has none for a peer that does not read."""
+        held = b""
+        try:
+            async for part in stream:
+                for start in range(0, len(part), PIECE_BYTES):
+                    if held:
+                        self._start_timeout()
+                        yield held
+                    held = part[start : start + PIECE_BYTES]
+        except Exception as error:
+            self.raised = error
+            raise
+        if self.before_last_piece is not None:
+            if len(held) > TAIL_BYTES:
+                self._start_timeout()
+                yield held[:-TAIL_BYTES]
+                held = held[-TAIL_BYTES:]
+            await self._drained()
+            await self._run(self.before_last_piece)
+        self._start_timeout()
+        yield held
+
+    async def _run(self, hook: Hook) -> None:
+        try:
+            await hook()
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def _start_timeout(self) -> None:
+        if self._connection is not None and self._connection.protocol is not None:
+            self._connection.protocol.start_timeout()
+
+    async def _drained(self) -> None:
+        if self._connection is not None and self._connection.protocol is not None:
+            await self._connection.protocol._drain_helper()
+
+    @contextlib.contextmanager
+    def translated(self, request: httpx.Request) -> Iterator[None]:
+        """Turn errors of aiohttp into httpx's; only those before the first byte become errors of the connection."""
+        try:
+            yield
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if self.raised is not None:
+                raise self.raised from None
+            kind: type[httpx.RequestError] = httpx.ReadError
+            if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+                kind = httpx.ProxyError
+            elif isinstance(error, TimeoutError):
+                kind = httpx.ReadTimeout if self.sent else httpx.ConnectTimeout
+            elif not isinstance(error, aiohttp.ClientError | OSError):
+                kind = httpx.LocalProtocolError
+            elif not self.sent:
+                kind = httpx.ConnectError
+            elif isinstance(
+                error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError
+            ):
+                kind = httpx.RemoteProtocolError
+            raise kind(str(error) or type(error).__name__, request=request) from error
+
+
+_call: ContextVar[_Call] = ContextVar("call")
+
+
+class _Request(aiohttp.ClientRequest):
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        call = _call.get()
+        if call.sent:  # aiohttp repeats a GET, PUT or DELETE whose connection was closed
+            raise aiohttp.ClientPayloadError("the connection was closed after the request was sent")
+        await call.begin(conn)
+        return await super().send(conn)
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: aiohttp.ClientResponse, call: _Call, request: httpx.Request) -> None:
+        self._answer, self._call, self._request = answer, call, request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with self._call.translated(self._request):
+            async for piece in self._answer.content.iter_any():
+                yield piece
+
+    async def aclose(self) -> None:
+        if self._answer.content.at_eof():
+            self._answer.release()
+        else:
+            self._answer.close()
+            self._call.abort()
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """httpx's requests over aiohttp's connections; see docs/decisions/0024."""
+
+    def __init__(self, limits: httpx.Limits, proxy: httpx.Proxy | None = None) -> None:
+        self._limits = limits
+        self._proxy: yarl.URL | None = None
+        if proxy is not None:
+            user, password = proxy.auth or (None, None)
+            self._proxy = yarl.URL(str(proxy.url)).with_user(user).with_password(password)
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        once = self._limits.max_keepalive_connections == 0
+        keep: dict[str, Any] = {"force_close": True} if once else {"keepalive_timeout": self._limits.keepalive_expiry}
+        limit = self._limits.max_connections or 0
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=_tls(), limit=limit, use_dns_cache=False, **keep),
+            request_class=_Request,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=MAX_HEAD_LINE_BYTES,
+            max_field_size=MAX_HEAD_LINE_BYTES,
+            max_headers=MAX_HEAD_LINES,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"unsupported protocol {request.url.scheme!r}", request=request)
+        self._session = session = self._session or self._open()
+        call = _Call(request.extensions)
+        try:
+            content = request.content
+        except httpx.RequestNotRead:
+            content = None
+        short = content is not None and len(content) <= PIECE_BYTES
+        limits = request.extensions.get("timeout", {})
+        token = _call.set(call)
+        try:
+            with call.translated(request):
+                answer = await session.request(
+                    request.method,
+                    # Built from its parts, as they are: aiohttp would quote a URL anew, which breaks signatures.
+                    yarl.URL.build(
+                        scheme=request.url.scheme,
+                        authority=request.url.netloc.decode("ascii"),
+                        path=request.url.raw_path.decode("ascii"),
+                        encoded=True,
+                    ),
+                    headers=[
+                        (name.decode("latin-1"), value.decode())
+                        for name, value in request.headers.raw
+                        if name.lower() != b"transfer-encoding"  # set by aiohttp
+                    ],
+                    skip_auto_headers=_NOT_ADDED,
+                    data=(content or None) if short else call.pieces(request.stream),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        connect=limits.get("pool"), sock_connect=limits.get("connect"), sock_read=limits.get("read")
+                    ),
+                    server_hostname=request.extensions.get("sni_hostname"),
+                    proxy=self._proxy,
+                )
+        except BaseException:
+            call.abort()
+            raise
+        finally:
+            _call.reset(token)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, call, request))
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class _Client(httpx.AsyncClient):
+    """With `Transport` for direct connections and for those through a proxy of the environment."""
+
+    def _init_transport(self, *, limits: httpx.Limits, **_: Any) -> httpx.AsyncBaseTransport:  # type: ignore[override]
+        return Transport(limits)
+
+    def _init_proxy_transport(  # type: ignore[override]
+        self, proxy: httpx.Proxy, *, limits: httpx.Limits, **_: Any
+    ) -> httpx.AsyncBaseTransport:
+        return Transport(limits, proxy)
+
+
+class GuardedTransport(Transport):
     """Resolves once, checks all addresses, connects to a checked one and verifies the certificate of the name."""
 
     def __init__(self, allow: Iterable[Network] = ()) -> None:
         # Kept-alive connections are pooled by address, and two names on one address must not share a TLS session.
-        super().__init__(verify=_tls(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        super().__init__(httpx.Limits(max_keepalive_connections=0))
         self._allow = tuple(allow)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
