@@ -185,7 +185,7 @@ class _Call:
     async def begin(self, connection: Connection) -> None:
         """Take the connection on which the request is sent now. Raises what `before_send` does."""
         self._connection = connection
-        if connection.transport is not None:
+        if self.before_last_piece is not None and connection.transport is not None:
             connection.transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
         if self.before_send is not None:
             await self._run(self.before_send)
@@ -321,7 +321,7 @@ class Transport(httpx.AsyncBaseTransport):
             content = request.content
         except httpx.RequestNotRead:
             content = None
-        short = content is not None and len(content) <= PIECE_BYTES
+        short = content is not None and len(content) <= PIECE_BYTES and call.before_last_piece is None
         limits = request.extensions.get("timeout", {})
         token = _call.set(call)
         try:
