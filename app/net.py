@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -91,6 +92,7 @@ def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
         ),
         follow_redirects=False,
+        cookies=_no_cookies(),
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
 
@@ -102,9 +104,15 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
         headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
+        cookies=_no_cookies(),
         trust_env=False,
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that keeps nothing: a stranger's cookies would pile up."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 class Once:
