@@ -28,8 +28,7 @@ from app.video import Failure
 RECORD_PATIENCE_S = 600
 """Longest time that a result is kept while the database is unavailable."""
 DEADLINE_MARGIN_S = 30
-"""Time that a call to an upstream may take beyond the job's deadline."""
-CANCEL_S = 5
+CANCEL_S = 1
 """Time that a call may take to end when it is cancelled; then it is left alone."""
 
 P = ParamSpec("P")
@@ -56,6 +55,7 @@ class StepContext:
         links: SignedLinks,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
+        margin_s: float = DEADLINE_MARGIN_S,
     ) -> None:
         self.db = db
         self.settings = settings
@@ -65,6 +65,8 @@ class StepContext:
         self.clock = clock
         self.wake = wake
         """Called when another step is due at once."""
+        self.margin_s = margin_s
+        """Time that a call to an upstream may take beyond its own limit and the job's deadline."""
         self.breaker = Breaker(db, clock)
 
     # The claim
@@ -98,12 +100,13 @@ class StepContext:
     # Times
 
     async def bounded(self, claim: Claim, call: Coroutine[Any, Any, T], *, limit_s: float | None = None) -> T:
-        """Return the result of a call of an adapter, which is cancelled when it takes longer than `limit_s`, by default
-        until a margin after the job's deadline, whatever the adapter does. Raises `StepTooLong`."""
+        """Return the result of a call of an adapter, which is cancelled when it takes longer than `limit_s` and a
+        margin, whatever the adapter does. Default: until the job's deadline. Raises `StepTooLong`."""
         if limit_s is None:
             left_s = 0.0 if claim.video.status.ended else (claim.video.deadline_at - self.clock()).total_seconds()
             provider = self.providers[claim.attempt.provider]
-            limit_s = max(left_s, provider.config.timeout_s) + DEADLINE_MARGIN_S
+            limit_s = max(left_s, provider.config.timeout_s)
+        limit_s += self.margin_s
         task = asyncio.ensure_future(call)
         try:
             await asyncio.wait({task}, timeout=limit_s)
@@ -113,9 +116,8 @@ class StepContext:
         finally:
             if not task.done():
                 task.cancel()
+                task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nothing waits for it
                 await asyncio.wait({task}, timeout=CANCEL_S)
-            if task.done() and not task.cancelled():
-                task.exception()  # seen; not logged again
 
     def after(self, seconds: float) -> datetime:
         """The time in `seconds` from now, with 10 % jitter, so that many jobs do not come due at once."""

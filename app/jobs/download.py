@@ -6,7 +6,7 @@ from typing import Any
 from app import errors
 from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
-from app.jobs.context import DEADLINE_MARGIN_S, StepContext, StepTooLong
+from app.jobs.context import StepContext, StepTooLong
 from app.jobs.metrics import count_capped
 from app.media import mp4
 from app.media.store import IncompleteFile, StorageUnavailable, probe
@@ -30,7 +30,7 @@ async def download(context: StepContext, claim: Claim) -> None:
         if provider is None:
             raise context.not_configured(claim)
         await context.store.stat(key)  # raises if the store is unavailable, before the download starts
-        limit_s = provider.config.file_timeout_s + DEADLINE_MARGIN_S
+        limit_s = provider.config.file_timeout_s
         output = await context.bounded(claim, _store_output(context, claim, provider, key), limit_s=limit_s)
     except errors.UpstreamFailed as error:
         await context.fail(claim, error.code, error.message, error.body)

@@ -7,7 +7,7 @@ import structlog
 from app import errors
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
-from app.jobs.context import DEADLINE_MARGIN_S, StepContext, StepTooLong
+from app.jobs.context import StepContext, StepTooLong
 from app.providers.base import Provider
 from app.telemetry import log
 from app.video import AttemptState as S
@@ -41,7 +41,7 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
     tasks = [await context.build_task(claim) for claim in claims]
     answers: dict[str, Progress | errors.UpstreamError]
     try:
-        limit_s = provider.config.timeout_s + DEADLINE_MARGIN_S
+        limit_s = provider.config.timeout_s
         answers = await context.bounded(claims[0], provider.poll_many(tasks), limit_s=limit_s)
         await context.report_to_breaker(provider)
     except StepTooLong as error:

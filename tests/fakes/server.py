@@ -230,6 +230,23 @@ class Drip(Fault):
             await asyncio.wait({gone}, timeout=0.02)
 
 
+@dataclass
+class DripHead(Fault):
+    """A head that never ends: a byte of a header now and then, or one interim answer after the other."""
+
+    interim: bool = False
+    accepted: bool = True
+
+    async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport = send.__self__.transport  # type: ignore[attr-defined]  # uvicorn's cycle; ASGI has no word for this
+        piece = b"HTTP/1.1 103 Early Hints\r\n\r\n" if self.interim else b"a"
+        transport.write(b"" if self.interim else b"HTTP/1.1 200 OK\r\nx-slow: ")
+        gone = asyncio.ensure_future(_disconnected(receive))
+        while not gone.done():
+            transport.write(piece)
+            await asyncio.wait({gone}, timeout=0.02)
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

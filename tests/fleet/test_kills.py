@@ -230,7 +230,6 @@ async def test_kills_give_up_nothing_that_was_not_sent(
             await on.fleet.ready(WORKERS - 1)
             waiting = {who for (who,) in await on.rows(WAITING)} & set(on.fleet.running)
             aimed = bool(waiting) and luck.random() < 0.7
-            print(number, len(on.fleet.running), waiting, flush=True)
             victim = luck.choice(sorted(waiting if aimed else on.fleet.running))
             while_waiting += victim in waiting
             await on.fleet.end(victim, luck.choice([signal.SIGKILL, signal.SIGTERM]))
