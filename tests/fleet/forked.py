@@ -6,13 +6,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE_S
+from processes import PATIENCE_S, until
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["app.cli.main"])
@@ -30,48 +28,38 @@ def _work(environment: dict[str, str], log_file: str) -> None:
 
 
 class Forked:
-    """A worker process."""
+    """A worker process, by whose name the database knows it."""
 
-    def __init__(self, process: ForkServerProcess, log_file: Path) -> None:
-        self._process = process
-        self._log_file = log_file
-        self.gone = asyncio.Event()
-        """Set by the one who has ended it."""
+    def __init__(self, name: str, folder: Path, **settings: Any) -> None:
+        """Start `video-gateway worker` with these settings."""
+        environment = {f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
+        environment["PGOPTIONS"] = f"-c fleet.who={name}"
+        self.name = name
+        self._log_file = folder / f"{name}.log"
+        self._process: ForkServerProcess = _FORKS.Process(target=_work, args=(environment, str(self._log_file)))
+        self._process.start()
 
     @property
     def log(self) -> str:
         return self._log_file.read_text() if self._log_file.exists() else ""
 
-    @property
-    def started(self) -> bool:
-        return "worker started" in self.log
-
     async def until_started(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not self.started:  # another process has no event to give
-                assert self._process.is_alive(), self.log
-                await asyncio.sleep(0.01)
+        async def look() -> bool | None:
+            assert self._process.is_alive(), self.log
+            return True if "worker started" in self.log else None
 
-    async def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait for the end; returns the exit code, negative for a signal."""
+        await until(look)
+
+    def signal(self, number: signal.Signals) -> None:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
+
+    async def end(self) -> int:
+        """Wait for the end; returns the exit code, negative for a signal."""
         await asyncio.to_thread(self._process.join, PATIENCE_S)
         assert self._process.exitcode is not None, self.log
         return self._process.exitcode
 
-
-@asynccontextmanager
-async def forked_worker(name: str, folder: Path, **settings: Any) -> AsyncIterator[Forked]:
-    """Run `video-gateway worker` with these settings; gone afterwards. The database knows it by its name."""
-    environment = {f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
-    environment["PGOPTIONS"] = f"-c fleet.who={name}"
-    log_file = folder / f"{name}.log"
-    process = _FORKS.Process(target=_work, args=(environment, str(log_file)))
-    process.start()
-    try:
-        yield Forked(process, log_file)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await asyncio.to_thread(process.join)
+    async def kill(self) -> None:
+        self._process.kill()
+        await self.end()

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import serve
-from fleet.forked import Forked, forked_worker
+from fleet.forked import Forked
 from harness import ALICE, Running, StartGateway
 from processes import PATIENCE_S, provider, until
 from starlette.types import Message, Receive, Scope, Send
@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "lease_s": 5,
     "worker_tick_s": 0.1,
     "poll_interval_s": 0.2,
-    "shutdown_grace_s": 6,
+    "shutdown_grace_s": 4,
     "log_format": "json",
 }
 
@@ -70,8 +70,6 @@ class Upstream:
     def __init__(self, fake: FakeOpenAI, *, answer_s: float = 0) -> None:
         self.fake = fake
         self._answer_s = answer_s
-        self.released = asyncio.Event()
-        """Set when sticky jobs are answered, too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         submit = scope["method"] == "POST"
@@ -87,7 +85,7 @@ class Upstream:
             if message["type"] == "http.response.start" and submit:
                 await asyncio.sleep(self._answer_s)
             elif sticky:
-                await self.released.wait()
+                await asyncio.Event().wait()
             await send(message)
 
         await self.fake(scope, receive_slowly, send_late)
@@ -103,29 +101,39 @@ class Upstream:
 
 
 class Fleet:
-    """The workers; each that goes is followed by another one."""
+    """The workers; each that is ended is followed by another one at once."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self._folder = folder
         self._settings = settings
         self._numbers = itertools.count(1)
-        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.all: list[Forked] = []
         self.running: dict[str, Forked] = {}
         self.ends: Counter[signal.Signals] = Counter()
 
-    async def keep_worker(self) -> None:
-        while not self._stopping:
-            name = f"worker{next(self._numbers)}"
-            async with forked_worker(name, self._folder, **self._settings) as worker:
-                await worker.until_started()
-                self.running[name] = worker
-                await worker.gone.wait()
+    def start(self) -> None:
+        self._do(self._start())
 
-    async def end(self, name: str, number: signal.Signals) -> None:
+    async def _start(self) -> None:
+        worker = Forked(f"worker{next(self._numbers)}", self._folder, **self._settings)
+        self.all.append(worker)
+        await worker.until_started()
+        self.running[worker.name] = worker
+
+    def end(self, name: str, number: signal.Signals) -> None:
+        """Send the signal; another worker takes its place."""
         worker = self.running.pop(name)
+        worker.signal(number)
         self.ends[number] += 1
-        assert await worker.end(number) == (0 if number is signal.SIGTERM else -number), worker.log
-        worker.gone.set()
+        self._do(self._ended(worker, number))
+        self.start()
+
+    async def _ended(self, worker: Forked, number: signal.Signals) -> None:
+        assert await worker.end() == (0 if number is signal.SIGTERM else -number), worker.log
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(asyncio.create_task(work))
 
     async def ready(self, workers: int) -> None:
         async def look() -> bool | None:
@@ -133,10 +141,15 @@ class Fleet:
 
         await until(look)
 
-    async def stop(self) -> None:
-        self._stopping = True
-        await self.ready(WORKERS)
-        await asyncio.gather(*(self.end(name, signal.SIGTERM) for name in list(self.running)))
+    async def settle(self) -> None:
+        """Wait until all that were ended are gone, as they should, and all others are at work."""
+        await asyncio.gather(*self._tasks)
+
+    async def kill(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.kill() for worker in self.all))
 
 
 class Stage:
@@ -198,17 +211,13 @@ async def stage(
             await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
         ):
             await connection.execute(HOLDERS)
-            keepers = [asyncio.create_task(fleet.keep_worker()) for _ in range(WORKERS)]
             try:
+                for _ in range(WORKERS):
+                    fleet.start()
                 await fleet.ready(WORKERS)
                 yield Stage(gateway, up, slow, fleet, connection)
-                up.released.set()
-                await fleet.stop()
-                await asyncio.gather(*keepers)
             finally:
-                for keeper in keepers:
-                    keeper.cancel()
-                await asyncio.gather(*keepers, return_exceptions=True)
+                await fleet.kill()
 
 
 @pytest.mark.parametrize("seed", [SEED])
@@ -232,8 +241,9 @@ async def test_kills_give_up_nothing_that_was_not_sent(
             aimed = bool(waiting) and luck.random() < 0.7
             victim = luck.choice(sorted(waiting if aimed else on.fleet.running))
             while_waiting += victim in waiting
-            await on.fleet.end(victim, luck.choice([signal.SIGKILL, signal.SIGTERM]))
+            on.fleet.end(victim, luck.choice([signal.SIGKILL, signal.SIGTERM]))
         await on.all_submitted()
+        await on.fleet.settle()
         lost, seen = await on.lost(), on.seen
         assert sum(on.fleet.ends.values()) == KILLS
         assert min(on.fleet.ends.values()) > KILLS / 4, "of both kinds"
@@ -255,9 +265,10 @@ async def test_a_rolling_restart_gives_up_nothing(
             for _ in range(10):
                 await on.create("slow", model="slow/sora-2")
             await on.create("upload", upload=True)
-            await on.fleet.end(name, signal.SIGTERM)
+            on.fleet.end(name, signal.SIGTERM)
             await on.fleet.ready(WORKERS)
         await on.all_submitted()
+        await on.fleet.settle()
         assert await on.lost() == []
         assert max(on.seen.values()) == 1
         assert len(on.seen) == (await on.rows(b"select count(*) from videos"))[0][0]
