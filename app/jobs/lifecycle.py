@@ -5,6 +5,7 @@
        └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
                               │                      └── file gone, poll again
                               └─ outcome unknown ─▶ lost ──late answer──▶ running
+                                           failed ──address of the file, from an operator──▶ storing
     pending, running and storing can become cancelled; a submitting attempt is cancelled once it is accepted
 
 Every transition is one compare-and-set UPDATE that expects the claimed state and lease (`transitions.py`); when another
@@ -285,13 +286,16 @@ async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, n
 
 async def _charge(session: AsyncSession, claim: Claim, video: Video, made_s: float | None, now: datetime) -> None:
     """Settle an output by the length of its file; if that is unknown by the requested length, at least one second, else
-    by the length that was held for. An extension is settled by the requested length: its file includes the source."""
+    by the length that was held for. An extension is settled by the requested length: its file includes the source.
+    What was refunded before (`Attempt.free`) costs nothing."""
     requested = video.request.get("seconds")
     held = pricing.held_seconds(video.prices, video.hold_micros)
     requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
     is_extension = video.request.get("operation") == Operation.extend and requested is not None
     seconds = requested if made_s is None or is_extension else made_s
     cost = pricing.cost(video.prices, claim.attempt.route_index, seconds)
+    if claim.attempt.free:
+        cost = 0
     await ledger.settle(session, video, claim.attempt, cost_micros=cost, seconds=seconds, now=now)
 
 
