@@ -416,6 +416,16 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     return addresses[0]
 
 
+def literal_address(host: str) -> str | None:
+    """The IP address that a host of a URL is, in any notation that sockets take, such as `2130706433`; None for a
+    name."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return None
+    return str(found[0][4][0]).partition("%")[0]
+
+
 def redact_urls(text: str) -> str:
     """The text with its URLs redacted: no user, no query, no fragment, no callback token."""
     return _URL_TOKEN.sub(r"\1...", _ADDRESS.sub(_cut, text))

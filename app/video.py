@@ -201,6 +201,10 @@ class Output(BaseModel):
 
     url: str | None = None
     """None where the provider has a content call of its own."""
+    direct: bool = False
+    """True: the file is at `url`, which an operator gave; a content call is not asked."""
+    inline: tuple[str | int, ...] | None = None
+    """Path to the string in the upstream's answer that is the file itself, as a `data:` URL or base64."""
     authenticated: bool = False
     """True: the upstream requires our key for the download; the key is only sent to the configured origin."""
     index: int = 0
@@ -212,6 +216,8 @@ class Failure(BaseModel):
 
     code: str
     message: str
+    body: str | None = None
+    """The upstream's answer, trimmed and without secrets; for the operator."""
 
 
 class Progress(BaseModel):

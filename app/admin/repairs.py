@@ -1,4 +1,5 @@
-"""Administration API, repairs: submits whose outcome is unknown, and the operator's decisions about them."""
+"""Administration API, repairs: submits whose outcome is unknown, finished tasks without a file, and the operator's
+decisions about them."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app import errors
 from app.accounts import pricing
 from app.admin.schemas import listing
 from app.db.models import Attempt, Video
@@ -23,23 +25,29 @@ class Repair(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Literal["find", "resubmit", "fail"]
+    action: Literal["find", "resubmit", "fail", "fetch"]
     upstream_ref: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     """With `find`: the upstream's id of the task, as its console shows it."""
+    url: Annotated[str, Field(min_length=1, max_length=8_000)] | None = None
+    """With `fetch`: the http(s) URL of the finished file."""
 
 
 @routes.get("/admin/v1/repairs")
 async def list_repairs(gateway: GatewayDep) -> Response:
-    """List submits whose outcome is unknown. Their possible cost is held until you decide."""
+    """List submits whose outcome is unknown (`reason` is `unknown_outcome`), oldest first: their possible cost is held
+    until you decide. Then finished tasks of the last 30 days whose file could not be had (`no_file`), newest first:
+    they are refunded, and `error.body` is the upstream's answer."""
     async with gateway.db.reading() as connection:
-        found = await reconcile.list_undecided(connection)
-    return no_store(listing([_repair(attempt, video, gateway) for attempt, video in found]))
+        undecided = await reconcile.list_undecided(connection)
+        without_file = await reconcile.list_without_file(connection, now=gateway.clock())
+    found = [_undecided(attempt, video, gateway) for attempt, video in undecided]
+    return no_store(listing(found + [_without_file(attempt, video) for attempt, video in without_file]))
 
 
 @routes.post("/admin/v1/repairs/{attempt_id}", openapi_extra=body_schema(Repair))
 async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Decide on one submit: `find` resumes the upstream's task `upstream_ref`, `resubmit` submits once more, `fail`
-    refunds."""
+    refunds. Or `fetch` the file of a finished task from `url`; nothing is charged."""
     async with body_of(request) as body:
         wire = validated(Repair, body)
     deadline_s, now = gateway.settings.job_deadline_s, gateway.clock()
@@ -59,12 +67,39 @@ async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Resp
             await reconcile.resubmit_by_operator(gateway.db, attempt_id, deadline_s=deadline_s, now=now)
         case "fail":
             await reconcile.give_up_by_operator(gateway.db, attempt_id, now=now)
+        case "fetch" if wire.url is None:
+            raise errors.InvalidRequest("url is required with fetch", param="url", code="missing_parameter")
+        case "fetch":
+            await reconcile.fetch_by_operator(
+                attempt_id,
+                wire.url,
+                db=gateway.db,
+                providers=gateway.providers,
+                allow=gateway.settings.allow_networks,
+                deadline_s=deadline_s,
+                now=now,
+            )
     gateway.wake()
     return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
 
 
-def _repair(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, Any]:
+def _undecided(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, Any]:
     given_back = attempt.ended_at and attempt.ended_at + timedelta(seconds=gateway.settings.late_watch_s)
+    return {
+        **_repair(attempt, video),
+        "reason": "unknown_outcome",
+        "held_usd": pricing.dollars(video.hold_micros),
+        "given_back_at": given_back and given_back.isoformat(),
+        "actions": ["find", "resubmit", "fail"],
+    }
+
+
+def _without_file(attempt: Attempt, video: Video) -> dict[str, Any]:
+    none = {"held_usd": 0, "given_back_at": None}
+    return {**_repair(attempt, video), "reason": "no_file", **none, "actions": ["fetch"]}
+
+
+def _repair(attempt: Attempt, video: Video) -> dict[str, Any]:
     return {
         "id": attempt.id,
         "object": "repair",
@@ -76,8 +111,5 @@ def _repair(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, Any]:
         "upstream_ref": attempt.upstream_ref,
         "submitted_at": attempt.submitted_at and attempt.submitted_at.isoformat(),
         "prompt": str(video.request["prompt"])[:200],
-        "held_usd": pricing.dollars(video.hold_micros),
-        "given_back_at": given_back and given_back.isoformat(),
         "error": {"code": attempt.error_code, "message": attempt.error_message, "body": attempt.error_body},
-        "actions": ["find", "resubmit", "fail"],
     }

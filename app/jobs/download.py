@@ -91,8 +91,12 @@ async def _store_output(context: StepContext, claim: Claim, provider: Provider, 
 
 
 async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamGone) -> None:
+    """Poll again, which may name another place; fail after several times, or at the address that an operator gave."""
     failures = claim.attempt.consecutive_failures + 1
-    if failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
+    given = (claim.attempt.output or {}).get("direct")
+    if error.code == "no_output" and failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
+        await context.fail(claim, error.code, error.message, error.body)
+    elif given or failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
         await context.fail(claim, "output_gone", f"the finished file is gone: {error.message}", error.body)
     else:
         due_at = context.after(context.backoff_s(failures, error))

@@ -5,6 +5,7 @@
        └──── refused ─────┘   ├─ rejected ─▶ failed ◀┼───────────────┘
                               │                      └── file gone, poll again
                               └─ outcome unknown ─▶ lost ──late answer──▶ running
+                                           failed ──address of the file, from an operator──▶ storing
     pending, running and storing can become cancelled; a submitting attempt is cancelled once it is accepted
     a pending attempt fails, too, when its submit is refused before it is sent
 
@@ -210,16 +211,19 @@ async def poll_again(session: AsyncSession, claim: Claim, *, due_at: datetime) -
 def cost_of(claim: Claim, made_s: float | None) -> pricing.Cost:
     """Cost of an output by the length of its file; if that is unknown by the requested length, at least one second,
     else by the length that was held for. An extension is charged by the requested length: its file includes the source.
-    """
+    What was refunded before (`Attempt.free`) costs nothing."""
     video = claim.video
     requested = video.request.get("seconds")
     held = pricing.held_seconds(video.prices, video.hold_micros)
     requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
     is_extension = video.request.get("operation") == Operation.extend and requested is not None
+    seconds = requested if made_s is None or is_extension else made_s
+    if claim.attempt.free:
+        return pricing.Cost(0, seconds)
     return pricing.cost(
         video.prices,
         claim.attempt.route_index,
-        requested if made_s is None or is_extension else made_s,
+        seconds,
         hold_micros=video.hold_micros,
         longest_s=video.longest_s or requested or pricing.ASSUMED_SECONDS,
     )

@@ -112,7 +112,8 @@ async def _record_answer(
     elif answer.status is Status.failed:
         failure = answer.failure or Failure(code="generation_failed", message="The generation failed.")
         log.warning("generation failed upstream", code=failure.code, error=failure.message)
-        await context.end(lifecycle.failed, claim, failure, retry=_may_retry(context, claim, failure), now=now)
+        retry = _may_retry(context, claim, failure)
+        await context.end(lifecycle.failed, claim, failure, retry=retry, body=failure.body, now=now)
     else:
         gap_s = provider.poll_gap_s(claim.attempt.polls, context.settings.poll_interval_s)
         due_at = context.after(max(gap_s, answer.poll_after_s or 0))

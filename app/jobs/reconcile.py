@@ -6,32 +6,41 @@ A late answer resumes the attempt. Otherwise an operator checks the vendor's con
     confirm    the task exists: resume it under the upstream's id for it
     resubmit   it does not exist: submit once more
     give up    it does not exist and is not wanted any more: refund
+
+And tasks that the upstream finished, and whose file could not be had: their attempt failed and is refunded. An operator
+who finds the file has it fetched, which is not charged again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from httpx import InvalidURL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import errors, ids
+from app import errors, ids, net
 from app.accounts import ledger
 from app.db import rows
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
+from app.db.models.jobs import NO_FILE
 from app.jobs.claim import Claim
 from app.jobs.task import build_task
 from app.jobs.transitions import add_attempt, lock_video
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
+from app.providers.answers import address
 from app.providers.base import Provider
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Settlement, Status
+from app.video import Output, Settlement, Status
 
 MAX_LISTED = 1_000
+NO_FILE_LISTED = timedelta(days=30)
+"""Age up to which attempts without a file are listed."""
+WITHOUT_FILE = (Attempt.state == S.failed, Attempt.error_code.in_(NO_FILE))
 
 
 # Late answers
@@ -74,6 +83,22 @@ async def list_undecided(connection: AsyncConnection, *, attempt_id: str | None 
     query = rows.select(Attempt).where(*ledger.UNKNOWN).order_by(Attempt.ended_at, Attempt.id).limit(MAX_LISTED)
     if attempt_id is not None:
         query = query.where(Attempt.id == attempt_id)
+    return await _with_videos(connection, query)
+
+
+async def list_without_file(connection: AsyncConnection, *, now: datetime) -> list[tuple[Attempt, Video]]:
+    """Read the attempts whose finished file could not be had and whose job can run again, newest first."""
+    query = (
+        rows.select(Attempt)
+        .where(*WITHOUT_FILE, Attempt.ended_at >= now - NO_FILE_LISTED)
+        .order_by(Attempt.ended_at.desc(), Attempt.id)
+        .limit(MAX_LISTED)
+    )
+    found = await _with_videos(connection, query)
+    return [(attempt, video) for attempt, video in found if not video.status.ended or _may_run_again(video)]
+
+
+async def _with_videos(connection: AsyncConnection, query: sa.Select[Any]) -> list[tuple[Attempt, Video]]:
     attempts = await rows.all_of(Attempt, connection, query)
     wanted = rows.select(Video).where(Video.id.in_({attempt.video_id for attempt in attempts}))
     videos = {video.id: video for video in await rows.all_of(Video, connection, wanted)}
@@ -169,16 +194,82 @@ async def give_up_by_operator(db: Database, attempt_id: str, *, now: datetime) -
     log.warning("lost attempt given up by operator", attempt=attempt_id)
 
 
-async def _lock(session: AsyncSession, attempt_id: str) -> tuple[Video, Attempt]:
-    """Lock an undecided attempt and its video; the video first, as everywhere, against deadlocks. Raises `NotFound`."""
+async def fetch_by_operator(
+    attempt_id: str,
+    url: str,
+    *,
+    db: Database,
+    providers: Mapping[str, Provider],
+    allow: Collection[net.Network],
+    deadline_s: float,
+    now: datetime,
+) -> None:
+    """Fetch the file of a finished task from `url`; a job that failed runs again. Nothing is charged: it was refunded.
+
+    The key is sent to the provider's own origin only. Raises `NotFound`, `InvalidRequest` for a URL that cannot be
+    fetched, `Conflict` when the attempt has no file to fetch, the job has ended otherwise, or the output exists.
+    """
+    async with db.transaction() as session:
+        video, attempt = await _lock(session, attempt_id, *WITHOUT_FILE)
+        if video.status.ended and not _may_run_again(video):
+            raise errors.Conflict("a completed, cancelled or deleted job cannot run again")
+        made = any(output["index"] == attempt.output_index for output in video.outputs)
+        if made or await is_being_made(session, attempt):
+            raise errors.Conflict("another attempt has made this output or is making it")
+        provider = providers.get(attempt.provider)
+        if provider is None:
+            raise errors.InvalidRequest(f"the provider {attempt.provider} is not configured here")
+        target = _checked(url, provider, allow)
+        await ledger.hold(session, video, attempt, now=now, note="its file is fetched by operator")
+        values = {
+            "output": Output(url=target, direct=True, authenticated=True).model_dump(mode="json"),
+            "free": True,
+            "base_url": provider.config.base_url,
+            "credential": provider.fingerprint,
+            "due_at": now,
+            "consecutive_failures": 0,
+            **dict.fromkeys(("ended_at", "lease", "error_code", "error_message", "error_body")),
+        }
+        await session.execute(sa.update(Attempt).where(Attempt.id == attempt.id).values({"state": S.storing, **values}))
+        if video.status.ended:
+            await _reopen(session, video, Status.in_progress, now + timedelta(seconds=deadline_s), now)
+    log.warning("file address given by operator", attempt=attempt_id)
+
+
+def _checked(url: str, provider: Provider, allow: Collection[net.Network]) -> str:
+    """The URL without blanks around it. Raises `InvalidRequest` unless it is http(s), and for a private address; names
+    are checked when they are resolved, and the provider's own host is configured."""
+    text = url.strip()
+    try:
+        target = address(None, text)
+        home = address(None, provider.config.base_url).host if provider.config.base_url else None
+    except (InvalidURL, ValueError):
+        raise errors.InvalidRequest("url: expected an http(s) URL", param="url") from None
+    if target.scheme not in ("http", "https") or not target.host:
+        raise errors.InvalidRequest("url: expected an http(s) URL", param="url")
+    literal = net.literal_address(target.host)
+    if literal is not None and target.host != home and not net.may_reach(literal, allow):
+        raise errors.InvalidRequest("url: the address is private; GATEWAY_ALLOW_NETWORKS can allow it", param="url")
+    return text
+
+
+async def _lock(session: AsyncSession, attempt_id: str, *which: sa.ColumnElement[bool]) -> tuple[Video, Attempt]:
+    """Lock an attempt that waits for a decision, by default an undecided one, and its video; the video first, as
+    everywhere, against deadlocks. Raises `NotFound`; with `which`, `Conflict` for an attempt that does not match."""
     video = await session.scalar(
         sa.select(Video)
         .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))
         .with_for_update()
     )
     attempt = await session.scalar(
-        sa.select(Attempt).where(Attempt.id == attempt_id, *ledger.UNKNOWN).with_for_update()
+        sa.select(Attempt).where(Attempt.id == attempt_id, *(which or ledger.UNKNOWN)).with_for_update()
     )
+    if video is not None and attempt is None and which:
+        raise errors.Conflict(
+            "this attempt does not wait for its file: another operator has just decided on it, or its outcome is "
+            "unknown and the task has to be found first",
+            code="already_decided",
+        )
     if video is None or attempt is None:
         raise _not_undecided(attempt_id)
     return video, attempt

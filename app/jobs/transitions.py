@@ -25,7 +25,7 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),
     S.lost: frozenset({S.running}),
     S.succeeded: frozenset(),
-    S.failed: frozenset(),
+    S.failed: frozenset({S.storing}),
     S.cancelled: frozenset(),
 }
 """Allowed transitions: the next states of each state."""

@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url
+from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import RestProvider
 from app.video import Media, Operation, Progress, Status, Submission
@@ -51,6 +51,8 @@ STATUS = {
 }
 """The vendor's four words, and `pending` and `processing` from other resellers of Luma."""
 
+FILE_PATHS = (("assets", "video"), ("video", "url"))
+
 
 class Apilaplas(RestProvider):
     """Polls without `state`: with it the vendor holds the request for up to 30 s, which would occupy a worker slot and
@@ -75,11 +77,14 @@ class Apilaplas(RestProvider):
         return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:
-        response = await self.call("poll", "GET", GENERATION, params={"generation_id": task.ref or ""})
-        progress = self._progress(self.json("poll", response), response)
+        response = await self.call("poll", "GET", self.poll_path(task))
+        progress = self._progress(task, self.json("poll", response), response)
         if isinstance(progress, errors.UpstreamError):
             raise progress
         return progress
+
+    def poll_path(self, task: Task) -> str:
+        return f"{GENERATION}?generation_id={segment(task.ref)}"
 
     async def poll_many(self, tasks: Sequence[Task]) -> dict[str, Progress | errors.UpstreamError]:
         """See the base class. The effect of one unknown id on the whole request is not documented: a 404 is raised as
@@ -93,7 +98,7 @@ class Apilaplas(RestProvider):
             ) from error
         found = {job.get("id"): job for job in self._jobs(response) if isinstance(job.get("id"), str)}
         return {
-            task.id: self._progress(found[task.ref], response) if task.ref in found else self._missing(response)
+            task.id: self._progress(task, found[task.ref], response) if task.ref in found else self._missing(response)
             for task in tasks
         }
 
@@ -154,18 +159,19 @@ class Apilaplas(RestProvider):
         message = f"{self.name} left the generation out of its answer"
         return errors.UpstreamGone(message, provider=self.name, upstream_status=response.status_code)
 
-    def _progress(self, job: dict[str, Any], response: httpx.Response) -> Progress | errors.UpstreamError:
+    def _progress(self, task: Task, job: dict[str, Any], response: httpx.Response) -> Progress | errors.UpstreamError:
         """Progress of one generation, or the error if its entry cannot be read."""
         if not isinstance(job.get("state"), str):
             return self.unreadable("poll", "the answer carries no state", response)
         status, raw = self.status_of(STATUS, job["state"])
-        assets, video = (found if isinstance(found := job.get(name), dict) else {} for name in ("assets", "video"))
         reason = job.get("failure_reason")
         blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a refused prompt
         return self.learned(
+            task,
+            job,
             status,
             raw,
-            url=file_url(assets.get("video"), video.get("url")),
+            first=FILE_PATHS,
             error=reason,
             code=errors.ContentPolicy.default_code if blacklisted else None,
         )

@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, segment
+from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import RestProvider
 from app.video import Media, Operation, Progress, Status, Submission
@@ -82,7 +82,7 @@ class GptGe(RestProvider):
         return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:
-        response = await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}")
+        response = await self.call("poll", "GET", self.poll_path(task))
         job = self.json("poll", response)
         if not isinstance(job.get("state"), str):
             raise self.unreadable("poll", "the answer carries no state", response)
@@ -90,12 +90,17 @@ class GptGe(RestProvider):
         reason = job.get("failure_reason")
         blacklisted = "blacklist" in str(reason).lower()  # Luma's word for a prompt that it will not have
         return self.learned(
+            task,
+            job,
             status,
             raw,
-            url=file_url(*(_value_at(job, path) for path in FILE_PATHS)),
+            first=FILE_PATHS,
             error=reason,
             code=errors.ContentPolicy.default_code if blacklisted else None,
         )
+
+    def poll_path(self, task: Task) -> str:
+        return f"{PATH}/{segment(task.ref)}"
 
     async def _body(self, task: Task) -> dict[str, Any]:
         """The JSON body, with given fields only: the vendor documents no defaults."""
@@ -129,11 +134,8 @@ class GptGe(RestProvider):
         The codes in `REFUSED` come before the request is forwarded; they may end the job, but never resubmit it.
         """
         code, message = self.read_error(response)
-        if document.get("id") is not None or not (code or message):
+        if document.get("id") is not None or code not in REFUSED:
             return super().ref_of(verb, document, response)
-        if code not in REFUSED:
-            reason = self.scrub(" ".join(filter(None, (code, message))))
-            raise self.unreadable(verb, f"the answer carries no usable id: {reason}", response)
         kind = errors.ContentPolicy if code == "sensitive_words_detected" else errors.UpstreamRejected
         raise kind(
             self.scrub(message) or f"{self.name} answered {code}",
@@ -141,10 +143,3 @@ class GptGe(RestProvider):
             upstream_status=response.status_code,
             body=self.scrub(response.text),
         )
-
-
-def _value_at(job: dict[str, Any], path: tuple[str, ...]) -> Any:
-    found: Any = job
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found

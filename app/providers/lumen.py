@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, segment
+from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import MAX_SECONDS, Media, Progress, Status, Submission
@@ -42,6 +42,7 @@ STATUS = {
     **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
 }
 
+FILE_PATHS = (("data", "url"),)
 BLOCKED_WORDS = ("content blocked", "content is blocked", "content was blocked", "blocked content")
 
 
@@ -73,14 +74,15 @@ class Lumen(RestProvider):
         return self.accepted(STATUS, await self.submit_call(task, "POST", PATH, json=self._body(task)))
 
     async def poll(self, task: Task) -> Progress:
-        job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref)}"))
+        job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
         message = error.get("message") or error if isinstance(error, dict) else error
         code = errors.ContentPolicy.default_code if _is_blocked(message) else None
-        data = job.get("data")
-        files = [entry.get("url") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        return self.learned(status, raw, url=file_url(*files), error=message, code=code)
+        return self.learned(task, job, status, raw, first=FILE_PATHS, error=message, code=code)
+
+    def poll_path(self, task: Task) -> str:
+        return f"{PATH}/{segment(task.ref)}"
 
     # Writing requests
 

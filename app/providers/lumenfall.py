@@ -21,7 +21,7 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, segment
+from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Progress, Status, Submission
@@ -42,6 +42,9 @@ STATUS = {
     **dict.fromkeys(("completed", "succeeded"), Status.completed),
     **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
 }
+
+FILE_PATHS = (("output", "url"), ("output",), ("data", "url"), ("data",))
+"""Paths to the file URL: the first is documented, in the others public clients look for it."""
 
 FAILED_CODES = {
     "CONTENT_POLICY_VIOLATION": errors.ContentPolicy.default_code,
@@ -72,13 +75,16 @@ class Lumenfall(RestProvider):
         return self.accepted(STATUS, await self.submit_call(task, "POST", "/videos", json=await self._body(task)))
 
     async def poll(self, task: Task) -> Progress:
-        job = self.json("poll", await self.call("poll", "GET", f"/videos/{segment(task.ref)}"))
+        job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
         details = error if isinstance(error, dict) else {"message": error}
         code = details.get("code")
         code = FAILED_CODES.get(code, code.lower()) if code and isinstance(code, str) else None
-        return self.learned(status, raw, url=_file_url(job), error=details.get("message"), code=code)
+        return self.learned(task, job, status, raw, first=FILE_PATHS, error=details.get("message"), code=code)
+
+    def poll_path(self, task: Task) -> str:
+        return f"/videos/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
         try:
@@ -148,10 +154,3 @@ def _is_webhook_allowed(url: str | None) -> bool:
         named = "." in address.host and not address.host.endswith(INNER_NAMES)
         return address.scheme == "https" and address.port in WEBHOOK_PORTS and named
     return False
-
-
-def _file_url(job: dict[str, Any]) -> str | None:
-    """URL from `output.url`, or from the other places in which public clients look for it."""
-    found = [job.get("output"), job.get("data")]
-    entries = [entry for value in found for entry in (value if isinstance(value, list) else [value])]
-    return file_url(*(entry.get("url") if isinstance(entry, dict) else entry for entry in entries))

@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, segment
+from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Progress, Status, Submission
@@ -40,6 +40,7 @@ STATUS = {
     **dict.fromkeys(("failed", "error", "expired", *CANCELLED_WORDS), Status.failed),
 }
 
+FILE_PATHS = (("video_url",),)
 CRASHED = ("internal server error", "internal error", "unknown error", "")
 """Messages of web frameworks for an unhandled exception; they do not prove that no task was started."""
 
@@ -71,11 +72,14 @@ class Lunos(RestProvider):
         return self.accepted(STATUS, await self.submit_call(task, "POST", PATH, json=_body(task), headers=headers))
 
     async def poll(self, task: Task) -> Progress:
-        job = self.json("poll", await self.call("poll", "GET", f"{PATH}/{segment(task.ref, safe=':')}"))
+        job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
         message = error.get("message") or error if isinstance(error, dict) else error
-        return self.learned(status, raw, url=file_url(job.get("video_url")), error=message)
+        return self.learned(task, job, status, raw, first=FILE_PATHS, error=message)
+
+    def poll_path(self, task: Task) -> str:
+        return f"{PATH}/{segment(task.ref, safe=':')}"
 
     # Reading errors
 

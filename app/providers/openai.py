@@ -25,8 +25,9 @@ from pydantic import Field
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
-from app.providers.answers import file_url, segment
+from app.providers.answers import segment
 from app.providers.base import Download, ProviderConfig, ReadMedia, Task
+from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
 
@@ -96,12 +97,15 @@ class OpenAI(RestProvider):
 
     async def poll(self, task: Task) -> Progress:
         try:
-            response = await self.call("poll", "GET", _path(task.ref))
+            response = await self.call("poll", "GET", self.poll_path(task))
         except _FailedJob as failed:
             if failed.job.get("id") != task.ref:
                 raise failed.error from None
-            return self._progress(failed.job)
-        return self._progress(self.json("poll", response), poll_after_s=_poll_after_s(response.headers))
+            return self._progress(task, failed.job)
+        return self._progress(task, self.json("poll", response), poll_after_s=_poll_after_s(response.headers))
+
+    def poll_path(self, task: Task) -> str:
+        return _path(task.ref)
 
     async def cancel(self, task: Task) -> bool:
         try:
@@ -116,20 +120,38 @@ class OpenAI(RestProvider):
 
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
+        """Open the finished file by the content call, or where the job names it. Raises `UpstreamGone` with the code
+        `no_output` and the job as it is now if there is neither: both may still come, so it is tried again."""
         async with AsyncExitStack() as stack:
+            named = super().fetch(task, output)
+            if output.direct:
+                yield await stack.enter_async_context(named)
+                return
             content = self.config.base_url + _path(task.ref, "/content")
             try:
                 download = await stack.enter_async_context(self.download(content, authenticated=True))
             except errors.UpstreamError as error:
                 if error.upstream_status not in NO_CONTENT_CALL:
                     raise
-                if output.url is None:
-                    raise errors.UpstreamGone(
-                        error.message, provider=self.name, upstream_status=error.upstream_status, body=error.body
-                    ) from error
-                there = self.download(output.url, authenticated=output.authenticated)
-                download = await stack.enter_async_context(there)
+                if output.url is None and output.inline is None:
+                    raise await self._no_file(task, error) from error
+                download = await stack.enter_async_context(named)
             yield download
+
+    async def _no_file(self, task: Task, refusal: errors.UpstreamError) -> errors.UpstreamGone:
+        """The error for a finished job that names no file, after the content call was refused."""
+        try:
+            job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
+        except errors.UpstreamError:
+            job = {}
+        failure = self.no_output(self.scrub(str(job.get("status", "completed")))[:100], job)
+        return errors.UpstreamGone(
+            failure.message,
+            provider=self.name,
+            code=failure.code,
+            upstream_status=refusal.upstream_status,
+            body=failure.body if job else refusal.body,
+        )
 
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         body = {"name": name, "video": _reference(video, "video_url")}
@@ -234,14 +256,15 @@ class OpenAI(RestProvider):
 
     # Reading answers
 
-    def _progress(self, job: dict[str, Any], *, poll_after_s: float | None = None) -> Progress:
+    def _progress(self, task: Task, job: dict[str, Any], *, poll_after_s: float | None = None) -> Progress:
         status, raw = self.status_of(STATUS, job.get("status"))
+        named = find_output(job, sent=sent_urls(task)) if status is Status.completed else None
         return Progress(
             status=status,
             progress=_percent(job.get("progress")),
             raw_status=raw,
             poll_after_s=None if status.ended else poll_after_s,
-            output=Output(url=_file_url(job)) if status is Status.completed else None,
+            output=named or Output() if status is Status.completed else None,
             failure=self._failure(job, raw) if status is Status.failed else None,
         )
 
@@ -341,12 +364,6 @@ def _percent(value: Any) -> int | None:
 def _poll_after_s(headers: httpx.Headers) -> float | None:
     value = headers.get("openai-poll-after-ms", "")
     return min(int(value) / 1000, MAX_POLL_AFTER_S) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
-def _file_url(job: dict[str, Any]) -> str | None:
-    output = job.get("output")
-    inner = output.get("url") if isinstance(output, dict) else output
-    return file_url(job.get("url"), inner, job.get("video_url"))
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

@@ -6,8 +6,9 @@ An adapter contains only what is specific to its vendor; it may override methods
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -15,13 +16,17 @@ import httpx
 
 from app import errors, net
 from app.media.uploads import CHUNK_BYTES
+from app.providers import embedded
 from app.providers.answers import address, declared_size, decoded_headers, is_usable, retry_after_s, secret_pattern
 from app.providers.base import Download, Provider, ProviderConfig, Task
+from app.providers.outputs import Place, find_output, sent_urls
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Failure, Output, Progress, Status, Submission
 
 MAX_ANSWER_BYTES = 8 * 2**20
-"""Size limit of an answer that is not a file."""
+"""Size limit of an answer that is not a file, without what is cut of its long strings."""
+KEPT_CHARACTERS = 2_000
+"""Length of an answer that is kept for the operator."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
 LEAST_UPLOAD_RATE = 64 * 2**10
@@ -37,6 +42,7 @@ CREDIT_WORDS = (
     "insufficient credit",
     "billing",
 )
+_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 
@@ -61,11 +67,19 @@ class RestProvider(Provider):
 
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
-        """Open the finished file at the URL in `output`; see the base class."""
+        """Open the finished file at the URL in `output`, or within the answer to another poll; see the base class."""
+        if output.inline is not None:
+            async with self._embedded(task, output.inline) as download:
+                yield download
+            return
         if output.url is None:
             raise errors.UpstreamGone("the upstream named no file", provider=self.name)
         async with self.download(output.url, authenticated=output.authenticated) as download:
             yield download
+
+    def poll_path(self, task: Task) -> str:
+        """The path and query of the poll of one task, below `base_url`."""
+        raise NotImplementedError
 
     @property
     def auth(self) -> dict[str, str]:
@@ -139,13 +153,16 @@ class RestProvider(Provider):
         return self.config.timeout_s + (int(length) if length.isdigit() else 0) / LEAST_UPLOAD_RATE
 
     async def _read(self, verb: str, response: httpx.Response) -> httpx.Response:
-        """Read the whole body into memory. Raises the error of `unreadable` beyond `MAX_ANSWER_BYTES`."""
-        body = bytearray()
-        async for chunk in net.unpacked(response, CHUNK_BYTES):
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
+        """Read the whole body into memory; long strings of JSON, which may be a whole file, are cut. Raises the error
+        of `unreadable` beyond `MAX_ANSWER_BYTES`, or `MAX_JSON_BYTES` with what is cut."""
+        body, size = embedded.JsonCutter(), 0
+        async for piece in net.unpacked(response, embedded.PIECE_BYTES):
+            body.feed(piece)
+            size += len(piece)
+            if len(body.kept) > MAX_ANSWER_BYTES or size > embedded.MAX_JSON_BYTES:
                 raise self.unreadable(verb, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        return httpx.Response(response.status_code, headers=decoded_headers(response.headers), content=bytes(body))
+        headers = decoded_headers(response.headers)
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body.kept))
 
     def json(self, verb: str, response: httpx.Response) -> dict[str, Any]:
         """The answer as a JSON object. Raises the error of `unreadable` for anything else."""
@@ -158,10 +175,12 @@ class RestProvider(Provider):
         return document
 
     def ref_of(self, verb: str, document: dict[str, Any], response: httpx.Response) -> str:
-        """The id in an answer. Raises the error of `unreadable` if it is missing or cannot be used."""
+        """The id in an answer. Raises the error of `unreadable`, with the upstream's words, if it is missing or cannot
+        be used."""
         ref = document.get("id")
         if not is_usable(ref):
-            raise self.unreadable(verb, "the answer carries no usable id", response)
+            words = self.scrub(" ".join(filter(None, self.read_error(response))))
+            raise self.unreadable(verb, "the answer carries no usable id" + (f": {words}" if words else ""), response)
         return ref
 
     def status_of(self, words: Mapping[str, Status], word: Any, *, erred: bool = False) -> tuple[Status, str]:
@@ -182,15 +201,36 @@ class RestProvider(Provider):
         return Submission(ref=self.ref_of("submit", task, response), status=status, raw_status=raw)
 
     def learned(
-        self, status: Status, raw: str, *, url: str | None, error: Any = None, code: str | None = None
+        self,
+        task: Task,
+        job: dict[str, Any],
+        status: Status,
+        raw: str,
+        *,
+        first: Collection[Place] = (),
+        error: Any = None,
+        code: str | None = None,
     ) -> Progress:
-        """Parsed answer to a poll, for APIs that name the file URL in it; completed without a URL is failed."""
+        """Parsed answer to a poll, for APIs that name the file in it, at the documented places `first` or any other;
+        completed without a file is failed."""
         failure = self.failure(raw, error, code=code) if status is Status.failed else None
-        if status is Status.completed and url is None:
-            status = Status.failed
-            failure = Failure(code="no_output", message=f"{self.name} reports the video as {raw}, but names no file")
-        output = Output(url=url) if status is Status.completed else None
+        output = find_output(job, first=first, sent=sent_urls(task)) if status is Status.completed else None
+        if status is Status.completed and output is None:
+            status, failure = Status.failed, self.no_output(raw, job)
         return Progress(status=status, raw_status=raw, output=output, failure=failure)
+
+    def no_output(self, raw: str, job: dict[str, Any]) -> Failure:
+        """The failure of a finished task without a file, with the answer for the operator."""
+        message = f"{self.name} reports the video as {raw}: completed, but names no file"
+        return Failure(code="no_output", message=message, body=self.kept(job))
+
+    def kept(self, document: dict[str, Any]) -> str:
+        """An answer as text for the operator: its long texts shortened, without secrets."""
+        try:
+            text = json.dumps(document, ensure_ascii=False)
+        except RecursionError:
+            return ""
+        return _LONG_TEXT.sub(r'"\1..."', self.scrub(text, limit=len(text)))[:KEPT_CHARACTERS]
 
     def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
         """Build the failure of a task, with the upstream's message if there is one."""
@@ -266,13 +306,30 @@ class RestProvider(Provider):
             return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
         return None, error if isinstance(error, str) else ""
 
-    def scrub(self, text: str) -> str:
-        """Remove the key, the configured address and secrets in other URLs from a text; cut it to 500 characters."""
+    def scrub(self, text: str, *, limit: int = 500) -> str:
+        """Remove the key, the configured address and secrets in other URLs from a text; cut it to `limit`
+        characters."""
         host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
         text = net.redact_urls(self._secret_pattern.sub("[key]", text) if self._secret_pattern else text)
         for inner in filter(None, (self.config.base_url, host)):
             text = text.replace(inner, self.name)
-        return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:500]
+        return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:limit]
+
+    @asynccontextmanager
+    async def _embedded(self, task: Task, path: tuple[str | int, ...]) -> AsyncIterator[Download]:
+        """Open the file that the string at `path` of the answer to a poll encodes: the answer is asked for once more
+        and decoded while it is read. Raises `UpstreamGone` if it has none there now."""
+        url = self.config.base_url + self.poll_path(task)
+        async with self.download(url, authenticated=True) as answer:
+            try:
+                content_type, chunks = await embedded.open_file(answer.chunks, path)
+                yield Download(chunks=chunks, content_type=content_type)
+            except embedded.MissingString as error:
+                message = f"{self.name} no longer has the file in its answer"
+                raise errors.UpstreamGone(message, provider=self.name) from error
+            except embedded.BrokenString as error:
+                message = f"the file in the answer of {self.name} is cut or not base64"
+                raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
     @asynccontextmanager
     async def download(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:

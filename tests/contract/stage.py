@@ -106,6 +106,6 @@ UNKNOWN = {
     "not utf-8": Answer(200, b'{"id":"\xff\xfe"'),
     "short": BrokenOff(b'{"id":"video_1"}', promised=400),
     "reset": Reset(),
-    "huge": Answer(200, b'{"id":"video_1","pad":"' + b"x" * MAX_ANSWER_BYTES + b'"}'),
+    "huge": Answer(200, b'{"id":"video_1","pad":[' + b"10," * (MAX_ANSWER_BYTES // 3) + b"10]}"),
     "no id": Answer(200, {"object": "video", "status": "queued"}),
 }

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from app import errors
 from app.providers.base import Provider
-from app.video import Progress, Status
+from app.video import Failure, Progress, Status
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,7 @@ async def test_a_failure_carries_the_upstreams_message(stage: Stage, provider: P
     progress = await provider.poll(task)
     assert progress.status is Status.failed
     assert progress.failure is not None
-    assert progress.failure.model_dump() == {"code": "generation_failed", "message": "CUDA out of memory"}
+    assert progress.failure == Failure(code="generation_failed", message="CUDA out of memory")
 
 
 async def test_a_failure_by_moderation_is_a_content_policy_violation(stage: Stage, provider: Provider) -> None:
@@ -67,7 +67,7 @@ async def test_a_failure_without_a_message_gets_a_default_message(stage: Stage, 
     stage.fake.fail(task.ref or "")
     progress = await provider.poll(task)
     assert progress.failure is not None
-    assert progress.failure.model_dump() == {"code": "generation_failed", "message": "up reports the video as failed"}
+    assert progress.failure == Failure(code="generation_failed", message="up reports the video as failed")
 
 
 async def test_an_unknown_task_is_gone(stage: Stage, provider: Provider) -> None:

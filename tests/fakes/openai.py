@@ -30,11 +30,12 @@ CREATED_AT = 1_795_255_200
 
 
 class FakeOpenAI(Fake):
-    """`content_call=False` plays a reseller that only puts an address into the job."""
+    """`content_call=False` plays a reseller that only puts an address into the job, as `named` when it is done."""
 
-    def __init__(self, *, content_call: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, content_call: bool = True, named: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.content_call = content_call
+        self.named = named or {}
         self.characters: dict[str, Call] = {}
         self.keys: dict[str, str] = {}
 
@@ -116,6 +117,7 @@ class FakeOpenAI(Fake):
             "seconds": str(job.asked.get("seconds", "4")),
             "remixed_from_video_id": None,
             "error": error,
+            **(self.named if job.status == self.done else {}),
             **job.raw,
         }
 

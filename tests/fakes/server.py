@@ -170,6 +170,25 @@ class Answer(Fault):
 
 
 @dataclass
+class Long(Fault):
+    """A JSON answer that is sent in pieces: `before`, `piece` so many `times`, `after`."""
+
+    before: bytes
+    piece: bytes
+    times: int
+    after: bytes
+    accepted: bool = False
+
+    async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self.before, "more_body": True})
+        for _ in range(self.times):
+            await send({"type": "http.response.body", "body": self.piece, "more_body": True})
+        await send({"type": "http.response.body", "body": self.after})
+
+
+@dataclass
 class Reset(Fault):
     """The connection dies after the request has been read."""
 

@@ -21,7 +21,7 @@ async def test_a_file_that_breaks_off_is_fetched_again(gateway: Running, fake: F
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
-        (Answer(404, {"error": {"message": "expired"}}), "output_gone"),
+        (Answer(404, {"error": {"message": "expired"}}), "no_output"),
         (Answer(200, b""), "output_unavailable"),
         (Answer(200, "<html>not a video</html>"), "output_unavailable"),
     ],

@@ -117,8 +117,9 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             await upgrade_schema(sqlalchemy_url(url))
             self.fakes = {"plain": FakeOpenAI(), "keyed": FakeOpenAI()}
             providers = {}
-            for name, fake in self.fakes.items():
-                providers[name] = {"kind": "openai", "base_url": f"{await enter(serve(fake))}/v1", "api_key": KEY}
+            self.origins = {name: await enter(serve(fake)) for name, fake in self.fakes.items()}
+            for name, origin in self.origins.items():
+                providers[name] = {"kind": "openai", "base_url": f"{origin}/v1", "api_key": KEY}
             providers["keyed"]["idempotency"] = "header"
             values: dict[str, Any] = {
                 "database_url": url,
@@ -166,7 +167,8 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             for _ in range(40):
                 await self.worker.run_once()
                 self.clock.advance(600)
-                for repair in (await self.operator.ask("GET", "repairs"))["data"]:
+                repairs = (await self.operator.ask("GET", "repairs"))["data"]
+                for repair in [repair for repair in repairs if "fail" in repair["actions"]]:
                     await self.operator.ask("POST", f"repairs/{repair['id']}", action="fail")
             await self.operator.check_sums()
             async with self.gateway.gateway.db.reading() as connection:
@@ -257,6 +259,10 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
             fake = self.fakes[upstream]
             fake.script("submit", fake.refusal(refusal[0], "no", refusal[1]))
 
+        @rule(upstream=st.sampled_from(UPSTREAMS))
+        def upstream_has_no_file(self, upstream: str) -> None:
+            self.fakes[upstream].script("content", *[Answer(404)] * 3)
+
         @rule(upstream=st.sampled_from(UPSTREAMS), which=st.integers(0, 1_000), well=st.booleans())
         def upstream_ends_a_task(self, upstream: str, which: int, well: bool) -> None:
             fake = self.fakes[upstream]
@@ -298,7 +304,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
         # What the operator does
 
         @rule(
-            action=st.sampled_from(["find", "resubmit", "fail"]),
+            action=st.sampled_from(["find", "resubmit", "fail", "fetch"]),
             which=st.integers(0, 1_000),
             wrong_name=st.booleans(),
         )
@@ -317,8 +323,14 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
                 used = await self._refs()
                 free = [ref for ref in theirs if (repair["provider"], ref) not in used]
                 body["upstream_ref"] = "video_999" if wrong_name or not free else free[0]
+            if action == "fetch":
+                name = "none" if wrong_name else f"{repair['upstream_ref']}/content"
+                body["url"] = f"{self.origins[repair['provider']]}/v1/videos/{name}"
             answer = await self.operator.client.post(f"/admin/v1/repairs/{repair['id']}", json=body)
-            assert answer.status_code in (200, 400, 409, 502, 503), answer.text
+            refused = (400, 409, 502, 503) if action in repair["actions"] else (404, 409)
+            assert answer.status_code in refused or (answer.status_code == 200 and action in repair["actions"]), (
+                answer.text
+            )
             note(f"{action} of {repair['prompt']}: {answer.status_code}")
             if answer.status_code == 200 and action == "resubmit":
                 self.resubmitted[repair["video"]] += 1

@@ -1,5 +1,6 @@
 """Luma via Apilaplas: only what the provider contract suite does not cover."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -258,6 +259,7 @@ async def test_a_poll_never_asks_to_be_held(provider: Apilaplas, fake: FakeApila
         {"assets": {"video": None}, "video": {"url": URL}},
         {"assets": {"video": "javascript:alert(1)"}, "video": {"url": URL}},
         {"assets": [], "video": {"url": URL}},
+        {"assets": {"video": "relative.mp4"}, "video": URL},
     ],
 )
 async def test_the_file_is_found_wherever_its_address_stands(
@@ -276,7 +278,7 @@ async def test_the_file_is_found_wherever_its_address_stands(
         {"assets": None, "video": None},
         {"assets": {"image": URL, "progress_video": URL}},
         {"assets": {"video": "javascript:alert(1)"}},
-        {"assets": {"video": "relative.mp4"}, "video": URL},
+        {"assets": {"video": "relative.mp4"}, "video": 7},
         {"assets": {"video": {"url": URL}}, "video": {"url": 7}},
     ],
 )
@@ -285,11 +287,11 @@ async def test_a_completed_task_without_a_file_has_failed(
 ) -> None:
     fake.script("poll", Answer(200, {"id": "755f", "state": "completed", **where}))
     progress = await provider.poll(task(ref="755f"))
-    assert progress.model_dump(exclude_none=True) == {
-        "status": Status.failed,
-        "raw_status": "completed",
-        "failure": {"code": "no_output", "message": "up reports the video as completed, but names no file"},
-    }
+    assert (progress.status, progress.raw_status, progress.output) == (Status.failed, "completed", None)
+    assert progress.failure is not None
+    assert progress.failure.code == "no_output"
+    assert progress.failure.message == "up reports the video as completed: completed, but names no file"
+    assert json.loads(progress.failure.body or "")["state"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Luma via gpt.ge: only what the provider contract suite does not cover."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -276,6 +277,8 @@ URL = "https://cdn.example/v.mp4"
         {"video": None, "artifact": None, "result": {"video_url": URL}},
         {"video": "pending", "video_raw": {"url": URL}},
         {"video": {"url": "javascript:alert(1)"}, "video_raw": {"url": URL}},
+        {"video": {"url": [URL]}},
+        {"video": [URL]},
     ],
 )
 async def test_the_file_is_found_wherever_its_address_stands(
@@ -295,8 +298,6 @@ async def test_the_file_is_found_wherever_its_address_stands(
         {"video": {"url": ""}},
         {"video": {"url": "javascript:alert(1)"}},
         {"video": {"url": "file:///etc/passwd"}},
-        {"video": {"url": [URL]}},
-        {"video": [URL]},
     ],
 )
 async def test_a_completed_task_without_a_file_has_failed(
@@ -304,11 +305,11 @@ async def test_a_completed_task_without_a_file_has_failed(
 ) -> None:
     fake.script("poll", Answer(200, {"id": "e70f", "state": "completed", **where}))
     progress = await provider.poll(task(ref="e70f"))
-    assert progress.model_dump(exclude_none=True) == {
-        "status": Status.failed,
-        "raw_status": "completed",
-        "failure": {"code": "no_output", "message": "up reports the video as completed, but names no file"},
-    }
+    assert (progress.status, progress.raw_status, progress.output) == (Status.failed, "completed", None)
+    assert progress.failure is not None
+    assert progress.failure.code == "no_output"
+    assert progress.failure.message == "up reports the video as completed: completed, but names no file"
+    assert json.loads(progress.failure.body or "")["state"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Lunos: only what the provider contract suite does not cover."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -128,11 +129,12 @@ async def test_missing_credit_is_a_credit_error(fake: FakeLunos, lunos: Lunos) -
 async def test_completed_without_an_address_is_failed(fake: FakeLunos, lunos: Lunos, url: Any) -> None:
     ref = (await lunos.submit(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "completed", "video_url": url}))
-    assert (await lunos.poll(task(ref=ref))).model_dump(exclude_none=True) == {
-        "status": Status.failed,
-        "raw_status": "completed",
-        "failure": {"code": "no_output", "message": "up reports the video as completed, but names no file"},
-    }
+    progress = await lunos.poll(task(ref=ref))
+    assert (progress.status, progress.raw_status, progress.output) == (Status.failed, "completed", None)
+    assert progress.failure is not None
+    assert progress.failure.code == "no_output"
+    assert progress.failure.message == "up reports the video as completed: completed, but names no file"
+    assert json.loads(progress.failure.body or "")["status"] == "completed"
 
 
 @pytest.mark.parametrize("error", ["too hot", {"message": "too hot"}, ["too hot"], {"code": "too hot"}])
