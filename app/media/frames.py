@@ -1,8 +1,8 @@
 """Thumbnail and sprite sheet from the frames of a video file.
 
 Video files are untrusted: the first bytes must be those of a video, ffmpeg may use the demuxer of that format and video
-decoders only. A picture is judged by its bytes, never by ffmpeg's exit code: before 6.0 it writes a few bytes of
-rubbish and succeeds when there is no frame at the time asked for.
+decoders only. A picture is judged by its bytes, never by ffmpeg's exit code: releases 4.2 to 5.1 write a few bytes of
+rubbish and succeed when there is no frame at the time asked for.
 """
 
 import asyncio
@@ -170,7 +170,8 @@ async def _open(source: Path, timeout_s: float) -> _Video:
     demuxer = DEMUXERS.get(kind or "")
     if demuxer is None:
         raise NoPicture("no picture can be made of this file: it is not a video")
-    return _Video(source, demuxer, timeout_s, asyncio.get_running_loop().time() + timeout_s)
+    path = await asyncio.to_thread(source.absolute)  # ffmpeg runs in another folder
+    return _Video(path, demuxer, timeout_s, asyncio.get_running_loop().time() + timeout_s)
 
 
 async def _decoded_tiles(video: _Video, folder: Path, span_s: float) -> list[Tile]:
