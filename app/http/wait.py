@@ -1,4 +1,4 @@
-"""Requests that wait for a video: woken by the listener, limited per key."""
+"""Requests that wait: for a video, woken by the listener and limited per key, and for work that a disconnect ends."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

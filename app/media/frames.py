@@ -190,28 +190,38 @@ async def _decoded_tiles(video: _Video, folder: Path, span_s: float) -> list[Til
 async def _sought_tiles(video: _Video, folder: Path, span_s: float) -> list[Tile]:
     """Seek to each frame: one run each, since 25 inputs of one run would be in memory together.
 
-    Exact seeks decode from the key frame on. Where one takes long, all further ones take the key frame itself.
+    Exact seeks decode from the key frame on. Where one takes long, all further ones take the key frame itself. A frame
+    that is damaged or not there is replaced by the one before.
     """
     tiles: list[Tile] = []
     graph, exact = f"{FIRST},{TILE}", True
-    codec = ("-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2", "-update", "1")
     for number in range(TILES):
-        at_s, path = number * span_s / TILES, folder / "tile.ppm"
+        at_s = number * span_s / TILES
         try:
-            await video.extract(
-                path, graph, codec, at_s=at_s, exact=exact, limit_s=video.timeout_s / 40 if exact else None
-            )
-        except NoPicture as error:
-            if error.final or not exact:
+            tile = await _tile_at(video, folder / "tile.ppm", graph, at_s, exact=exact)
+        except NoPicture:
+            if not exact:
                 raise
             exact = False
-            await video.extract(path, graph, codec, at_s=at_s, exact=exact)
-        tile = await asyncio.to_thread(_read_tile, path)
+            tile = await _tile_at(video, folder / "tile.ppm", graph, at_s, exact=exact)
         if tile is None and not tiles:
-            raise NoPicture("no picture can be made of this video: it has no frames")
+            raise NoPicture("no picture can be made of this video: its first frame cannot be read")
         tiles.append(tile or tiles[-1])
         graph = f"{FIRST},scale={tiles[0].width}:{tiles[0].height}"
     return tiles
+
+
+async def _tile_at(video: _Video, path: Path, graph: str, at_s: float, *, exact: bool) -> Tile | None:
+    """The frame at a time; None where there is none or it is damaged. Raises `NoPicture` if that takes too long."""
+    codec = ("-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2", "-update", "1")
+    limit_s = video.timeout_s / 40 if exact else None
+    try:
+        await video.extract(path, graph, codec, at_s=at_s, exact=exact, limit_s=limit_s)
+    except NoPicture as error:
+        if not error.final:
+            raise
+        return None
+    return await asyncio.to_thread(_read_tile, path)
 
 
 async def _write_sheet(tiles: list[Tile], scratch: Path, target: Path, *, timeout_s: float) -> None:

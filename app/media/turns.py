@@ -24,6 +24,11 @@ class Turns:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By key, the key first that is next among equals."""
 
+    @property
+    def waiting(self) -> int:
+        """Number of callers that wait for a turn."""
+        return sum(map(len, self._waiting.values()))
+
     @asynccontextmanager
     async def of(self, key: str, *, max_waiting: int | None = None) -> AsyncIterator[None]:
         """Hold one turn of `key`, after waiting for it. Raises `RateLimited` when `max_waiting` wait already."""

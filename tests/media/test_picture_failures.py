@@ -65,7 +65,7 @@ async def test_rubbish_after_a_seek_is_replaced_by_the_first_frame(up: Running, 
     answer = await ask(up, video)
     assert answer.status_code == 200
     assert pixels(answer.content)[:2] == (320, 180)
-    assert len(ffmpeg.runs) == 2
+    assert [" -ss 0.200 " in run for run in ffmpeg.runs] == [True, False]  # a tenth of the length, then the first frame
 
 
 @pytest.mark.parametrize("script", [WRITES_RUBBISH, 'head -c 100 /dev/zero > "$target"; exit 0', "exit 0"])

@@ -15,6 +15,7 @@ from media import clips
 from media.clips import StandIn, brighter, brightness, clip, pixels, tile
 from refusals import refused
 
+from app.media.ffmpeg import turns
 from app.media.pictures import MAX_WAITING
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +126,16 @@ async def test_a_sheet_takes_key_frames_where_exact_frames_are_too_expensive(
     assert len({round(value) for value in brightness(sheet)}) == 5
 
 
+async def test_a_damaged_frame_of_a_long_video_is_replaced_by_the_one_before(
+    up: Running, fake: FakeOpenAI, ffmpeg: StandIn
+) -> None:
+    ffmpeg.does('case "$*" in *" -ss 48.000 "*) exit 69 ;; esac')
+    url = await completed(up, fake, clip("long.mp4", LONG, *clips.FAST, "-g", "4"))
+    shown = brightness((await up.client.get(f"{url}?variant=spritesheet")).content)
+    assert shown[12] == pytest.approx(shown[11], abs=1)
+    assert shown[10] + 5 < shown[11] < shown[13] - 5
+
+
 async def test_the_sheet_of_a_video_without_a_length_is_bounded(up: Running, fake: FakeOpenAI, ffmpeg: StandIn) -> None:
     ffmpeg.does('case "$*" in *fps=*) kill -9 $$ ;; esac')
     file = clip("live.mkv", brighter(40, 2), *clips.FAST, "-g", "2", "-f", "matroska", "-live", "1")
@@ -145,9 +156,9 @@ async def test_pictures_wait_in_turn_between_projects(up: Running, fake: FakeOpe
         await up.worker.run_once()
         up.clock.advance(20)
     asked = [asyncio.create_task(up.client.get(f"{url}?variant=thumbnail")) for url in mine]
-    await queued(up, 6, asked)
+    await queued(4, asked)
     asked.append(asyncio.create_task(up.bob.get(f"/v1/videos/{his}/content?variant=thumbnail")))
-    await queued(up, 7, asked)
+    await queued(5, asked)
     ffmpeg.go()
     assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 7
     assert [his in run for run in ffmpeg.runs].index(True) == 2
@@ -160,13 +171,13 @@ async def test_a_test_card_does_not_wait_for_all_pictures(up: Running, fake: Fak
     up.clock.advance(20)
     ffmpeg.waits()
     asked = [asyncio.create_task(up.client.get(f"{url}?variant=thumbnail")) for url in mine]
-    await queued(up, 6, asked)
+    await queued(4, asked)
     working = asyncio.create_task(up.worker.run_once())
-    while (await up.get(card["id"]))["progress"] < 100 and not working.done():
-        await asyncio.wait({working}, timeout=0.01)
+    await queued(5, asked)
     ffmpeg.go()
     await asyncio.gather(working, *asked)
-    assert ["card.mp4" in run for run in ffmpeg.runs].index(True) < 7
+    assert ["card.mp4" in run for run in ffmpeg.runs].index(True) == 2
+    assert (await up.get(card["id"]))["status"] == "completed"
 
 
 async def test_too_many_waiting_pictures_are_refused(up: Running, fake: FakeOpenAI, ffmpeg: StandIn) -> None:
@@ -177,7 +188,7 @@ async def test_too_many_waiting_pictures_are_refused(up: Running, fake: FakeOpen
     ]
     room = MAX_WAITING + 2
     asked = [asyncio.create_task(up.client.get(url)) for url in wanted[:room]]
-    await queued(up, room, asked)
+    await queued(MAX_WAITING, asked)
     answer = await up.client.get(wanted[room])
     assert refused(answer, None, 429)
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
@@ -200,11 +211,13 @@ async def test_a_client_who_disconnects_leaves_the_queue(
 ) -> None:
     ffmpeg.waits()
     urls = [f"{await completed(up, fake)}?variant=thumbnail" for _ in range(4)]
+    making = up.gateway.store.making
     asked: list[asyncio.Task[httpx.Response]] = []
     for url in urls:
         asked.append(asyncio.create_task(over_tcp.get(url)))
-        await queued(up, len(asked), asked)
-    making = up.gateway.store.making
+        while len(making) < len(asked):
+            await asyncio.wait({asked[0]}, timeout=0.01)
+    await queued(2, asked)
     asked[3].cancel()
     while len(making) > 3:
         await asyncio.wait({asked[0]}, timeout=0.01)
@@ -220,10 +233,8 @@ async def test_a_client_who_disconnects_leaves_the_queue(
     assert sum(key.endswith(".webp") for key in made) == 3
 
 
-async def queued(up: Running, count: int, asked: list[asyncio.Task[httpx.Response]]) -> None:
-    """Wait until so many pictures are being made or wait for their turn."""
+async def queued(count: int, asked: list[asyncio.Task[httpx.Response]]) -> None:
+    """Wait until so many callers wait for their turn at ffmpeg."""
     async with asyncio.timeout(60):
-        while len(up.gateway.store.making) < count:
+        while turns().waiting < count:
             await asyncio.wait({asked[0]}, timeout=0.01)
-    for _ in range(10):
-        await asyncio.sleep(0)
