@@ -94,6 +94,9 @@ def serve(
     Needs nothing else: without GATEWAY_DATABASE_URL it runs its own PostgreSQL under GATEWAY_DATA_DIR (./data), and
     without a configured provider the model sandbox/testcard renders test videos. The first start creates an API key
     and prints it. With your own database, run `video-gateway migrate` first.
+
+    Thumbnails, sprite sheets and test videos are made by the newest ffmpeg on PATH or of the `ffmpeg` extra; the log
+    names it at first use.
     """
     given = {"host": host, "port": port, "run_worker": worker}
     config = load(**{name: value for name, value in given.items() if value is not None})

@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from app import errors
 from app.db.models import Video
 from app.http.context import Gateway, origin_of
+from app.http.wait import unless_disconnected
 from app.media.pictures import Variant, make_variant
 
 
@@ -74,11 +75,17 @@ async def content_response(
     key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
     suffix = {"video/webm": "webm", "video/quicktime": "mov"}.get(content_type, "mp4")
     if variant != "video":
-        key, content_type = await make_variant(
-            gateway.store, key, variant, output["duration_s"], gateway.settings.ffmpeg_timeout_s
+        making = make_variant(
+            gateway.store,
+            key,
+            variant,
+            duration_s=output["duration_s"],
+            project_id=video.project_id,
+            timeout_s=gateway.settings.ffmpeg_timeout_s,
+            now=gateway.clock(),
         )
-        tag, suffix = f'{tag[:-1]}-{variant}"', "webp" if variant == "thumbnail" else "jpg"
-        size = await gateway.store.stat(key) or 0
+        key, size, content_type = await unless_disconnected(request, making)
+        tag, suffix = f'{tag[:-1]}-{variant}-{size:x}"', "webp" if variant == "thumbnail" else "jpg"
     return await file_response(
         request, gateway, key, size=size, tag=tag, content_type=content_type, filename=f"{name}.{suffix}"
     )

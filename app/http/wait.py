@@ -1,15 +1,19 @@
-"""Requests that wait for a video: woken by the listener, limited per key."""
+"""Requests that wait: for a video, woken by the listener and limited per key, and for work that a disconnect ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
 from app.http.context import Gateway, get_video
+
+T = TypeVar("T")
 
 
 async def wait_for_video(
@@ -53,6 +57,20 @@ def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
             retry_after_s=1,
             code="too_many_waiting",
         )
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, which is cancelled when the client disconnects. Raises `ClientDisconnect`."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        gone.cancel()
+        working.cancel()
 
 
 async def _first(changed: asyncio.Event, gone: "asyncio.Future[None]") -> None:

@@ -1,16 +1,14 @@
-"""The ffmpeg program: runs it with limits, makes thumbnails and sprite sheets.
+"""The ffmpeg program: finds the newest one, runs it with limits.
 
 Always a child process in its own process group, without a shell and without our environment, limited in memory, CPU
-time and file size; killed with its group at the time-out or when the calling task is cancelled. Video files are
-untrusted: the first bytes must be those of a video, ffmpeg may use the demuxer of that format and video decoders only,
-and no text of a file or prompt becomes part of an argument or filter.
+time and file size; killed with its group at the time-out or when the calling task is cancelled. No text of a file or
+prompt becomes part of an argument or filter.
 """
 
 import asyncio
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,34 +17,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from app import errors, settings
-from app.media import mp4
+from app.media.turns import Turns
 from app.telemetry import log
 
 AT_ONCE = 2
-"""ffmpeg processes that one process of ours runs at a time; further calls wait."""
+"""Pictures and test cards that one process of ours makes at a time."""
 MAX_ALLOC_BYTES = 512 * 2**20
 MAX_PICTURE_MEMORY_BYTES = 2**30
 """Limit of one ffmpeg that reads a video. A sprite sheet of a 4K video takes 380 MiB, of an 8K one 460."""
 MAX_PICTURE_BYTES = 64 * 2**20
-MAX_PIXELS = 8_192 * 8_192
 KEPT_STDERR_BYTES = 4_096
 MAX_STDERR_BYTES = 2**20
 """ffmpeg is killed beyond this: some decoders repeat an out-of-memory error for ever."""
-DEMUXERS = {"video/mp4": "mov", "video/quicktime": "mov", "video/webm": "matroska"}
-"""Demuxer by the content type that the first bytes show. ffmpeg must not guess: a playlist (HLS, concat) that is named
-like a video refers to other files."""
-DECODERS = "h264,hevc,libdav1d,libaom-av1,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,prores"
-"""Video decoders only; sound is not decoded."""
 NEEDED = (("-filters", " drawtext "), ("-encoders", " libx264 "), ("-encoders", " libwebp "))
 
-THUMBNAIL_WIDTH = 640
-SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE_WIDTH = 5, 5, 160
-
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
 
 
 class FfmpegFailed(errors.GatewayError):
@@ -60,15 +49,11 @@ class FfmpegFailed(errors.GatewayError):
 
 
 class FfmpegStopped(FfmpegFailed):
-    """ffmpeg did not start, could not read the file or ran too long. Says nothing about the video itself."""
+    """ffmpeg did not start, could not read or write a file, or was stopped. Says nothing about the video itself."""
 
 
-class NoPicture(FfmpegFailed):
-    """The file is not a video, or no picture can be made of it."""
-
-    status_code = 404
-    type = "invalid_request_error"
-    default_code = "no_picture"
+class FfmpegExhausted(FfmpegStopped):
+    """ffmpeg ran too long, or was killed by the system. The cause may be the video or a busy machine."""
 
 
 class FfmpegMissing(FfmpegFailed):
@@ -78,16 +63,25 @@ class FfmpegMissing(FfmpegFailed):
     default_code = "ffmpeg_missing"
 
 
-@cache
-def program() -> str:
-    """Return the path of ffmpeg: the one on PATH, else the one of the imageio-ffmpeg wheel. Raises `FfmpegMissing`.
+class Program(NamedTuple):
+    path: str
+    version: str
+    """As it names itself, such as `7.1` or `N-118193-g5f38c82536`; empty where it names none."""
+    release: tuple[int, ...]
+    """For comparisons; empty where unknown."""
+
+
+def program() -> Program:
+    """Return the newest ffmpeg of those on PATH and the one of the imageio-ffmpeg wheel. Raises `FfmpegMissing`.
 
     A build that lacks something we use is taken only when there is no better one. Blocks on the first call.
     """
-    found = _candidates()
-    if not found:
-        raise FfmpegMissing("there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`")
-    return next((path for path in found if _complete(path)), found[0])
+    return _newest(settings.child_process_env().get("PATH", ""))
+
+
+def turns() -> Turns:
+    """The turns of this event loop: hold one while ffmpeg runs for a picture or a test card."""
+    return _turns.setdefault(asyncio.get_running_loop(), Turns(AT_ONCE))
 
 
 async def run(
@@ -98,40 +92,49 @@ async def run(
     max_bytes: int = MAX_PICTURE_BYTES,
     max_memory_bytes: int = MAX_PICTURE_MEMORY_BYTES,
 ) -> None:
-    """Run ffmpeg on `args`, which begin with the options of an input. Raises `FfmpegFailed`.
+    """Run ffmpeg on `args`, which begin with the options of an input; the caller holds a turn. Raises `FfmpegFailed`.
 
-    `max_bytes` is what it may write to one file.
+    `max_bytes` is what it may write to one file. Success does not mean that it wrote a picture, or anything.
     """
     quiet = ("-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-filter_threads", "2")
     # The CPU time limit also ends a child whose parent was killed.
     limits = ("-max_alloc", str(MAX_ALLOC_BYTES), "-timelimit", str(int(timeout_s * 4) + 1))
     exe = await asyncio.to_thread(program)
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(exe, *quiet, *limits, "-protocol_whitelist", "file", *args),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env=settings.child_process_env(),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise FfmpegStopped(f"ffmpeg could not be started ({type(error).__name__})") from error
-        try:
-            _limit(process.pid, max_bytes=max_bytes, max_memory_bytes=max_memory_bytes)
-            async with asyncio.timeout(timeout_s):
-                stderr_text = await _read_stderr(process)
-                code = await process.wait()
-        except TimeoutError:
-            raise FfmpegStopped(f"ffmpeg was stopped after {timeout_s:g} s") from None
-        finally:
-            if process.returncode is None:
-                _kill(process)
-                await process.wait()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(exe.path, *quiet, *limits, "-protocol_whitelist", "file", *args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=settings.child_process_env(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise FfmpegStopped(f"ffmpeg could not be started ({type(error).__name__})") from error
+    try:
+        _limit(process.pid, max_bytes=max_bytes, max_memory_bytes=max_memory_bytes)
+        async with asyncio.timeout(timeout_s):
+            stderr_text, flooded = await _read_stderr(process)
+            code = await process.wait()
+    except TimeoutError:
+        raise FfmpegExhausted(f"ffmpeg was stopped after {timeout_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            _kill(process)
+            await process.wait()
     if code != 0:
-        raise FfmpegFailed(f"ffmpeg failed ({code}): {_scrub(stderr_text)}")
+        raise _failure(code, stderr_text, flooded=flooded)
+
+
+def _failure(code: int, stderr_text: str, *, flooded: bool) -> FfmpegFailed:
+    message = f"ffmpeg failed ({code}): {_scrub(stderr_text)}"
+    if code == -signal.SIGKILL and not flooded:  # such as by the kernel when memory ran out
+        return FfmpegExhausted(message)
+    # It catches SIGTERM and then ends with 255 without a word, as it also does when the whole machine is shut down.
+    if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP) or (code == 255 and not stderr_text.strip()):
+        return FfmpegStopped(message)
+    return FfmpegStopped(message) if "No space left on device" in stderr_text else FfmpegFailed(message)
 
 
 def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
@@ -158,63 +161,6 @@ def _limit(pid: int, *, max_bytes: int, max_memory_bytes: int) -> None:
         log.warning("ffmpeg limits of memory and file size not set", error=type(error).__name__)
 
 
-async def thumbnail(source: Path, target: Path, *, duration_s: float | None = None, timeout_s: float) -> None:
-    """Make a WebP of the frame at a tenth of the duration, at most 640 px wide. Raises `NoPicture`, `FfmpegFailed`."""
-    scale = f"scale='min({THUMBNAIL_WIDTH},iw)':-2"
-    picture = ("-frames:v", "1", "-an", "-vf", scale, "-c:v", "libwebp", "-quality", "80", "-f", "webp")
-    if duration_s:
-        with suppress(NoPicture):  # a video shorter than its header says has no frame there
-            return await _picture(source, target, picture, start_s=duration_s / 10, timeout_s=timeout_s)
-    return await _picture(source, target, picture, start_s=0, timeout_s=timeout_s)
-
-
-async def spritesheet(source: Path, target: Path, *, duration_s: float | None, timeout_s: float) -> None:
-    """Make a JPEG of 5 by 5 evenly spaced frames, each 160 px wide. Unknown duration: one frame per second.
-
-    Raises `NoPicture`, `FfmpegFailed`.
-    """
-    count = SHEET_COLUMNS * SHEET_ROWS
-    steps = (
-        f"fps={count / min(duration_s, 86_400) if duration_s else 1:.6f}:eof_action=pass",  # at least one frame
-        f"scale={SHEET_TILE_WIDTH}:-2",
-        f"tpad=stop_mode=clone:stop={count}",  # a video shorter than its header says would leave black tiles
-        f"tile={SHEET_COLUMNS}x{SHEET_ROWS}",
-        "scale=out_range=full,format=yuv420p,setrange=full",  # as JPEG needs it
-    )
-    picture = ("-frames:v", "1", "-an", "-vf", ",".join(steps), "-c:v", "mjpeg", "-q:v", "4", "-f", "image2")
-    await _picture(source, target, (*picture, "-update", "1"), start_s=0, timeout_s=timeout_s)
-
-
-async def _picture(source: Path, target: Path, picture: Sequence[str], *, start_s: float, timeout_s: float) -> None:
-    try:
-        kind = mp4.sniff(await asyncio.to_thread(_head, source))
-    except OSError as error:
-        raise FfmpegStopped(f"the video file cannot be read ({type(error).__name__})") from error
-    demuxer = DEMUXERS.get(kind or "")
-    if demuxer is None:
-        raise NoPicture("no picture can be made of this file: it is not a video")
-    bounds = ("-f", demuxer, "-format_whitelist", demuxer, "-codec_whitelist", DECODERS, "-max_pixels", str(MAX_PIXELS))
-    source_args = (*bounds, "-threads", "2", "-ss", f"{start_s:.3f}", "-i", f"file:{source}", "-map", "0:v:0")
-    try:
-        await run((*source_args, *picture, f"file:{target}"), timeout_s=timeout_s)
-    except (FfmpegStopped, FfmpegMissing):
-        raise
-    except FfmpegFailed as error:
-        log.warning("picture not made", reason=error.message)
-        raise NoPicture("no picture can be made of this video: it is damaged or its format is unknown") from error
-    if not await asyncio.to_thread(_has_bytes, target):
-        raise NoPicture("no picture can be made of this video: it has no frames")
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(64)
-
-
-def _has_bytes(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
-
-
 def _plain(text: str, limit: int) -> str:
     """One line of printable text: no control, format or unassigned characters, cut with an ellipsis."""
     seen = (" " if c.isspace() else c for c in text[: limit * 20] if c.isspace() or unicodedata.category(c)[0] != "C")
@@ -222,30 +168,62 @@ def _plain(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
-def _candidates() -> list[str]:
-    found = [path] if (path := shutil.which("ffmpeg")) else []
+@cache
+def _newest(search_path: str) -> Program:
+    found = sorted(map(_identify, _candidates(search_path)), key=lambda found: found.release, reverse=True)
+    if not found:
+        raise FfmpegMissing("there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`")
+    chosen = next((one for one in found if _complete(one.path)), found[0])
+    log.info("ffmpeg chosen", path=chosen.path, version=chosen.version, found=len(found))
+    return chosen
+
+
+def _candidates(search_path: str) -> list[str]:
+    """The programs named ffmpeg in the folders of PATH, then the wheel's; each once."""
+    found = [os.path.abspath(os.path.join(folder, "ffmpeg")) for folder in search_path.split(os.pathsep) if folder]
     with suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
         found.append(imageio_ffmpeg.get_ffmpeg_exe())
-    return found
+    usable = [path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)]
+    return list({os.path.realpath(path): path for path in reversed(usable)}.values())[::-1]
+
+
+def _identify(path: str) -> Program:
+    said = _ask(path, "-version")
+    named = re.match(r"ffmpeg version (\S{1,80})", said)
+    return Program(path, _plain(named[1], 80) if named else "", release_of(said))
+
+
+def release_of(said: str) -> tuple[int, ...]:
+    """Return the release that `ffmpeg -version` names, such as (7, 1); empty where it names none.
+
+    A build of the development branch names no release: it counts as newer than those with the same libavcodec.
+    """
+    if named := re.match(r"ffmpeg version n?(\d{1,3}(?:\.\d{1,4}){0,3})(?!\d)", said):
+        return tuple(int(part) for part in named[1].split("."))
+    library = re.search(r"^libavcodec\s+(\d{1,3})\.", said, re.MULTILINE)
+    return (max(0, int(library[1]) - 54), 1_000) if library else ()
 
 
 def _complete(path: str) -> bool:
+    return all(name in _ask(path, option) for option, name in NEEDED)
+
+
+@cache
+def _ask(path: str, option: str) -> str:
+    """The output of ffmpeg for an option that only prints something; empty when that fails."""
     try:
-        listings = {
-            option: subprocess.run(
-                [path, "-hide_banner", option],
-                capture_output=True,
-                env=settings.child_process_env(),
-                text=True,
-                timeout=20,
-            ).stdout
-            for option, _ in NEEDED
-        }
+        return subprocess.run(
+            [path, "-hide_banner", option],
+            capture_output=True,
+            env=settings.child_process_env(),
+            text=True,
+            errors="replace",
+            timeout=20,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return False
-    return all(name in listings[option] for option, name in NEEDED)
+        return ""
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -253,8 +231,9 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _read_stderr(process: asyncio.subprocess.Process) -> str:
-    """Read stderr to its end and keep the beginning: the first error is the cause of the others."""
+async def _read_stderr(process: asyncio.subprocess.Process) -> tuple[str, bool]:
+    """Read stderr to its end and keep the beginning: the first error is the cause of the others. The second value is
+    True when there was so much of it that ffmpeg was killed."""
     kept, total = bytearray(), 0
     stream = process.stderr
     while stream and (piece := await stream.read(65_536)):
@@ -263,7 +242,7 @@ async def _read_stderr(process: asyncio.subprocess.Process) -> str:
         if total > MAX_STDERR_BYTES:
             _kill(process)
             break
-    return kept.decode("utf-8", "replace")
+    return kept.decode("utf-8", "replace"), total > MAX_STDERR_BYTES
 
 
 def _scrub(stderr_text: str) -> str:

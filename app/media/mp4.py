@@ -67,10 +67,14 @@ def sniff(head: bytes) -> str | None:
         if brand == b"qt  ":
             return "video/quicktime"
         return None if brand[:3] in (b"avi", b"hei", b"hev", b"mif", b"msf", b"M4A", b"M4B") else "video/mp4"
+    if kind in (b"styp", b"free", b"skip", b"uuid"):
+        return "video/mp4"
     if kind in (b"moov", b"mdat", b"wide", b"pnot"):
         return "video/quicktime"
-    if head.startswith(b"\x1a\x45\xdf\xa3") and b"webm" in head[:64]:
-        return "video/webm"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "video/webm" if b"webm" in head[:64] else "video/x-matroska" if b"matroska" in head[:64] else None
+    if head[:1] == b"G" and head[188:189] == b"G":
+        return "video/mp2t"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "image/webp"
     images = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}

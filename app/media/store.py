@@ -24,6 +24,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 from app import errors
 from app.media import mp4
 from app.media.bucket import open_bucket, reason_of
+from app.media.turns import Shared
 from app.media.uploads import Upload
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
@@ -84,7 +85,7 @@ class Store:
     """Files by key in a directory, a bucket or memory."""
 
     def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
-        self.making: dict[str, asyncio.Task[None]] = {}
+        self.making: dict[str, Shared] = {}
         """Pictures being made, by key; see `pictures.make_variant`."""
         self._objects = objects
         self._root = root

@@ -11,6 +11,7 @@ from zlib import crc32
 from app.media.ffmpeg import (
     _plain,
     run,
+    turns,
 )
 
 MAX_CARD_MEMORY_BYTES = 3 * 2**30
@@ -61,13 +62,14 @@ async def render_card(
         graph = _draw(folder, width, height, seconds, prompt=prompt, title=title, notes=notes, fps=fps)
         (folder / "font.ttf").symlink_to(FONT)
         args = ("-f", "lavfi", "-i", graph, *frames, *codec, *colour, "-bitexact", "-movflags", "+faststart")
-        await run(
-            (*args, "card.mp4"),
-            timeout_s=timeout_s,
-            cwd=folder,
-            max_bytes=MAX_CARD_BYTES,
-            max_memory_bytes=MAX_CARD_MEMORY_BYTES,
-        )
+        async with turns().of("test cards"):
+            await run(
+                (*args, "card.mp4"),
+                timeout_s=timeout_s,
+                cwd=folder,
+                max_bytes=MAX_CARD_BYTES,
+                max_memory_bytes=MAX_CARD_MEMORY_BYTES,
+            )
         await asyncio.to_thread(shutil.move, folder / "card.mp4", path)
 
 

@@ -122,6 +122,26 @@ async def test_a_video_of_the_sandbox_and_its_pictures_are_kept_until_it_is_dele
     assert len(s3.files) == 1
 
 
+async def test_a_picture_that_cannot_be_made_is_remembered_in_the_bucket(
+    gateway: Running, s3: S3, fake: FakeOpenAI
+) -> None:
+    video_file = sample_mp4()
+    start = video_file.index(b"mdat") + 4
+    fake.file = video_file[:start] + b"\xff" * (len(video_file) - start)
+    video = await gateway.create(model="up/sora-2")
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
+    path = f"/v1/videos/{video['id']}"
+    answers = [await gateway.client.get(f"{path}/content?variant=thumbnail") for _ in range(2)]
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(404, "no_picture")] * 2
+    assert {key.partition(".mp4.")[2]: kind for key, kind in s3.files.items()} == {
+        "": MP4,
+        "thumbnail.failed": "application/json",
+    }
+    assert (await gateway.client.delete(path)).status_code == 200
+    await gateway.worker.run_once()
+    assert s3.files == {}
+
+
 async def test_expired_files_are_deleted(gateway: Running, s3: S3) -> None:
     video = await gateway.create(model="sandbox/testcard", seconds="1", size="320x180", media_retention=3_600)
     await gateway.finish(video["id"])

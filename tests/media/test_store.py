@@ -4,16 +4,13 @@ import asyncio
 import hashlib
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from app import errors
-from app.media import ffmpeg, mp4, testcard
-from app.media.pictures import Variant, make_variant
+from app.media import mp4, testcard
 from app.media.store import HEAD_BYTES, IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile, probe
 from app.settings import ConfigurationError, Settings
 
@@ -158,8 +155,6 @@ async def test_missing_files_raise_missing_file(store: Store) -> None:
         await collect(store.open("a/none.mp4"))
     with pytest.raises(MissingFile):
         await collect(store.open("a/none.mp4", 0, 10))
-    with pytest.raises(MissingFile):
-        await make_variant(store, "a/none.mp4", "thumbnail", None, 10)
 
 
 async def test_a_delete_removes_the_named_files_only(store: Store) -> None:
@@ -246,65 +241,3 @@ async def test_a_probe_reads_the_header_of_a_stored_video(store: Store, video_fi
     assert await probe(store, "clip.mp4", kept.size) == mp4.VideoHeader(1, 320, 180, "h264")
     await store.put("text", source(b"no video at all"), max_bytes=MIB)
     assert await probe(store, "text", 14) is None
-
-
-async def test_variants_are_made_once_and_kept(store: Store, video_file: bytes) -> None:
-    await store.put("v/clip.mp4", source(video_file), max_bytes=MIB)
-    made = await asyncio.gather(*(make_variant(store, "v/clip.mp4", "thumbnail", 1, 20) for _ in range(3)))
-    assert made == [("v/clip.mp4.thumbnail.webp", "image/webp")] * 3
-    assert store.making == {}
-    first = await collect(store.open("v/clip.mp4.thumbnail.webp"))
-    assert mp4.sniff(first) == "image/webp"
-    assert await make_variant(store, "v/clip.mp4", "spritesheet", 1, 20) == (
-        "v/clip.mp4.spritesheet.jpg",
-        "image/jpeg",
-    )
-    assert mp4.sniff(await store.read("v/clip.mp4.spritesheet.jpg", 0, 64)) == "image/jpeg"
-    await store.delete(["v/clip.mp4"])
-    assert await make_variant(store, "v/clip.mp4", "thumbnail", 1, 20) == made[0]
-
-
-async def test_one_caller_who_goes_away_takes_no_variant_from_another(local: Store, video_file: bytes) -> None:
-    await local.put("clip.mp4", source(video_file), max_bytes=MIB)
-    impatient = asyncio.create_task(make_variant(local, "clip.mp4", "thumbnail", 1, 20))
-    patient = asyncio.create_task(make_variant(local, "clip.mp4", "thumbnail", 1, 20))
-    while not local.making:
-        await asyncio.wait({impatient}, timeout=0.001)
-    impatient.cancel()
-    assert await patient == ("clip.mp4.thumbnail.webp", "image/webp")
-
-
-async def test_a_picture_of_a_video_deleted_meanwhile_is_deleted_with_it(store: Store, video_file: bytes) -> None:
-    await store.put("v/clip.mp4", source(video_file), max_bytes=MIB)
-    making = asyncio.create_task(make_variant(store, "v/clip.mp4", "spritesheet", 1, 20))
-    while not psutil.Process().children():  # ffmpeg
-        await asyncio.wait({making}, timeout=0.001)
-    await store.delete_prefix("v/")
-    with pytest.raises((MissingFile, ffmpeg.FfmpegFailed)):
-        await making
-    assert await store.stat("v/clip.mp4.spritesheet.jpg") is None
-
-
-@pytest.mark.parametrize("kind", ["thumbnail", "spritesheet"])
-@pytest.mark.parametrize("what", ["text", "playlist", "half a video", "noise", "no time"])
-async def test_what_goes_wrong_with_a_picture_leaves_nothing_behind(
-    store: Store, tmp_path: Path, video_file: bytes, what: str, kind: Variant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    start = video_file.index(b"mdat") + 4
-    content = {
-        "text": b"no video at all",
-        "playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
-        "half a video": video_file[: start + 100],
-        "noise": video_file[:start] + b"\xff" * (len(video_file) - start),
-    }.get(what, video_file)
-    await store.put("clip.mp4", source(content), max_bytes=MIB)
-    expected = ffmpeg.FfmpegStopped if what == "no time" else ffmpeg.NoPicture
-    with pytest.raises(expected):
-        await make_variant(store, "clip.mp4", kind, None, 0.001 if what == "no time" else 20)
-    assert await store.stat("clip.mp4") == len(content)
-    assert [name for name in files(tmp_path) if name != "media/clip.mp4"] == []
-    assert list(scratch.iterdir()) == []
-    assert store.making == {}
