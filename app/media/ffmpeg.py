@@ -22,7 +22,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from app import errors, settings
-from app.media import mp4
+from app.media.sniff import sniff
 from app.telemetry import log
 
 AT_ONCE = 2
@@ -187,7 +187,7 @@ async def spritesheet(source: Path, target: Path, *, duration_s: float | None, t
 
 async def _picture(source: Path, target: Path, picture: Sequence[str], *, start_s: float, timeout_s: float) -> None:
     try:
-        kind = mp4.sniff(await asyncio.to_thread(_head, source))
+        kind = sniff(await asyncio.to_thread(_head, source))
     except OSError as error:
         raise FfmpegStopped(f"the video file cannot be read ({type(error).__name__})") from error
     demuxer = DEMUXERS.get(kind or "")

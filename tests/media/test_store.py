@@ -1,4 +1,4 @@
-"""The media store on a directory and on a bucket: files, probes and pictures."""
+"""The media store on a directory and on a bucket: files and pictures."""
 
 import asyncio
 import hashlib
@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from app import errors
-from app.media import ffmpeg, mp4, testcard
+from app.media import ffmpeg, testcard
 from app.media.pictures import Variant, make_variant
-from app.media.store import HEAD_BYTES, IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile, probe
+from app.media.sniff import HEAD_BYTES, sniff
+from app.media.store import IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile
 from app.settings import ConfigurationError, Settings
 
 MIB = 2**20
@@ -60,7 +61,7 @@ async def test_a_stored_file_can_be_read_back(store: Store) -> None:
     kept = await store.put("videos/v_1/clip.mp4", source(*chunks), max_bytes=len(whole), content_type="video/mp4")
     sha256 = hashlib.sha256(whole).hexdigest()
     assert kept == StoredFile("videos/v_1/clip.mp4", len(whole), sha256, whole[:HEAD_BYTES])
-    assert mp4.sniff(kept.head) == "image/png"
+    assert sniff(kept.head) == "image/png"
     assert await store.stat(kept.key) == len(whole)
     assert await collect(store.open(kept.key)) == whole
     assert await collect(store.open(kept.key, 5, 20)) == whole[5:20]
@@ -241,25 +242,18 @@ async def video_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return await asyncio.to_thread(path.read_bytes)
 
 
-async def test_a_probe_reads_the_header_of_a_stored_video(store: Store, video_file: bytes) -> None:
-    kept = await store.put("clip.mp4", source(video_file), max_bytes=MIB)
-    assert await probe(store, "clip.mp4", kept.size) == mp4.VideoHeader(1, 320, 180, "h264")
-    await store.put("text", source(b"no video at all"), max_bytes=MIB)
-    assert await probe(store, "text", 14) is None
-
-
 async def test_variants_are_made_once_and_kept(store: Store, video_file: bytes) -> None:
     await store.put("v/clip.mp4", source(video_file), max_bytes=MIB)
     made = await asyncio.gather(*(make_variant(store, "v/clip.mp4", "thumbnail", 1, 20) for _ in range(3)))
     assert made == [("v/clip.mp4.thumbnail.webp", "image/webp")] * 3
     assert store.making == {}
     first = await collect(store.open("v/clip.mp4.thumbnail.webp"))
-    assert mp4.sniff(first) == "image/webp"
+    assert sniff(first) == "image/webp"
     assert await make_variant(store, "v/clip.mp4", "spritesheet", 1, 20) == (
         "v/clip.mp4.spritesheet.jpg",
         "image/jpeg",
     )
-    assert mp4.sniff(await store.read("v/clip.mp4.spritesheet.jpg", 0, 64)) == "image/jpeg"
+    assert sniff(await store.read("v/clip.mp4.spritesheet.jpg", 0, 64)) == "image/jpeg"
     await store.delete(["v/clip.mp4"])
     assert await make_variant(store, "v/clip.mp4", "thumbnail", 1, 20) == made[0]
 
