@@ -7,16 +7,16 @@ and a bucket's object is not copied. The child's answer is untrusted as well.
 
 import asyncio
 import json
-import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from app import settings
@@ -31,7 +31,7 @@ MAX_RANGE_BYTES = 2**20
 MAX_READ_BYTES = 256 * 2**20
 """Limit of all ranges of one file."""
 MAX_RANGES = 8_192
-MAX_SECONDS = 10_000_000
+MIN_SECONDS, MAX_SECONDS = 0.001, 10_000_000
 MAX_SIDE = 32_768
 CHILD = Path(__file__).with_name("measure_child.py")
 
@@ -51,6 +51,20 @@ class Measured:
     truncated: bool | None = None
     """True if the end of the file is missing."""
 
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> Self:
+        """Read a child's answer; values that no video has are left out."""
+        duration_s = _number(answer.get("duration_s"), MIN_SECONDS, MAX_SECONDS)
+        width, height = (_number(answer.get(side), 1, MAX_SIDE) for side in ("width", "height"))
+        codec, truncated = answer.get("codec"), answer.get("truncated")
+        return cls(
+            duration_s=round(duration_s, 3) if duration_s else None,
+            width=round(width) if width and height else None,
+            height=round(height) if width and height else None,
+            codec=codec if isinstance(codec, str) and re.fullmatch(r"[a-z0-9.-]{1,20}", codec) else None,
+            truncated=truncated if isinstance(truncated, bool) else None,
+        )
+
 
 async def measure(store: Store, file: StoredFile) -> Measured:
     """Measure a stored file. A file that cannot be measured is only logged; raises `StorageUnavailable`, `MissingFile`.
@@ -66,7 +80,7 @@ async def measure(store: Store, file: StoredFile) -> Measured:
             return Measured()
     if "error" in answer:
         log.warning("file not measured", key=file.key, error=f"{answer['error']:.80}")
-    return _checked(answer)
+    return Measured.from_answer(answer)
 
 
 async def _ask_child(store: Store, file: StoredFile) -> dict[str, Any]:
@@ -114,22 +128,7 @@ async def _serve(process: asyncio.subprocess.Process, store: Store, file: Stored
     raise ValueError("the child asked too often")
 
 
-def _checked(answer: dict[str, Any]) -> Measured:
-    duration_s = _number(answer.get("duration_s"), MAX_SECONDS)
-    width, height = (_number(answer.get(side), MAX_SIDE) for side in ("width", "height"))
-    codec, truncated = answer.get("codec"), answer.get("truncated")
-    shaped = width is not None and height is not None and min(width, height) >= 1
-    return Measured(
-        duration_s=round(duration_s, 3) if duration_s and duration_s >= 0.001 else None,
-        width=round(width) if shaped and width else None,
-        height=round(height) if shaped and height else None,
-        codec=codec if isinstance(codec, str) and re.fullmatch(r"[a-z0-9.-]{1,20}", codec) else None,
-        truncated=truncated if isinstance(truncated, bool) else None,
-    )
-
-
-def _number(value: Any, most: float) -> float | None:
-    """`value` if it is a number above 0 and not above `most`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) and 0 < value <= most else None
+def _number(value: Any, least: float, most: float) -> float | None:
+    """`value` if it is a number within the two bounds."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and least <= value <= most else None
