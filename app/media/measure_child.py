@@ -7,16 +7,17 @@ times of animated pictures are read here, from the outermost structure of each f
 limits below end a run that a file makes long or large.
 """
 
+import ctypes
 import json
+import os
 import resource
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
-
-from pymediainfo import MediaInfo
 
 MAX_CPU_S = 20
 MAX_MEMORY_BYTES = 512 * 2**20
@@ -25,6 +26,9 @@ MAX_SCANNED_BYTES = 64 * 2**20
 """Size of the largest Matroska file whose frames are all looked at."""
 TOLERANCE_S = 0.1
 """Difference between header and frames that is left to the header."""
+
+FINISHED, GO_ON = 8, 2**64 - 1
+"""MediaInfo's flag of a file of which it has seen enough, and its offset for reading on without a seek."""
 
 CODECS = {"AVC": "h264", "MPEG-4 Visual": "mpeg4"}
 """Codec names by MediaInfo's; all others are in lower case."""
@@ -35,7 +39,7 @@ class Cut(Exception):  # says what is wrong with the file
 
 
 class ParentFile:
-    """The file as the parent reads it; `read`, `seek` and `tell` are those that MediaInfo needs."""
+    """The file as the parent reads it."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -54,6 +58,7 @@ class ParentFile:
         return int(struct.unpack(layout, self.at(offset, struct.calcsize(layout)))[0])
 
     def read(self, length: int) -> bytes:
+        """Return the next bytes, fewer at the end of the file."""
         end = min(self._position + length, self.size)
         pieces = []
         while self._position < end:
@@ -63,11 +68,8 @@ class ParentFile:
             self._position += len(piece)
         return b"".join(pieces)
 
-    def seek(self, offset: int, whence: int = 0) -> None:
-        self._position = offset + (self.size if whence == 2 else 0)
-
-    def tell(self) -> int:
-        return self._position
+    def seek(self, offset: int) -> None:
+        self._position = offset
 
     def _ask(self, number: int) -> bytes:
         start = number * BLOCK_BYTES
@@ -314,9 +316,45 @@ READERS: dict[str, Callable[[ParentFile], dict[str, Any]]] = {
 }
 
 
+@cache
+def library() -> ctypes.CDLL:
+    """Load MediaInfo from the package pymediainfo, whose own module takes longer to import than a file to measure."""
+    spec = find_spec("pymediainfo")
+    folders = spec.submodule_search_locations if spec is not None else None
+    name = "libmediainfo.0.dylib" if sys.platform == "darwin" else "libmediainfo.so.0"
+    path = os.path.join(folders[0], name) if folders else name
+    loaded = ctypes.CDLL(path if os.path.exists(path) else name)
+    pointer, text, size, number_64 = ctypes.c_void_p, ctypes.c_wchar_p, ctypes.c_size_t, ctypes.c_uint64
+    for function, result, arguments in (
+        (loaded.MediaInfo_New, pointer, ()),
+        (loaded.MediaInfo_Option, text, (pointer, text, text)),
+        (loaded.MediaInfo_Inform, text, (pointer, size)),
+        (loaded.MediaInfo_Open_Buffer_Init, size, (pointer, number_64, number_64)),
+        (loaded.MediaInfo_Open_Buffer_Continue, size, (pointer, ctypes.c_char_p, size)),
+        (loaded.MediaInfo_Open_Buffer_Continue_GoTo_Get, number_64, (pointer,)),
+        (loaded.MediaInfo_Open_Buffer_Finalize, size, (pointer,)),
+    ):
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
 def parse(file: ParentFile) -> list[dict[str, Any]]:
-    """Return MediaInfo's tracks."""
-    found = json.loads(MediaInfo.parse(file, output="JSON", full=False, buffer_size=BLOCK_BYTES))
+    """Return MediaInfo's tracks. It is fed with blocks and says where to go on; the process ends with its handle."""
+    media_info = library()
+    handle = media_info.MediaInfo_New()
+    for name, value in (("Cover_Data", ""), ("CharSet", "UTF-8"), ("Inform", "JSON"), ("Complete", "")):
+        media_info.MediaInfo_Option(handle, name, value)
+    media_info.MediaInfo_Open_Buffer_Init(handle, file.size, 0)
+    file.seek(0)
+    while block := file.read(BLOCK_BYTES):
+        if media_info.MediaInfo_Open_Buffer_Continue(handle, block, len(block)) & FINISHED:
+            break
+        offset = media_info.MediaInfo_Open_Buffer_Continue_GoTo_Get(handle)
+        if offset != GO_ON:
+            file.seek(offset)
+            media_info.MediaInfo_Open_Buffer_Init(handle, file.size, offset)
+    media_info.MediaInfo_Open_Buffer_Finalize(handle)
+    found = json.loads(media_info.MediaInfo_Inform(handle, 0))
     return [track for track in (found.get("media") or {}).get("track") or [] if track["@type"] != "General"]
 
 
@@ -361,8 +399,7 @@ def set_limits() -> None:
 def main(size: int, content_type: str) -> None:
     result: dict[str, Any]
     try:
-        if not MediaInfo.can_parse():  # also loads the library
-            raise ImportError
+        library()  # loaded while files can be opened
         set_limits()
         reader = READERS.get(content_type)
         result = (reader or read_other)(ParentFile(size))
