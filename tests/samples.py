@@ -34,6 +34,8 @@ SECOND_IS_DEFAULT = ("-map", "0", "-map", "1", "-disposition:v:0", "0", "-dispos
 ENCODED: dict[str, tuple[str, ...]] = {
     "base.mp4": (*_picture(), *H264),
     "fast.mp4": (*_picture(), *H264, "-movflags", "+faststart"),
+    "long.mp4": (*_picture("64x48", "8", 10), *H264),
+    "hd.mp4": (*_picture("1280x720", "8", 1), *H264),
     "clip.mov": (*_picture(), *H264, "-timecode", "01:00:00:00"),
     "frag.mp4": (*_picture(), *H264, "-g", "24", "-movflags", "frag_keyframe+empty_moov+default_base_moof"),
     "frag_moov.mp4": (*_picture(), *H264, "-g", "24", "-movflags", "frag_keyframe"),

@@ -120,7 +120,7 @@ async def finished(gateway: Running, names: list[str], **fields: Any) -> dict[st
 
 
 def seen(video: dict[str, Any]) -> Shown:
-    """What a client sees of a video; width and height are those of the size."""
+    """Return the facts in a video object; width and height have to be those of the size."""
     output = video["output"]
     assert video["size"] == (f"{output['width']}x{output['height']}" if output["width"] else None)
     suffix = re.search(r"/media/video_\w+/0\.(\w+)\?exp=", output["url"])
