@@ -15,6 +15,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
 from money import ADMIN, Operator, operator_of
+from samples import Samples
 from upstreams import Upstreams
 
 from app import settings
@@ -77,6 +78,12 @@ async def database_url(migrated: str) -> AsyncIterator[str]:
     tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     async with await psycopg.AsyncConnection.connect(migrated, autocommit=True) as connection:
         await connection.execute(f"truncate {tables}".encode())
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Odd video files, each made once in a run."""
+    return Samples(tmp_path_factory.mktemp("samples"))
 
 
 @pytest.fixture

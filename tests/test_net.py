@@ -106,7 +106,8 @@ async def test_a_compressed_file_is_decompressed(up: Running, fake: FakeOpenAI) 
 
 
 async def test_a_file_that_decompresses_to_too_much_is_refused(up: Running, fake: FakeOpenAI) -> None:
-    fake.script("content", packed(bomb(), "gzip", bytes))
+    answer = packed(bomb(), "gzip", bytes)
+    fake.script("content", replace(answer, headers={**answer.headers, "content-type": "video/mp4"}))
     video = await up.create(model="up/sora-2")
     tracemalloc.start()
     try:

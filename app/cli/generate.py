@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app import net
+from app.media.sniff import suffix_of
 
 UNFINISHED = ("queued", "in_progress")
 POLL_S = 0.5
@@ -45,18 +46,18 @@ async def generate_video(base_url: str, key: str, fields: dict[str, str], out: P
                 bar.update(task, completed=video["progress"], description=video["status"].replace("_", " "))
         if video["status"] != "completed":
             raise ClientError(f"{video['id']} failed: {video['error']['message']} ({video['error']['code']})")
-        target = name_of(video["id"])
+        target = name_of(video["id"], suffix_of((video.get("output") or {}).get("content_type")))
         await _download(http, f"{where}/content", target, console)
         return target
 
 
-def _naming(out: Path | None) -> Callable[[str], Path]:
-    """Return the function that names the file. Raises `ClientError` before anything is paid for."""
+def _naming(out: Path | None) -> Callable[[str, str], Path]:
+    """Return the function that names the file by id and suffix. Raises `ClientError` before anything is paid for."""
     if out is None or out.is_dir():
-        return lambda video_id: (out or Path()) / f"{video_id}.mp4"
+        return lambda video_id, suffix: (out or Path()) / f"{video_id}.{suffix}"
     if not out.absolute().parent.is_dir():
         raise ClientError(f"{out} cannot be written: there is no directory {out.absolute().parent}")
-    return lambda _: out
+    return lambda _id, _suffix: out
 
 
 async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]) -> dict[str, Any]:

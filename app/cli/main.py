@@ -340,7 +340,8 @@ def generate(
     seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
     size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9 (default: the model's).")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File or directory to write to (default: the video's id, .mp4).")
+        Path | None,
+        typer.Option(help="File or directory to write to (default: the video's id and the suffix of its type)."),
     ] = None,
     url: Annotated[
         str | None,

@@ -14,6 +14,7 @@ from app.db.models import Video
 from app.http.body import reject_bool
 from app.http.context import Gateway
 from app.http.create import create_job, get_finished_video, request_from_source, source_model
+from app.http.files import media_url
 from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.jobs.enqueue import Created
@@ -150,8 +151,8 @@ def answer(content: Any, *, status: int = 200, created: Created | None = None) -
 
 def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:
     """Signed URLs of a completed video's files; at least one, which is a dead link once the files are deleted."""
-    indexes: Sequence[int] = [output["index"] for output in video.outputs] or [0]
-    return [links.video(video.id, index, expires_at=video.expires_at, origin=origin) for index in indexes]
+    outputs: Sequence[Mapping[str, Any]] = video.outputs or [{"index": 0, "content_type": None}]
+    return [media_url(video, output, links, origin) for output in outputs]
 
 
 def ratio_of(requested: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """File responses: ranges, ETags, HEAD, variants."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -10,14 +10,16 @@ from fastapi.responses import Response, StreamingResponse
 
 from app import errors
 from app.db.models import Video
-from app.http.context import Gateway, origin_of
+from app.http.context import Gateway
 from app.http.wait import unless_disconnected
 from app.media.pictures import Variant, make_variant
+from app.media.signed_links import SignedLinks
+from app.media.sniff import suffix_of
 
 
-def media_url(video: Video, index: int, gateway: Gateway, request: Request) -> str:
-    """Signed URL of a file, usable without a key until it expires, at the latest when the file is deleted."""
-    return gateway.links.video(video.id, index, expires_at=video.expires_at, origin=origin_of(request))
+def media_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
+    """Signed URL of an output, usable without a key until it expires, at the latest when the file is deleted."""
+    return links.video(video.id, output["index"], output["content_type"], expires_at=video.expires_at, origin=origin)
 
 
 async def file_response(
@@ -73,7 +75,7 @@ async def content_response(
     output = get_output(video, index, gateway.clock())
     name = f"{video.id}-{output['index']}" if len(video.outputs) > 1 else video.id
     key, size, tag, content_type = output["key"], output["size"], etag(output["sha256"]), output["content_type"]
-    suffix = {"video/webm": "webm", "video/quicktime": "mov"}.get(content_type, "mp4")
+    suffix = suffix_of(content_type)
     if variant != "video":
         making = make_variant(
             gateway.store,

@@ -12,7 +12,7 @@ from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
 from app.jobs import videos
 from app.jobs.claim import poll_now
-from app.media import mp4
+from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff
 
 PRESIGNED_S = 900
 """Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
@@ -24,15 +24,16 @@ routes = APIRouter(tags=["media"])
 
 
 @routes.get(
-    "/media/{video_id}/{index:int}.mp4",
+    "/media/{video_id}/{index:int}.{suffix}",
     response_class=Response,
     responses={**file_responses(*VIDEO_TYPES), 307: {"description": "The file is streamed from a bucket."}},
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
-@routes.head("/media/{video_id}/{index:int}.mp4", include_in_schema=False)
+@routes.head("/media/{video_id}/{index:int}.{suffix}", include_in_schema=False)
 async def play(
     video_id: str,
     index: int,
+    suffix: str,
     request: Request,
     gateway: GatewayDep,
     exp: str = "",
@@ -73,8 +74,8 @@ async def fetch_upload(
     size = await gateway.store.stat(key)
     if size is None:
         raise errors.NotFound("the upload is gone")
-    content_type = mp4.sniff(await gateway.store.read(key, 0, 64)) or "application/octet-stream"
-    suffix = content_type.rpartition("/")[2]
+    content_type = sniff(await gateway.store.read(key, 0, HEAD_BYTES)) or "application/octet-stream"
+    suffix = VIDEO_SUFFIXES.get(content_type, content_type.rpartition("/")[2])
     return await file_response(
         request,
         gateway,

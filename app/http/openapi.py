@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from app import errors
 from app.http.body import body_schema
 from app.http.errors import RenderError
+from app.media.sniff import VIDEO_SUFFIXES
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
@@ -77,4 +78,4 @@ FILE_HEADERS = (
     parameter("header", "Range", "`bytes=0-1023` for a part of the file."),
     parameter("header", "If-None-Match", "ETags of the files that the client has."),
 )
-VIDEO_TYPES = ("video/mp4", "video/webm", "video/quicktime")
+VIDEO_TYPES = tuple(VIDEO_SUFFIXES)

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 
 from app import errors
 from app.http.context import Gateway
-from app.media import mp4
+from app.media.sniff import HEAD_BYTES, sniff
 from app.media.uploads import chunks_of
 from app.video import Media
 
@@ -61,12 +61,12 @@ class Uploads:
         raise errors.InvalidRequest(f"{name}: expected a file, an https:// URL or a data: URL", param=name)
 
     def _add(self, file: BinaryIO, filename: str | None, name: str) -> Media:
-        head = file.read(64)
+        head = file.read(HEAD_BYTES)
         file.seek(0)
         if not head:
             raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
         key = f"uploads/{self.video_id}/{len(self.files)}"
-        found = Media(key=key, content_type=mp4.sniff(head), filename=_plain_name(filename))
+        found = Media(key=key, content_type=sniff(head), filename=_plain_name(filename))
         self.files.append((found, file))
         return found
 

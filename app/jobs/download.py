@@ -1,5 +1,6 @@
-"""The download step: copies the finished video file into the store."""
+"""The download step: copies the finished video file into the store and measures it."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -8,30 +9,45 @@ from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
 from app.jobs.metrics import count_capped
-from app.media import mp4
-from app.media.store import IncompleteFile, StorageUnavailable, probe
+from app.media import sniff
+from app.media.measure import measure
+from app.media.store import IncompleteFile, StorageUnavailable
 from app.providers.base import Provider
 from app.telemetry import log
 from app.video import Output
 
 MAX_TRIES = 8
-"""Failed downloads after which the job fails, once its deadline has passed."""
+"""Failed downloads after which the job fails: at once if the file itself is cut off, else after its deadline."""
 STORAGE_GAP_S = 30
 """Delay after a failed write to the store."""
 TEXT_TYPES = ("text/", "application/json", "application/xml")
+
+
+class OutputIncomplete(errors.UpstreamUnavailable):
+    """The connection broke off within the file, or the file is not of the size announced."""
+
+    default_code = "output_incomplete"
+
+
+class TextInstead(errors.UpstreamUnavailable):
+    """An error page or a playlist was sent in place of the file."""
+
+
+class OutputCutOff(OutputIncomplete):
+    """The file was received as it was sent, and its end is missing."""
 
 
 async def download(context: StepContext, claim: Claim) -> None:
     """Download the finished file of a claimed attempt and record it."""
     provider = context.provider_of(claim)
     # The lease is part of the key: a worker that lost it deletes its own file, never that of another worker.
-    key = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}.mp4"
+    stem = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}"
     try:
         if provider is None:
             raise context.not_configured(claim)
-        await context.store.stat(key)  # raises if the store is unavailable, before the download starts
+        await context.store.stat(stem)  # raises if the store is unavailable, before the download starts
         limit_s = provider.config.file_timeout_s
-        output = await context.bounded(claim, _store_output(context, claim, provider, key), limit_s=limit_s)
+        output = await context.bounded(claim, _store_output(context, claim, provider, stem), limit_s=limit_s)
     except errors.UpstreamFailed as error:
         await context.fail(claim, error.code, error.message, error.body)
     except errors.UpstreamGone as error:
@@ -54,40 +70,70 @@ async def download(context: StepContext, claim: Claim) -> None:
         video = await context.end(lifecycle.stored, claim, output, cost, expires_at=expires_at, now=now)
         if video is not None and cost.uncapped_micros is not None:
             count_capped(claim.attempt, cost)
-        await purge.delete_stray_files(claim, context.db, context.store, key)
+        await purge.delete_stray_files(claim, context.db, context.store, output["key"])
 
 
-async def _store_output(context: StepContext, claim: Claim, provider: Provider, key: str) -> dict[str, Any]:
-    """Store the file of a finished task under `key`; returns the output for `lifecycle.stored`.
+async def _store_output(context: StepContext, claim: Claim, provider: Provider, stem: str) -> dict[str, Any]:
+    """Store and measure the file of a finished task; returns the output for `lifecycle.stored`. Its key is `stem` and
+    the suffix of its type.
 
-    Raises what `Provider.fetch` does, `PayloadTooLarge`, `StorageUnavailable`.
+    Raises what `Provider.fetch` does, `OutputIncomplete`, `PayloadTooLarge`, `StorageUnavailable`.
     """
     output = Output.model_validate(claim.attempt.output)
     max_bytes = context.settings.max_file_mb * 2**20
-    async with provider.fetch(await context.build_task(claim), output) as file:
-        declared = (file.content_type or "").partition(";")[0].strip().lower()
-        likely = declared if mp4.VIDEO_TYPE.fullmatch(declared) else "video/mp4"
-        try:
+    begun = False
+    try:
+        async with provider.fetch(await context.build_task(claim), output) as file:
+            begun = True
+            head, chunks = await _with_head(file.chunks)
+            content_type = _type_of(head, file.content_type, provider)
+            key = f"{stem}.{sniff.suffix_of(content_type)}"
             stored = await context.store.put(
-                key, file.chunks, max_bytes=max_bytes, expected_size=file.size, content_type=likely
+                key, chunks, max_bytes=max_bytes, expected_size=file.size, content_type=content_type
             )
-        except IncompleteFile as error:
-            raise errors.UpstreamUnavailable(error.message, provider=provider.name) from error
-    content_type = mp4.sniff(stored.head)
-    if content_type is None and (declared.startswith(TEXT_TYPES) or mp4.is_text(stored.head)):
+    except IncompleteFile as error:
+        raise OutputIncomplete(error.message, provider=provider.name) from error
+    except errors.UpstreamUnavailable as error:
+        if begun and not isinstance(error, TextInstead):
+            raise OutputIncomplete(error.message, provider=provider.name, body=error.body) from error
+        raise
+    measured = await measure(context.store, stored)
+    if measured.truncated:
         await context.store.delete([key])
-        raise errors.UpstreamUnavailable(f"{provider.name} sent a text instead of a video", provider=provider.name)
-    header = await probe(context.store, key, stored.size)
+        raise OutputCutOff(f"the end of the file from {provider.name} is missing", provider=provider.name)
     return {
         "index": claim.attempt.output_index,
         "key": key,
         "size": stored.size,
         "sha256": stored.sha256,
-        "content_type": content_type or likely,
-        "width": header.width if header else None,
-        "height": header.height if header else None,
-        "duration_s": header.duration_s if header else None,
+        "content_type": content_type,
+        "width": measured.width,
+        "height": measured.height,
+        "duration_s": measured.duration_s,
     }
+
+
+async def _with_head(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Return the first bytes of a stream, and the whole stream."""
+    head = bytearray()
+    while len(head) < sniff.HEAD_BYTES and (chunk := await anext(chunks, b"")):
+        head += chunk
+
+    async def rejoined() -> AsyncIterator[bytes]:
+        yield bytes(head)
+        async for chunk in chunks:
+            yield chunk
+
+    return bytes(head), rejoined()
+
+
+def _type_of(head: bytes, declared: str | None, provider: Provider) -> str:
+    """The content type by the first bytes; of unknown bytes the declared one. Raises `TextInstead`."""
+    declared = (declared or "").partition(";")[0].strip().lower()
+    content_type = sniff.sniff(head)
+    if content_type is None and (declared.startswith(TEXT_TYPES) or sniff.is_text(head)):
+        raise TextInstead(f"{provider.name} sent a text instead of a video", provider=provider.name)
+    return content_type or (declared if sniff.VIDEO_TYPE.fullmatch(declared) else "video/mp4")
 
 
 async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamGone) -> None:
@@ -106,9 +152,10 @@ async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamG
 async def _download_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     failures = claim.attempt.consecutive_failures + 1
     log.warning("download failed", consecutive_failures=failures, error=error.message, body=error.body)
-    if failures >= MAX_TRIES and context.clock() >= claim.video.deadline_at:
+    if failures >= MAX_TRIES and (isinstance(error, OutputCutOff) or context.clock() >= claim.video.deadline_at):
+        code = error.code if isinstance(error, OutputIncomplete) else "output_unavailable"
         message = f"the finished file could not be downloaded: {error.message}"
-        await context.fail(claim, "output_unavailable", message, error.body)
+        await context.fail(claim, code, message, error.body)
         return
     due_at = context.after(context.backoff_s(failures, error))
     await context.record(lifecycle.snooze, claim, due_at=due_at, consecutive_failures=failures)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from app.media import ffmpeg, mp4
+from app.media import ffmpeg
 from app.media.ffmpeg import FfmpegExhausted, FfmpegFailed, FfmpegMissing, FfmpegStopped
+from app.media.sniff import HEAD_BYTES, sniff
 from app.telemetry import log
 
-HEAD_BYTES = 4_096
 MAX_PIXELS = 8_192 * 8_192
 DEMUXERS = {
     "video/mp4": "mov",
@@ -164,7 +164,7 @@ class _Video:
 
 async def _open(source: Path, timeout_s: float) -> _Video:
     try:
-        kind = mp4.sniff(await asyncio.to_thread(_head, source))
+        kind = sniff(await asyncio.to_thread(_head, source))
     except OSError as error:
         raise FfmpegStopped(f"the video file cannot be read ({type(error).__name__})") from error
     demuxer = DEMUXERS.get(kind or "")

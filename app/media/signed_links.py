@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import datetime
 
+from app.media.sniff import suffix_of
 from app.settings import Settings
 from app.video import Media
 
@@ -44,12 +45,17 @@ class SignedLinks:
         self._settings = settings
         self.clock = clock
 
-    def video(self, video_id: str, index: int, *, expires_at: datetime | None, origin: str) -> str:
-        """A link that plays without a key until it expires, at the latest when the file is deleted."""
+    def video(
+        self, video_id: str, index: int, content_type: str | None, *, expires_at: datetime | None, origin: str
+    ) -> str:
+        """A link that plays without a key until it expires, at the latest when the file is deleted. Its suffix is that
+        of the content type."""
         expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
         if expires_at is not None:
             expires = min(expires, int(expires_at.timestamp()))
-        return self._signed(f"/media/{video_id}/{index}.mp4", expires, self._settings.public_url or origin)
+        return self._signed(
+            f"/media/{video_id}/{index}.{suffix_of(content_type)}", expires, self._settings.public_url or origin
+        )
 
     def for_upstream(self, medium: Media) -> str | None:
         """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""

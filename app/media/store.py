@@ -22,8 +22,8 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from app import errors
-from app.media import mp4
 from app.media.bucket import open_bucket, reason_of
+from app.media.sniff import HEAD_BYTES, sniff
 from app.media.turns import Shared
 from app.media.uploads import Upload
 from app.settings import ConfigurationError, Settings
@@ -35,7 +35,6 @@ PARTS_AT_ONCE = 2
 PIECE_BYTES = 2**20
 """Files are read in ranges of this size, so that a slow client never keeps a connection to the bucket open."""
 HAND_OVER_BYTES = 2**20
-HEAD_BYTES = 512
 COPIES_AT_ONCE = 2
 """Files of a bucket copied to the local disk at a time; a copy is kept while pictures are made of it."""
 ABORT_S = 10
@@ -78,7 +77,7 @@ class StoredFile:
     sha256: str
     """Hexadecimal."""
     head: bytes
-    """The first bytes, for `mp4.sniff`."""
+    """The first bytes, for `sniff`."""
 
 
 class Store:
@@ -121,7 +120,7 @@ class Store:
         digest, size, head = hashlib.sha256(), 0, b""
 
         def write(what: "bytes | _Feed") -> "Awaitable[obstore.PutResult]":
-            return self._write(key, what, mp4.sniff(head) or content_type)
+            return self._write(key, what, sniff(head) or content_type)
 
         feed = _Feed(write)
         try:
@@ -311,11 +310,6 @@ class _Feed:
             await self._queue.put(item)
         if self._closed and self._writing is not None:
             self._writing.result()
-
-
-async def probe(store: Store, key: str, size: int) -> mp4.VideoHeader | None:
-    """Read the header of a stored video file; None if it is not an MP4."""
-    return await mp4.read_header(lambda start, length: store.read(key, start, length), size)
 
 
 def _checked(key: str) -> str:

@@ -123,7 +123,7 @@ def _draw(
             )
     colours = ":".join(f"c{index}={colour}" for index, colour in enumerate(ground))
     return (
-        f"gradients=s=160x90:r={fps}:n=3:{colours}:speed=0.03:seed=1,scale={width}:{height}:flags=bicubic,"
+        f"gradients=s=160x90:r={fps}:n=3:{colours}:speed=0.03:seed=1,scale={width}:{height}:flags=bicubic,setsar=1,"
         f"format=yuv420p,{','.join(boxes + texts)}[card];"
         f"color=c={accent}:s={width}x{bar}:r={fps},format=yuv420p[line];"
         f"[card][line]overlay=x='-w+w*(t+1/{fps})/{seconds:.3f}':y=H-h:shortest=1[out0]"

@@ -8,6 +8,7 @@ from accounts.billing import COST, HELD, PRICE, Open, create, shown
 from fakes.openai import FakeOpenAI
 from fakes.server import Answer
 from money import Operator
+from samples import Samples
 
 pytestmark = pytest.mark.anyio
 
@@ -147,11 +148,10 @@ async def test_an_extension_is_charged_by_what_it_adds(admin: Operator, fake: Fa
 
 @pytest.mark.parametrize("path", ["remix", "edits"])
 async def test_a_video_made_from_a_longer_one_is_held_by_the_length_of_its_source(
-    admin: Operator, fake: FakeOpenAI, path: str
+    admin: Operator, fake: FakeOpenAI, samples: Samples, path: str
 ) -> None:
     """Only the added part of an extension is charged; its file contains the source video too."""
-    scale = fake.file.index(b"mvhd") + 16
-    fake.file = fake.file[:scale] + (25).to_bytes(4, "big") + fake.file[scale + 4 :]
+    fake.file = samples("long.mp4")
     source = await create(admin)
     assert (await admin.gateway.finish(source))["output"]["duration_seconds"] == 10
     at, more = (path, {"video": {"id": source}}) if path == "edits" else (f"{source}/{path}", {})

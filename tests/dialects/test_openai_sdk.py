@@ -16,6 +16,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, sample_mp4, serve
 from harness import ALICE, BOB, Clock, Running, StartGateway
 from openai import AsyncOpenAI, OpenAI
+from samples import Samples
 
 from app.capabilities import OPTIONAL_PARAMETERS
 
@@ -288,7 +289,8 @@ async def test_models_are_listed_with_capabilities_and_prices(sdk: Sdk) -> None:
         await sdk.client.models.retrieve("sandbox/tescard")
 
 
-async def test_strict_validation_takes_our_objects(sdk: Sdk) -> None:
+async def test_strict_validation_takes_our_objects(sdk: Sdk, samples: Samples) -> None:
+    sdk.upstream.file = samples("hd.mp4")  # of a size that the SDK knows
     strict = AsyncOpenAI(base_url=f"{sdk.url}/v1", api_key=ALICE, _strict_response_validation=True)
     async with strict:
         video = await strict.videos.create_and_poll(

@@ -5,6 +5,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import Answer
 from harness import Running
 from refusals import refused
+from samples import box
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +37,11 @@ async def test_a_text_is_no_video_whatever_its_name(up: Running, fake: FakeOpenA
 
 @pytest.mark.parametrize("variant", ["thumbnail", "spritesheet"])
 async def test_a_video_without_a_readable_picture_is_a_404(up: Running, fake: FakeOpenAI, variant: str) -> None:
-    fake.file = b"\0\0\0\x10ftypmp42\0\0\0\0" + PLAYLIST
+    fake.file = box(b"ftyp", b"mp42" + bytes(4)) + box(b"moov", PLAYLIST)
     video = await up.create(model="up/sora-2")
-    assert (await up.finish(video["id"]))["status"] == "completed"
+    done = await up.finish(video["id"])
+    assert (done["status"], done["size"], done["seconds"]) == ("completed", None, None)
+    assert [done["output"][name] for name in ("duration_seconds", "width", "height")] == [None] * 3
     answer = await up.client.get(f"/v1/videos/{video['id']}/content?variant={variant}")
     assert refused(answer, None, 404).startswith("no picture can be made of this video")
     assert (answer.json()["error"]["code"], answer.headers["x-should-retry"]) == ("no_picture", "false")

@@ -1,4 +1,4 @@
-"""The media store on a directory and on a bucket: files, probes and pictures."""
+"""The media store on a directory and on a bucket: files and pictures."""
 
 import asyncio
 import hashlib
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from app import errors
-from app.media import mp4, testcard
-from app.media.store import HEAD_BYTES, IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile, probe
+from app.media import testcard
+from app.media.sniff import HEAD_BYTES, sniff
+from app.media.store import IncompleteFile, MissingFile, StorageUnavailable, Store, StoredFile
 from app.settings import ConfigurationError, Settings
 
 MIB = 2**20
@@ -57,7 +58,7 @@ async def test_a_stored_file_can_be_read_back(store: Store) -> None:
     kept = await store.put("videos/v_1/clip.mp4", source(*chunks), max_bytes=len(whole), content_type="video/mp4")
     sha256 = hashlib.sha256(whole).hexdigest()
     assert kept == StoredFile("videos/v_1/clip.mp4", len(whole), sha256, whole[:HEAD_BYTES])
-    assert mp4.sniff(kept.head) == "image/png"
+    assert sniff(kept.head) == "image/png"
     assert await store.stat(kept.key) == len(whole)
     assert await collect(store.open(kept.key)) == whole
     assert await collect(store.open(kept.key, 5, 20)) == whole[5:20]
@@ -234,10 +235,3 @@ async def video_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("card") / "card.mp4"
     await testcard.render_card(path, seconds=1, width=320, height=180, prompt="a card", title="test", timeout_s=20)
     return await asyncio.to_thread(path.read_bytes)
-
-
-async def test_a_probe_reads_the_header_of_a_stored_video(store: Store, video_file: bytes) -> None:
-    kept = await store.put("clip.mp4", source(video_file), max_bytes=MIB)
-    assert await probe(store, "clip.mp4", kept.size) == mp4.VideoHeader(1, 320, 180, "h264")
-    await store.put("text", source(b"no video at all"), max_bytes=MIB)
-    assert await probe(store, "text", 14) is None

@@ -10,9 +10,10 @@ import psutil
 import pytest
 from media.clips import clip, noise
 
-from app.media import ffmpeg, frames, mp4
+from app.media import ffmpeg, frames
 from app.media.frames import NoPicture
 from app.media.pictures import Picture, Variant, make_variant
+from app.media.sniff import sniff
 from app.media.store import MissingFile, Store
 from app.settings import Settings
 
@@ -50,7 +51,7 @@ async def test_pictures_are_made_once_and_kept(store: Store) -> None:
     sheet = await picture(store, "spritesheet")
     assert (sheet.key, sheet.content_type) == ("v/clip.mp4.spritesheet.jpg", "image/jpeg")
     for key, kind in ((made[0].key, "image/webp"), (sheet.key, "image/jpeg")):
-        assert mp4.sniff(await store.read(key, 0, 64)) == kind
+        assert sniff(await store.read(key, 0, 64)) == kind
     await store.delete(["v/clip.mp4"])
     assert await picture(store, "thumbnail") == made[0]
     with pytest.raises(MissingFile):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import measured
 
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, fit
-from app.media import mp4
-from app.media.mp4 import VideoHeader
+from app.media.measure import Measured
 from app.media.uploads import Upload
 from app.providers.base import Task
 from app.providers.sandbox import Sandbox
@@ -46,15 +46,11 @@ def make_task(model: str = "testcard", *, after_s: float = 0, **fields: Any) -> 
     )
 
 
-async def fetched(sandbox: Sandbox, task: Task) -> tuple[VideoHeader | None, bytes]:
+async def fetched(sandbox: Sandbox, task: Task) -> tuple[Measured, bytes]:
     async with sandbox.fetch(task, Output()) as download:
         raw = b"".join([chunk async for chunk in download.chunks])
         assert (download.size, download.content_type) == (len(raw), "video/mp4")
-
-    async def read(offset: int, length: int) -> bytes:
-        return raw[offset : offset + length]
-
-    return await mp4.read_header(read, len(raw)), raw
+    return await measured(raw), raw
 
 
 async def test_submit_is_always_the_same(sandbox: Sandbox) -> None:
@@ -127,16 +123,16 @@ async def test_the_times_of_a_task_are_configurable() -> None:
 @pytest.mark.parametrize(
     ("fields", "header"),
     [
-        ({}, VideoHeader(4, 1280, 720, "h264")),
-        ({"seconds": 1, "size": "640x360"}, VideoHeader(1, 640, 360, "h264")),
-        ({"seconds": 1, "aspect_ratio": "9:16"}, VideoHeader(1, 720, 1280, "h264")),
-        ({"seconds": 1, "aspect_ratio": "1:1", "resolution": "480p"}, VideoHeader(1, 480, 480, "h264")),
-        ({"seconds": 1, "resolution": "360p"}, VideoHeader(1, 640, 360, "h264")),
-        ({"seconds": 1.5, "size": "321x241"}, VideoHeader(1.5, 320, 240, "h264")),
+        ({}, Measured(4, 1280, 720, "h264", truncated=False)),
+        ({"seconds": 1, "size": "640x360"}, Measured(1, 640, 360, "h264", truncated=False)),
+        ({"seconds": 1, "aspect_ratio": "9:16"}, Measured(1, 720, 1280, "h264", truncated=False)),
+        ({"seconds": 1, "aspect_ratio": "1:1", "resolution": "480p"}, Measured(1, 480, 480, "h264", truncated=False)),
+        ({"seconds": 1, "resolution": "360p"}, Measured(1, 640, 360, "h264", truncated=False)),
+        ({"seconds": 1.5, "size": "321x241"}, Measured(1.5, 320, 240, "h264", truncated=False)),
     ],
 )
 async def test_the_video_has_the_requested_size_and_length(
-    sandbox: Sandbox, fields: dict[str, Any], header: VideoHeader
+    sandbox: Sandbox, fields: dict[str, Any], header: Measured
 ) -> None:
     task = make_task(after_s=2, **fields)
     await sandbox.submit(task)
@@ -177,7 +173,7 @@ async def test_all_parameters_are_accepted(sandbox: Sandbox) -> None:
     assert able is not None
     assert fit(task.request, able, can_link=False).problems == {}
     assert all(getattr(task.request, name) not in (None, ()) for name in OPTIONAL_PARAMETERS)
-    assert (await fetched(sandbox, task))[0] == VideoHeader(1, 320, 180, "h264")
+    assert (await fetched(sandbox, task))[0] == Measured(1, 320, 180, "h264", truncated=False)
 
 
 @pytest.mark.parametrize("content_type", [None, "video/mp4"])
@@ -238,7 +234,7 @@ def test_without_ffmpeg_the_job_fails_with_the_next_step() -> None:
         asyncio.run(main())
     """
     command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
-    env = {"PATH": "", "PYTHONPATH": str(Path(__file__).parent)}
+    env = {"PATH": "", "PYTHONPATH": f"{root / 'tests'}:{Path(__file__).parent}"}
     said = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=True, timeout=30)
     message = "there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`"
     failure = Failure(code="ffmpeg_missing", message=message).model_dump_json()

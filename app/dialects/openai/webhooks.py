@@ -70,10 +70,7 @@ def render_data(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]
     if video.error_code:
         return {**data, "error": {"code": video.error_code, "message": video.error_message}}
 
-    def link(index: int) -> str:
-        return links.video(video.id, index, expires_at=video.expires_at, origin=origin)
-
-    return {**data, "output": render_output(video, link, links.clock())}
+    return {**data, "output": render_output(video, links, origin, links.clock())}
 
 
 WEBHOOK_STYLE = WebhookStyle(signing.STANDARD, body=render_data, sign=signing.standard_headers)

@@ -3,7 +3,7 @@
 Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions; the routes are in `videos.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,16 +15,19 @@ from app.accounts import pricing
 from app.capabilities import Capabilities
 from app.db.models import Character, Video
 from app.http.body import Body, extra_of, reject_bool, validated
-from app.http.context import Gateway
+from app.http.context import Gateway, origin_of
 from app.http.files import media_url
 from app.http.uploads import Uploads
 from app.jobs.plan import Plan
+from app.media.signed_links import SignedLinks
 from app.providers.routing import Route
 from app.sizes import complete_size
-from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, VideoRequest
+from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, Status, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
-"""OpenAI's documented defaults; shown if neither the request, the model nor the file has a value."""
+"""OpenAI's documented defaults; shown until the file is there if the request has no value."""
+AGREEMENT_S = 0.5
+"""Difference between the requested and the measured length up to which the requested one is shown."""
 
 
 # Wire models
@@ -208,11 +211,11 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "completed_at": int(video.completed_at.timestamp()) if video.completed_at else None,
         "expires_at": int(video.expires_at.timestamp()) if video.expires_at else None,
         "prompt": requested["prompt"],
-        "size": requested.get("size") or _measured_size(first) or requested.get("aspect_ratio") or DEFAULT_SIZE,
-        "seconds": _seconds(requested, first),
+        "size": _size_of(video, first),
+        "seconds": _seconds_of(video, first),
         "remixed_from_video_id": video.source_video_id,
         "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
-        "output": render_output(video, lambda index: media_url(video, index, gateway, request), now),
+        "output": render_output(video, gateway.links, origin_of(request), now),
         "metadata": requested.get("metadata", {}),
         "provider": provider_of(video),
         "cost_estimate": pricing.dollars(video.cost_estimate_micros),
@@ -227,25 +230,34 @@ def provider_of(video: Video) -> str:
     return video.provider or str(video.routes[0]).partition("/")[0]
 
 
-def _measured_size(output: Mapping[str, Any]) -> str | None:
-    return f"{output['width']}x{output['height']}" if output.get("width") and output.get("height") else None
+def _size_of(video: Video, output: Mapping[str, Any]) -> str | None:
+    """The measured size; of a video that is not finished the requested or documented one. None: it is finished and its
+    size is unknown."""
+    if output.get("width") and output.get("height"):
+        return f"{output['width']}x{output['height']}"
+    requested = video.request.get("size") or video.request.get("aspect_ratio")
+    return requested or (None if video.status is Status.completed else DEFAULT_SIZE)
 
 
-def _seconds(requested: Mapping[str, Any], output: Mapping[str, Any]) -> str:
-    """The requested length; the measured one if none was requested, and for an extension, whose total counts."""
-    measured = output.get("duration_s")
-    if measured and (requested.get("seconds") is None or requested.get("operation") == Operation.extend):
-        return f"{round(measured)}"
-    return f"{requested['seconds']:g}" if requested.get("seconds") is not None else DEFAULT_SECONDS
+def _seconds_of(video: Video, output: Mapping[str, Any]) -> str | None:
+    """The measured length in whole seconds, of an extension the total; the requested one where it agrees. Else as for
+    the size."""
+    requested, measured = video.request.get("seconds"), output.get("duration_s")
+    is_extension = video.request.get("operation") == Operation.extend
+    if measured and (requested is None or is_extension or abs(requested - measured) > AGREEMENT_S):
+        return f"{max(1, round(measured))}"
+    if requested is not None:
+        return f"{requested:g}"
+    return None if video.status is Status.completed else DEFAULT_SECONDS
 
 
-def render_output(video: Video, link: Callable[[int], str], now: datetime) -> dict[str, Any] | None:
-    """The finished files, None if there are none or they have expired; `link` makes the URL of one."""
+def render_output(video: Video, links: SignedLinks, origin: str, now: datetime) -> dict[str, Any] | None:
+    """The finished files, None if there are none or they have expired."""
     if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
         return None
     files = [
         {
-            "url": link(output["index"]),
+            "url": media_url(video, output, links, origin),
             "content_type": output["content_type"],
             "size_bytes": output["size"],
             "duration_seconds": output["duration_s"],

@@ -1,0 +1,71 @@
+"""The type of a file by its first bytes, and the suffix of each type. Pure; every byte is untrusted."""
+
+import re
+import struct
+
+HEAD_BYTES = 512
+"""Bytes that are enough to recognise every type; with fewer, a transport stream or a leading box may stay unknown."""
+
+VIDEO_TYPE = re.compile(r"video/[a-z0-9.+-]{1,60}")
+"""A content type that is safe to store and send; an upstream may send anything."""
+
+VIDEO_SUFFIXES = {
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/webm": "webm",
+    "video/x-matroska": "mkv",
+    "video/mp2t": "ts",
+    "image/gif": "gif",
+    "image/webp": "webp",
+}
+"""Suffixes of file names by the content types that a finished video may have."""
+
+_NO_VIDEO_BRANDS = (b"avi", b"hei", b"hev", b"mif", b"msf", b"M4A", b"M4B")
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
+_DOCTYPE = re.compile(rb"\x42\x82.{1,8}?(webm|matroska)", re.DOTALL)
+_TS_PACKETS = ((188, 0), (192, 4))
+"""Bytes of a packet and place of its sync byte; the longer packets begin with a time stamp (M2TS)."""
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the content type that the first bytes (`HEAD_BYTES`) show; None for a type we do not handle."""
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        doctype = _DOCTYPE.search(head, 4, 64)
+        return doctype and {b"webm": "video/webm", b"matroska": "video/x-matroska"}[doctype[1]]
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "image/webp"
+    for magic, name in _IMAGES.items():
+        if head.startswith(magic):
+            return f"image/{name}"
+    for packet, sync in _TS_PACKETS:
+        if head[sync : sync + 2 * packet + 1 : packet] == b"GGG":
+            return "video/mp2t"
+    return _iso_type(head)
+
+
+def suffix_of(content_type: str | None) -> str:
+    """Return the suffix of a video file of this type, `mp4` for an unknown type."""
+    return VIDEO_SUFFIXES.get(content_type or "", "mp4")
+
+
+def is_text(head: bytes) -> bool:
+    """Return True if the first bytes are text, such as an error page or a playlist. No video file begins with text."""
+    return bool(head) and all(byte >= 32 or byte in b"\t\n\f\r" for byte in head)
+
+
+def _iso_type(head: bytes) -> str | None:
+    """The type by the first box (ISO/IEC 14496-12) that is not padding."""
+    offset = 0
+    while offset + 8 <= len(head):
+        length, kind = struct.unpack_from(">I4s", head, offset)
+        if kind in (b"ftyp", b"styp"):
+            brand = head[offset + 8 : offset + 12]
+            if brand == b"qt  ":
+                return "video/quicktime"
+            return None if brand[:3] in _NO_VIDEO_BRANDS else "video/mp4"
+        if kind in (b"moov", b"mdat", b"wide", b"pnot"):
+            return "video/quicktime"
+        if kind not in (b"free", b"skip", b"uuid") or length < 8:
+            return None
+        offset += length
+    return None
