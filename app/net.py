@@ -118,15 +118,15 @@ def _no_cookies() -> CookieJar:
 class Once:
     """An awaitable hook that is called at most once; `done` after it has returned."""
 
-    def __init__(self, hook: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, hook: Hook) -> None:
         self._hook = hook
-        self._called = False
+        self.called = False
         self.done = False
 
     async def __call__(self) -> None:
-        if self._called:
+        if self.called:
             raise AssertionError("a request is sent once")
-        self._called = True
+        self.called = True
         await self._hook()
         self.done = True
 
@@ -186,7 +186,7 @@ class _Call:
         self.before_send: Hook | None = extensions.get(BEFORE_SEND)
         self.before_last_piece: Hook | None = extensions.get(BEFORE_LAST_PIECE)
         self.raised: BaseException | None = None
-        """What a hook or the body raised."""
+        """The error of a hook or of the body."""
         self.sent = False
         self._connection: Connection | None = None
 

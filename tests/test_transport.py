@@ -117,7 +117,7 @@ async def test_a_pool_is_whole_after_many_cancelled_calls(talk: Talk) -> None:
             await found.closed()
 
 
-async def test_an_upload_that_nobody_reads_ends() -> None:
+async def test_an_upload_that_is_not_read_ends() -> None:
     async with wire(deaf) as found, client(timeout_s=0.2) as http:
         with pytest.raises(httpx.TimeoutException):
             await http.post(found.url, content=LONG * 16)

@@ -4,7 +4,6 @@ Until `Begin` has returned, nothing was sent: whatever fails or stops this worke
 claimed again. After it, the attempt is `submitting`, and without an answer its outcome is unknown.
 """
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -85,12 +84,8 @@ class Begin:
         if now >= claim.video.deadline_at:
             raise NotBegun("the deadline of the job has passed")
         pinned = {"base_url": provider.config.base_url, "credential": provider.fingerprint}
-        writing = asyncio.ensure_future(begin_submit(context.db, claim, **pinned, now=now))
         try:
-            recorded = await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait({writing})  # so that the claim shows what was written
-            raise
+            recorded = await begin_submit(context.db, claim, **pinned, now=now)
         except Exception as error:
             raise NotBegun(f"it could not be recorded ({type(error).__name__})") from error
         if not recorded:

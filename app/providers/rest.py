@@ -18,7 +18,7 @@ from app import errors, net
 from app.media.uploads import CHUNK_BYTES
 from app.providers import embedded
 from app.providers.answers import address, declared_size, decoded_headers, is_usable, retry_after_s, secret_pattern
-from app.providers.base import Download, Provider, ProviderConfig, Task
+from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
 from app.video import Failure, Output, Progress, Status, Submission
@@ -141,7 +141,9 @@ class RestProvider(Provider):
                 finally:
                     await response.aclose()
         except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-            unsent = isinstance(error, NEVER_CONNECTED) or (begin is not None and not begin.done)
+            if begin is not None and begin.called and not begin.done:
+                raise NotBegun(f"it could not be recorded in time ({type(error).__name__})") from error
+            unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
             if not unsent:
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
             message = f"{self.name} cannot be reached ({type(error).__name__})"

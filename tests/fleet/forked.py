@@ -1,43 +1,29 @@
-"""Worker processes that start quickly: forked from a server that has imported the gateway, each a real process that
+"""Worker processes that start quickly: forked from a process that has imported the gateway, each a real process that
 real signals stop."""
 
 import asyncio
-import multiprocessing
+import json
 import os
 import signal
 import sys
-from multiprocessing.context import ForkServerProcess
+from asyncio.subprocess import PIPE, Process
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from processes import PATIENCE_S, until
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["app.cli.main"])
-
-
-def _work(environment: dict[str, str], log_file: str) -> None:
-    """The process: `video-gateway worker`, with its output in a file."""
-    from app.cli.main import worker
-
-    os.environ.update(environment)
-    with open(log_file, "w", buffering=1) as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-        worker()
-
 
 class Forked:
     """A worker process, by whose name the database knows it."""
 
-    def __init__(self, name: str, folder: Path, **settings: Any) -> None:
-        """Start `video-gateway worker` with these settings."""
-        environment = {f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
-        environment["PGOPTIONS"] = f"-c fleet.who={name}"
+    def __init__(self, name: str, log_file: Path, pid: int, code: "asyncio.Future[int]") -> None:
         self.name = name
-        self._log_file = folder / f"{name}.log"
-        self._process: ForkServerProcess = _FORKS.Process(target=_work, args=(environment, str(self._log_file)))
-        self._process.start()
+        self._log_file = log_file
+        self._pid = pid
+        self._code = code
 
     @property
     def log(self) -> str:
@@ -45,21 +31,65 @@ class Forked:
 
     async def until_started(self) -> None:
         async def look() -> bool | None:
-            assert self._process.is_alive(), self.log
+            assert not self._code.done(), self.log
             return True if "worker started" in self.log else None
 
         await until(look)
 
     def signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self._pid, number)
 
     async def end(self) -> int:
         """Wait for the end; returns the exit code, negative for a signal."""
-        await asyncio.to_thread(self._process.join, PATIENCE_S)
-        assert self._process.exitcode is not None, self.log
-        return self._process.exitcode
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.shield(self._code)
 
     async def kill(self) -> None:
-        self._process.kill()
-        await self.end()
+        if not self._code.done():
+            self.signal(signal.SIGKILL)
+            await self.end()
+
+
+class ForkServer:
+    """Starts workers."""
+
+    def __init__(self, process: Process, folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+        self._pids: dict[str, asyncio.Future[int]] = defaultdict(asyncio.get_running_loop().create_future)
+        self._codes: dict[int, asyncio.Future[int]] = defaultdict(asyncio.get_running_loop().create_future)
+
+    async def read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            news = json.loads(line)
+            if "log" in news:
+                self._pids[news["log"]].set_result(news["pid"])
+            else:
+                self._codes[news["pid"]].set_result(news["code"])
+
+    async def start(self, name: str, **settings: Any) -> Forked:
+        """Start `video-gateway worker` with these settings."""
+        assert self._process.stdin is not None
+        environment = {f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
+        log_file = self._folder / f"{name}.log"
+        order = {"environment": environment | {"PGOPTIONS": f"-c fleet.who={name}"}, "log": str(log_file)}
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        pid = await self._pids[str(log_file)]
+        return Forked(name, log_file, pid, self._codes[pid])
+
+
+@asynccontextmanager
+async def fork_server(folder: Path) -> AsyncIterator[ForkServer]:
+    """A server whose workers must have ended before the block does."""
+    command = (sys.executable, str(Path(__file__).with_name("forkserver.py")))
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdin=PIPE, stdout=PIPE)
+    server = ForkServer(process, folder)
+    reading = asyncio.create_task(server.read())
+    try:
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await reading

@@ -152,6 +152,25 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
     assert postgres_of(data_dir) == []
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_waiting_requests_and_streams_end_when_a_server_drains(workers: str, home: Path) -> None:
+    """Long before the grace period ends, which would cut them off."""
+    async with (
+        served("--workers", workers, cwd=home, shutdown_grace_s=PATIENCE_S) as gateway,
+        gateway.client() as client,
+    ):
+        video_id = await gateway.create(**{**CARD, "model": "sandbox/slow"})
+        async with client.stream("GET", f"/v1/videos/{video_id}/events") as events:
+            lines = events.aiter_lines()
+            assert (await anext(lines)).startswith("id: ")
+            waiting = asyncio.create_task(client.get(f"/v1/videos/{video_id}?wait=25"))
+            await asyncio.wait({waiting}, timeout=0.5)  # until it waits
+            gateway.child.kill(signal.SIGTERM)
+            assert (await waiting).json()["status"] in ("queued", "in_progress")
+            assert not [line async for line in lines if line == "event: end"]
+        assert await gateway.child.end() == 0
+
+
 # serve, with a database of ours
 
 

@@ -39,7 +39,7 @@ async def test_a_submit_without_an_end_is_given_up(
 
 
 @pytest.mark.parametrize("fault", ENDLESS.values(), ids=ENDLESS)
-async def test_polls_and_files_without_an_end_stop_nobody(
+async def test_polls_and_files_without_an_end_stop_no_other_job(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str, fault: Fault
 ) -> None:
     """More of them than there are connections, again and again."""
