@@ -15,7 +15,6 @@ from app.media.store import StorageUnavailable
 from app.providers.base import NotBegun, Provider, Task
 from app.telemetry import log
 from app.video import AttemptState as S
-from app.video import Submission
 
 PREPARE_GAP_S = 5
 STORAGE_GAP_S = 30
@@ -32,7 +31,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
     if task is None:
         return
     try:
-        submission = await context.bounded(claim, _send(provider, task))
+        submission = await context.bounded(claim, provider.send(task))
     except NotBegun as error:
         log.info("submit not sent", reason=str(error))
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
@@ -63,10 +62,6 @@ async def submit(context: StepContext, claim: Claim) -> None:
         # Recorded first: without the upstream id, the paid task is lost.
         await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
         await context.report_to_breaker(provider)
-
-
-async def _send(provider: Provider, task: Task) -> Submission:
-    return await provider.submit(replace(task, prepared=await provider.prepare(task)))
 
 
 class Begin:

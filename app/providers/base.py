@@ -13,7 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, ClassVar
 
@@ -187,6 +187,10 @@ class Provider(ABC):
         """Make the free calls that the submit needs, such as a token or an upload, and build what it sends; the result
         is `Task.prepared` of the submit. May be repeated. Raises any `UpstreamError`, which means "not sent"."""
         return None
+
+    async def send(self, task: Task) -> Submission:
+        """Prepare the task, then submit it. Raises what both do."""
+        return await self.submit(replace(task, prepared=await self.prepare(task)))
 
     @abstractmethod
     async def submit(self, task: Task) -> Submission:

@@ -72,13 +72,16 @@ class GptGe(RestProvider):
 
     config: Config
 
+    async def prepare(self, task: Task) -> dict[str, Any]:
+        return await self._body(task)  # uploads are read for it
+
     async def submit(self, task: Task) -> Submission:
         path = PATH
         if task.request.operation is not Operation.generate:
             if task.source_ref is None:
                 raise self.foreign_source()
             path = f"{PATH}/{segment(task.source_ref)}/extend"
-        response = await self.submit_call(task, "POST", path, json=await self._body(task))
+        response = await self.submit_call(task, "POST", path, json=task.prepared)
         return self.accepted(STATUS, response, key="state")
 
     async def poll(self, task: Task) -> Progress:

@@ -71,8 +71,11 @@ class Lumenfall(RestProvider):
 
     config: Config
 
+    async def prepare(self, task: Task) -> dict[str, Any]:
+        return await self._body(task)  # uploads are read for it
+
     async def submit(self, task: Task) -> Submission:
-        return self.accepted(STATUS, await self.submit_call(task, "POST", "/videos", json=await self._body(task)))
+        return self.accepted(STATUS, await self.submit_call(task, "POST", "/videos", json=task.prepared))
 
     async def poll(self, task: Task) -> Progress:
         job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))

@@ -76,7 +76,7 @@ class Stage:
 
     async def submitted(self, provider: Provider) -> Task:
         task = self.task()
-        return self.task(ref=(await provider.submit(task)).ref, submitted_at=NOW)
+        return self.task(ref=(await provider.send(task)).ref, submitted_at=NOW)
 
 
 async def content(provider: Provider, task: Task, output: Output | None) -> bytes:

@@ -82,7 +82,7 @@ async def test_the_poll_interval_of_the_upstream_is_bounded(
     stage.fake.script("poll", Answer(200, {"id": task.ref, "status": "in_progress"}, headers))
     stage.fake.script("submit", Answer(200, {"id": "video_2", "status": "queued"}, headers))
     assert (await provider.poll(task)).poll_after_s == read
-    assert (await provider.submit(task)).poll_after_s == read
+    assert (await provider.send(task)).poll_after_s == read
 
 
 @OPENAI_SHAPED
@@ -117,14 +117,14 @@ async def test_a_file_without_a_content_call_or_an_address_is_gone(
 @OPENAI_SHAPED
 async def test_a_submit_that_ended_at_once_is_still_polled(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", Answer(200, {"id": "video_1", "status": "failed"}))
-    submission = await provider.submit(stage.task())
+    submission = await provider.send(stage.task())
     assert (submission.status, submission.raw_status) == (Status.in_progress, "failed")
 
 
 @OPENAI_SHAPED
 async def test_a_remix_of_an_upload_is_not_sent(stage: Stage, provider: Provider) -> None:
     with pytest.raises(errors.UpstreamRejected):
-        await provider.submit(stage.task(ask(operation=Operation.remix, source=Media(key="clip"))))
+        await provider.send(stage.task(ask(operation=Operation.remix, source=Media(key="clip"))))
     assert stage.fake.submits == []
 
 
@@ -132,7 +132,7 @@ async def test_a_remix_of_an_upload_is_not_sent(stage: Stage, provider: Provider
 async def test_a_server_without_a_key_gets_no_authorization(stage: Stage) -> None:
     provider = stage.provider(api_key=None)
     with pytest.raises(errors.UpstreamAccount):
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert "authorization" not in stage.fake.submits[0].headers
     assert provider.fingerprint == ""
 

@@ -109,4 +109,4 @@ async def test_an_answer_that_comes_byte_by_byte_times_out(stage: Stage) -> None
     with pytest.raises(errors.UpstreamUnavailable):
         await provider.poll(task)
     with pytest.raises(errors.UpstreamUnknown):
-        await provider.submit(task)
+        await provider.send(task)

@@ -59,7 +59,7 @@ async def test_a_redirect_does_not_leak_the_key(stage: Stage, provider: Provider
         for verb in ("submit", "poll"):
             stage.fake.script(verb, Answer(status, headers={"location": f"{other}/v1/videos"}))
         with pytest.raises((errors.UpstreamUnknown, errors.UpstreamAccount)):
-            await provider.submit(task)
+            await provider.send(task)
         with pytest.raises((errors.UpstreamUnavailable, errors.UpstreamAccount)):
             await provider.poll(task)
     assert elsewhere.calls == []

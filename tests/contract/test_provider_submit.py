@@ -15,17 +15,41 @@ from fakes.upstream import Upstream, ask
 
 from app import errors
 from app.media.uploads import Upload
-from app.providers.base import Provider
-from app.video import Media
+from app.providers.base import NotBegun, Provider
+from app.video import Media, VideoRequest
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_an_accepted_submit_returns_the_upstreams_id(stage: Stage, provider: Provider) -> None:
-    submission = await provider.submit(stage.task())
+    submission = await provider.send(stage.task())
     assert submission.ref in stage.fake.jobs
     assert submission.status is stage.upstream.words[stage.fake.waiting]
     assert submission.raw_status == stage.fake.waiting
+
+
+async def test_a_submit_begins_once_and_before_it_arrives(stage: Stage, provider: Provider) -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(len(stage.fake.submits))
+
+    await provider.send(stage.task(begin=begin))
+    assert (begun, len(stage.fake.submits)) == ([0], 1)
+
+
+@pytest.mark.parametrize("request_", [ask(), ask("long " * 4_000)], ids=["short", "long"])
+async def test_nothing_arrives_of_a_submit_that_must_not_be_sent(
+    stage: Stage, provider: Provider, request_: VideoRequest
+) -> None:
+    async def begin() -> None:
+        raise NotBegun("the job was cancelled")
+
+    for _ in range(3):
+        with pytest.raises(NotBegun, match="the job was cancelled"):
+            await provider.send(stage.task(request_, begin=begin))
+    assert stage.fake.submits == []
+    assert (await provider.send(stage.task())).ref in stage.fake.jobs
 
 
 @pytest.mark.parametrize(
@@ -34,7 +58,7 @@ async def test_an_accepted_submit_returns_the_upstreams_id(stage: Stage, provide
 )
 async def test_a_submit_sends_exactly_the_expected_request(stage: Stage, upstream: Upstream, wire: str) -> None:
     expected = upstream.wires[wire]
-    await stage.provider(**expected.config).submit(stage.task(expected.request, **expected.task))
+    await stage.provider(**expected.config).send(stage.task(expected.request, **expected.task))
     (call,) = stage.fake.submits
     assert (call.method, call.path, call.query) == ("POST", expected.path, "")
     assert (call.json, call.form) == (expected.json, expected.form)
@@ -65,7 +89,7 @@ async def test_an_upload_is_never_in_memory_as_a_whole(stage: Stage, upstream: U
         task = stage.task(ask(first_frame=Media(key="large")), read=large)
         tracemalloc.start()
         try:
-            await stage.provider(origin).submit(task)
+            await stage.provider(origin).send(task)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -79,9 +103,9 @@ async def test_the_same_submit_twice_makes_one_task(stage: Stage, upstream: Upst
     provider = stage.provider(**config)
     stage.fake.script("submit", Reset())
     with pytest.raises(errors.UpstreamUnknown):
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert provider.can_resubmit
-    submission = await provider.submit(stage.task())
+    submission = await provider.send(stage.task())
     assert list(stage.fake.jobs) == [submission.ref]
 
 
@@ -92,7 +116,7 @@ async def test_a_submit_is_repeated_only_where_configured(upstream: Upstream, pr
 async def test_a_rejected_submit_carries_the_upstreams_message(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(400, "seconds must be one of 4, 8", "invalid_value"))
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert type(caught.value) is errors.UpstreamRejected
     assert caught.value.message == "seconds must be one of 4, 8"
     assert caught.value.upstream_status == 400
@@ -102,13 +126,13 @@ async def test_a_rejected_submit_carries_the_upstreams_message(stage: Stage, pro
 async def test_a_moderated_submit_is_a_content_policy_error(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(*stage.upstream.moderation))
     with pytest.raises(errors.ContentPolicy) as caught:
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert caught.value.message == stage.upstream.moderation[1]
 
 
 async def test_a_wrong_key_is_an_account_error(stage: Stage) -> None:
     with pytest.raises(errors.UpstreamAccount) as caught:
-        await stage.provider(api_key="sk-wrong-000000").submit(stage.task())
+        await stage.provider(api_key="sk-wrong-000000").send(stage.task())
     assert type(caught.value) is errors.UpstreamAccount
     assert caught.value.next_candidate
     assert stage.fake.jobs == {}
@@ -117,7 +141,7 @@ async def test_a_wrong_key_is_an_account_error(stage: Stage) -> None:
 async def test_missing_credit_is_a_credit_error(stage: Stage, provider: Provider) -> None:
     stage.fake.script("submit", stage.fake.refusal(*stage.upstream.credit))
     with pytest.raises(errors.UpstreamCredit):
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +163,7 @@ async def test_a_rate_limit_carries_its_retry_after(
     headers = {name: value.replace("DATE", date) for name, value in headers.items()}
     stage.fake.script("submit", stage.fake.refusal(429, "Rate limit reached", "rate_limit_exceeded", headers))
     with pytest.raises(errors.UpstreamRateLimited) as caught:
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     after = caught.value.retry_after_s
     assert after is None if low is None or high is None else after is not None and low <= after <= high
 
@@ -150,7 +174,7 @@ async def test_an_unreadable_answer_to_a_submit_is_an_unknown_outcome(
 ) -> None:
     stage.fake.script("submit", fault)
     with pytest.raises(errors.UpstreamUnknown) as caught:
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert len(stage.fake.submits) == 1
     assert not caught.value.retryable
     assert not caught.value.next_candidate
@@ -159,14 +183,14 @@ async def test_an_unreadable_answer_to_a_submit_is_an_unknown_outcome(
 async def test_a_submit_without_an_answer_is_an_unknown_outcome(stage: Stage) -> None:
     stage.fake.script("submit", Hang())
     with pytest.raises(errors.UpstreamUnknown):
-        await stage.provider(timeout_s=0.15).submit(stage.task())
+        await stage.provider(timeout_s=0.15).send(stage.task())
     assert len(stage.fake.jobs) == 1
 
 
 async def test_a_refused_connection_leads_to_the_next_candidate(stage: Stage) -> None:
     provider = stage.provider(closed_port() + stage.upstream.prefix)
     with pytest.raises(errors.UpstreamUnavailable) as caught:
-        await provider.submit(stage.task())
+        await provider.send(stage.task())
     assert caught.value.next_candidate
     with pytest.raises(errors.UpstreamUnavailable):
         await provider.poll(stage.task(ref="video_1"))
@@ -175,7 +199,7 @@ async def test_a_refused_connection_leads_to_the_next_candidate(stage: Stage) ->
 @pytest.mark.parametrize("ref", ["../../etc", "a/b?c=d#e", "a\nb c", "é🐢", "%2e%2e", "x" * 512])
 async def test_a_hostile_id_cannot_change_the_path(stage: Stage, provider: Provider, ref: str) -> None:
     stage.fake.script("submit", Answer(200, stage.upstream.accepted(ref)))
-    submission = await provider.submit(stage.task())
+    submission = await provider.send(stage.task())
     assert submission.ref == ref
     with pytest.raises(errors.UpstreamGone):
         await provider.poll(stage.task(ref=ref))
@@ -189,4 +213,4 @@ async def test_a_hostile_id_cannot_change_the_path(stage: Stage, provider: Provi
 async def test_an_unusable_id_is_an_unknown_outcome(stage: Stage, provider: Provider, ref: Any) -> None:
     stage.fake.script("submit", Answer(200, stage.upstream.accepted(ref)))
     with pytest.raises(errors.UpstreamUnknown):
-        await provider.submit(stage.task())
+        await provider.send(stage.task())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import Drip, DripHead, Fault, Hang
-from fakes.wire import deaf, wire
+from fakes.wire import Wire, deaf, wire
 from harness import Running, StartGateway
 from jobs.upstream import provider
 from processes import until
@@ -88,6 +88,38 @@ async def test_an_upload_that_the_upstream_does_not_read_is_postponed_and_not_lo
         assert (attempt.state, attempt.lease, attempt.submits) == ("pending", None, 1)
         assert attempt.error_message is not None
         assert "cannot be reached" in attempt.error_message
+
+
+@pytest.mark.parametrize("stopped_by", ["client", "worker"])
+async def test_a_submit_that_is_stopped_during_its_upload_is_not_sent(
+    start_gateway: StartGateway, stopped_by: str
+) -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def late(found: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await release.wait()
+        await found.request(reader)
+
+    async with wire(late) as found, start_gateway(providers={"up": provider(f"{found.url}/v1")}) as gateway:
+        fields = {"prompt": "a paper boat", "model": "up/sora-2"}
+        created = await gateway.client.post("/v1/videos", data=fields, files={"input_reference": PICTURE})
+        video_id = created.json()["id"]
+        working = asyncio.create_task(gateway.worker.run())
+        await reached.wait()
+        (attempt,) = await gateway.attempts(video_id)
+        assert (attempt.state, attempt.lease is None) == ("pending", False)
+        if stopped_by == "client":
+            await gateway.client.delete(f"/v1/videos/{video_id}")
+            release.set()
+            await found.closed()
+        gateway.worker.stop()
+        await working
+        release.set()
+        (attempt,) = await gateway.attempts(video_id)
+        expected = ("cancelled", 0) if stopped_by == "client" else ("pending", 0)
+        assert (attempt.state, attempt.submits, attempt.lease) == (*expected, None)
+        assert found.requests == []
 
 
 async def test_an_overdue_job_fails_though_its_provider_has_no_free_slot(

@@ -67,7 +67,7 @@ async def provider(fake: FakeApilaplas) -> AsyncIterator[Apilaplas]:
 
 
 async def submitted(provider: Apilaplas, count: int) -> list[Task]:
-    return [task(id=f"attempt_{i}", ref=(await provider.submit(task())).ref) for i in range(count)]
+    return [task(id=f"attempt_{i}", ref=(await provider.send(task())).ref) for i in range(count)]
 
 
 def problems(fields: dict[str, Any], *, can_link: bool = False) -> dict[str, str]:
@@ -113,7 +113,7 @@ def test_parameters_that_the_vendor_lacks_are_refused(fields: dict[str, Any], na
 
 
 async def test_created_is_accepted(provider: Apilaplas, fake: FakeApilaplas) -> None:
-    submission = await provider.submit(task(model="ray-1-6", callback_url="https://gateway.example/hooks/x1"))
+    submission = await provider.send(task(model="ray-1-6", callback_url="https://gateway.example/hooks/x1"))
     assert (submission.ref in fake.jobs, submission.status, submission.raw_status) == (True, Status.queued, "queued")
     assert fake.submits[0].json == {
         "model": "ray-1-6",
@@ -124,8 +124,8 @@ async def test_created_is_accepted(provider: Apilaplas, fake: FakeApilaplas) -> 
 
 
 async def test_an_extension_is_submitted_polled_and_fetched(provider: Apilaplas, fake: FakeApilaplas) -> None:
-    first = await provider.submit(task())
-    second = await provider.submit(task(request=ask(**SOURCE), source_ref=first.ref))
+    first = await provider.send(task())
+    second = await provider.send(task(request=ask(**SOURCE), source_ref=first.ref))
     assert fake.submits[1].json["keyframes"] == {"frame0": {"type": "generation", "id": first.ref}}
     fake.finish(second.ref)
     progress = await provider.poll(task(ref=second.ref))
@@ -155,7 +155,7 @@ async def test_a_request_that_cannot_be_expressed_is_not_sent(
     provider: Apilaplas, fake: FakeApilaplas, fields: dict[str, Any], source_ref: str | None, message: str
 ) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await provider.submit(task(request=ask(**fields), source_ref=source_ref))
+        await provider.send(task(request=ask(**fields), source_ref=source_ref))
     assert caught.value.message == message
     assert fake.submits == []
 
@@ -167,20 +167,20 @@ async def test_no_answer_to_a_submit_leaves_it_open(fake: FakeApilaplas, answer:
     fake.script("submit", answer)
     async with serve(fake) as origin, connected(origin, timeout_s=0.3) as provider:
         with pytest.raises(errors.UpstreamUnknown):
-            await provider.submit(task())
+            await provider.send(task())
     assert len(fake.submits) == 1
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
 async def test_an_end_at_submit_is_for_the_poll_to_say(provider: Apilaplas, fake: FakeApilaplas, state: str) -> None:
     fake.script("submit", Answer(201, {"id": "755f", "state": state}))
-    assert (await provider.submit(task())).status is Status.in_progress
+    assert (await provider.send(task())).status is Status.in_progress
 
 
 async def test_a_refused_connection_is_certain() -> None:
     async with connected(closed_port()) as provider:
         with pytest.raises(errors.UpstreamUnavailable):
-            await provider.submit(task())
+            await provider.send(task())
         with pytest.raises(errors.UpstreamUnavailable):
             await provider.poll_many([task(ref="755f")])
 
@@ -237,7 +237,7 @@ async def test_the_message_of_an_error_is_read_in_every_shape(
 ) -> None:
     fake.script("submit", Answer(400, body))
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await provider.submit(task())
+        await provider.send(task())
     assert caught.value.message == message
 
 

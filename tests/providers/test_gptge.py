@@ -105,8 +105,8 @@ def test_parameters_of_other_vendors_are_refused(fields: dict[str, Any], said: d
 
 
 async def test_an_extension_is_submitted_polled_and_fetched(provider: GptGe, fake: FakeGptGe) -> None:
-    first = await provider.submit(task())
-    second = await provider.submit(task(request=ask(**SOURCE), source_ref=first.ref))
+    first = await provider.send(task())
+    second = await provider.send(task(request=ask(**SOURCE), source_ref=first.ref))
     assert [call.path for call in fake.submits] == ["/luma/generations", f"/luma/generations/{first.ref}/extend"]
     assert fake.submits[1].json == {"user_prompt": "a paper boat"}
     fake.finish(second.ref)
@@ -127,13 +127,13 @@ async def test_an_extension_that_cannot_be_expressed_is_not_sent(
     provider: GptGe, fake: FakeGptGe, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await provider.submit(task(request=ask(**SOURCE, **fields), source_ref="e70f" if fields else None))
+        await provider.send(task(request=ask(**SOURCE, **fields), source_ref="e70f" if fields else None))
     assert caught.value.message == message
     assert fake.submits == []
 
 
 async def test_the_callback_address_is_handed_over(provider: GptGe, fake: FakeGptGe) -> None:
-    await provider.submit(task(callback_url="https://gateway.example/hooks/x1"))
+    await provider.send(task(callback_url="https://gateway.example/hooks/x1"))
     assert fake.submits[0].json["notify_hook"] == "https://gateway.example/hooks/x1"
 
 
@@ -179,7 +179,7 @@ async def test_success_without_an_id_is_never_sent_again(
 ) -> None:
     fake.script("submit", Answer(200, body))
     with pytest.raises(errors.UpstreamError) as caught:
-        await provider.submit(task())
+        await provider.send(task())
     assert type(caught.value) is kind
     assert caught.value.message == message
     assert not caught.value.retryable
@@ -189,14 +189,14 @@ async def test_success_without_an_id_is_never_sent_again(
 @pytest.mark.parametrize("state", [None, 7, {}, ["pending"]])
 async def test_an_accepted_task_without_a_state_is_accepted(provider: GptGe, fake: FakeGptGe, state: Any) -> None:
     fake.script("submit", Answer(200, {"id": "e70f", "state": state}))
-    submission = await provider.submit(task())
+    submission = await provider.send(task())
     assert (submission.ref, submission.status) == ("e70f", Status.in_progress)
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
 async def test_an_end_at_submit_is_for_the_poll_to_say(provider: GptGe, fake: FakeGptGe, state: str) -> None:
     fake.script("submit", Answer(200, {"id": "e70f", "state": state}))
-    assert (await provider.submit(task())).status is Status.in_progress
+    assert (await provider.send(task())).status is Status.in_progress
 
 
 # Errors
@@ -251,14 +251,14 @@ async def test_no_answer_to_a_submit_leaves_it_open(fake: FakeGptGe, answer: Fau
     fake.script("submit", answer)
     async with serve(fake) as origin, connected(origin, timeout_s=0.3) as provider:
         with pytest.raises(errors.UpstreamUnknown):
-            await provider.submit(task())
+            await provider.send(task())
     assert len(fake.submits) == 1
 
 
 async def test_a_refused_connection_is_certain() -> None:
     async with connected(closed_port()) as provider:
         with pytest.raises(errors.UpstreamUnavailable):
-            await provider.submit(task())
+            await provider.send(task())
 
 
 # Poll
@@ -339,7 +339,7 @@ async def test_a_state_that_is_no_word_is_no_verdict(provider: GptGe, fake: Fake
 
 
 async def test_the_file_is_fetched_without_the_key(provider: GptGe, fake: FakeGptGe) -> None:
-    submission = await provider.submit(task())
+    submission = await provider.send(task())
     fake.finish(submission.ref)
     progress = await provider.poll(task(ref=submission.ref))
     assert progress.output is not None

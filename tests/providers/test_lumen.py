@@ -60,13 +60,13 @@ def test_a_key_is_required() -> None:
 async def test_any_model_is_asked_for(fake: FakeLumen, lumen: Lumen) -> None:
     assert lumen.listed == ("seedance-2", "seedance-2-fast", "veo-3-1")
     assert lumen.capabilities("wan-9") is Lumen.any_model
-    await lumen.submit(task(model="wan-9"))
+    await lumen.send(task(model="wan-9"))
     assert fake.submits[0].json["model"] == "wan-9"
 
 
 async def test_an_upload_without_a_link_is_not_sent(fake: FakeLumen, lumen: Lumen) -> None:
     with pytest.raises(errors.UpstreamRejected, match="GATEWAY_PUBLIC_URL"):
-        await lumen.submit(task(request=ask(first_frame=Media(key="cat"))))
+        await lumen.send(task(request=ask(first_frame=Media(key="cat"))))
     assert fake.submits == []
 
 
@@ -86,7 +86,7 @@ async def test_a_refused_submit_becomes_the_right_error(
 ) -> None:
     fake.script("submit", fake.refusal(status, message))
     with pytest.raises(kind) as caught:
-        await lumen.submit(task())
+        await lumen.send(task())
     assert type(caught.value) is kind
     assert caught.value.upstream_status == status
     assert len(fake.submits) == 1
@@ -97,7 +97,7 @@ async def test_a_refused_submit_becomes_the_right_error(
     [None, [], {}, "https://x.example/a.mp4", [None], [{}], [{"url": 7}], [{"url": "javascript:alert(1)"}], [["a"]]],
 )
 async def test_succeeded_without_an_address_is_failed(fake: FakeLumen, lumen: Lumen, data: Any) -> None:
-    ref = (await lumen.submit(task())).ref
+    ref = (await lumen.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "succeeded", "data": data}))
     progress = await lumen.poll(task(ref=ref))
     assert progress.status is Status.failed
@@ -119,7 +119,7 @@ async def test_succeeded_without_an_address_is_failed(fake: FakeLumen, lumen: Lu
 async def test_a_failure_carries_its_code_and_message(
     fake: FakeLumen, lumen: Lumen, word: str, error: Any, code: str, message: str
 ) -> None:
-    ref = (await lumen.submit(task())).ref
+    ref = (await lumen.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": word, "error": error}))
     failure = (await lumen.poll(task(ref=ref))).failure
     assert failure is not None

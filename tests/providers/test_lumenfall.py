@@ -81,19 +81,19 @@ async def test_a_refused_submit_becomes_the_right_error(
 ) -> None:
     fake.script("submit", fake.refusal(status, "It did not work", code))
     with pytest.raises(kind) as caught:
-        await lumenfall.submit(task())
+        await lumenfall.send(task())
     assert type(caught.value) is kind
     assert caught.value.upstream_status == status
     assert len(fake.submits) == 1
 
 
 async def test_replay_of_what_has_ended_is_still_polled(fake: FakeLumenfall, lumenfall: Lumenfall) -> None:
-    first = await lumenfall.submit(task())
+    first = await lumenfall.send(task())
     fake.finish(first.ref)
-    again = await lumenfall.submit(task())
+    again = await lumenfall.send(task())
     assert (again.ref, again.status, again.raw_status) == (first.ref, Status.in_progress, "completed")
     assert (await lumenfall.poll(task(ref=again.ref))).status is Status.completed
-    assert (await lumenfall.submit(task(id="attempt_2"))).ref != first.ref
+    assert (await lumenfall.send(task(id="attempt_2"))).ref != first.ref
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ async def test_replay_of_what_has_ended_is_still_polled(fake: FakeLumenfall, lum
 async def test_a_webhook_is_requested_only_where_it_is_allowed(
     fake: FakeLumenfall, lumenfall: Lumenfall, url: str | None, sent: bool
 ) -> None:
-    await lumenfall.submit(task(callback_url=url, callback_secret="s3cret"))
+    await lumenfall.send(task(callback_url=url, callback_secret="s3cret"))
     assert fake.submits[0].json.get("webhook_url") == (url if sent else None)
     assert "s3cret" not in str(fake.submits[0])
 
 
 async def test_extra_fields_never_replace_ours(fake: FakeLumenfall, lumenfall: Lumenfall) -> None:
     extra = {"idempotency_key": "theirs", "model": "theirs", "n": 4, "cfg_scale": 0.5, "tail_image_url": None}
-    await lumenfall.submit(task(request=ask(extra=extra)))
+    await lumenfall.send(task(request=ask(extra=extra)))
     assert fake.submits[0].json == {
         "model": "kling-v3",
         "prompt": "a paper boat",
@@ -143,7 +143,7 @@ async def test_extra_fields_never_replace_ours(fake: FakeLumenfall, lumenfall: L
 async def test_the_file_is_found_wherever_its_address_stands(
     fake: FakeLumenfall, lumenfall: Lumenfall, shown: dict[str, Any]
 ) -> None:
-    ref = (await lumenfall.submit(task())).ref
+    ref = (await lumenfall.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "completed", **shown}))
     output = (await lumenfall.poll(task(ref=ref))).output
     assert output is not None
@@ -152,7 +152,7 @@ async def test_the_file_is_found_wherever_its_address_stands(
 
 @pytest.mark.parametrize("output", [None, {}, [], 7, {"url": None}, {"url": ["a"]}, {"url": "javascript:alert(1)"}])
 async def test_completed_without_an_address_is_failed(fake: FakeLumenfall, lumenfall: Lumenfall, output: Any) -> None:
-    ref = (await lumenfall.submit(task())).ref
+    ref = (await lumenfall.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "completed", "output": output}))
     progress = await lumenfall.poll(task(ref=ref))
     assert progress.status is Status.failed
@@ -175,7 +175,7 @@ async def test_completed_without_an_address_is_failed(fake: FakeLumenfall, lumen
 async def test_a_failure_carries_its_code_and_message(
     fake: FakeLumenfall, lumenfall: Lumenfall, error: Any, code: str, message: str
 ) -> None:
-    ref = (await lumenfall.submit(task())).ref
+    ref = (await lumenfall.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "failed", "error": error}))
     failure = (await lumenfall.poll(task(ref=ref))).failure
     assert failure is not None
@@ -198,7 +198,7 @@ async def test_a_failure_carries_its_code_and_message(
 async def test_a_cancel_is_certain_only_after_certain_answers(
     fake: FakeLumenfall, lumenfall: Lumenfall, answer: Answer, stopped: bool
 ) -> None:
-    ref = (await lumenfall.submit(task())).ref
+    ref = (await lumenfall.send(task())).ref
     fake.script("cancel", answer)
     assert await lumenfall.cancel(task(ref=ref)) is stopped
 

@@ -72,7 +72,7 @@ def test_a_line_end_after_the_key_is_removed() -> None:
 
 
 async def test_colons_of_an_id_are_not_encoded(fake: FakeLunos, lunos: Lunos) -> None:
-    submission = await lunos.submit(task())
+    submission = await lunos.send(task())
     assert submission.ref == "video-op:user123:1703123456789"
     await lunos.poll(task(ref=submission.ref))
     assert fake.polls[0].path == "/v1/video/generations/video-op:user123:1703123456789"
@@ -97,7 +97,7 @@ async def test_only_a_500_in_its_own_words_was_not_started(
 ) -> None:
     fake.script("submit", answer)
     with pytest.raises(kind) as caught:
-        await lunos.submit(task())
+        await lunos.send(task())
     assert type(caught.value) is kind
     assert caught.value.upstream_status == answer.status
     assert len(fake.submits) == 1
@@ -106,7 +106,7 @@ async def test_only_a_500_in_its_own_words_was_not_started(
 async def test_a_500_carries_its_message_and_retry_after(fake: FakeLunos, lunos: Lunos) -> None:
     fake.script("submit", Answer(500, {"error": "Failed to start video generation"}, {"retry-after": "4"}))
     with pytest.raises(errors.UpstreamUnavailable) as caught:
-        await lunos.submit(task())
+        await lunos.send(task())
     assert caught.value.message == "up answered 500: Failed to start video generation"
     assert caught.value.retry_after_s == 4
     assert caught.value.next_candidate
@@ -114,7 +114,7 @@ async def test_a_500_carries_its_message_and_retry_after(fake: FakeLunos, lunos:
 
 async def test_an_unknown_model_is_a_rejection(fake: FakeLunos, lunos: Lunos) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await lunos.submit(task(model="google/veo-9"))
+        await lunos.send(task(model="google/veo-9"))
     assert (caught.value.message, caught.value.upstream_status) == ("Model not found", 404)
     assert fake.jobs == {}
 
@@ -122,12 +122,12 @@ async def test_an_unknown_model_is_a_rejection(fake: FakeLunos, lunos: Lunos) ->
 async def test_missing_credit_is_a_credit_error(fake: FakeLunos, lunos: Lunos) -> None:
     fake.script("submit", fake.refusal(402, "Insufficient balance"))
     with pytest.raises(errors.UpstreamCredit):
-        await lunos.submit(task())
+        await lunos.send(task())
 
 
 @pytest.mark.parametrize("url", [None, "", 7, [], {"url": "https://x.example/a.mp4"}, "javascript:alert(1)", "a.mp4"])
 async def test_completed_without_an_address_is_failed(fake: FakeLunos, lunos: Lunos, url: Any) -> None:
-    ref = (await lunos.submit(task())).ref
+    ref = (await lunos.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": "completed", "video_url": url}))
     progress = await lunos.poll(task(ref=ref))
     assert (progress.status, progress.raw_status, progress.output) == (Status.failed, "completed", None)
@@ -140,7 +140,7 @@ async def test_completed_without_an_address_is_failed(fake: FakeLunos, lunos: Lu
 @pytest.mark.parametrize("error", ["too hot", {"message": "too hot"}, ["too hot"], {"code": "too hot"}])
 @pytest.mark.parametrize("word", ["failed", "exploded"], ids=["known_word", "unknown_word"])
 async def test_error_beside_any_final_word_is_a_failure(fake: FakeLunos, lunos: Lunos, word: str, error: Any) -> None:
-    ref = (await lunos.submit(task())).ref
+    ref = (await lunos.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": word, "error": error}))
     progress = await lunos.poll(task(ref=ref))
     assert progress.status is Status.failed
@@ -150,7 +150,7 @@ async def test_error_beside_any_final_word_is_a_failure(fake: FakeLunos, lunos: 
 
 @pytest.mark.parametrize("status", [None, 7, True, [], {"state": "failed"}, ""])
 async def test_answer_without_a_word_is_no_verdict(fake: FakeLunos, lunos: Lunos, status: Any) -> None:
-    ref = (await lunos.submit(task())).ref
+    ref = (await lunos.send(task())).ref
     fake.script("poll", Answer(200, {"id": ref, "status": status, "error": "try again"}))
     assert (await lunos.poll(task(ref=ref))).status is Status.in_progress
 

@@ -55,7 +55,7 @@ async def fetched(sandbox: Sandbox, task: Task) -> tuple[Measured, bytes]:
 
 async def test_submit_is_always_the_same(sandbox: Sandbox) -> None:
     expected = Submission(ref="card_att_1", raw_status="waiting", poll_after_s=0.5)
-    assert [await sandbox.submit(make_task()) for _ in range(2)] == [expected] * 2
+    assert [await sandbox.send(make_task()) for _ in range(2)] == [expected] * 2
     assert sandbox.can_resubmit
 
 
@@ -96,7 +96,7 @@ async def test_a_task_ends_after_its_time(sandbox: Sandbox, model: str, after_s:
 
 
 async def test_the_model_fail_fails(sandbox: Sandbox) -> None:
-    await sandbox.submit(make_task("fail"))
+    await sandbox.send(make_task("fail"))
     failure = Failure(code="sandbox_failure", message="sandbox/fail always fails: that is what it is for")
     assert await sandbox.poll(make_task("fail", after_s=2)) == Progress(
         status=Status.failed, raw_status="failed", failure=failure
@@ -105,7 +105,7 @@ async def test_the_model_fail_fails(sandbox: Sandbox) -> None:
 
 async def test_the_model_reject_rejects(sandbox: Sandbox) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await sandbox.submit(make_task("reject"))
+        await sandbox.send(make_task("reject"))
     assert caught.value.message == "sandbox/reject refuses every request: that is what it is for"
 
 
@@ -135,7 +135,7 @@ async def test_the_video_has_the_requested_size_and_length(
     sandbox: Sandbox, fields: dict[str, Any], header: Measured
 ) -> None:
     task = make_task(after_s=2, **fields)
-    await sandbox.submit(task)
+    await sandbox.send(task)
     assert (await fetched(sandbox, task))[0] == header
 
 
@@ -183,7 +183,7 @@ async def test_an_upload_that_is_no_image_is_refused(sandbox: Sandbox, field: st
     fields: dict[str, Any] = {field: [upload] if field == "reference_images" else upload}
     task = make_task(**fields)
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await sandbox.submit(task)
+        await sandbox.send(task)
     assert (caught.value.code, caught.value.message) == (
         "invalid_image",
         "cat.png is not a readable image; send a PNG, JPEG, WebP or GIF file",
@@ -195,7 +195,7 @@ async def test_an_upload_that_is_no_image_is_refused(sandbox: Sandbox, field: st
 )
 async def test_a_size_it_cannot_render_is_refused(sandbox: Sandbox, fields: dict[str, Any]) -> None:
     with pytest.raises(errors.UpstreamRejected) as caught:
-        await sandbox.submit(make_task(**fields))
+        await sandbox.send(make_task(**fields))
     assert caught.value.code == "invalid_size"
 
 
