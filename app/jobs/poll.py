@@ -5,6 +5,7 @@ from typing import Any
 import structlog
 
 from app import errors
+from app.db.models import NO_FILE
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
@@ -127,7 +128,8 @@ def _too_long(provider: Provider, error: StepTooLong) -> errors.UpstreamUnavaila
 def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:
     alias = context.alias_of(claim)
     caused_by_client = failure.code in (errors.ContentPolicy.default_code, errors.UpstreamRejected.default_code)
-    return alias is not None and alias.retry_failed and not caused_by_client
+    # A finished task without a file was paid for: the operator may still find the file.
+    return alias is not None and alias.retry_failed and not caused_by_client and failure.code not in NO_FILE
 
 
 async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:

@@ -24,8 +24,7 @@ from app import errors, ids, net
 from app.accounts import ledger
 from app.db import rows
 from app.db.database import Database
-from app.db.models import LIVE, Attempt, Video
-from app.db.models.jobs import NO_FILE
+from app.db.models import LIVE, NO_FILE, Attempt, Video
 from app.jobs.claim import Claim
 from app.jobs.task import build_task
 from app.jobs.transitions import add_attempt, lock_video

@@ -232,25 +232,17 @@ async def test_of_two_outputs_each_is_fetched(
     assert [output["index"] for output in (await shown(admin, video_id))["outputs"]] == [0, 1]
 
 
-async def test_an_output_made_by_another_route_is_not_fetched(
-    opened: Open, fake: FakeOpenAI, elsewhere: tuple[Elsewhere, str]
-) -> None:
+async def test_a_task_without_a_file_is_not_bought_again_at_the_next_route(opened: Open, fake: FakeOpenAI) -> None:
+    """Not even where failures are: it was paid for, and its file may still be found."""
     models = {"clip": {"routes": ["up/sora-2", "spare/sora-2"], "retry_failed": True}}
-    lumen = {"kind": "lumen", "api_key": KEY}
     async with serve(fake) as url, serve(spare := FakeOpenAI()) as other:
-        up = {**lumen, "base_url": f"{url}/v1"}
+        up = {"kind": "lumen", "api_key": KEY, "base_url": f"{url}/v1"}
         providers = {"up": up, "spare": {"kind": "openai", "base_url": f"{other}/v1", "api_key": KEY}}
         async with opened(providers=providers, models=models) as admin:
             fake.script("other", Answer(200, {"id": "a", "status": "queued"}), Answer(200, {"status": "succeeded"}))
             video_id = await create(admin, model="clip")
-            await admin.gateway.worker.run_once()
-            admin.gateway.clock.advance(20)
-            await admin.gateway.worker.run_once()
-            first, second = await admin.gateway.attempts(video_id)
-            assert (first.error_code, second.provider) == ("no_output", "spare")
-            assert first.error_body == '{"status": "succeeded"}'
-            refused = await admin.ask("POST", f"repairs/{first.id}", status=409, action="fetch", url=elsewhere[1])
-            assert "another attempt" in refused["error"]["message"]
-            assert (await admin.gateway.finish(video_id))["status"] == "completed"
-            await admin.ask("POST", f"repairs/{first.id}", status=409, action="fetch", url=elsewhere[1])
-    assert len(spare.submits) == 1
+            assert (await admin.gateway.finish(video_id))["error"]["code"] == "no_output"
+            (attempt,) = await admin.gateway.attempts(video_id)
+            assert attempt.error_body == '{"status": "succeeded"}'
+            assert [repair["id"] for repair in (await admin.ask("GET", "repairs"))["data"]] == [attempt.id]
+    assert spare.submits == []

@@ -10,11 +10,12 @@ from sqlalchemy.orm import configure_mappers
 
 from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
 from app.db.models.base import Base
-from app.db.models.jobs import LIVE, Attempt, Character, ProviderHealth, Video
+from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
 from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
 
 __all__ = [
     "LIVE",
+    "NO_FILE",
     "Attempt",
     "Base",
     "Character",
