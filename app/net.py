@@ -79,6 +79,10 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+class NotSent(httpx.ConnectError):
+    """The connection was closed while the hook ran; no byte of the request was sent."""
+
+
 class ForbiddenAddress(httpx.ConnectError):
     """The name resolves to an address that must not be reached from here."""
 
@@ -189,20 +193,24 @@ class _Call:
         """The error of a hook or of the body."""
         self.sent = False
         self._connection: Connection | None = None
+        self._transport: asyncio.Transport | None = None
 
     async def begin(self, connection: Connection) -> None:
-        """Take the connection on which the request is sent now. Raises what `before_send` does."""
-        self._connection = connection
-        if self.before_last_piece is not None and connection.transport is not None:
-            connection.transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
+        """Take the connection on which the request is sent now. Raises what `before_send` does, and `NotSent`."""
+        self._connection, self._transport = connection, connection.transport
+        if self.before_last_piece is not None and self._transport is not None:
+            self._transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
         if self.before_send is not None:
             await self._run(self.before_send)
+            if self._transport is None or self._transport.is_closing():
+                self.raised = NotSent("the connection was closed before the request was sent")
+                raise self.raised
         self.sent = True
 
     def abort(self) -> None:
         """Close the connection at once: a close would first wait until the peer has read what is buffered."""
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def pieces(self, stream: Any) -> AsyncIterator[bytes]:
         """The body in pieces, each with a time-out of its own: aiohttp has none for a peer that does not read."""
@@ -291,8 +299,8 @@ class _Body(httpx.AsyncByteStream):
         if self._answer.content.at_eof():
             self._answer.release()
         else:
-            self._answer.close()
             self._call.abort()
+            self._answer.close()
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -301,6 +309,8 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(self, limits: httpx.Limits, proxy: httpx.Proxy | None = None) -> None:
         self._limits = limits
         self._proxy: yarl.URL | None = None
+        if proxy is not None and proxy.url.scheme not in ("http", "https"):
+            raise ValueError(f"proxies with the scheme {proxy.url.scheme} are not supported; expected http or https")
         if proxy is not None:
             user, password = proxy.auth or (None, None)
             self._proxy = yarl.URL(str(proxy.url)).with_user(user).with_password(password)

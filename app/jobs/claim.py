@@ -42,6 +42,8 @@ class Claim:
     """The state it was claimed from; `submitting` means that another worker died during the call."""
     sent: bool = False
     """True once this worker has recorded that it sends the submit; until then nothing was sent."""
+    stopped: bool = False
+    """True when the worker stops before the submit was sent; then it must not be sent."""
 
     @property
     def request(self) -> VideoRequest:
@@ -57,7 +59,10 @@ class Claim:
         return self.attempt.route_index == len(self.video.routes) - 1
 
 
-_CLAIM = sa.text("""
+COLUMNS = [column.name for column in Attempt.__table__.columns]
+"""Named in the claim: a prepared `*` fails for good when a migration adds a column while this release runs."""
+_CLAIM = sa.text(
+    """
 with recursive turns as (  -- each provider and project with a pending attempt; a loose index scan
   (select provider, project_id from attempts where state = 'pending' order by provider, project_id limit 1)
   union all
@@ -96,7 +101,7 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 ), overdue as (  -- their jobs fail, with or without a free slot
   select attempts.id, state from videos join attempts on video_id = videos.id
   where videos.ended_at is null and deadline_at <= :now and state = 'pending' and due_at <= :now
-  limit :overdue for update of attempts skip locked
+  order by deadline_at limit :overdue for update of attempts skip locked  -- the order makes the plan use the index
 ), rescues as (
   select id, state from attempts where state = 'submitting' and due_at <= :now
   order by due_at limit :submits for update skip locked
@@ -112,8 +117,9 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 )
 update attempts set lease = :lease, due_at = :lease_until
 from due where attempts.id = due.id
-returning attempts.*, due.state as was
-""").bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections")))
+returning {columns}, due.state as was
+""".replace("{columns}", ", ".join(f"attempts.{name}" for name in COLUMNS))
+).bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
@@ -164,14 +170,17 @@ def _claim(row: dict[str, Any], video: Video) -> Claim:
 _BEGIN = b"""
 update attempts set
   state = 'submitting', submits = %(submits)s, submitted_at = %(now)s, base_url = %(base_url)s,
-  credential = %(credential)s
+  credential = %(credential)s, due_at = greatest(due_at, %(lease_until)s)
 where id = %(id)s and lease = %(lease)s and state = %(state)s
 returning id
 """
 
 
-async def begin_submit(db: Database, claim: Claim, *, base_url: str, credential: str, now: datetime) -> bool:
-    """Record that the submit is about to be sent, with the provider's base URL and credential. False if the attempt is
+async def begin_submit(
+    db: Database, claim: Claim, *, base_url: str, credential: str, lease_s: float, now: datetime
+) -> bool:
+    """Record that the submit is about to be sent, with the provider's base URL and credential, and renew the lease: a
+    worker that was halted must not send what another one is about to rescue. False if the attempt is
     no longer leased to this worker: the job was cancelled, or another worker has claimed it; then it must not be sent.
 
     Uses the second pool, for the shortest time between this write and the first byte.
@@ -179,7 +188,8 @@ async def begin_submit(db: Database, claim: Claim, *, base_url: str, credential:
     held = claim.attempt
     values = {"submits": held.submits, "base_url": base_url, "credential": credential}
     expected = {"id": held.id, "lease": held.lease, "state": held.state}
-    if await db.one(_BEGIN, {**values, **expected, "now": now}) is None:
+    lease_until = now + timedelta(seconds=lease_s)
+    if await db.one(_BEGIN, {**values, **expected, "lease_until": lease_until, "now": now}) is None:
         return False
     claim.attempt = rows.replace(held, state=S.submitting, submitted_at=now, **values)
     return True

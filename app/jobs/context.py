@@ -76,7 +76,7 @@ class StepContext:
         provider = self.providers.get(claim.attempt.provider)
         if provider is None:
             return None
-        pinned = claim.attempt.base_url
+        pinned = claim.attempt.base_url if claim.was is not S.pending else None  # of an earlier, refused submit
         return provider if pinned in (None, provider.config.base_url) else None
 
     def not_configured(self, claim: Claim) -> errors.UpstreamUnavailable:

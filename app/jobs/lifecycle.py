@@ -120,6 +120,7 @@ async def refused(
         values = {"due_at": _capped(due_at, claim, now), "submits": claim.attempt.submits, **_error_values(error)}
         await transition(session, claim, S.pending, **values)
         return None
+    await lock_video(session, claim.video.id)  # first, as everywhere, against deadlocks
     if not await transition(session, claim, S.failed, **_error_values(error), ended_at=now):
         return None
     rounds = claim.attempt.submits  # counted over all rounds, so that each round waits longer
@@ -270,6 +271,7 @@ async def failed(
 ) -> Video | None:
     """Record that the attempt has failed; with `retry` the next route is tried."""
     values = {"error_code": failure.code, "error_message": failure.message, "error_body": body, "ended_at": now}
+    await lock_video(session, claim.video.id)  # first, as everywhere, against deadlocks
     if not await transition(session, claim, S.failed, **values):
         return None
     next_route = claim.attempt.route_index + 1 if retry and not claim.on_last_route else None

@@ -4,6 +4,8 @@ Until `Begin` has returned, nothing was sent: whatever fails or stops this worke
 claimed again. After it, the attempt is `submitting`, and without an answer its outcome is unknown.
 """
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -30,8 +32,12 @@ async def submit(context: StepContext, claim: Claim) -> None:
     task = await _build_task_or_postpone(context, claim, provider)
     if task is None:
         return
+    begin = Begin(context, claim, provider)
     try:
-        submission = await context.bounded(claim, provider.send(task))
+        try:
+            submission = await context.bounded(claim, provider.send(replace(task, begin=begin)))
+        finally:
+            await begin.settled()
     except NotBegun as error:
         log.info("submit not sent", reason=str(error))
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
@@ -59,6 +65,8 @@ async def submit(context: StepContext, claim: Claim) -> None:
         log.info("submitted", upstream_ref=submission.ref)
         now = context.clock()
         due_at = now + timedelta(seconds=gap)
+        if not claim.sent:
+            await begin.record_late()
         # Recorded first: without the upstream id, the paid task is lost.
         await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
         await context.report_to_breaker(provider)
@@ -71,21 +79,44 @@ class Begin:
         self._context = context
         self._claim = claim
         self._provider = provider
+        self._recording: asyncio.Future[bool] | None = None
 
     async def __call__(self) -> None:
         """Raises `NotBegun` when the submit must not be sent."""
-        context, claim, provider = self._context, self._claim, self._provider
-        now = context.clock()
-        if now >= claim.video.deadline_at:
+        claim = self._claim
+        if self._context.clock() >= claim.video.deadline_at:
             raise NotBegun("the deadline of the job has passed")
-        pinned = {"base_url": provider.config.base_url, "credential": provider.fingerprint}
+        self._recording = asyncio.ensure_future(self._record())
         try:
-            recorded = await begin_submit(context.db, claim, **pinned, now=now)
+            recorded = await asyncio.shield(self._recording)
         except Exception as error:
             raise NotBegun(f"it could not be recorded ({type(error).__name__})") from error
         if not recorded:
             raise NotBegun("the job was cancelled, or another worker has it")
+        if claim.stopped:
+            raise NotBegun("the worker stops")
         claim.sent = True
+
+    async def settled(self) -> None:
+        """Wait until the claim shows what is recorded: an answer may come, or a call be cancelled, meanwhile."""
+        if self._recording is not None:
+            await asyncio.wait({self._recording})
+
+    async def record_late(self) -> None:
+        """Record a submit that the upstream accepted before all of it was sent."""
+        with suppress(Exception):  # else it is recorded with the upstream's id
+            await self._record()
+
+    async def _record(self) -> bool:
+        provider, context = self._provider, self._context
+        return await begin_submit(
+            context.db,
+            self._claim,
+            base_url=provider.config.base_url,
+            credential=provider.fingerprint,
+            lease_s=context.settings.lease_s,
+            now=context.clock(),
+        )
 
 
 async def rescue(context: StepContext, claim: Claim) -> None:
@@ -107,8 +138,7 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
         if wait_s:
             await _refused(context, claim, _circuit_open_error(claim, provider, wait_s))
             return None
-        task = await context.build_task(claim)
-        return replace(task, begin=Begin(context, claim, provider))
+        return await context.build_task(claim)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
     except Exception:

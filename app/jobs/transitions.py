@@ -19,7 +19,7 @@ from app.video import AttemptState as S
 from app.video import Settlement
 
 TRANSITIONS: dict[S, frozenset[S]] = {
-    S.pending: frozenset({S.submitting, S.cancelled, S.failed}),
+    S.pending: frozenset({S.submitting, S.running, S.cancelled, S.failed}),
     S.submitting: frozenset({S.running, S.pending, S.failed, S.lost, S.cancelled}),
     S.running: frozenset({S.storing, S.succeeded, S.failed, S.cancelled}),
     S.storing: frozenset({S.succeeded, S.running, S.failed, S.cancelled}),

@@ -209,6 +209,8 @@ class Worker:
 
     async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         claims = [claim for task in tasks for claim in self._tasks[task]]
+        for claim in claims:
+            claim.stopped = True
         for task in tasks:
             task.cancel()
         if tasks:

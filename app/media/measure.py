@@ -79,7 +79,7 @@ async def measure(store: Store, file: StoredFile) -> Measured:
             log.warning("file not measured", key=file.key, error=type(error).__name__, reason=str(error)[:200])
             return Measured()
     if "error" in answer:
-        log.warning("file not measured", key=file.key, error=f"{answer['error']:.80}")
+        log.warning("file not measured", key=file.key, error=f"{answer['error']!s:.80}")
     return Measured.from_answer(answer)
 
 

@@ -95,14 +95,11 @@ class RestProvider(Provider):
         """
         begin = net.Once(task.begin)
         try:
-            response = await self._call("submit", method, path, begin, **kwargs)
+            return await self._call("submit", method, path, begin, **kwargs)
         except errors.UpstreamUnknown as error:
             if begin.done:
                 raise
             raise errors.UpstreamUnavailable(error.message, provider=self.name, body=error.body) from error
-        if not begin.done:  # accepted without all of its body
-            await begin()
-        return response
 
     async def call(
         self, verb: Literal["prepare", "poll", "cancel", "character"], method: str, path: str, **kwargs: Any
@@ -141,8 +138,8 @@ class RestProvider(Provider):
                 finally:
                     await response.aclose()
         except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-            if begin is not None and begin.called and not begin.done:
-                raise NotBegun(f"it could not be recorded in time ({type(error).__name__})") from error
+            if isinstance(error, net.NotSent) or (begin is not None and begin.called and not begin.done):
+                raise NotBegun(f"not sent after it was recorded ({type(error).__name__})") from error
             unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
             if not unsent:
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error

@@ -35,7 +35,10 @@ PURGE_BATCH = 1_000
 
 # Claiming
 
-_CLAIM = sa.text("""
+COLUMNS = [column.name for column in Delivery.__table__.columns]
+"""Named in the claim: a prepared `*` fails for good when a migration adds a column while this release runs."""
+_CLAIM = sa.text(
+    """
 with recursive queues as (  -- each project and queue key with a pending delivery, by a loose index scan
   (select project_id, queue_key from deliveries
    where state = 'pending' and exists (select from deliveries where state = 'pending' and due_at <= :now)
@@ -70,8 +73,9 @@ with recursive queues as (  -- each project and queue key with a pending deliver
 )
 update deliveries set lease = :lease, due_at = :lease_until
 from due where deliveries.id = due.id
-returning deliveries.*
-""")
+returning {columns}
+""".replace("{columns}", ", ".join(f"deliveries.{name}" for name in COLUMNS))
+)
 
 
 async def claim_deliveries(

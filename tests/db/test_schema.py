@@ -230,6 +230,44 @@ async def test_a_claim_costs_what_is_due_not_what_exists(empty: str) -> None:
     assert plan["Execution Time"] < 500
 
 
+async def test_a_claim_from_a_backlog_costs_what_it_takes(empty: str) -> None:
+    """100,000 attempts wait, none is overdue, and the deadlines of 100,000 ended videos have passed."""
+    await upgrade_schema(empty)
+    await asyncio.to_thread(fill_backlog, empty)
+    plan = await plan_of_a_claim(empty, claims=100)
+    nodes = walk(plan["Plan"])
+    assert "ix_videos_deadline_at" in {node.get("Index Name") for node in nodes}
+    assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) <= 5_000
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 10_000
+    assert max(node.get("Rows Removed by Filter", 0) for node in nodes) <= 5_000
+
+
+def fill_backlog(url: str) -> None:
+    ended = "mod(n, 2) = 0"
+    columns, values = filled(
+        "videos",
+        id="'v' || n",
+        status=f"case when {ended} then 'completed' else 'queued' end",
+        completed_at=f"case when {ended} then :now end",
+        ended_at=f"case when {ended} then :now end",
+        deadline_at=f"case when {ended} then :now - interval '1 h' else :now + interval '1 h' end",
+    )
+    attempt_columns, attempt_values = filled(
+        "attempts",
+        id="'a' || n",
+        video_id="'v' || n",
+        project_id="'project' || mod(n, 30)",
+        state=f"case when {ended} then 'succeeded' else 'pending' end",
+        due_at=":now - interval '1 s'",
+        ended_at=f"case when {ended} then :now end",
+    )
+    statements = ROWS.format(
+        columns=columns, values=values, attempt_columns=attempt_columns, attempt_values=attempt_values
+    ).replace(":now", f"'{NOW.isoformat()}'::timestamptz")
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
 def fill(url: str) -> None:
     columns, values = filled("videos", id="'v' || n", status="'queued'")
     attempt_columns, attempt_values = filled(
@@ -249,7 +287,7 @@ def fill(url: str) -> None:
         connection.execute(statements.encode())
 
 
-async def plan_of_a_claim(url: str) -> dict[str, Any]:
+async def plan_of_a_claim(url: str, *, claims: int = 60) -> dict[str, Any]:
     """Claim, and undo it; then let the database explain that very statement."""
     engine = create_async_engine(url, poolclass=sa.NullPool)
     said: list[tuple[str, Any]] = []
@@ -262,7 +300,7 @@ async def plan_of_a_claim(url: str) -> dict[str, Any]:
     async with engine.connect() as connection:
         slots = Slots(submits=100, polls=100, stores=8)
         claimed = await claim_attempts(connection, slots, limits={}, free_connections={}, lease_s=60, now=NOW)
-        assert len(claimed) == 60
+        assert len(claimed) == claims
         await connection.rollback()
         ((statement, parameters),) = said
         explain = f"explain (analyze, buffers, format json) {statement}"

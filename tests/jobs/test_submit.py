@@ -1,12 +1,18 @@
 """Submits with an unknown outcome: nothing is paid for twice unless the operator chose so."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
+import psycopg
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import Answer, Hang, Reset, SlowYes, serve
+from fakes.wire import Wire, wire
 from harness import Running, StartGateway, another_worker
 from jobs.upstream import provider
+from processes import until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +135,98 @@ async def test_a_second_answer_says_nothing_about_the_first_submit(
             video = await gateway.create(model="clip")
             assert (await gateway.finish(video["id"]))["status"] == "completed"
     assert (len(fake.jobs), len(fake.submits), other.submits) == (1, 4, [])
+
+
+HOLD = """
+create function hold() returns trigger language plpgsql as $$ begin
+  perform pg_advisory_xact_lock(4711);
+  return new;
+end $$;
+create trigger hold before update on attempts for each row when (new.state = 'submitting') execute function hold()
+"""
+
+
+@asynccontextmanager
+async def record_delayed(database_url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """The write before the first byte has to wait until the block ends; yields a function that waits until it does."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(HOLD.encode())
+        await connection.execute(b"select pg_advisory_lock(4711)")
+
+        async def look() -> bool | None:
+            waiting = b"select 1 from pg_locks where locktype = 'advisory' and objid = 4711 and not granted"
+            return True if await (await connection.execute(waiting)).fetchone() else None
+
+        try:
+            yield partial(until, look)
+        finally:
+            await connection.execute(b"select pg_advisory_unlock(4711)")
+            await connection.execute(b"drop function hold cascade")
+
+
+EARLY = {
+    "accepted": (200, "OK", '{"id": "video_1", "status": "queued"}', "running"),
+    "busy": (429, "Too Many Requests", '{"error": {"message": "busy"}}', "pending"),
+    "refused": (400, "Bad Request", '{"error": {"message": "no"}}', "failed"),
+    "failed": (500, "Internal Server Error", "boom", "pending"),
+}
+
+
+@pytest.mark.parametrize(("status", "reason", "body", "state"), EARLY.values(), ids=EARLY)
+async def test_an_answer_that_comes_before_the_record_is_written(
+    start_gateway: StartGateway, database_url: str, status: int, reason: str, body: str, state: str
+) -> None:
+    """Some servers answer before they have read the body; this was no submit, unless they accepted it."""
+
+    async def hasty(found: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} {reason}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await reader.read()
+
+    async with wire(hasty) as found, start_gateway(providers={"up": provider(f"{found.url}/v1")}) as gateway:
+        video = await gateway.create(model="up/sora-2", prompt="long " * 2_000)
+        async with record_delayed(database_url) as delayed:
+            working = asyncio.create_task(gateway.worker.run_once())
+            await delayed()
+            await asyncio.wait({working}, timeout=0.3)  # for the answer
+        await working
+        (attempt,) = await gateway.attempts(video["id"])
+        assert (attempt.state, attempt.lease) == (state, None)
+        assert found.connections == 1
+
+
+async def test_a_connection_that_is_closed_while_the_record_is_written_was_not_used(
+    start_gateway: StartGateway, database_url: str
+) -> None:
+    closing = asyncio.Event()
+
+    async def answering_once(found: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await found.request(reader)
+        body = b'{"id": "video_1", "status": "queued"}'
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        await closing.wait()
+
+    async with wire(answering_once) as found, start_gateway(providers={"up": provider(f"{found.url}/v1")}) as gateway:
+        await gateway.create(model="up/sora-2")
+        await gateway.worker.run_once()
+        second = await gateway.create(model="up/sora-2")
+        async with record_delayed(database_url) as delayed:
+            working = asyncio.create_task(gateway.worker.run_once())
+            await delayed()
+            closing.set()
+            await found.closed()
+        await working
+        (attempt,) = await gateway.attempts(second["id"])
+        assert (attempt.state, attempt.lease, len(found.requests)) == ("pending", None, 1)
+
+
+async def test_jobs_that_were_refused_once_go_to_the_new_address_of_a_provider(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    fake.script("submit", Answer(429))
+    async with start_gateway(providers={"up": provider(upstream)}) as gateway:
+        video = await gateway.create(model="up/sora-2")
+        await gateway.worker.run_once()
+        assert [attempt.base_url for attempt in await gateway.attempts(video["id"])] == [upstream]
+    async with serve(fake) as url, start_gateway(providers={"up": provider(f"{url}/v1")}) as gateway:
+        assert (await gateway.finish(video["id"]))["status"] == "completed"
