@@ -500,7 +500,7 @@ async def check_kills(fleet: Fleet, clients: Clients, history: History) -> None:
     log.info("creates broken off: %s", clients.broken_off)
     assert len(fleet.killed) >= len(MOMENTS)
     states = {("attempts", "submitting"), ("attempts", "running"), ("attempts", "storing"), ("deliveries", "pending")}
-    assert set(taken) == states
+    assert states <= set(taken) <= states | {("attempts", "pending")}
     assert clients.broken_off > 0
 
 

@@ -18,7 +18,7 @@ import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from fleet.forked import Forked, ForkServer, fork_server
-from harness import ALICE, Running, StartGateway
+from harness import Running, StartGateway
 from processes import PATIENCE_S, provider, until
 from starlette.types import Message, Receive, Scope, Send
 
@@ -47,7 +47,6 @@ STICKY = WORKERS * CONNECTIONS * 2
 STICKY_S = 20
 
 SETTINGS: dict[str, Any] = {
-    "api_keys": ALICE,
     "pepper": "test pepper",
     "lease_s": 5,
     "worker_tick_s": 0.1,
@@ -254,8 +253,8 @@ async def test_kills_give_up_nothing_that_was_not_sent(
         for _ in range(STICKY):
             await on.create("sticky")
         for number in range(KILLS):
-            await asyncio.gather(*(on.create("quick", model="keyed/sora-2") for _ in range(4)))
-            if number % 4 == 0:
+            await asyncio.gather(*(on.create("quick", model="keyed/sora-2") for _ in range(3)))
+            if number % 5 == 0:
                 await on.create("upload", upload=True)
             if number % 14 == 0:
                 await on.create("slow", model="slow/sora-2")
