@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -61,9 +60,7 @@ def shared(database_url: str, tmp_path: Path) -> dict[str, Any]:
 async def test_the_first_hour_with_the_embedded_database(home: Path) -> None:
     """Start, paste the curl line, Ctrl-C, start again, kill -9, start again, stop."""
     data_dir = home / "data"
-    started = time.monotonic()
     async with served(cwd=home) as gateway:
-        assert time.monotonic() - started < 10
         key_file = data_dir / "secrets" / "api-key"
         assert gateway.key == key_file.read_text()
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
