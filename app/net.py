@@ -55,6 +55,7 @@ _resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
 default thread pool, a few of them would block every other lookup, the database's included."""
 
 HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+NO_COOKIES = DefaultCookiePolicy(allowed_domains=())  # a stranger's cookies would pile up
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
 """Values of `content-encoding` for a body that is not encoded; the last ones are mistakes, mostly of buckets."""
 
@@ -96,7 +97,7 @@ def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
         ),
         follow_redirects=False,
-        cookies=_no_cookies(),
+        cookies=CookieJar(NO_COOKIES),
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
 
@@ -108,15 +109,10 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
         headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
-        cookies=_no_cookies(),
+        cookies=CookieJar(NO_COOKIES),
         trust_env=False,
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
-
-
-def _no_cookies() -> CookieJar:
-    """A jar that keeps nothing: a stranger's cookies would pile up."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 class Once:
@@ -230,7 +226,8 @@ class _Call:
                 self._start_timeout()
                 yield held[:-TAIL_BYTES]
                 held = held[-TAIL_BYTES:]
-            await self._drained()
+            if self._connection is not None and self._connection.protocol is not None:
+                await self._connection.protocol._drain_helper()
             await self._run(self.before_last_piece)
         self._start_timeout()
         yield held
@@ -245,10 +242,6 @@ class _Call:
     def _start_timeout(self) -> None:
         if self._connection is not None and self._connection.protocol is not None:
             self._connection.protocol.start_timeout()
-
-    async def _drained(self) -> None:
-        if self._connection is not None and self._connection.protocol is not None:
-            await self._connection.protocol._drain_helper()
 
     @contextlib.contextmanager
     def translated(self, request: httpx.Request) -> Iterator[None]:

@@ -219,7 +219,7 @@ async def test_a_file_that_comes_byte_by_byte_fails_the_job(start_gateway: Start
         start_gateway(providers=upstream(home, file_timeout_s=0.2)) as gateway,
     ):
         error = await ended(gateway, await submitted(gateway, fake, f"{elsewhere}/clip.mp4"))
-    assert error["code"] == "output_unavailable"
+    assert error["code"] == "output_incomplete"
     assert "took longer than 0.2 s" in error["message"]
     assert slow.received
 

@@ -49,7 +49,7 @@ STICKY_S = 20
 SETTINGS: dict[str, Any] = {
     "pepper": "test pepper",
     "lease_s": 5,
-    "worker_tick_s": 0.1,
+    "worker_tick_s": 0.25,
     "database_pool_size": 3,
     "poll_interval_s": 0.2,
     "shutdown_grace_s": 4,
