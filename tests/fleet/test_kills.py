@@ -254,7 +254,7 @@ async def test_kills_give_up_nothing_that_was_not_sent(
             await on.create("sticky")
         for number in range(KILLS):
             await asyncio.gather(*(on.create("quick", model="keyed/sora-2") for _ in range(3)))
-            if number % 5 == 0:
+            if number % 8 == 0:
                 await on.create("upload", upload=True)
             if number % 14 == 0:
                 await on.create("slow", model="slow/sora-2")

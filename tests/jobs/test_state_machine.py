@@ -39,7 +39,7 @@ from app.db.migrate import upgrade_schema
 from app.jobs.worker import Worker
 from app.main import create_app
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "7"))
 STEPS = int(os.environ.get("FUZZ_STEPS", "25"))
 
 REFUSALS = [
