@@ -126,9 +126,8 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 async def _serve_one(config: Settings, listener: socket.socket) -> None:
-    application = create_app(config)
-    app = _StartupGuard(application)
-    server = _Server(_uvicorn_config(config, app), config, application)
+    app = _StartupGuard(create_app(config))
+    server = _Server(_uvicorn_config(config, app), config)
     try:
         await server.serve(sockets=[listener])
     except SystemExit as end:
@@ -223,22 +222,14 @@ class _StartupGuard:
 class _Server(uvicorn.Server):
     """Prints the welcome once the server can be reached, with the port that was bound."""
 
-    def __init__(self, options: uvicorn.Config, config: Settings, application: FastAPI) -> None:
+    def __init__(self, options: uvicorn.Config, config: Settings) -> None:
         super().__init__(options)
         self._settings = config
-        self._state = application.state
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if sockets and not self.should_exit:
             _welcome(self._settings, sockets[0].getsockname()[1])
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop claiming jobs and end waiting requests at once, not after the last connection."""
-        if hasattr(self._state, "gateway"):
-            self._state.worker.stop()
-            self._state.gateway.listener.close()
-        await super().shutdown(sockets)
 
 
 def _welcome(config: Settings, port: int) -> None:

@@ -24,6 +24,12 @@ def select(model: type[Base]) -> sa.Select[Any]:
     return sa.select(*model.__table__.columns)
 
 
+def column_list(model: type[Base]) -> str:
+    """The columns of a table by name, for statements that are text: a prepared `*` fails for good when a migration adds
+    a column while this release runs."""
+    return ", ".join(str(column) for column in model.__table__.columns)
+
+
 async def all_of(model: type[Model], connection: Connection, query: sa.Select[Any]) -> list[Model]:
     """Read the rows of a `select(model)` with more conditions."""
     return [read_only(model, row._mapping) for row in await connection.execute(query)]

@@ -59,8 +59,6 @@ class Claim:
         return self.attempt.route_index == len(self.video.routes) - 1
 
 
-COLUMNS = [column.name for column in Attempt.__table__.columns]
-"""Named in the claim: a prepared `*` fails for good when a migration adds a column while this release runs."""
 _CLAIM = sa.text(
     """
 with recursive turns as (  -- each provider and project with a pending attempt; a loose index scan
@@ -118,7 +116,7 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 update attempts set lease = :lease, due_at = :lease_until
 from due where attempts.id = due.id
 returning {columns}, due.state as was
-""".replace("{columns}", ", ".join(f"attempts.{name}" for name in COLUMNS))
+""".replace("{columns}", rows.column_list(Attempt))
 ).bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")

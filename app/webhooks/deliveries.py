@@ -35,8 +35,6 @@ PURGE_BATCH = 1_000
 
 # Claiming
 
-COLUMNS = [column.name for column in Delivery.__table__.columns]
-"""Named in the claim: a prepared `*` fails for good when a migration adds a column while this release runs."""
 _CLAIM = sa.text(
     """
 with recursive queues as (  -- each project and queue key with a pending delivery, by a loose index scan
@@ -74,7 +72,7 @@ with recursive queues as (  -- each project and queue key with a pending deliver
 update deliveries set lease = :lease, due_at = :lease_until
 from due where deliveries.id = due.id
 returning {columns}
-""".replace("{columns}", ", ".join(f"deliveries.{name}" for name in COLUMNS))
+""".replace("{columns}", rows.column_list(Delivery))
 )
 
 
