@@ -23,7 +23,8 @@
         ├── UpstreamAccount             our key or account there is refused
         │   └── UpstreamCredit          our account there has no money
         ├── UpstreamRateLimited         a rate limit; certainly not accepted
-        ├── UpstreamUnavailable         not reachable; on a submit: certainly not accepted
+        ├── UpstreamUnavailable         cannot answer; on a submit: certainly not accepted
+        │   └── UpstreamUnreachable     the connection itself failed
         ├── UpstreamUnknown             a submit with an unknown outcome
         ├── UpstreamGone                404 or 410: the task or file is not there
         └── UpstreamFailed              the generation ended in failure
@@ -233,6 +234,10 @@ class UpstreamUnavailable(UpstreamError):
     default_code = "upstream_unavailable"
     retryable = True
     next_candidate = True
+
+
+class UpstreamUnreachable(UpstreamUnavailable):
+    """The connection itself failed, whatever was to be sent over it."""
 
 
 class UpstreamUnknown(UpstreamError):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 
@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Match
 from app import dialects, providers, settings, telemetry
 from app.accounts import auth, projects, secrets
 from app.admin import routes as admin
+from app.db.clock import DatabaseClock
 from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
@@ -23,20 +24,22 @@ from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
+from app.http.slots import Slots
 from app.jobs.durations import Durations
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
+from app.media.turns import Turns
+from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
 from app.webhooks.sender import Sender
 
+WEBHOOK_TESTS = 3
+"""Test events of one project at once, per process."""
+
 Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterator[Parts]:
+async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIterator[Parts]:
     """Open all parts and close them again. Raises `ConfigurationError` with the next step.
 
-    An embedded database is migrated; any other must have the current schema.
+    An embedded database is migrated; any other must have the current schema. Without `clock`, the database's is used.
     """
     configs = dialects.configure(config)
     upstreams = providers.build(config)  # first, because its errors can be found without a database
@@ -63,6 +66,10 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
         stack.push_async_callback(database.close)
         await database.open()
+        if clock is None:
+            clock = DatabaseClock()
+        if isinstance(clock, DatabaseClock):
+            await stack.enter_async_context(clock.synchronised(database))
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = Store.from_settings(config)
@@ -95,6 +102,11 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             clock=clock,
             listener=listener,
             durations=durations,
+            waiting=Slots(
+                config.max_waiting, "requests of this key wait here; poll, or use webhooks", "too_many_waiting"
+            ),
+            webhook_tests=Slots(WEBHOOK_TESTS, "test events of this project are being sent", "too_many_tests"),
+            character_turns={name: Turns(rest.CHARACTERS_AT_ONCE) for name in upstreams},
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
@@ -112,7 +124,7 @@ def _all_routes() -> Sequence[BaseRoute]:
     return router.routes
 
 
-def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
+def create_app(config: Settings | None = None, *, clock: Clock | None = None) -> FastAPI:
     """Build the ASGI application; all stateful parts start and stop with its lifespan."""
     chosen = config or settings.load()
 

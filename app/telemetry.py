@@ -60,6 +60,12 @@ QUEUE_AGE = Gauge(
     "gateway_queue_age_seconds", "Time since the oldest attempt that waits for a worker became due.", registry=REGISTRY
 )
 
+CLOCK_SKEW = Gauge(
+    "gateway_clock_skew_seconds",
+    "Seconds by which this machine's clock is ahead of the database's.",
+    registry=REGISTRY,
+)
+
 _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
 """Tracebacks without local variables, which may hold keys and addresses."""
 _ROWS = re.compile(r"\n(DETAIL|CONTEXT): .*?(?=\n\[SQL: |\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL)

@@ -20,6 +20,7 @@ from upstreams import Upstreams
 
 from app import settings
 from app.db import embedded
+from app.db.clock import DatabaseClock
 from app.db.migrate import upgrade_schema
 from app.db.models import Base
 from app.main import create_app
@@ -93,10 +94,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def start_gateway(database_url: str, tmp_path: Path, clock: Clock) -> StartGateway:
-    """Start a gateway with these settings on top of the tests' own; no worker runs unless the test makes it."""
+    """Start a gateway with these settings on top of the tests' own; no worker runs unless the test makes it. Its time
+    is that of `clock`, unless another one is given as `its_clock`."""
 
     @asynccontextmanager
-    async def start(**overrides: Any) -> AsyncIterator[Running]:
+    async def start(*, its_clock: DatabaseClock | None = None, **overrides: Any) -> AsyncIterator[Running]:
         values = {
             "database_url": database_url,
             "data_dir": tmp_path / "data",
@@ -106,7 +108,7 @@ def start_gateway(database_url: str, tmp_path: Path, clock: Clock) -> StartGatew
             "allow_networks": ["127.0.0.0/8"],
             **overrides,
         }
-        app = create_app(settings.load(_env_file=None, **values), clock=clock)
+        app = create_app(settings.load(_env_file=None, **values), clock=its_clock or clock)
         async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30) as manager:
             transport = httpx.ASGITransport(manager.app)
 

@@ -42,7 +42,7 @@ async def _start_meters(
     transaction ends, so that no entry is missed between the sum and the triggers."""
     await session.flush()
     await session.execute(sa.text("lock table ledger in share row exclusive mode"))
-    # From the previous month on, since the clock that writes entries may differ from this one.
+    # From the previous month on, since an entry may be written around midnight.
     since = (day_of(now).replace(day=1) - timedelta(days=1)).replace(day=1)
     month = sa.func.date_trunc("month", LedgerEntry.day).cast(sa.Date)
     spent = -sa.func.coalesce(sa.func.sum(LedgerEntry.amount_micros), 0)

@@ -52,23 +52,19 @@ async def prepared(config: Settings, url: str) -> None:
     await (upgrade_schema(url) if config.database_url is None else require_current_schema(url))
 
 
-def with_database(config: Settings, run: Callable[[Database], Awaitable[T]]) -> T:
-    """Run a function on the configured database; the embedded one is started for it."""
+def with_database(config: Settings, run: Callable[[Database, datetime], Awaitable[T]]) -> T:
+    """Run a function with the configured database and its time; the embedded one is started for it."""
 
     async def running() -> T:
         async with running_database(config) as url:
             await prepared(config, url)
             database = Database(url, pool_size=1, prepare=config.database_prepare)
             try:
-                return await run(database)
+                return await run(database, await database.now())
             finally:
                 await database.close()
 
     return asyncio.run(running())
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 # Options
@@ -125,7 +121,7 @@ def _moment(value: str | None) -> Any:
     if value is None or value == NONE:
         return ... if value is None else None
     if span := SPAN.fullmatch(value):
-        return now() + (timedelta(days=int(span[1])) if span[2] == "d" else timedelta(hours=int(span[1])))
+        return datetime.now(UTC) + (timedelta(days=int(span[1])) if span[2] == "d" else timedelta(hours=int(span[1])))
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
@@ -184,12 +180,12 @@ def create_key(
     config = load()
     changes, micros = _changes(rpm, jobs, models, expires), _budget(budget)
 
-    async def run(database: Database) -> tuple[Key, str]:
+    async def run(database: Database, now: datetime) -> tuple[Key, str]:
         async with database.transaction() as session:
             row, key = await keys.create_key(
-                session, name, project_id=project, changes=changes, settings=config, now=now()
+                session, name, project_id=project, changes=changes, settings=config, now=now
             )
-            await budgets.limit_key(session, row, None if micros is ... else micros, now=now())
+            await budgets.limit_key(session, row, None if micros is ... else micros, now=now)
             return row, key
 
     row, key = with_database(config, run)
@@ -212,12 +208,12 @@ def update_key(
     changes = _changes(rpm, jobs, models, expires, **({} if name is None else {"name": name}))
     micros = _budget(budget)
 
-    async def run(database: Database) -> str:
+    async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
             key = await keys.get_key(session, key_id)
-            await keys.change_key(session, key, changes, now=now())
+            await keys.change_key(session, key, changes, now=now)
             if micros is not ...:
-                await budgets.limit_key(session, key, micros, now=now())
+                await budgets.limit_key(session, key, micros, now=now)
             return key.name
 
     changed = with_database(load(), run)
@@ -230,7 +226,7 @@ def list_keys(
 ) -> None:
     """List all keys, without their secrets."""
 
-    async def run(database: Database) -> list[Key]:
+    async def run(database: Database, now: datetime) -> list[Key]:
         async with database.transaction() as session:
             project_id = (await projects.get_project(session, project)).id if project is not None else None
             return await keys.list_keys(await session.connection(), project_id=project_id)
@@ -252,9 +248,9 @@ def list_keys(
 def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")]) -> None:
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
 
-    async def run(database: Database) -> str:
+    async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            return (await keys.revoke_key(session, key_id, now=now())).name
+            return (await keys.revoke_key(session, key_id, now=now)).name
 
     name = with_database(load(), run)
     console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
@@ -274,11 +270,11 @@ def create_project(
     """Create a project and print its id."""
     micros = _budget(budget)
 
-    async def run(database: Database) -> str:
+    async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            project = await projects.create_project(session, name, now=now())
+            project = await projects.create_project(session, name, now=now)
             limit = None if micros is ... else micros
-            await budgets.limit_project(session, project, limit, Billing(billing), now=now())
+            await budgets.limit_project(session, project, limit, Billing(billing), now=now)
             return project.id
 
     print(with_database(load(), run))
@@ -294,14 +290,14 @@ def update_project(
     """Change a project. Spending of the current month counts against a new budget."""
     micros = _budget(budget)
 
-    async def run(database: Database) -> str:
+    async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
             if name is not None:
                 row.name = projects.checked_name("name", name)
             if micros is not ... or billing is not None:
                 limit = row.monthly_budget_micros if micros is ... else micros
-                await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now())
+                await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now)
             return row.name
 
     changed = with_database(load(), run)
@@ -319,11 +315,11 @@ def credit_project(
     """Credit a project's balance and print what it may spend now."""
     micros = _amount(amount, "amount")
 
-    async def run(database: Database) -> tuple[Project, int | None]:
+    async def run(database: Database, now: datetime) -> tuple[Project, int | None]:
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
-            await ledger.credit(session, row, micros, reference=reference, now=now())
-            left = await budgets.available(await session.connection(), [row.id], now=now())
+            await ledger.credit(session, row, micros, reference=reference, now=now)
+            left = await budgets.available(await session.connection(), [row.id], now=now)
             return row, left[row.id][1]
 
     row, left = with_database(load(), run)
@@ -336,10 +332,10 @@ def credit_project(
 def list_projects() -> None:
     """List all projects, and the amount that each may still spend."""
 
-    async def run(database: Database) -> list[tuple[Project, int | None]]:
+    async def run(database: Database, now: datetime) -> list[tuple[Project, int | None]]:
         async with database.reading() as connection:
             found = await projects.list_projects(connection)
-            left = await budgets.available(connection, [row.id for row in found], now=now())
+            left = await budgets.available(connection, [row.id for row in found], now=now)
             return [(row, left[row.id][1]) for row in found]
 
     table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
@@ -367,10 +363,10 @@ def usage(
 ) -> None:
     """Show usage: jobs, outputs, seconds, cost, and money held for running videos."""
     dimensions = dimensions_of(by)
-    today = ledger.day_of(now())
+    today = ledger.day_of(datetime.now(UTC))
     first, last = span_of(since and since.date(), until and until.date(), today=today)
 
-    async def run(database: Database) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    async def run(database: Database, now: datetime) -> tuple[list[dict[str, Any]], dict[str, str]]:
         async with database.transaction() as session:
             project_id = (await projects.get_project(session, project)).id if project is not None else None
             connection = await session.connection()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
@@ -69,6 +70,12 @@ class Database:
         async with self._bare.connection() as connection:
             cursor = await connection.execute(statement, parameters)
             return await cursor.fetchone()
+
+    async def now(self) -> datetime:
+        """Read the database's clock. Raises the database's errors."""
+        async with self.reading() as connection:
+            found: datetime = (await connection.execute(sa.text("select clock_timestamp()"))).scalar_one()
+            return found
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a notice to all listeners of `channel`. Raises `psycopg.Error`."""

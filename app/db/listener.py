@@ -10,7 +10,7 @@ connection is down, waiters are woken every second and the key cache lives for l
 import asyncio
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -45,7 +45,6 @@ class Listener:
         self._disconnected = False
         self._missed_heartbeats = 0
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._by_key: Counter[str] = Counter()
 
     @property
     def is_current(self) -> bool:
@@ -53,25 +52,17 @@ class Listener:
         return time.monotonic() - self._heartbeat_at < CURRENT_S
 
     @contextmanager
-    def waiter(self, video_id: str, key_id: str) -> Iterator[asyncio.Event]:
+    def waiter(self, video_id: str) -> Iterator[asyncio.Event]:
         """Yield an event that is set whenever the video changes. Enter the block before reading the video, clear the
         event before reading again."""
         changed = asyncio.Event()
         self._waiting[video_id].add(changed)
-        self._by_key[key_id] += 1
         try:
             yield changed
         finally:
-            self._by_key[key_id] -= 1
-            if not self._by_key[key_id]:
-                del self._by_key[key_id]
             self._waiting[video_id].discard(changed)
             if not self._waiting[video_id]:
                 del self._waiting[video_id]
-
-    def waiters_of(self, key_id: str) -> int:
-        """Number of waiters of one API key in this process."""
-        return self._by_key[key_id]
 
     @property
     def waiters(self) -> int:

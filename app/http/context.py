@@ -15,10 +15,12 @@ from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Video
 from app.http.openapi import BearerKey
+from app.http.slots import Slots
 from app.jobs import videos
 from app.jobs.durations import Durations
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
+from app.media.turns import Turns
 from app.providers.base import Provider
 from app.providers.routing import Router
 from app.settings import Settings
@@ -43,6 +45,12 @@ class Gateway:
     clock: Callable[[], datetime]
     listener: Listener
     durations: Durations
+    waiting: Slots
+    """Waiting and event-stream requests of each key."""
+    webhook_tests: Slots
+    """Test events that are being sent for each project."""
+    character_turns: Mapping[str, Turns]
+    """Turns of the projects at making characters, by provider: an upload may take minutes."""
     wake: Callable[[], None]
     """Wakes the worker of this process, if there is one, after a job was created or cancelled."""
 

@@ -1,8 +1,8 @@
 """Requests that wait: for a video, woken by the listener and limited per key, and for work that a disconnect ends."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
-from app.http.context import Gateway, get_video
+from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 
 T = TypeVar("T")
 
@@ -25,12 +25,23 @@ async def wait_for_video(
     until: Callable[[Video], bool],
     timeout_s: float,
 ) -> Video:
+    """`watch_video` in a waiting slot of the key. Raises `RateLimited` when it has none left."""
+    with gateway.waiting.slot(caller.key_id) if timeout_s > 0 else nullcontext():
+        return await watch_video(request, gateway, caller, video_id, until=until, timeout_s=timeout_s)
+
+
+async def watch_video(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    video_id: str,
+    *,
+    until: Callable[[Video], bool],
+    timeout_s: float,
+) -> Video:
     """Return a video once `until(video)` is true, the timeout has passed, the client has disconnected or the server
-    stops. Waiting runs no queries. Raises `AuthenticationFailed` when the key is revoked meanwhile, `RateLimited` when
-    it has too many requests waiting."""
-    if timeout_s > 0:
-        require_waiting_slot(gateway, caller)
-    with gateway.listener.waiter(video_id, caller.key_id) as changed:
+    stops. Waiting runs no queries. Raises `AuthenticationFailed` when the key is revoked meanwhile."""
+    with gateway.listener.waiter(video_id) as changed:
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
@@ -49,14 +60,10 @@ async def wait_for_video(
         return video
 
 
-def require_waiting_slot(gateway: Gateway, caller: Caller) -> None:
-    """Raise `RateLimited` when the key has `max_waiting` requests waiting in this process."""
-    if gateway.listener.waiters_of(caller.key_id) >= gateway.settings.max_waiting:
-        raise errors.RateLimited(
-            f"this key has {gateway.settings.max_waiting} requests waiting here; poll, or use webhooks",
-            retry_after_s=1,
-            code="too_many_waiting",
-        )
+async def waiting_slot(gateway: GatewayDep, caller: CallerDep) -> AsyncIterator[None]:
+    """Hold a waiting slot of the key until the response has been sent, as a dependency of a stream."""
+    with gateway.waiting.slot(caller.key_id):
+        yield
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -1,7 +1,9 @@
-"""Circuit breaker of each provider, shared by all processes through one row per provider.
+"""Circuit breakers of each provider, shared by all processes: one for each project, and one for all projects together.
 
-After `THRESHOLD` consecutive failures the circuit is open: nothing is submitted for a while; then one call of one
-process, the probe, is let through. Polls are never blocked: they cost nothing and finish started tasks.
+After `THRESHOLD` consecutive failures a circuit is open: nothing is submitted for a while; then one call of one
+process, the probe, is let through. An answer of the upstream pauses only the project that got it, since the upstream
+may fail at that project's requests alone. All projects are paused when several of them have failed in a row, or when
+the connection itself fails. Polls are never blocked: they cost nothing and finish started tasks.
 """
 
 import time
@@ -12,9 +14,11 @@ import sqlalchemy as sa
 
 from app.db import rows
 from app.db.database import Database
-from app.db.models import ProviderHealth
+from app.db.models import Attempt, ProviderHealth
 from app.telemetry import log
+from app.video import AttemptState as S
 
+ALL_PROJECTS = ""
 THRESHOLD = 5
 """Consecutive failures that open the circuit."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 15, 300
@@ -24,16 +28,20 @@ CACHE_S = 1.0
 
 _FAILED = sa.text(
     """
-    insert into provider_health (name, failures) values (:name, 1)
-    on conflict (name) do update set
-      failures = provider_health.failures + 1,
+    insert into provider_health as health (name, project_id, failures, failed_project, trips)
+    select :name, circuit, 1, :project_id, :unreachable or circuit <> '' from unnest((:circuits)::text[]) as circuit
+    on conflict (name, project_id) do update set
+      failures = health.failures + 1,
+      trips = health.trips or excluded.trips or health.failed_project <> excluded.failed_project,
       open_until = case
-        when provider_health.open_until > :now then provider_health.open_until
-        when provider_health.failures + 1 >= :threshold then :now + make_interval(secs => least(
-          :longest, :first * power(2, least(10, provider_health.failures + 1 - :threshold))
+        when health.open_until > :now then health.open_until
+        when health.failures + 1 >= :threshold
+          and (health.trips or excluded.trips or health.failed_project <> excluded.failed_project)
+        then :now + make_interval(secs => least(
+          :longest, :first * power(2, least(10, health.failures + 1 - :threshold))
         ))
       end
-    returning failures, open_until
+    returning project_id, failures, open_until
     """
 ).bindparams(threshold=THRESHOLD, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
 
@@ -44,55 +52,87 @@ class Breaker:
     def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._clock = clock
-        self._known: dict[str, ProviderHealth] = {}
+        self._known: dict[tuple[str, str], ProviderHealth] = {}
         self._read_at = float("-inf")
 
-    async def seconds_until_retry(self, name: str) -> float:
-        """Seconds until a submit is allowed; 0: now. After the pause of an open circuit, one call gets 0: the probe."""
+    async def seconds_until_retry(self, name: str, project_id: str) -> float:
+        """Seconds until a project may submit; 0: now. After the pause of an open circuit, one call gets 0: the probe.
+        The projects that have jobs waiting for a provider take turns with the probes of their common circuit."""
         await self._read()
-        health = self._known.get(name)
-        if health is None or health.open_until is None:
-            return 0
         now = self._clock()
-        if now < health.open_until:
-            return (health.open_until - now).total_seconds()
+        circuits = [self._known.get((name, circuit)) for circuit in (ALL_PROJECTS, project_id)]
+        found = [health for health in circuits if health is not None and health.open_until is not None]
+        wait_s = max(((health.open_until - now).total_seconds() for health in found if health.open_until), default=0)
+        if wait_s > 0:
+            return wait_s
+        for health in found:
+            if not await self._win_probe(health, project_id, now):
+                return PROBE_S
+        return 0
+
+    async def _win_probe(self, health: ProviderHealth, project_id: str, now: datetime) -> bool:
+        others_wait = sa.exists().where(
+            Attempt.state == S.pending, Attempt.provider == health.name, Attempt.project_id != project_id
+        )
+        another_turn = ProviderHealth.probe_project.is_distinct_from(project_id)
         async with self._db.reading() as connection:
             won = await connection.execute(
                 sa.update(ProviderHealth)
-                .where(ProviderHealth.name == name, ProviderHealth.open_until == health.open_until)
-                .values(open_until=now + timedelta(seconds=PROBE_S))
+                .where(
+                    ProviderHealth.name == health.name,
+                    ProviderHealth.project_id == health.project_id,
+                    ProviderHealth.open_until == health.open_until,
+                    sa.or_(ProviderHealth.project_id != ALL_PROJECTS, another_turn, ~others_wait),
+                )
+                .values(open_until=now + timedelta(seconds=PROBE_S), probe_project=project_id)
             )
         self._invalidate()
-        return 0 if won.rowcount else PROBE_S
+        return bool(won.rowcount)
 
-    async def record_failure(self, name: str) -> None:
-        """Count a failure: the provider was unreachable or answered with a server error. May open the circuit."""
+    async def record_failure(self, name: str, project_id: str, *, unreachable: bool) -> None:
+        """Count a failure: the provider answered a project with a server error or not at all, or could not be reached.
+        May open the project's circuit, and that of all projects."""
+        parameters = {
+            "name": name,
+            "project_id": project_id,
+            "unreachable": unreachable,
+            "circuits": [ALL_PROJECTS] if unreachable else [ALL_PROJECTS, project_id],
+            "now": self._clock(),
+        }
         async with self._db.reading() as connection:
-            row = (await connection.execute(_FAILED, {"name": name, "now": self._clock()})).one()
-        if row.open_until is not None:
-            log.warning(
-                "circuit open",
-                provider=name,
-                failures=row.failures,
-                until=row.open_until.isoformat(),
-            )
+            failed = (await connection.execute(_FAILED, parameters)).all()
+        for row in failed:
+            if row.open_until is not None:
+                log.warning(
+                    "circuit open",
+                    provider=name,
+                    project=row.project_id or "all",
+                    failures=row.failures,
+                    until=row.open_until.isoformat(),
+                )
         self._invalidate()
 
-    async def record_success(self, name: str) -> None:
-        """Close the circuit and reset the count. Writes only after failures."""
+    async def record_success(self, name: str, project_id: str) -> None:
+        """Close the circuit of the project and that of all projects, and reset their counts. After an outage of the
+        provider the other projects' are closed, too. Writes only after failures."""
         await self._read()
-        if name in self._known:
-            async with self._db.reading() as connection:
-                await connection.execute(sa.delete(ProviderHealth).where(ProviderHealth.name == name))
-            log.info("circuit closed", provider=name)
-            self._invalidate()
+        common, own = (self._known.get((name, circuit)) for circuit in (ALL_PROJECTS, project_id))
+        if common is None and own is None:
+            return
+        closed = sa.delete(ProviderHealth).where(ProviderHealth.name == name)
+        if common is None or common.open_until is None:
+            closed = closed.where(ProviderHealth.project_id.in_((ALL_PROJECTS, project_id)))
+        async with self._db.reading() as connection:
+            await connection.execute(closed)
+        log.info("circuit closed", provider=name, project=project_id)
+        self._invalidate()
 
     async def _read(self) -> None:
         now = time.monotonic()
         if now >= self._read_at + CACHE_S:
             async with self._db.reading() as connection:
                 known = await rows.all_of(ProviderHealth, connection, rows.select(ProviderHealth))
-            self._known = {health.name: health for health in known}
+            self._known = {(health.name, health.project_id): health for health in known}
             self._read_at = now
 
     def _invalidate(self) -> None:

@@ -214,7 +214,8 @@ async def renew_leases(db: Database, claims: Iterable[Claim], *, lease_s: float,
 
 
 async def repair_due_times(connection: AsyncConnection, *, horizon_s: float, now: datetime) -> int:
-    """Make attempts due whose due time is beyond the horizon: a clock that ran ahead wrote it. Returns their number."""
+    """Make attempts due whose due time is beyond the horizon: the database's clock was set back since. Returns their
+    number."""
     repaired = 0
     for state in LIVE:  # one state at a time, to use the index
         moved = await connection.execute(

@@ -156,15 +156,19 @@ class StepContext:
         if claim.was in (S.running, S.storing):
             await purge.delete_stray_files(claim, self.db, self.store)
 
-    async def report_to_breaker(self, provider: Provider, answer: object = None, *, polling: bool = False) -> None:
-        """Report the call's outcome to the circuit breaker: only connection errors, 5xx and missing answers count. An
-        error answer to a poll does not: it may concern only that task. Never raises."""
-        down = isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown)
-        if polling and isinstance(answer, errors.UpstreamError) and answer.upstream_status is not None:
+    async def report_to_breaker(self, claim: Claim, answer: object = None) -> None:
+        """Report the call's outcome to the circuit breaker: only connection errors, 5xx and missing answers count. To a
+        poll only connection errors do: all else may concern only that task. Never raises."""
+        name, project_id = claim.attempt.provider, claim.attempt.project_id
+        unreachable = isinstance(answer, errors.UpstreamUnreachable)
+        polling = claim.was is S.running
+        if polling and isinstance(answer, errors.UpstreamError) and not unreachable:
             return
         try:
-            record = self.breaker.record_failure if down else self.breaker.record_success
-            await record(provider.name)
+            if isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown):
+                await self.breaker.record_failure(name, project_id, unreachable=unreachable)
+            else:
+                await self.breaker.record_success(name, project_id)
         except Exception as error:
             log.warning("circuit breaker not updated", error=type(error).__name__)
 

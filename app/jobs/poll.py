@@ -33,7 +33,7 @@ async def poll(context: StepContext, claim: Claim) -> None:
     except StepTooLong as error:
         answer = _too_long(provider, error)
     await _record_answer(context, claim, provider, answer)
-    await context.report_to_breaker(provider, answer, polling=True)
+    await context.report_to_breaker(claim, answer)
 
 
 async def poll_many(context: StepContext, claims: list[Claim]) -> None:
@@ -44,11 +44,11 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
     try:
         limit_s = provider.config.timeout_s
         answers = await context.bounded(claims[0], provider.poll_many(tasks), limit_s=limit_s)
-        await context.report_to_breaker(provider)
+        await context.report_to_breaker(claims[0])
     except StepTooLong as error:
         answers = dict.fromkeys((claim.attempt.id for claim in claims), _too_long(provider, error))
     except errors.UpstreamError as error:
-        await context.report_to_breaker(provider, error, polling=True)
+        await context.report_to_breaker(claims[0], error)
         if isinstance(error, errors.UpstreamRejected | errors.UpstreamGone):  # one bad task may fail the whole request
             for claim in claims:
                 await poll(context, claim)

@@ -21,7 +21,7 @@ BATCH = 100
 UPLOAD_LEFT_S = 3_600
 """Age from which an upload without a job may be deleted: longer than any request takes to arrive."""
 MIN_HORIZON_S = 120
-"""Least horizon for due times; a due time beyond it was written by a clock that ran ahead."""
+"""Least horizon for due times; a due time beyond it was written before the database's clock was set back."""
 
 
 async def purge(db: Database, settings: Settings, store: Store, *, now: datetime) -> None:

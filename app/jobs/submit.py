@@ -47,11 +47,11 @@ async def submit(context: StepContext, claim: Claim) -> None:
             await _submit_again_later(context, claim, error)
         else:
             await _lost(context, claim, error)
-        await context.report_to_breaker(provider, error)
+        await context.report_to_breaker(claim, error)
     except errors.UpstreamError as error:
         log.warning("submit refused", code=error.code, error=error.message, body=error.body)
         await _refused(context, claim, error)
-        await context.report_to_breaker(provider, error)
+        await context.report_to_breaker(claim, error)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
     except StepTooLong as error:
@@ -69,7 +69,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
             await begin.record_late()
         # Recorded first: without the upstream id, the paid task is lost.
         await context.record(lifecycle.accepted, claim, submission, due_at=due_at, now=now)
-        await context.report_to_breaker(provider)
+        await context.report_to_breaker(claim)
 
 
 class Begin:
@@ -134,7 +134,7 @@ async def rescue(context: StepContext, claim: Claim) -> None:
 async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: Provider) -> Task | None:
     """Build the task; None when the attempt was postponed or ended instead. After an error here nothing was sent."""
     try:
-        wait_s = await context.breaker.seconds_until_retry(provider.name)
+        wait_s = await context.breaker.seconds_until_retry(provider.name, claim.attempt.project_id)
         if wait_s:
             await _refused(context, claim, _circuit_open_error(claim, provider, wait_s))
             return None

@@ -79,7 +79,7 @@ async def make_variant(
 
             async def work(shared: Shared) -> None:
                 try:
-                    async with ffmpeg.turns().of(project_id, max_waiting=MAX_WAITING):
+                    async with ffmpeg.turns().of(project_id, what="pictures", max_waiting=MAX_WAITING):
                         shared.begun = True
                         await _make(store, key, kind, target, duration_s, timeout_s, now)
                 finally:

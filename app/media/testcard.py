@@ -62,7 +62,7 @@ async def render_card(
         graph = _draw(folder, width, height, seconds, prompt=prompt, title=title, notes=notes, fps=fps)
         (folder / "font.ttf").symlink_to(FONT)
         args = ("-f", "lavfi", "-i", graph, *frames, *codec, *colour, "-bitexact", "-movflags", "+faststart")
-        async with turns().of("test cards"):
+        async with turns().of("test cards", what="test cards"):
             await run(
                 (*args, "card.mp4"),
                 timeout_s=timeout_s,

@@ -30,19 +30,20 @@ class Turns:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def of(self, key: str, *, max_waiting: int | None = None) -> AsyncIterator[None]:
-        """Hold one turn of `key`, after waiting for it. Raises `RateLimited` when `max_waiting` wait already."""
-        await self._take(key, max_waiting)
+    async def of(self, key: str, *, what: str, max_waiting: int | None = None) -> AsyncIterator[None]:
+        """Hold one turn of `key`, after waiting for it. Raises `RateLimited` when `max_waiting` wait already; `what` is
+        what they wait for, in the plural."""
+        await self._take(key, what, max_waiting)
         try:
             yield
         finally:
             self._give_back(key)
 
-    async def _take(self, key: str, max_waiting: int | None) -> None:
+    async def _take(self, key: str, what: str, max_waiting: int | None) -> None:
         queue = self._waiting.get(key, deque())
         if max_waiting is not None and len(queue) >= max_waiting:
             raise errors.RateLimited(
-                f"{max_waiting} pictures of this project are waiting to be made; try again later",
+                f"{max_waiting} {what} of this project are waiting to be made; try again later",
                 retry_after_s=RETRY_AFTER_S,
             )
         turn = asyncio.get_running_loop().create_future()

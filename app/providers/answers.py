@@ -75,7 +75,9 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
         try:
             return _bounded(float(value))
         except ValueError:
-            return _bounded(parsedate_to_datetime(value).timestamp() - time.time())
+            sent = headers.get("date")  # the vendor's own clock, where it shows it
+            since = parsedate_to_datetime(sent).timestamp() if sent is not None else time.time()
+            return _bounded(parsedate_to_datetime(value).timestamp() - since)
     except (ValueError, OverflowError):
         return None
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -29,6 +30,7 @@ KEPT_CHARACTERS = 2_000
 """Length of an answer that is kept for the operator."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
+CHARACTERS_AT_ONCE = 4
 LEAST_UPLOAD_RATE = 64 * 2**10
 """Bytes per second below which a body that is sent is given up."""
 NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -54,11 +56,15 @@ class RestProvider(Provider):
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         super().__init__(name, config, allow_networks)
         self._secret_pattern = secret_pattern(self._secret) if self._secret else None
-        # Submits have turns of their own, so that slow polls and other calls never stand before them. Turns are taken
-        # before httpx's pool, which scans all waiting requests on every change.
-        self._submit_turns = asyncio.Semaphore(config.connections)
-        self._call_turns = asyncio.Semaphore(config.connections)
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=2 * config.connections + FILES_AT_ONCE)
+        # Submits have turns of their own, so that slow polls and other calls never stand before them; so have
+        # characters, for which a request handler waits. Turns are taken before httpx's pool, which scans all waiting
+        # requests on every change.
+        submits, others = (asyncio.Semaphore(config.connections) for _ in range(2))
+        self._turns = defaultdict(
+            lambda: others, submit=submits, prepare=submits, character=asyncio.Semaphore(CHARACTERS_AT_ONCE)
+        )
+        connections = 2 * config.connections + CHARACTERS_AT_ONCE + FILES_AT_ONCE
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections)
         self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
 
     async def aclose(self) -> None:
@@ -126,12 +132,11 @@ class RestProvider(Provider):
     async def _request(
         self, verb: str, method: str, url: str, *, begin: net.Once | None, **kwargs: Any
     ) -> httpx.Response:
-        turns = self._call_turns if begin is None else self._submit_turns
         try:
             request = self.http.build_request(method, url, **kwargs)
             if begin is not None:
                 net.hold_until(begin, request, whole_body=self.needs_whole_body)
-            async with turns, asyncio.timeout(self._limit_s(request)):
+            async with self._turns[verb], asyncio.timeout(self._limit_s(request)):
                 response = await self.http.send(request, stream=True)
                 try:
                     return await self._read(verb, response)
@@ -144,7 +149,7 @@ class RestProvider(Provider):
             if not unsent:
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
             message = f"{self.name} cannot be reached ({type(error).__name__})"
-            raise errors.UpstreamUnavailable(message, provider=self.name) from error
+            raise errors.UpstreamUnreachable(message, provider=self.name) from error
 
     def _limit_s(self, request: httpx.Request) -> float:
         """Time limit for a whole call: that of the settings, and what its body takes at the least rate."""
@@ -380,6 +385,8 @@ class RestProvider(Provider):
             except (httpx.RequestError, httpx.InvalidURL) as error:
                 if isinstance(error, net.ForbiddenAddress):
                     log.warning("result address refused", provider=self.name, reason=str(error))
+                    message = f"{self.name} named a file in a private network, which the gateway must not reach"
+                    raise errors.UpstreamGone(message, provider=self.name) from error
                 raise errors.UpstreamUnavailable(
                     f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
                 ) from error

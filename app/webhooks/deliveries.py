@@ -168,12 +168,7 @@ def gap_s(tries: int) -> float:
 
 
 async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
-    """Delete old ended deliveries; make due now those that a wrong clock has postponed beyond `RETRY_S`."""
-    await session.execute(
-        sa.update(Delivery)
-        .where(Delivery.state == DeliveryState.pending, Delivery.due_at > now + timedelta(seconds=RETRY_S))
-        .values(due_at=now)
-    )
+    """Delete old ended deliveries."""
     old = (
         sa.select(Delivery.id)
         .where(Delivery.ended_at < now - timedelta(seconds=KEPT_S))

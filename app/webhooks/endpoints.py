@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.db import rows
-from app.db.models import Delivery, WebhookEndpoint, WebhookSecret
+from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Webhook
 from app.webhooks import signing
 from app.webhooks.events import checked_event_types
@@ -133,6 +133,8 @@ async def create_endpoint(
         created_at=now,
         updated_at=now,
     )
+    # Locked, so that endpoints made at the same time are counted one after the other.
+    await session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
     count = sa.select(sa.func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if (await session.scalar(count) or 0) >= MAX_ENDPOINTS:
         raise errors.InvalidRequest(f"there are {MAX_ENDPOINTS} endpoints already; delete one", code="too_many")

@@ -38,6 +38,8 @@ class FakeOpenAI(Fake):
         self.named = named or {}
         self.characters: dict[str, Call] = {}
         self.keys: dict[str, str] = {}
+        self.fails_at: str | None = None
+        """A prompt at which it breaks down."""
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         match method, segments(path)[1:]:
@@ -72,6 +74,8 @@ class FakeOpenAI(Fake):
         asked = call.fields
         if not asked.get("prompt"):
             return self.refuse(400, "Missing required parameter: 'prompt'.", "missing_required_parameter")
+        if asked["prompt"] == self.fails_at:
+            return self.refuse(500, "The server had an error")
         key = call.headers.get("idempotency-key") or asked.get("idempotency_key")
         ref = self.keys.get(key or "")
         if ref is None:

@@ -21,7 +21,7 @@ class Queue:
         self._ends: list[asyncio.Event] = []
 
     async def caller(self, key: str, max_waiting: int | None = None) -> None:
-        async with self.turns.of(key, max_waiting=max_waiting):
+        async with self.turns.of(key, what="pictures", max_waiting=max_waiting):
             self.served.append(key)
             self._ends.append(asyncio.Event())
             await self._ends[-1].wait()
@@ -79,7 +79,7 @@ async def test_a_caller_who_leaves_the_queue_takes_no_turn() -> None:
         await queue.end_one(0)
         assert "".join(queue.served) == "aac"
         await queue.end_one(1)
-        async with asyncio.timeout(5), queue.turns.of("d"):
+        async with asyncio.timeout(5), queue.turns.of("d", what="pictures"):
             pass
 
 

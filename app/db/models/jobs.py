@@ -200,10 +200,19 @@ class ProviderHealth(Base):
     __tablename__ = "provider_health"
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    """The project whose calls failed; empty: the circuit of all projects."""
     failures: Mapped[int]
     """Consecutive connection errors and server errors."""
+    failed_project: Mapped[str]
+    """The project of the first of them."""
+    trips: Mapped[bool]
+    """True if the failures may open the circuit: that of all projects only opens when several projects have failed, or
+    the connection itself."""
     open_until: Mapped[datetime | None]
     """No submits before this time; then one call probes the provider."""
+    probe_project: Mapped[str | None]
+    """The project that made the last probe; the next one is another's, if another waits."""
 
 
 class Character(Base):

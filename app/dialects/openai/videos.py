@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
@@ -50,7 +50,7 @@ from app.http.files import content_response
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
-from app.http.wait import require_waiting_slot, wait_for_video
+from app.http.wait import wait_for_video, waiting_slot, watch_video
 from app.jobs import lifecycle, videos
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
@@ -64,6 +64,8 @@ TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
+MAX_CHARACTERS_WAITING = 8
+"""Characters of one project that may wait for a turn, per provider and process."""
 """Seconds between keep-alive comments: proxies close idle streams."""
 
 DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
@@ -264,11 +266,13 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
         named = wire.model or gateway.router.default_model or ""
         caller = await gateway.authenticator.check(caller)
         provider = character_provider(gateway.router, wire.model, partial(caller.may_use, named))
-        try:
-            await uploads.store(gateway)
-            ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
-        finally:
-            await uploads.discard(gateway)
+        turns = gateway.character_turns[provider.name]
+        async with turns.of(caller.project_id, what="characters", max_waiting=MAX_CHARACTERS_WAITING):
+            try:
+                await uploads.store(gateway)
+                ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
+            finally:
+                await uploads.discard(gateway)
     async with gateway.db.transaction() as session:
         character = await videos.add_character(
             session,
@@ -297,6 +301,7 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 @routes.get(
     "/v1/videos/{video_id}/events",
     response_class=StreamingResponse,
+    dependencies=[Depends(waiting_slot)],
     responses={200: {"content": {"text/event-stream": {}}}},
     openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
 )
@@ -304,7 +309,6 @@ async def stream_events(video_id: str, request: Request, gateway: GatewayDep, ca
     """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
     skips the events already received."""
     await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
-    require_waiting_slot(gateway, caller)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     events = _events(video_id, request, gateway, caller)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
@@ -314,7 +318,7 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
     seen = request.headers.get("last-event-id", "")
     while True:
         try:
-            video = await wait_for_video(
+            video = await watch_video(
                 request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
             )
         except errors.GatewayError:  # the key was revoked, or the video deleted: end the stream

@@ -231,7 +231,8 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
         endpoint = await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id)
-    answer = await gateway.sender.test(endpoint, event_type)
+    with gateway.webhook_tests.slot(caller.project_id):
+        answer = await gateway.sender.test(endpoint, event_type)
     if answer.status is None:
         raise errors.InvalidRequest(
             f"the endpoint could not be called: {answer.error}", param="url", code="webhook_endpoint_unreachable"
