@@ -4,10 +4,10 @@ A claimed attempt keeps its state under a lease. `begin_submit` makes a pending 
 byte of its submit; until then nothing was sent, and an expired lease is simply claimed again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,8 @@ from app.db.models import LIVE, Attempt, Video
 from app.video import AttemptState as S
 from app.video import VideoRequest
 
+MAX_FINISHED = 2_000
+"""Oldest finished tasks among which projects take turns at being stored."""
 MAX_OVERDUE = 100
 """Overdue pending attempts of one claim, which take no slot."""
 
@@ -29,6 +31,20 @@ class Slots(NamedTuple):
     submits: int
     polls: int
     stores: int
+
+
+STORES = ""
+"""Stands for the slots of downloads where those of submits go by provider."""
+
+
+class Held(TypedDict):
+    """Slots that one project holds of a worker, for submits to a provider or for downloads (`STORES`)."""
+
+    provider: str
+    project_id: str
+    slots: int
+    served: int
+    """The number of the worker's last claim that served it; the smallest is next among equals."""
 
 
 @dataclass(eq=False)
@@ -77,22 +93,31 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
       and provider = capped.provider
     group by project_id
   ) as under_way
-), waiting as (  -- projects with fewer tasks at the provider come first
-  select first.id, first.due_at, turns.provider, coalesce(busy.tasks, 0)
-    + row_number() over (partition by turns.provider, turns.project_id order by first.due_at, first.id) as turn
-  from turns left join busy using (provider, project_id) cross join lateral (
+), held as (
+  select * from jsonb_to_recordset((:held)::jsonb) as held (provider text, project_id text, slots int, served int)
+), waiting as (
+  select first.id, first.due_at, turns.provider, turns.project_id,
+    row_number() over (partition by turns.provider, turns.project_id order by first.due_at, first.id) as nth
+  from turns cross join lateral (
     select id, due_at from attempts
     where state = 'pending' and provider = turns.provider and project_id = turns.project_id and due_at <= :now
     order by due_at, id limit :submits
   ) as first
+), ordered as (  -- projects with fewer tasks at the provider, or fewer slots here, come first
+  select waiting.*, coalesce(busy.tasks, slots, 0) + nth as turn, coalesce(slots, 0) + nth as slot,
+    coalesce(served, 0) as served
+  from waiting left join busy using (provider, project_id) left join held using (provider, project_id)
 ), placed as (
-  select *, row_number() over (partition by provider order by turn, due_at, id) as place from waiting
+  select *, row_number() over (partition by provider order by turn, served, due_at, id) as place from ordered
+  where (:shares)::jsonb -> provider is null or slot <= ((:shares)::jsonb ->> provider)::int
 ), chosen as (
   select id from placed
   where ((:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
     - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider))
   and ((:free_connections)::jsonb -> provider is null or place <= ((:free_connections)::jsonb ->> provider)::int)
-  order by turn, due_at, id limit :submits
+  order by row_number() over (partition by project_id order by turn, served, due_at, id)
+    + (select coalesce(sum(slots), 0) from held where held.project_id = placed.project_id and provider <> ''),
+    served, due_at, id limit :submits
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
   for update skip locked
@@ -106,9 +131,18 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 ), polls as (
   select id, state from attempts where state = 'running' and due_at <= :now
   order by due_at limit :polls for update skip locked
+), finished as (
+  select first.id, due_at, coalesce(held.slots, 0)
+    + row_number() over (partition by first.project_id order by due_at, first.id) as slot
+  from (
+    select id, due_at, project_id from attempts where state = 'storing' and due_at <= :now
+    order by due_at limit :finished
+  ) as first left join held on held.provider = '' and held.project_id = first.project_id
 ), stores as (
-  select id, state from attempts where state = 'storing' and due_at <= :now
-  order by due_at limit :stores for update skip locked
+  select id, state from attempts where state = 'storing' and due_at <= :now and id in (
+    select id from finished where (:shares)::jsonb -> '' is null or slot <= ((:shares)::jsonb ->> '')::int
+    order by slot, due_at, id limit :stores
+  ) for update skip locked
 ), due as (
   select * from submits union select * from overdue
   union all select * from rescues union all select * from polls union all select * from stores
@@ -117,7 +151,7 @@ update attempts set lease = :lease, due_at = :lease_until
 from due where attempts.id = due.id
 returning {columns}, due.state as was
 """.replace("{columns}", rows.column_list(Attempt))
-).bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections")))
+).bindparams(*(sa.bindparam(name, type_=sa.JSON) for name in ("limits", "free_connections", "shares", "held")))
 
 _LOCK = sa.text("select pg_advisory_xact_lock(427020085613::bigint)")
 
@@ -128,14 +162,17 @@ async def claim_attempts(
     *,
     limits: dict[str, int],
     free_connections: dict[str, int],
+    shares: dict[str, int],
+    held: Sequence[Held],
     lease_s: float,
     now: datetime,
 ) -> list[Claim]:
     """Claim due attempts, up to `slots`, in one statement.
 
     Pending attempts are claimed in turns between projects, within each provider's limit over all workers (`limits`) and
-    at most as many as this worker has free connections; overdue ones beyond that, up to `MAX_OVERDUE`. All others are
-    claimed oldest first. With limits, `connection` must be in a transaction: only one claim at a time may count running
+    at most as many as this worker has free connections; overdue ones beyond that, up to `MAX_OVERDUE`. Finished tasks
+    are stored in turns, too. Of the submits to a provider and of the downloads (`STORES`), one project gets at most its
+    share of this worker's slots, including those it holds. All others are claimed oldest first. With limits, `connection` must be in a transaction: only one claim at a time may count running
     tasks.
     """
     if limits:
@@ -146,8 +183,11 @@ async def claim_attempts(
         "lease": ids.new("lease"),
         "lease_until": now + timedelta(seconds=lease_s),
         "overdue": MAX_OVERDUE,
+        "finished": MAX_FINISHED,
         "limits": limits,
         "free_connections": free_connections,
+        "shares": shares,
+        "held": held,
     }
     claimed = (await connection.execute(_CLAIM, parameters)).mappings().all()
     if not claimed:

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from math import ceil
 
 from app.db.database import Database, is_unavailable
 from app.jobs import lifecycle
-from app.jobs.claim import Claim, Slots, claim_attempts, renew_leases
+from app.jobs.claim import STORES, Claim, Held, Slots, claim_attempts, renew_leases
 from app.jobs.context import StepContext
 from app.jobs.executor import Executor
 from app.jobs.purge import purge
@@ -24,6 +25,21 @@ from app.telemetry import log
 from app.video import AttemptState as S
 from app.webhooks.sender import Sender
 from app.webhooks.worker import DeliveryWorker
+
+SHARE = 3 / 4
+"""Part of a worker's slots for downloads, and of those for submits to one provider, that one project may hold: a slow
+upstream or a slow file may hold a slot for minutes, and another project's must not wait for it."""
+MAX_SERVED = 100
+"""Number of the last served projects that are remembered."""
+
+
+def share_of(slots: int) -> int:
+    """Number of slots that one project may hold."""
+    return ceil(SHARE * slots)
+
+
+def _slot_of(claim: Claim) -> tuple[str, str]:
+    return (STORES if claim.was is S.storing else claim.attempt.provider), claim.attempt.project_id
 
 
 class Worker:
@@ -66,7 +82,12 @@ class Worker:
         """True when the last attempt to reach the database failed."""
         self._purge_due = clock()
         self._purging: asyncio.Task[None] | None = None
+        self._claims_made = 0
+        self._served: dict[tuple[str, str], int] = {}
+        """The number of the last claim that served a project, by provider, `STORES` for downloads."""
         self._connections = {name: provider.config.connections for name, provider in providers.items()}
+        self._shares = {name: share_of(connections) for name, connections in self._connections.items()}
+        self._shares[STORES] = share_of(settings.worker_stores)
         self._limits = {
             name: provider.config.concurrency
             for name, provider in providers.items()
@@ -152,9 +173,15 @@ class Worker:
                 slots,
                 limits=self._limits,
                 free_connections=free,
+                shares=self._shares,
+                held=self._held(),
                 lease_s=self._settings.lease_s,
                 now=self._clock(),
             )
+        self._claims_made += 1
+        for claim in claimed:
+            self._served.pop(_slot_of(claim), None)  # behind the others
+            self._served[_slot_of(claim)] = self._claims_made
         taken = [claim.was for claim in claimed]
         self._saturated = any(
             taken.count(state) == slot
@@ -170,6 +197,15 @@ class Worker:
 
     def _claims(self) -> list[Claim]:
         return [claim for batch in self._tasks.values() for claim in batch]
+
+    def _held(self) -> list[Held]:
+        """Slots held by each project, and those last served."""
+        held = Counter(_slot_of(claim) for claim in self._claims() if claim.was is not S.running)
+        self._served = dict(list(self._served.items())[-MAX_SERVED:])
+        return [
+            Held(provider=slot[0], project_id=slot[1], slots=held[slot], served=self._served.get(slot, 0))
+            for slot in {*held, *self._served}
+        ]
 
     def _free_connections(self) -> dict[str, int]:
         """Connections left for more submits, by provider."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from structlog.testing import capture_logs
 from harness import StartGateway, sqlalchemy_url
+from structlog.testing import capture_logs
 
 from app.db.clock import DatabaseClock
 from app.db.database import Database

@@ -299,7 +299,9 @@ async def plan_of_a_claim(url: str, *, claims: int = 60) -> dict[str, Any]:
 
     async with engine.connect() as connection:
         slots = Slots(submits=100, polls=100, stores=8)
-        claimed = await claim_attempts(connection, slots, limits={}, free_connections={}, lease_s=60, now=NOW)
+        claimed = await claim_attempts(
+            connection, slots, limits={}, free_connections={}, shares={}, held=[], lease_s=60, now=NOW
+        )
         assert len(claimed) == claims
         await connection.rollback()
         ((statement, parameters),) = said
