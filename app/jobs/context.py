@@ -108,6 +108,7 @@ class StepContext:
             limit_s = max(left_s, provider.config.timeout_s)
         limit_s += self.margin_s
         task = asyncio.ensure_future(call)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # this may not wait for its end
         try:
             await asyncio.wait({task}, timeout=limit_s)
             if not task.done():
@@ -116,7 +117,6 @@ class StepContext:
         finally:
             if not task.done():
                 task.cancel()
-                task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nothing waits for it
                 await asyncio.wait({task}, timeout=CANCEL_S)
 
     def after(self, seconds: float) -> datetime:
