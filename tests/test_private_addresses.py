@@ -191,7 +191,7 @@ async def test_no_file_is_fetched_from_a_private_address(
         videos = [await submitted(gateway, fake, template.format(port=port)) for template in INWARD]
         for video in videos:
             error = await ended(gateway, video)
-            assert error["code"] == "output_unavailable"
+            assert error["code"] == "output_gone"
             assert "127.0.0" not in error["message"]
     assert receiver.received == []
 
@@ -206,7 +206,7 @@ async def test_each_hop_of_a_redirected_file_is_looked_at(start_gateway: StartGa
     ):
         allowed.always = Answer(302, headers={"location": f"{second}/latest"})
         error = await ended(gateway, await submitted(gateway, fake, f"{first}/clip.mp4"))
-    assert error["code"] == "output_unavailable"
+    assert error["code"] == "output_gone"
     assert allowed.received
     assert inside.received == []
 

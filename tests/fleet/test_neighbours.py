@@ -168,7 +168,7 @@ async def webhook_tests(street: Street, neighbour: httpx.AsyncClient) -> AsyncIt
         for _ in range(100):
             path = f"/v1/webhook_endpoints/{endpoint}/test"
             street.ask(neighbour.post(path, json={"event_type": "video.completed"}))
-        await street.make(neighbour, 60)
+        await street.make(neighbour, 20)
         yield
 
 
@@ -240,6 +240,8 @@ async def test_a_misbehaving_project_is_not_noticed_by_another(street: Street, m
         for video in made:
             await until(partial(ended, bob, video))
             assert (await bob.get(f"/v1/videos/{video}/content")).status_code == 200
+            [attempt] = await street.gateway.attempts(video)
+            assert (attempt.submits, attempt.error_message) == (1, None)  # not refused, nor paused, before
         stream = await bob.get(f"/v1/videos/{made[0]}/events")
         assert stream.status_code == 200
         assert "event: end" in stream.text
