@@ -66,8 +66,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
         stack.push_async_callback(database.close)
         await database.open()
-        if clock is None:
-            clock = DatabaseClock()
+        clock = clock or DatabaseClock()
         if isinstance(clock, DatabaseClock):
             await stack.enter_async_context(clock.synchronised(database))
         for provider in upstreams.values():

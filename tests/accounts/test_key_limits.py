@@ -113,14 +113,13 @@ async def test_a_clock_that_jumps_locks_no_key_out(operator: Operator) -> None:
     assert codes == [200, 200, 429, 200, 200, 429, 429, 429, 200]
 
 
-async def test_machines_whose_clocks_differ_count_together(operator: Operator) -> None:
-    """One is a minute and a half ahead of the other, and a client asks them in turn."""
+async def test_a_clock_that_is_set_back_delays_a_client_by_a_minute_at_most(operator: Operator) -> None:
     key = await operator.key(requests_per_minute=2)
     codes = []
-    for jump in (0, 90, -90, 90, -90, 90, -90, 630):
+    for jump in (0, 0, 0, -7_200, 30, 0, 60):
         operator.gateway.clock.advance(jump)
         codes.append(await status(operator.gateway, key["key"]))
-    assert codes == [200, 200, 200, 429, 429, 429, 429, 200]
+    assert codes == [200, 200, 429, 429, 200, 429, 200]
 
 
 async def test_concurrent_jobs_are_counted_over_all_processes(operator: Operator, start_gateway: StartGateway) -> None:

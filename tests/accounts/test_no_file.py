@@ -172,7 +172,7 @@ async def test_a_name_of_a_private_address_is_not_fetched(
         url = elsewhere[1].replace("127.0.0.1", "localhost")
         await admin.ask("POST", f"repairs/{repair['id']}", action="fetch", url=url)
         ended = await admin.gateway.finish(video_id, step_s=300)
-        assert ended["error"]["code"] == "output_unavailable"
+        assert ended["error"]["code"] == "output_gone"
     assert elsewhere[0].calls == []
 
 

@@ -34,7 +34,7 @@ async def test_a_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
     async with serve(elsewhere) as other:
         stage.fake.elsewhere(task.ref or "", f"{other}/latest/meta-data")
         progress = await provider.poll(task)
-        with pytest.raises(errors.UpstreamUnavailable):
+        with pytest.raises(errors.UpstreamGone):
             await content(provider, task, progress.output)
     assert elsewhere.calls == []
 

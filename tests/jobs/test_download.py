@@ -126,6 +126,6 @@ async def test_a_file_redirected_to_a_private_address_is_not_fetched(
         fake.finish("video_1")
         fake.script("content", *[Answer(302, b"", {"location": f"{url}/clip.mp4"})] * 100)
         ended = await gateway.finish(video["id"], step_s=70)
-    assert ended["error"]["code"] == "output_unavailable"
+    assert ended["error"]["code"] == "output_gone"
     assert elsewhere.calls == []
     assert "127.0.0" not in ended["error"]["message"]

@@ -191,7 +191,8 @@ async def stepped(gateway: Running, stuck: Stuck) -> None:
     )
     async with parts.db.reading() as connection:
         slots = Slots(submits=1, polls=1, stores=1)
-        options: dict[str, Any] = {"limits": {}, "free_connections": {}, "lease_s": 60, "now": gateway.clock()}
+        options: dict[str, Any] = {"limits": {}, "free_connections": {}, "shares": {}, "held": []}
+        options |= {"lease_s": 60, "now": gateway.clock()}
         claims = await claim_attempts(connection, slots, **options)
     await Executor(context).run(claims)
 

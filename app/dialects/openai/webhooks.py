@@ -15,7 +15,7 @@ from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
-from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.responses import no_store, page_of
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, endpoints, events, signing
@@ -276,6 +276,8 @@ async def list_deliveries_of_video(
         page, has_more = await deliveries.list_deliveries(
             connection, project_id=caller.project_id, video_id=video_id, after=after, limit=limit
         )
+    if not page and after is None:  # a deleted video may have deliveries, an unknown one has none
+        await get_video(gateway, caller, video_id)
     return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
 
 
