@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
 from harness import ALICE
-from processes import served
+from processes import provider, served
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,28 @@ async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_pa
     requests = {line["request"]: line for line in lines if line["event"] == "request"}
     line = requests[answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", f"/v1/videos/{made}", 200)
+
+
+async def test_no_line_of_the_log_is_written_by_a_client_or_an_upstream(database_url: str, tmp_path: Path) -> None:
+    """The format for terminals, where a line break or a colour would pass as the gateway's own."""
+    forged = "\n2026-11-26 00:00:00 [error    ] forged\x1b[31m\r\u2028"
+    fake = FakeOpenAI()
+    fake.script("submit", Answer(400, {"error": {"message": forged, "code": forged}}))
+    async with serve(fake) as url:
+        settings = {"database_url": database_url, "data_dir": tmp_path / "data", "api_keys": ALICE}
+        settings |= provider(url) | {"log_format": "console", "worker_tick_s": 0.05}
+        async with served(cwd=tmp_path, **settings) as gateway, gateway.client() as client:
+            assert (await client.get(f"/v1/videos/{quote(forged)}")).status_code == 404
+            assert (await client.post(f"/{quote(forged)}", headers={"x-app-id": "a\tb"})).status_code == 404
+            failed = await gateway.create(model="up/sora-2", prompt=forged, user=forged)
+            assert (await gateway.finished(failed))["status"] == "failed"
+            await gateway.child.stop()
+    lines = [line for line in gateway.child.err if "forged" in line]
+    assert len(lines) >= 3
+    for line in lines:
+        assert not line.startswith("2026-11-26 00:00:00")
+        assert "\x1b[31m" not in line
+        assert "\u2028" not in line
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
