@@ -172,8 +172,8 @@ async def claim_attempts(
     Pending attempts are claimed in turns between projects, within each provider's limit over all workers (`limits`) and
     at most as many as this worker has free connections; overdue ones beyond that, up to `MAX_OVERDUE`. Finished tasks
     are stored in turns, too. Of the submits to a provider and of the downloads (`STORES`), one project gets at most its
-    share of this worker's slots, including those it holds. All others are claimed oldest first. With limits, `connection` must be in a transaction: only one claim at a time may count running
-    tasks.
+    share of this worker's slots, including those it holds. All others are claimed oldest first. With limits,
+    `connection` must be in a transaction: only one claim at a time may count running tasks.
     """
     if limits:
         await connection.execute(_LOCK)

@@ -66,9 +66,7 @@ class Street:
     def client(self, key: str) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=PATIENCE_S, limits=limits, trust_env=False
-        )
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_S, limits=limits, trust_env=False)
 
     def prompts(self) -> list[str]:
         """The prompts of all submits, in their order."""
