@@ -2,6 +2,7 @@
 
 import logging
 import logging.config
+import math
 import re
 from collections.abc import MutableMapping
 from io import StringIO
@@ -59,6 +60,9 @@ QUEUE = Gauge("gateway_attempts", "Unfinished attempts.", ("provider", "state"),
 QUEUE_AGE = Gauge(
     "gateway_queue_age_seconds", "Time since the oldest attempt that waits for a worker became due.", registry=REGISTRY
 )
+
+WORKERS = Gauge("gateway_workers", "Workers that were seen within 30 seconds, of all machines.", registry=REGISTRY)
+WORKERS.set(math.nan)  # a process that does not read it does not know
 
 _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
 """Tracebacks without local variables, which may hold keys and addresses."""
