@@ -18,6 +18,8 @@ RUNNING_S = 30
 KEPT_S = 86_400
 """Age of a heartbeat from which its row is deleted."""
 
+RELEASE = version("video-gateway")
+
 
 @dataclass(frozen=True)
 class Presence:
@@ -25,12 +27,12 @@ class Presence:
 
     running: int
     silence_s: float | None
-    """Seconds since the last sign of any worker; None if there was none within a day."""
+    """Seconds since the last sign of any worker; None if none has ever run."""
 
 
 async def announce(db: Database, worker_id: str) -> None:
     """Write the heartbeat of a worker of this process, and delete the rows of those that ended a day ago."""
-    values = {"id": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "version": version("video-gateway")}
+    values = {"id": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "version": RELEASE}
     row = insert(WorkerProcess).values(**values, started_at=sa.func.now(), seen_at=sa.func.now())
     old = WorkerProcess.seen_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, KEPT_S)
     async with db.reading() as connection:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,14 @@ routes = ["nope/x", "lumen/seedance-2"]
 [models.half]
 routes = ["sandbox/testcard", "nope/x"]
 """
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that other users may pass through, as the database's user must."""
+    with tempfile.TemporaryDirectory(prefix="video-gateway-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name).resolve()
 
 
 async def test_models_shows_aliases_that_lead_nowhere(tmp_path: Path) -> None:
@@ -97,14 +107,11 @@ async def test_text_that_cannot_be_sent_is_not_a_server_that_cannot_be_reached(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-async def test_a_database_of_another_user_is_named_with_its_owner(tmp_path: Path) -> None:
-    pgdata = tmp_path / "data" / "postgres"
+async def test_a_database_of_another_user_is_named_with_its_owner(home: Path) -> None:
+    pgdata = home / "data" / "postgres"
     pgdata.mkdir(parents=True)
     os.chown(pgdata, 4242, 4242)
-    pgdata.chmod(0o700)
-    for parent in (tmp_path, *tmp_path.parents):
-        parent.chmod(parent.stat().st_mode | 0o001)
-    child = await ran("keys", "list", cwd=tmp_path, code=1)
+    child = await ran("keys", "list", cwd=home, code=1)
     assert child.err[-1].startswith(f"video-gateway: {pgdata} belongs to uid 4242, and PostgreSQL would run as ")
     assert f" {pgdata}" in child.err[-1].partition("chown -R ")[2]
 

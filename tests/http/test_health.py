@@ -153,6 +153,7 @@ async def test_workers_are_counted_and_missed(gateway: Running, database_url: st
     gateway.clock.advance(301)
     assert await deep() == (503, "no worker for 301 s")
     assert (await gateway.client.get("/readyz")).status_code == 200
+    refused(await gateway.client.get("/readyz?deep=x"), "deep")
     async with another_worker(gateway) as other:
         running = [asyncio.create_task(worker.run()) for worker in (gateway.worker, other)]
         await until(gateway, 2)
