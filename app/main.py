@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app import dialects, providers, settings, telemetry
-from app.accounts import auth, projects, secrets
+from app.accounts import auth, pepper, projects, secrets
 from app.admin import routes as admin
 from app.db.clock import DatabaseClock
 from app.db.database import Database, libpq_conninfo, running_database
@@ -69,6 +69,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         clock = clock or DatabaseClock()
         if isinstance(clock, DatabaseClock):
             await stack.enter_async_context(clock.synchronised(database))
+        await require_secrets(database, config, now=clock())
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = Store.from_settings(config)
@@ -111,6 +112,13 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         yield Parts(gateway, worker)
 
 
+async def require_secrets(database: Database, config: Settings, *, now: datetime) -> None:
+    """Check the secrets of the settings and compare them with the database. Raises `ConfigurationError`."""
+    async with database.transaction() as session:
+        secrets.require_strong(config, is_new=await pepper.is_new_installation(session))
+        await pepper.require_pepper(session, config, now=now)
+
+
 @cache
 def _all_routes() -> Sequence[BaseRoute]:
     """Build the routes once for all applications of a process: FastAPI parses every signature at each inclusion."""
@@ -130,7 +138,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
         async with open_parts(chosen, clock=clock) as parts:
-            app.state.gateway, app.state.worker = parts.gateway, parts.worker
+            app.state.gateway, app.state.worker, app.state.started_at = parts.gateway, parts.worker, parts.gateway.clock()
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
 
             def drain() -> None:

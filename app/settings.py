@@ -8,13 +8,23 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -24,6 +34,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.mistakes import (
+    LEAST_SECRET,
+    explain,
+    seconds,
+    too_short,
+    unknown_in_files,
+    unknown_variables,
+)
 from app.video import shorter_side
 
 
@@ -55,6 +73,7 @@ class ModelSettings(BaseModel):
     """True: a verified failure upstream that the client did not cause goes on to the next route."""
 
 
+StaticKeys = list[SecretStr] | dict[str, SecretStr]
 Price = Annotated[float, Field(ge=0)]
 Prices = dict[str, Price | dict[str, Price]]
 
@@ -100,8 +119,9 @@ class Settings(BaseSettings):
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The port `serve` listens on; 0 takes a free one."""
-    api_keys: Annotated[list[SecretStr], NoDecode] = []
-    """Static API keys, comma separated or a JSON list, for simple set-ups; each has its own project."""
+    api_keys: Annotated[StaticKeys, NoDecode] = []
+    """Static API keys, comma separated or a JSON list, for simple set-ups; each has its own project. A JSON object
+    names the projects, `{"web shop": "sk-..."}`, as does the table `[api_keys]` in the TOML file."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: the API is off."""
     metrics_key: SecretStr | None = None
@@ -109,6 +129,9 @@ class Settings(BaseSettings):
     pepper: SecretStr | None = None
     """The secret for API key hashes and media links; unset: made on first start and kept in `data_dir`. Machines that
     share a database must share it."""
+    strict: bool = False
+    """true: refuse short keys and secrets, and unknown names in the environment, in aliases and in prices; false: warn
+    of them, and refuse a short pepper or admin key only at the first start on an external address."""
     default_model: str | None = None
     """The model of requests that name none; unset: `sandbox/testcard` while no vendor is configured, else a 400."""
     dialects: dict[str, dict[str, Any]] = {}
@@ -180,29 +203,39 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = os.environ.get("GATEWAY_CONFIG")
-        if file is None and isinstance(dotenv_settings, DotEnvSettingsSource):
-            file = dotenv_settings.env_vars.get("gateway_config")
-        if file is not None and not Path(file).is_file():
-            raise ConfigurationError(f"GATEWAY_CONFIG names {file}, and there is no such file")
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=Path(file or "gateway.toml"))
+        dotenv = cast("DotEnvSettingsSource", dotenv_settings)
+        file = _toml_file(dotenv)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
+        named = (Path(str(dotenv.env_file)), dotenv.env_vars)
+        if unknown := unknown_in_files(named, (file, toml.toml_data), settings_cls.model_fields):
+            raise ConfigurationError("\n".join(unknown))
         return init_settings, env_settings, dotenv_settings, toml
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        return seconds(info.field_name, value)
 
     @field_validator("api_keys", "allow_networks", mode="before")
     @classmethod
-    def _split_list(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
-        if value.lstrip().startswith("["):
+        if value.lstrip().startswith("[") or (info.field_name == "api_keys" and value.lstrip().startswith("{")):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("api_keys")
     @classmethod
-    def _keys_fit_a_header(cls, value: list[SecretStr]) -> list[SecretStr]:
-        keys = [key.get_secret_value() for key in value]
+    def _keys_fit_a_header(cls, value: StaticKeys) -> StaticKeys:
+        names, given = (list(value), value.values()) if isinstance(value, dict) else ([], value)
+        keys = [key.get_secret_value() for key in given]
         if any(not key or not key.isprintable() or not key.isascii() for key in keys):
             raise ValueError("a key must be one line of printable ASCII characters")
+        if any(not name.strip() or not name.isprintable() or len(name) > 100 for name in names):
+            raise ValueError("a name is 1 to 100 printable characters")
+        if names and len(set(keys)) < len(keys):
+            raise ValueError("one key has two names")
         return value
 
     @field_validator("admin_key", "metrics_key", "pepper")
@@ -255,19 +288,54 @@ class Settings(BaseSettings):
     def secrets_dir(self) -> Path:
         return self.data_dir / "secrets"
 
+    @cached_property
+    def static_keys(self) -> Mapping[str, str | None]:
+        """The keys of `api_keys`, each with the name of its project if it has one."""
+        if isinstance(self.api_keys, dict):
+            return {key.get_secret_value(): name.strip() for name, key in self.api_keys.items()}
+        return {key.get_secret_value(): None for key in self.api_keys}
+
+    def short_secrets(self) -> list[str]:
+        """Variables whose secret is short enough to be guessed."""
+        single = {"pepper": self.pepper, "admin_key": self.admin_key, "metrics_key": self.metrics_key}
+        found = [name for name, value in single.items() if value and len(value.get_secret_value()) < LEAST_SECRET]
+        found += ["api_keys"] if any(len(key) < LEAST_SECRET for key in self.static_keys) else []
+        return [f"GATEWAY_{name.upper()}" for name in found]
+
 
 def load(**overrides: Any) -> Settings:
     """Read all sources. Raises `ConfigurationError` with one line for each invalid variable."""
     try:
-        return Settings(**overrides)
+        found = Settings(**overrides)
+        if found.strict and (problems := [*unknown_names(), *map(too_short, found.short_secrets())]):
+            raise ConfigurationError("\n".join(problems))
+        return found
     except ValidationError as error:
-        raise ConfigurationError(explain(error, "GATEWAY_")) from None
+        raise ConfigurationError(explain(error, "GATEWAY_", *_toml(overrides.get("_env_file", ".env")))) from None
     except TOMLDecodeError as error:
         raise ConfigurationError(f"{os.environ.get('GATEWAY_CONFIG', 'gateway.toml')} is not TOML: {error}") from None
     except ValueError as error:  # broken JSON, wrong types of nested variables
         field = re.search(r'field "(\w+)"', str(error))
         name = f"GATEWAY_{field[1].upper()}" if field else "the configuration"
         raise ConfigurationError(f"{name}: expected a JSON document; one variable for each part is easier") from None
+
+
+def unknown_names() -> list[str]:
+    """Sentences about the variables of the environment that are not settings."""
+    return unknown_variables(os.environ, Settings.model_fields)
+
+
+def _toml_file(dotenv: DotEnvSettingsSource) -> Path:
+    file = os.environ.get("GATEWAY_CONFIG") or dotenv.env_vars.get("gateway_config")
+    if file is not None and not Path(file).is_file():
+        raise ConfigurationError(f"GATEWAY_CONFIG names {file}, and there is no such file")
+    return Path(file or "gateway.toml")
+
+
+def _toml(env_file: Path | str | None) -> tuple[Path, Mapping[str, Any]]:
+    """The TOML file and its document, for messages."""
+    file = _toml_file(DotEnvSettingsSource(Settings, env_file=env_file))
+    return file, TomlConfigSettingsSource(Settings, toml_file=file).toml_data
 
 
 def export(**values: object) -> None:
@@ -278,15 +346,6 @@ def export(**values: object) -> None:
 def child_process_env() -> dict[str, str]:
     """The environment for a program that is not ours: what it needs to start, and none of our secrets."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-
-
-def explain(error: ValidationError, prefix: str) -> str:
-    """Describe the errors, one line for each variable, without the values: they may be secret."""
-    lines = []
-    for problem in error.errors(include_input=False, include_context=False, include_url=False):
-        name = prefix + "__".join(str(part).upper() for part in problem["loc"])
-        lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-    return "\n".join(lines)
 
 
 def is_terminal() -> bool:

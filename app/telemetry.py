@@ -2,6 +2,7 @@
 
 import logging
 import logging.config
+import math
 import re
 from collections.abc import MutableMapping
 from io import StringIO
@@ -65,6 +66,8 @@ CLOCK_SKEW = Gauge(
     "Seconds by which this machine's clock is ahead of the database's.",
     registry=REGISTRY,
 )
+WORKERS = Gauge("gateway_workers", "Workers that were seen within 30 seconds, of all machines.", registry=REGISTRY)
+WORKERS.set(math.nan)  # a process that does not read it does not know
 
 _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
 """Tracebacks without local variables, which may hold keys and addresses."""

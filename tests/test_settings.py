@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app import providers
+from app import dialects, providers
 from app.providers.routing import Router
 from app.settings import ConfigurationError, Settings, load
 
@@ -17,7 +17,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 
 def shown_keys(settings: Settings) -> list[str]:
-    return [key.get_secret_value() for key in settings.api_keys]
+    return list(settings.static_keys)
 
 
 def refused(*parts: str) -> str:
@@ -148,6 +148,13 @@ def test_nothing_secret_in_the_settings_when_they_are_shown(monkeypatch: pytest.
         ("LEASE_S", "1", "greater than or equal to 5"),
         ("API_KEYS", "sekret\tkey", "one line of printable ASCII characters"),
         ("API_KEYS", "[sekret", ""),
+        ("API_KEYS", '{"web": "sekret\\tkey"}', "one line of printable ASCII characters"),
+        ("API_KEYS", '{" ": "sekret"}', "a name is 1 to 100 printable characters"),
+        ("API_KEYS", '{"web": "sekret", "shop": "sekret"}', "one key has two names"),
+        ("RETENTION_S", "sekret", "expected seconds, or 30d, 12h, 15m, 90s"),
+        ("LEASE_S", "nan", "expected seconds, or 30d, 12h, 15m, 90s"),
+        ("JOB_DEADLINE_S", "99999d", "at most 100 years"),
+        ("JOB_DEADLINE_S", "1e99", "at most 100 years"),
         ("ALLOW_NETWORKS", "sekret", ""),
         ("DATABASE_URL", "mysql://u:sekret@h/db", "expected postgresql://user:password@host:5432/database"),
         ("PUBLIC_URL", "sekret", "expected an address such as https://video.example.com"),
@@ -155,6 +162,7 @@ def test_nothing_secret_in_the_settings_when_they_are_shown(monkeypatch: pytest.
         ("LOG_FORMAT", "sekret", "'auto', 'json' or 'console'"),
         ("MODELS", '{"m": {"routes": []}}', "at least 1 item"),
         ("PRICES", '{"up/sora-2": {"720": 1}}', "up/sora-2: expected 480p, 720p, 1080p, 4k or the like, got '720'"),
+        ("PRICES", '{"up/sora-2": "sekret"}', "__UP/SORA-2: expected US dollars per second, 0 or more, or a table"),
         ("PRICES", '{"up/sora-2": {"4k": 1, "2160p": 2}}', "up/sora-2: 2160p has two prices"),
         ("PROVIDERS", "sekret", ""),
         ("PROVIDERS__UP", "sekret", ""),
@@ -183,7 +191,7 @@ def test_broken_toml_is_named_with_its_line() -> None:
         ("KIND", "opnai", "expected one of"),
         ("BASE_URL", "sekret.example", "expected an address such as https://api.example.com/v1"),
         ("API_KEYY", "sekret", "not permitted"),
-        ("TIMEOUT_S", "sekret", "valid number"),
+        ("TIMEOUT_S", "sekret", "expected seconds, or 30d, 12h, 15m, 90s"),
         ("ENABLED", "sekret", "valid boolean"),
     ],
 )
@@ -214,3 +222,171 @@ def test_the_data_dir_is_absolute_before_the_directory_changes(monkeypatch: pyte
     assert load().data_dir == tmp_path / "data"
     set_all(monkeypatch, DATA_DIR="~/videos")
     assert load().data_dir == Path.home() / "videos"
+
+
+# Unknown names
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            ".env",
+            "\nGATEWAY_DATABSE_URL=x",
+            ".env, line 2: GATEWAY_DATABSE_URL is not a setting; did you mean GATEWAY_DATA",
+        ),
+        (
+            ".env",
+            "export GATEWAY_RETENTION=5",
+            ".env, line 1: GATEWAY_RETENTION is not a setting; did you mean GATEWAY_RETEN",
+        ),
+        (
+            ".env",
+            "GATEWAY_PROVIDER__UP__KIND=x",
+            "GATEWAY_PROVIDER__UP__KIND is not a setting; did you mean GATEWAY_PROVIDERS__UP",
+        ),
+        (".env", "GATEWAY_QQQQ=1", "GATEWAY_QQQQ is not a setting; .env.example lists them all"),
+        (".env", "gateway_port__x=1", "GATEWAY_PORT__X is not a setting"),
+        (
+            "gateway.toml",
+            "port = 1\n[modles.a]\n",
+            "gateway.toml, line 2: modles is not a setting; did you mean models?",
+        ),
+        ("gateway.toml", "PORT = 1", "gateway.toml, line 1: PORT is not a setting; did you mean port?"),
+        ("gateway.toml", "GATEWAY_HOST = 'x'", "GATEWAY_HOST is not a setting; did you mean host?"),
+        ("gateway.toml", '"a b" = 1', 'gateway.toml, line 1: "a b" is not a setting'),
+    ],
+)
+def test_an_unknown_name_in_a_file_is_refused(file: str, text: str, message: str) -> None:
+    Path(file).write_text(f"{text}\n")
+    refused(message)
+
+
+def test_names_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text(
+        "AWS_REGION=x\nPOSTGRES_PASSWORD=x\nGATEWAY_CONFIG=\nGATEWAY_PROVIDERS__UP__ENABLED=false\n"
+    )
+    set_all(monkeypatch, SERVICE_HOST="10.0.0.1", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_PORT_HTTP="80", STRICT="true")
+    monkeypatch.setenv("GATEWAY_CONFIG", "")
+    set_all(monkeypatch, PROVIDERS__UP__KIND="openai")
+    assert load().strict
+
+
+def test_an_unknown_variable_is_refused_only_in_strict_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, RETENTION="sekret")
+    assert load().retention_s == 30 * 86_400
+    set_all(monkeypatch, STRICT="true")
+    refused("GATEWAY_RETENTION is not a setting; did you mean GATEWAY_RETENTION_S?")
+
+
+ALIASES = """
+[models.lost]
+routes = ["nope/x", "sandbox/testcrd", "lumne/seedance-2"]
+[models.half]
+routes = ["sandbox/testcard", "lumen/seedance-2", "off/x", { to = "plain", weight = 2 }]
+[prices]
+"sandbox/testcrd" = 1
+"lumne/x" = 1
+"sandbox/testcard" = 0
+"lumen/any" = 1
+"up/whatever" = 1
+[providers.up]
+kind = "openai"
+base_url = "http://h/v1"
+[providers.off]
+kind = "openai"
+enabled = false
+"""
+
+
+def test_aliases_and_prices_that_lead_nowhere_are_logged_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("gateway.toml").write_text(ALIASES)
+    settings = load()
+    assert next(iter(Router(settings, providers.build(settings)).models())) == "half"
+    lines = said(capsys).splitlines()
+    (lost,) = (line for line in lines if "alias left out" in line)
+    for reason in (
+        "there is no provider nope",
+        "sandbox has no model testcrd; did you mean sandbox/testcard?",
+        "there is no provider lumne; did you mean lumen/seedance-2?",
+    ):
+        assert reason in lost
+    (half,) = (line for line in lines if "routes left out" in line)
+    for reason in (
+        "the provider lumen is not configured; set GATEWAY_PROVIDERS__LUMEN__API_KEY",
+        "the provider off is disabled, or left out for missing settings",
+        "expected provider/upstream-model",
+    ):
+        assert reason in half
+    assert "sandbox/testcard" not in half
+    unused = [line for line in lines if "price without use" in line]
+    assert [("lumne/x" in line, "sandbox/testcrd" in line) for line in unused] == [(False, True), (True, False)]
+
+
+def test_names_that_lead_nowhere_are_refused_in_strict_mode_and_disabled_providers_are_not() -> None:
+    Path("gateway.toml").write_text(f"strict = true\n{ALIASES}")
+    lines = refused("the alias lost: nope/x: there is no provider nope", "the price of lumne/x: ").splitlines()
+    assert len(lines) == 6
+    assert not any(" off/x" in line or " lumen/seedance-2:" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[models.a]\nroute = ["x/y"]',
+            "gateway.toml: [models.a] route: not a field of an alias; did you mean routes?",
+        ),
+        ('[models.a]\nroute = ["x/y"]', "gateway.toml: [models.a] routes: Field required"),
+        ('[models."a b"]\nroutes = []', 'gateway.toml: [models."a b"] routes: List should have at least 1 item'),
+        (
+            '[models.a]\nroutes = ["x/y", {to = "x/y"}]',
+            'gateway.toml: [models.a] routes 2: expected "provider/model", or {',
+        ),
+        ('[prices]\n"up/x" = "sekret"', 'gateway.toml: [prices] "up/x": expected US dollars per second, 0 or more'),
+        ('[prices]\n"up/x" = {720p = -1}', 'gateway.toml: [prices] "up/x": expected US dollars per second, 0 or more'),
+    ],
+)
+def test_a_mistake_in_a_table_names_the_file_and_the_table(text: str, message: str) -> None:
+    Path("gateway.toml").write_text(text)
+    refused(message)
+
+
+# Durations
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 2_592_000), ("12h", 43_200), ("15m", 900), ("90s", 90), ("61", 61), (" 2h ", 7_200)]
+)
+def test_durations_have_units(text: str, seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, RETENTION_S=text, JOB_DEADLINE_S=text, MEDIA_URL_TTL_S=text, PROVIDERS__UP__TIMEOUT_S=text)
+    set_all(monkeypatch, PROVIDERS__UP__KIND="openai", PROVIDERS__UP__BASE_URL="http://h/v1")
+    set_all(monkeypatch, PROVIDERS__SANDBOX__SLOW_S=text, DIALECTS__APILAPLAS__HOLD_S="20s")
+    settings = load()
+    assert (settings.retention_s, settings.job_deadline_s, settings.media_url_ttl_s) == (seconds, seconds, seconds)
+    built = providers.build(settings)
+    assert (built["up"].config.timeout_s, built["sandbox"].config.model_dump()["slow_s"]) == (seconds, seconds)
+    assert dialects.configure(settings)["apilaplas"].model_dump()["hold_s"] == 20
+
+
+# Keys and secrets
+
+
+def test_static_keys_may_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, API_KEYS='{"web shop": "sk-1:a=b", "batch": "sk-2"}')
+    assert load().static_keys == {"sk-1:a=b": "web shop", "sk-2": "batch"}
+    set_all(monkeypatch, API_KEYS="")
+    Path("gateway.toml").write_text('[api_keys]\n"web shop" = "sk-3"\n')
+    assert load().static_keys == {"sk-3": "web shop"}
+
+
+@pytest.mark.parametrize("name", ["PEPPER", "ADMIN_KEY", "METRICS_KEY", "API_KEYS"])
+def test_short_secrets_are_refused_in_strict_mode(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, STRICT="true", **{name: "0123456789abcdef"})
+    assert load().short_secrets() == []
+    set_all(monkeypatch, **{name: "sekret-15-chars"})
+    assert refused(f"GATEWAY_{name}: ", "fewer than 16 characters").endswith("openssl rand -hex 32")

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,11 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
-from app.accounts.secrets import (
-    derive_secret,
-    first_key,
-    is_well_formed,
-)
+from app.accounts.secrets import derive_secret, is_well_formed, own_keys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Key, Project
@@ -77,17 +73,14 @@ class Authenticator:
         self._listener = listener
         self._clock = clock
         self._secret = derive_secret(settings, "api-keys")
-        static = [key.get_secret_value() for key in settings.api_keys] or [first_key(settings)[0]]
-        self._static = {self.hash(key): static_project_id(key) for key in static}
+        own = own_keys(settings)
+        self._static = {self.hash(key): static_project_id(key) for key in own}
+        self.static_projects = {static_project_id(key): name for key, name in own.items()}
+        """Project ids of the keys in the settings, each with its name there."""
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
         self._running: dict[str, asyncio.Task[Caller | None]] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
-
-    @property
-    def static_projects(self) -> Iterable[str]:
-        """Project ids of the keys in the settings."""
-        return self._static.values()
 
     def hash(self, key: str) -> str:
         return hmac.digest(self._secret, key.encode(errors="surrogatepass"), "sha256").hex()

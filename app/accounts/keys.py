@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.accounts.pepper import require_pepper
 from app.accounts.projects import checked_name, create_project, get_project
 from app.accounts.secrets import derive_secret, mint_key
 from app.db import rows
 from app.db.models import Key
-from app.settings import Settings
+from app.settings import ConfigurationError, Settings
 
 MAX_PATTERNS, MAX_PATTERN_CHARACTERS = 100, 200
 MAX_LIMIT = 1_000_000
@@ -38,6 +40,10 @@ async def create_key(
     """Create a key, and a project for it if none is given; the second value is the key itself, which is not stored.
     Raises `InvalidRequest`, `NotFound`."""
     name = checked_name("name", name)
+    try:
+        await require_pepper(session, settings, now=now, is_server=False)
+    except ConfigurationError as error:  # the key would be refused by every server
+        raise errors.Conflict(str(error)) from None
     project = (
         await get_project(session, project_id)
         if project_id is not None
@@ -49,6 +55,11 @@ async def create_key(
     session.add(row)
     await change_key(session, row, changes, now=now)
     return row, key
+
+
+async def has_keys(session: AsyncSession) -> bool:
+    """Return True if there is a key that is not revoked."""
+    return bool(await session.scalar(sa.select(sa.exists().where(Key.revoked_at.is_(None)))))
 
 
 async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: datetime) -> None:

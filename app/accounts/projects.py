@@ -1,6 +1,6 @@
 """Projects: the tenants that keys, videos, webhooks and money belong to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -54,8 +54,10 @@ async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
 
 
-async def ensure_projects(session: AsyncSession, project_ids: Iterable[str], *, now: datetime) -> None:
-    """Create missing projects of the keys in the settings."""
-    for project_id in project_ids:
-        values = {"id": project_id, "name": project_id, "billing": Billing.postpaid, "created_at": now}
-        await session.execute(insert(Project).values(values).on_conflict_do_nothing())
+async def ensure_projects(session: AsyncSession, named: Mapping[str, str | None], *, now: datetime) -> None:
+    """Create missing projects of the keys in the settings, and give them the names that they have there."""
+    for project_id, name in named.items():
+        values = {"id": project_id, "name": name or project_id, "billing": Billing.postpaid, "created_at": now}
+        row = insert(Project).values(values)
+        rename = row.on_conflict_do_update(index_elements=["id"], set_={"name": name}, where=Project.name != name)
+        await session.execute(row.on_conflict_do_nothing() if name is None else rename)

@@ -5,10 +5,13 @@ import hmac
 import os
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
+from app.mistakes import too_short
 from app.settings import ConfigurationError, Settings
+from app.telemetry import log
 
 PREFIX = "vgw_"
 
@@ -34,13 +37,45 @@ def derive_secret(settings: Settings, name: str) -> bytes:
 def _pepper(settings: Settings) -> bytes:
     if settings.pepper is not None:
         return settings.pepper.get_secret_value().encode()
-    return read_or_create_secret(settings.secrets_dir / "pepper", lambda: secrets.token_urlsafe(32)).encode()
+    return read_or_create_secret(pepper_file(settings), lambda: secrets.token_urlsafe(32)).encode()
+
+
+def pepper_file(settings: Settings) -> Path:
+    """The file of the pepper where `GATEWAY_PEPPER` is not set."""
+    return settings.secrets_dir / "pepper"
+
+
+def require_strong(settings: Settings, *, is_new: bool) -> None:
+    """Log short secrets. Raises `ConfigurationError` for a short pepper or admin key of a new installation that can be
+    reached from other machines."""
+    short = settings.short_secrets()
+    fatal = [name for name in short if name in ("GATEWAY_PEPPER", "GATEWAY_ADMIN_KEY")]
+    if fatal and is_new and not _is_loopback(settings.host):
+        raise ConfigurationError("\n".join(map(too_short, fatal)))
+    for name in short:
+        log.warning("secret too short", reason=too_short(name))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def first_key(settings: Settings) -> tuple[str, Path]:
     """Return the API key created on first start, and its file."""
     path = settings.secrets_dir / "api-key"
     return read_or_create_secret(path, mint_key), path
+
+
+def own_keys(settings: Settings) -> Mapping[str, str | None]:
+    """The keys that need no row in the database, each with the name of its project if it has one: those of the
+    settings, else the first key. None is made for a database that others may share: they would refuse it."""
+    if settings.static_keys:
+        return settings.static_keys
+    key = existing_key(settings) if settings.database_url is not None else first_key(settings)[0]
+    return {} if key is None else {key: None}
 
 
 def existing_key(settings: Settings) -> str | None:
@@ -58,7 +93,8 @@ def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
             write_secret(path, make())
         secret = path.read_text().strip()
     except OSError as error:
-        raise ConfigurationError(f"the secret in {path} cannot be stored: {(error.strerror or '').lower()}") from None
+        reason = (error.strerror or "").lower()
+        raise ConfigurationError(f"GATEWAY_DATA_DIR: the secret in {path} cannot be stored: {reason}") from None
     if not secret:
         raise ConfigurationError(f"{path} is empty; restore it, or delete it to create a new secret")
     return secret

@@ -28,6 +28,7 @@ class ClientError(Exception):
 async def generate_video(base_url: str, key: str, fields: dict[str, str], out: Path | None, console: Console) -> Path:
     """Create a video, show its progress on `console`, save the file, return its path. Raises `ClientError`."""
     name_of = _naming(out)
+    _require_sendable(key, fields)
     async with net.upstream(timeout_s=60, connections=2) as http:
         http.headers["authorization"] = f"Bearer {key}"
         video = await _create(http, base_url, fields)
@@ -60,10 +61,23 @@ def _naming(out: Path | None) -> Callable[[str, str], Path]:
     return lambda _id, _suffix: out
 
 
+def _require_sendable(key: str, fields: dict[str, str]) -> None:
+    """Raise `ClientError` for text that cannot be sent; the command line passes bytes of any encoding on."""
+    if not key.isascii() or not key.isprintable():
+        raise ClientError("the API key has characters that no key has; check --key and OPENAI_API_KEY")
+    for name, text in fields.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ClientError(f"{name} is not UTF-8 text; check the encoding of the terminal") from None
+
+
 async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]) -> dict[str, Any]:
     try:
         response = await http.post(f"{base_url}/videos", json=fields)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        raise ClientError(f"{base_url!r:.200} is not an address; --url expects http://host:port/v1") from None
+    except httpx.HTTPError as error:
         raise ClientError(
             f"{base_url} cannot be reached ({type(error).__name__}); is the server running there? Start it with\n"
             "  video-gateway serve\nor name another address with --url."

@@ -1,6 +1,7 @@
 """The command line: serve, worker, migrate, models, generate. Keys, projects and usage are in `manage.py`."""
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import shlex
@@ -23,16 +24,17 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import dialects, errors, providers, settings, telemetry
-from app.accounts import secrets
+from app.accounts import keys, secrets
 from app.capabilities import Capabilities
 from app.cli import manage
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
-from app.db.database import running_database
+from app.cli.pepper import pepper_cli
+from app.db.database import Database, running_database
 from app.db.migrate import upgrade_schema
 from app.http import health
 from app.http.server import HttpProtocol
-from app.main import create_app, open_parts, serving_app
+from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.providers.routing import Router
 from app.settings import ConfigurationError, Settings
@@ -53,6 +55,7 @@ cli = typer.Typer(
 )
 cli.add_typer(manage.keys_cli, name="keys")
 cli.add_typer(manage.projects_cli, name="projects")
+cli.add_typer(pepper_cli, name="pepper")
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -93,7 +96,7 @@ def serve(
 
     Needs nothing else: without GATEWAY_DATABASE_URL it runs its own PostgreSQL under GATEWAY_DATA_DIR (./data), and
     without a configured provider the model sandbox/testcard renders test videos. The first start creates an API key
-    and prints it. With your own database, run `video-gateway migrate` first.
+    and prints it. With your own database, run `video-gateway migrate` first, and `video-gateway keys create NAME`.
 
     Thumbnails, sprite sheets and test videos are made by the newest ffmpeg on PATH or of the `ffmpeg` extra; the log
     names it at first use.
@@ -116,18 +119,28 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on port {port} of {host}: {(error.strerror or str(error)).lower()}.\n"
-            f"Another port: video-gateway serve --port {port + 1 if 1023 < port < 65_535 else 8080}"
-        ) from None
+        raise ConfigurationError(cannot_listen(error, host, port, "video-gateway serve --port ")) from None
     return listener
 
 
+def cannot_listen(error: OSError | UnicodeError, host: str, port: int, option: str) -> str:
+    """The reason why a port cannot be bound, and what to change: the address or the port."""
+    reason = (getattr(error, "strerror", None) or "not an address").lower()
+    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"cannot listen on {host}: {reason}.\n"
+            "Choose an address of this machine by --host or GATEWAY_HOST: 127.0.0.1 for itself alone, 0.0.0.0 for all."
+        )
+    another = port + 1 if 1023 < port < 65_535 else 8080
+    return f"cannot listen on port {port} of {host}: {reason}.\nAnother port: {option}{another}"
+
+
 async def _serve_one(config: Settings, listener: socket.socket) -> None:
-    app = _StartupGuard(create_app(config))
-    server = _Server(_uvicorn_config(config, app), config)
+    gateway = create_app(config)
+    app = _StartupGuard(gateway)
+    server = _Server(_uvicorn_config(config, app), config, gateway)
     try:
         await server.serve(sockets=[listener])
     except SystemExit as end:
@@ -146,17 +159,29 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
         database = running_database(config)
         url = runner.run(database.__aenter__())
         try:
-            runner.run(prepared(config, url))
+            has_keys = runner.run(_first_look(config, url))
             settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
             options = _uvicorn_config(config, "app.cli.main:child_app", factory=True, workers=workers)
             listener.listen(options.backlog)  # early clients wait for the first child instead of failing
-            _welcome(config, listener.getsockname()[1])
+            _welcome(config, listener.getsockname()[1], has_keys=has_keys)
             children = Multiprocess(options, sockets=[listener])
             children.run()
             if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
                 raise typer.Exit(1)
         finally:
             runner.run(database.__aexit__(None, None, None))
+
+
+async def _first_look(config: Settings, url: str) -> bool:
+    """Check the schema and the secrets before child processes do. Returns True if the database has API keys."""
+    await prepared(config, url)
+    database = Database(url, pool_size=1, prepare=config.database_prepare)
+    try:
+        await require_secrets(database, config, now=await database.now())
+        async with database.transaction() as session:
+            return await keys.has_keys(session)
+    finally:
+        await database.close()
 
 
 def child_app() -> FastAPI:
@@ -222,31 +247,29 @@ class _StartupGuard:
 class _Server(uvicorn.Server):
     """Prints the welcome once the server can be reached, with the port that was bound."""
 
-    def __init__(self, options: uvicorn.Config, config: Settings) -> None:
+    def __init__(self, options: uvicorn.Config, config: Settings, app: FastAPI) -> None:
         super().__init__(options)
         self._settings = config
+        self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if sockets and not self.should_exit:
-            _welcome(self._settings, sockets[0].getsockname()[1])
+            async with self._app.state.gateway.db.transaction() as session:
+                has_keys = await keys.has_keys(session)
+            _welcome(self._settings, sockets[0].getsockname()[1], has_keys=has_keys)
 
 
-def _welcome(config: Settings, port: int) -> None:
-    """Print the next steps for a new user. The key is printed only if the gateway created both the key and the
-    database: on a developer's machine, not in a production log."""
+def _welcome(config: Settings, port: int, *, has_keys: bool) -> None:
+    """Print the next steps for a new user."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104  # shown, not listened on
     url = config.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"\nvideo-gateway is ready at {url}/v1   (documentation: {url}/docs)")
-    if config.api_keys:
-        key = "$GATEWAY_KEY"
-        print("API keys: those in GATEWAY_API_KEYS, and those created with `video-gateway keys create`")
-    elif config.database_url is not None:
-        key = f"$(cat {shlex.quote(str(secrets.first_key(config)[1]))})"
-        print(f"API key: in {secrets.first_key(config)[1]}")
-    else:
-        key, path = secrets.first_key(config)
-        print(f"API key: {key}   (kept in {path})")
+    key, message = _key_to_show(config, has_keys=has_keys)
+    print(message)
+    if not config.run_worker:
+        print("No worker runs here: start `video-gateway worker`.\n\nCtrl-C stops the server.\n", flush=True)
+        return
     elsewhere = "" if config.public_url or port == settings.load().port else f" --url {url}/v1"
     print(
         f"\nTry it in another terminal:\n"
@@ -257,6 +280,22 @@ def _welcome(config: Settings, port: int) -> None:
         f"Ctrl-C stops the server.\n",
         flush=True,
     )
+
+
+def _key_to_show(config: Settings, *, has_keys: bool) -> tuple[str, str]:
+    """The key for an example, and a line about keys. The key itself is printed only if the gateway created both the key
+    and the database: on a developer's machine, not in a production log."""
+    if config.static_keys:
+        return "$API_KEY", "API keys: those in GATEWAY_API_KEYS, and those created with `video-gateway keys create`"
+    if config.database_url is None:
+        key, path = secrets.first_key(config)
+        return key, f"API key: {key}   (kept in {path})"
+    if secrets.existing_key(config) is not None:
+        path = secrets.first_key(config)[1]
+        return f"$(cat {shlex.quote(str(path))})", f"API key: in {path}"
+    if has_keys:
+        return "$API_KEY", "API keys: those created with `video-gateway keys create`"
+    return "$API_KEY", f"No API key yet: {_command()} keys create NAME"
 
 
 def _command() -> str:
@@ -274,7 +313,11 @@ def worker() -> None:
     """Process jobs without serving requests. Any number of workers can run, on any number of machines."""
     config = load()
     if config.worker_metrics_port is not None:
-        health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
+        try:
+            health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
+        except (OSError, UnicodeError) as error:
+            option = "GATEWAY_WORKER_METRICS_PORT="
+            raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
 
     async def work() -> None:
         async with open_parts(config) as parts:
@@ -313,6 +356,10 @@ def models() -> None:
     for provider in configured.values():
         if provider.any_model is not None:
             table.add_row(escape(f"{provider.name}/<any model>"), escape(provider.name), *_limits(provider.any_model))
+    for alias, unused in providers.unused_routes(config, configured, providers.KIND_NAMES).items():
+        if len(unused) == len(config.models[alias].routes):
+            reasons = "; ".join(one.reason for one in unused)
+            table.add_row(escape(alias), escape(f"left out: {reasons}"), "", "", style="dim")
     console.print(table)
 
 
@@ -360,7 +407,7 @@ cli.command()(manage.usage)
 
 
 def _own_key(config: Settings) -> str:
-    key = config.api_keys[0].get_secret_value() if config.api_keys else secrets.existing_key(config)
+    key = next(iter(config.static_keys), None) or secrets.existing_key(config)
     if key is None:
         raise ConfigurationError(
             f"there is no API key in {config.data_dir}. Give one with --key or OPENAI_API_KEY, set GATEWAY_DATA_DIR to "

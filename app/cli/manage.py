@@ -44,6 +44,8 @@ def load(**overrides: Any) -> Settings:
     """Read the settings and set up logging by them. Raises `ConfigurationError`."""
     config = settings.load(**overrides)
     telemetry.configure_logging(config)
+    for problem in settings.unknown_names():
+        telemetry.log.warning("unknown setting ignored", reason=problem)
     return config
 
 

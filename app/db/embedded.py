@@ -188,6 +188,7 @@ def start(data_dir: Path) -> Embedded:
         data_dir.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             _require_passable(data_dir)
+        _require_owner(data_dir / "postgres")
         server = Embedded(data_dir.resolve())
         server.start()
     except ConfigurationError:
@@ -238,6 +239,28 @@ def _server_user(programs: Path) -> tuple[int, int]:
     _require_passable(programs)
     entry = pwd.getpwnam(SYSTEM_USER)
     return entry.pw_uid, entry.pw_gid
+
+
+def _require_owner(pgdata: Path) -> None:
+    """Raise `ConfigurationError` if the data belongs to another user than the one that PostgreSQL runs as here."""
+    if not pgdata.is_dir():
+        return
+    owner, us = pgdata.stat().st_uid, os.geteuid()
+    if us == 0:
+        with suppress(KeyError):  # the system user is created later
+            us = pwd.getpwnam(SYSTEM_USER).pw_uid
+    if owner != us:
+        raise ConfigurationError(
+            f"{pgdata} belongs to {_user(owner)}, and PostgreSQL would run as {_user(us)}. Start the gateway as the "
+            f"user of the first start, or stop it and give the directory away: chown -R {us} {shlex.quote(str(pgdata))}"
+        )
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _require_passable(path: Path) -> None:

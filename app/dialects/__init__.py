@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from app import errors
 from app.dialects import apilaplas, luma, lumen, lunos, openai
-from app.settings import ConfigurationError, Settings, explain
+from app.mistakes import explain
+from app.settings import ConfigurationError, Settings
 from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app import errors
 from app.accounts.auth import Caller
@@ -19,6 +19,7 @@ from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.jobs.enqueue import Created
 from app.media.signed_links import SignedLinks
+from app.mistakes import seconds
 from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
 from app.video import MAX_PROMPT_CHARACTERS, MAX_SECONDS, Media, Operation, VideoRequest
 
@@ -75,6 +76,11 @@ class ModelConfig(BaseModel):
 
     model: str | None = None
     """Model of all its requests; unset: `default_model`."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        return seconds(info.field_name, value)
 
 
 def model_for(gateway: Gateway, dialect: str, named: str | None) -> str:

@@ -24,11 +24,13 @@ from app import errors
 from app.accounts import auth
 from app.db.database import is_unavailable
 from app.http.context import Gateway, GatewayDep
-from app.jobs import videos
-from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
+from app.jobs import presence, videos
+from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
 
 QUEUE_READ_S = 5
 """Shortest interval between two counts of the queue for /metrics, per process."""
+SILENCE_S = 300
+"""Seconds without a sign of a worker after which `/readyz?deep=1` reports it."""
 RELEASE = version("video-gateway")
 """Read once, because it is read from a file: a process without free file descriptors is still alive."""
 
@@ -50,16 +52,24 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok", "version": RELEASE})
 
 
-@routes.get("/readyz", responses={503: {"description": "The database is unavailable."}})
-async def readyz(gateway: GatewayDep) -> Response:
-    """Report readiness: 200 if the database responds and its schema is current (checked at start), else 503."""
+@routes.get("/readyz", responses={503: {"description": "The database is unavailable, or no worker runs."}})
+async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> Response:
+    """Report readiness: 200 if the database responds and its schema is current (checked at start), else 503. With
+    `?deep=1` also 503 if no worker was seen for five minutes."""
+    silence_s = 0.0
     try:
         async with gateway.db.reading() as connection:
             await connection.execute(sa.text("select 1 from videos limit 1"))
+            if deep:
+                up_s = (gateway.clock() - request.app.state.started_at).total_seconds()
+                seen = await presence.read_presence(connection)
+                silence_s = up_s if seen.silence_s is None else seen.silence_s
     except Exception as error:
         if not is_unavailable(error):
             raise
         return JSONResponse({"status": "database unavailable"}, status_code=503, headers={"retry-after": "2"})
+    if silence_s > SILENCE_S:
+        return JSONResponse({"status": f"no worker for {silence_s:.0f} s"}, status_code=503)
     return JSONResponse({"status": "ready"})
 
 
@@ -127,12 +137,15 @@ async def _read_queue(gateway: Gateway) -> None:
     try:
         async with gateway.db.reading() as connection:
             counts, age_s = await videos.count_queue(connection, now=gateway.clock())
+            workers = await presence.read_presence(connection)
         QUEUE.clear()
         for (provider, state), count in counts.items():
             QUEUE.labels(provider, state).set(count)
         QUEUE_AGE.set(age_s)
+        WORKERS.set(workers.running)
     except Exception as error:
         if not is_unavailable(error):
             raise
         QUEUE.clear()
         QUEUE_AGE.set(math.nan)
+        WORKERS.set(math.nan)

@@ -11,8 +11,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from math import ceil
 
+from app import ids
 from app.db.database import Database, is_unavailable
-from app.jobs import lifecycle
+from app.jobs import lifecycle, presence
 from app.jobs.claim import STORES, Claim, Held, Slots, claim_attempts, renew_leases
 from app.jobs.context import StepContext
 from app.jobs.executor import Executor
@@ -56,6 +57,7 @@ class Worker:
         sender: Sender,
         clock: Callable[[], datetime],
     ) -> None:
+        self._id = ids.new("worker")
         self._db = db
         self._settings = settings
         self._store = store
@@ -108,6 +110,7 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`; waits while the database is unavailable."""
         heartbeat = asyncio.create_task(self._heartbeat())
+        announcing = asyncio.create_task(self._announce())
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
@@ -125,10 +128,12 @@ class Worker:
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
             await asyncio.gather(self._drain(), self._deliveries.drain(self._settings.shutdown_grace_s))
         finally:
-            for task in filter(None, (heartbeat, self._purging)):
+            for task in filter(None, (heartbeat, announcing, self._purging)):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            with suppress(Exception):  # the database is away; the last heartbeat says the same
+                await presence.withdraw(self._db, self._id)
 
     async def _start_due(self) -> bool:
         """Claim and start due attempts and deliveries; True when there may be more.
@@ -225,6 +230,13 @@ class Worker:
             await asyncio.sleep(self._settings.lease_s / 3)
             with suppress(Exception):  # the next heartbeat tries again; an expired lease costs time only
                 await self._renew()
+
+    async def _announce(self) -> None:
+        """Tell the other processes that this worker runs."""
+        while True:
+            with suppress(Exception):  # the next heartbeat tries again
+                await presence.announce(self._db, self._id)
+            await asyncio.sleep(presence.HEARTBEAT_S)
 
     async def _renew(self) -> None:
         if self._tasks:

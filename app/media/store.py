@@ -100,7 +100,8 @@ class Store:
         try:
             return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
         except (BaseError, OSError, ValueError) as error:
-            raise ConfigurationError(f"GATEWAY_STORAGE_URL: the store cannot be opened: {reason_of(error)}") from error
+            setting = "GATEWAY_STORAGE_URL" if url else "GATEWAY_DATA_DIR"
+            raise ConfigurationError(f"{setting}: cannot write to {root}: {reason_of(error)}") from error
 
     async def put(
         self,

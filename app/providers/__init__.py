@@ -2,6 +2,7 @@
 
 from pydantic import ValidationError
 
+from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
 from app.providers.base import Provider
 from app.providers.gptge import GptGe
@@ -10,7 +11,8 @@ from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
-from app.settings import ConfigurationError, Settings, explain
+from app.providers.unused import report_unused, unused_routes
+from app.settings import ConfigurationError, Settings
 from app.telemetry import log
 
 KINDS: tuple[type[Provider], ...] = (
@@ -23,13 +25,17 @@ KINDS: tuple[type[Provider], ...] = (
     Sandbox,
 )
 
+__all__ = ["KINDS", "KIND_NAMES", "build", "unused_routes"]
+
+KIND_NAMES = {kind.kind: kind for kind in KINDS}
+
 
 def build(settings: Settings) -> dict[str, Provider]:
     """Build every configured provider, and the sandbox unless disabled. Raises `ConfigurationError` with the variable.
 
-    A provider whose required fields are not all set is left out with a warning.
+    A provider whose required fields are not all set is left out with a warning, and so are aliases without a route.
     """
-    kinds = {kind.kind: kind for kind in KINDS}
+    kinds = KIND_NAMES
     providers: dict[str, Provider] = {}
     for name, values in {**settings.providers, "sandbox": settings.providers.get("sandbox", {})}.items():
         prefix = f"GATEWAY_PROVIDERS__{name.upper()}__"
@@ -47,4 +53,5 @@ def build(settings: Settings) -> dict[str, Provider]:
             raise ConfigurationError(explain(error, prefix)) from None
         if config.enabled:
             providers[name] = kind(name, config, tuple(settings.allow_networks))
+    report_unused(settings, providers, kinds)
     return providers

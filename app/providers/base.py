@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from app import errors, net
 from app.capabilities import Capabilities
 from app.media.uploads import Upload
+from app.mistakes import seconds
 from app.video import Media, Output, Progress, Submission, VideoRequest
 
 MAX_DATA_URL_BYTES = 20 * 2**20
@@ -115,6 +116,11 @@ class ProviderConfig(BaseModel):
     """First gap between two polls; unset: the default of the kind."""
     concurrency: int | None = Field(None, gt=0)
     """Concurrent tasks of this account at the upstream, over all processes; more wait in the queue."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        return seconds(info.field_name, value)
 
     @field_validator("models", mode="before")
     @classmethod

@@ -68,6 +68,12 @@ class Router:
         bare = [Route(provider, name) for provider in self.providers.values() if name in provider.listed]
         if bare:
             return bare
+        if name in self.aliases:
+            raise errors.ModelNotFound(
+                f"the model {name!r:.120} is configured, but none of its providers is; `video-gateway models` has the "
+                "reasons. GET /v1/models lists all models.",
+                param="model",
+            )
         known = list(self.models())
         near = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5) or difflib.get_close_matches(
             name[:200], [known_name.rpartition("/")[2] for known_name in known], n=1

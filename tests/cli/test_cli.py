@@ -27,6 +27,7 @@ HELP = {
     "projects": ["create", "list", "update", "credit"],
     "usage": ["--by", "--since", "--csv", "project,model"],
     "keys create": ["NAME", "--project", "only once", "default: a project of its own", "--monthly-budget", "none"],
+    "pepper adopt": ["--yes", "give up what was made with another", "Keys stay listed"],
     "keys list": ["without their secrets"],
     "keys revoke": ["KEY_ID", "keys list", "within a second"],
     "generate": ["PROMPT", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],

@@ -21,6 +21,8 @@ TABLES = {
     "keys": (ACCOUNTS,),
     "request_rates": (ACCOUNTS,),
     "ledger": (LEDGER,),
+    "deployment": (ACCOUNTS,),
+    "workers": (JOBS,),
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
 }
 """Each table, and the files below which it is written."""

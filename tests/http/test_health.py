@@ -1,14 +1,16 @@
 """Health checks and metrics: readiness, labels with bounded values, and access to both."""
 
+import asyncio
 import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, serve
-from harness import Running, StartGateway
+from harness import Running, StartGateway, another_worker
 from prometheus_client.parser import text_string_to_metric_families
 from refusals import refused
 
@@ -129,3 +131,59 @@ async def test_labels_of_http_metrics_are_not_chosen_by_clients(gateway: Running
     assert ("GET", "none", "404") in labels
     assert {method for method, _, _ in labels} <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert {route for _, route, _ in labels} <= {*templates(gateway.app.routes), "none"}
+
+
+async def until(gateway: Running, workers: float) -> None:
+    async with asyncio.timeout(30):
+        while (await samples(gateway))[key("gateway_workers")] != workers:  # noqa: ASYNC110  # the worker is a loop
+            await asyncio.sleep(0.01)
+
+
+async def test_workers_are_counted_and_missed(gateway: Running, database_url: str) -> None:
+    async def deep() -> tuple[int, str]:
+        answer = await gateway.client.get("/readyz?deep=1")
+        return answer.status_code, answer.json()["status"]
+
+    async def age(seconds: int) -> None:
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("update workers set seen_at = now() - make_interval(secs => %s)", [seconds])
+
+    assert (await samples(gateway))[key("gateway_workers")] == 0
+    assert await deep() == (200, "ready"), "a worker may still be starting"
+    gateway.clock.advance(301)
+    assert await deep() == (503, "no worker for 301 s")
+    assert (await gateway.client.get("/readyz")).status_code == 200
+    refused(await gateway.client.get("/readyz?deep=x"), "deep")
+    async with another_worker(gateway) as other:
+        running = [asyncio.create_task(worker.run()) for worker in (gateway.worker, other)]
+        await until(gateway, 2)
+        assert await deep() == (200, "ready")
+        other.stop()
+        await running[1]
+        await until(gateway, 1)
+        await age(45)
+        assert ((await samples(gateway))[key("gateway_workers")], (await deep())[0]) == (0, 200)
+        await age(310)
+        status, text = await deep()
+        assert (status, text[:16]) == (503, "no worker for 31")
+        gateway.worker.stop()
+        await running[0]
+    assert (await samples(gateway))[key("gateway_workers")] == 0
+    assert await deep() == (200, "ready"), "it stopped only now"
+
+
+async def test_rows_of_workers_that_ended_long_ago_are_deleted(gateway: Running, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for age_h in (23, 25):
+            await connection.execute(
+                "insert into workers (id, host, pid, version, started_at, seen_at) "
+                "values (%s, 'h', 1, '1', now(), now() - make_interval(hours => %s))",
+                [f"worker_{age_h}", age_h],
+            )
+        running = asyncio.create_task(gateway.worker.run())
+        await until(gateway, 1)
+        gateway.worker.stop()
+        await running
+        rows = await (await connection.execute("select id, stopped_at is null from workers order by id")).fetchall()
+    assert [row for row in rows if row[1]] == [("worker_23", True)]
+    assert len(rows) == 2

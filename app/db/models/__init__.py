@@ -10,6 +10,7 @@ from sqlalchemy.orm import configure_mappers
 
 from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
 from app.db.models.base import Base
+from app.db.models.deployment import DeploymentFact, WorkerProcess
 from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
 from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
 
@@ -21,6 +22,7 @@ __all__ = [
     "Character",
     "Delivery",
     "DeliveryTry",
+    "DeploymentFact",
     "Key",
     "LedgerEntry",
     "Meter",
@@ -30,6 +32,7 @@ __all__ = [
     "Video",
     "WebhookEndpoint",
     "WebhookSecret",
+    "WorkerProcess",
 ]
 
 configure_mappers()  # at import: `rows.read_only` bypasses the constructor that would do it

@@ -1,0 +1,71 @@
+"""The fingerprint of the pepper, kept in the database: a process with another pepper is refused.
+
+Key hashes, media links and the addresses of upstream callbacks depend on the pepper. A process with another one would
+refuse every key and make links and keys that the others refuse.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.secrets import derive_secret, pepper_file
+from app.db.models import DeploymentFact, Key, Project
+from app.settings import ConfigurationError, Settings
+
+NAME = "pepper"
+GIVE_UP = "run `video-gateway pepper adopt` to give up all keys, links and webhook callbacks made with the other"
+
+
+def fingerprint(settings: Settings) -> str:
+    """A hash that identifies the pepper without revealing it; makes the pepper where there is none."""
+    return derive_secret(settings, "fingerprint")[:16].hex()
+
+
+async def is_new_installation(session: AsyncSession) -> bool:
+    """Return True for a database that no server has used."""
+    used = sa.or_(sa.exists().select_from(DeploymentFact), sa.exists().select_from(Project))
+    return not await session.scalar(sa.select(used))
+
+
+async def require_pepper(session: AsyncSession, settings: Settings, *, now: datetime, is_server: bool = True) -> None:
+    """Compare the pepper with the database's fingerprint, which the first server or worker writes, else the first
+    command that makes a key. Raises `ConfigurationError`, before a pepper is made."""
+    stored = await _stored(session)
+    has_keys = stored is not None or bool(await session.scalar(sa.select(sa.exists().select_from(Key))))
+    if has_keys and settings.pepper is None and not pepper_file(settings).exists():
+        raise ConfigurationError(
+            "this database has keys of another pepper, and there is none here. Set GATEWAY_PEPPER to that of the other "
+            f"machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
+        )
+    if stored is None and (is_server or not has_keys):
+        await session.execute(_write(settings, now).on_conflict_do_nothing())
+        stored = await _stored(session)  # that of another process if it was faster
+    if stored is not None and stored != fingerprint(settings):
+        raise ConfigurationError(
+            "GATEWAY_PEPPER is not the one that this database's keys were made with. Set that of the other machines, "
+            f"or {GIVE_UP}."
+        )
+
+
+async def adopt_pepper(session: AsyncSession, settings: Settings, *, now: datetime) -> int | None:
+    """Replace the fingerprint by that of the pepper here. Returns the number of keys that this makes useless, None if
+    it is the fingerprint already. Raises `ConfigurationError` if there is no pepper here; the embedded database gets a
+    new one."""
+    if settings.database_url is not None and settings.pepper is None and not pepper_file(settings).exists():
+        raise ConfigurationError("there is no pepper here to adopt; set GATEWAY_PEPPER, made with openssl rand -hex 32")
+    if await _stored(session) == fingerprint(settings):
+        return None
+    values = {"value": fingerprint(settings), "created_at": now}
+    await session.execute(_write(settings, now).on_conflict_do_update(index_elements=["name"], set_=values))
+    query = sa.select(sa.func.count()).select_from(Key).where(Key.revoked_at.is_(None))
+    return int(await session.scalar(query) or 0)
+
+
+async def _stored(session: AsyncSession) -> str | None:
+    return await session.scalar(sa.select(DeploymentFact.value).where(DeploymentFact.name == NAME))
+
+
+def _write(settings: Settings, now: datetime) -> Insert:
+    return insert(DeploymentFact).values(name=NAME, value=fingerprint(settings), created_at=now)

@@ -1,0 +1,156 @@
+"""Messages about mistakes in the settings: unknown names, wrong values, short secrets.
+
+No message repeats a value, which may be secret; each names the variable, or the file and the key in it.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+LEAST_SECRET = 16
+"""Characters from which a secret does not count as short."""
+LONGEST_S = 100 * 366 * 86_400
+PREFIX = "gateway_"
+NESTED = {"providers", "prices", "models", "dialects"}
+"""Settings whose parts have variables of their own, `PROVIDERS__<NAME>__<FIELD>`; checked where they are used."""
+ALIAS = ("routes", "unsupported", "on_unknown", "retry_failed")
+
+_SPAN = re.compile(r"(\d{1,9})([dhms])")
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_INJECTED = re.compile(r"gateway_(service_(host|port)\w*|port_\d+_\w+)")
+"""Variables that Kubernetes and Docker set in every container beside a service named `gateway`."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the most similar of the known names, None if there is no similar one."""
+    found = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def seconds(field: str | None, value: Any) -> Any:
+    """Read a span such as `30d` as seconds where the field is one of seconds, named `*_s`; keep any other value. Raises
+    `ValueError`."""
+    if field is None or not field.endswith("_s") or not isinstance(value, str | int | float):
+        return value
+    wanted = "expected seconds, or 30d, 12h, 15m, 90s"
+    if isinstance(value, str) and (span := _SPAN.fullmatch(value.strip())):
+        value = int(span[1]) * _UNITS[span[2]]
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not number <= LONGEST_S:
+        raise ValueError(f"{wanted}; at most 100 years")
+    return value
+
+
+def too_short(name: str) -> str:
+    """A sentence about a short secret."""
+    which = "a key in it has" if name == "GATEWAY_API_KEYS" else "it has"
+    return (
+        f"{name}: {which} fewer than {LEAST_SECRET} characters and can be guessed; make one with openssl rand -hex 32"
+    )
+
+
+# Unknown names
+
+
+def unknown_variables(environment: Mapping[str, str], fields: Iterable[str]) -> list[str]:
+    """Sentences about the variables of the environment that have our prefix and are not settings."""
+    names = (name.lower() for name, value in environment.items() if value)
+    return [
+        _not_a_setting(name, fields) for name in names if _is_unknown(name, fields) and not _INJECTED.fullmatch(name)
+    ]
+
+
+def unknown_in_files(
+    dotenv: tuple[Path, Iterable[str]], toml: tuple[Path, Iterable[str]], fields: Iterable[str]
+) -> list[str]:
+    """Sentences about the names of `.env` and of the TOML file that are not settings, each with its line. Names of
+    `.env` without our prefix are those of other programs."""
+    file, variables = dotenv
+    found = []
+    for variable in variables:
+        if _is_unknown(variable, fields):
+            place = _place(file, rf"(export\s+)?{re.escape(variable)}\s*=")
+            found.append(f"{place}: {_not_a_setting(variable, fields)}")
+    file, names = toml
+    for name in sorted(set(names).difference(fields)):
+        near = nearest(name.lower().removeprefix(PREFIX), fields)
+        hint = f"did you mean {near}?" if near else ".env.example lists them all"
+        place = _place(file, rf"""\[*\s*["']?{re.escape(name)}\b""")
+        found.append(f"{place}: {_quoted(name)} is not a setting; {hint}")
+    return found
+
+
+def _is_unknown(variable: str, fields: Iterable[str]) -> bool:
+    """Return True for a name, in lower case, that starts like a setting and is none."""
+    field, nested, _ = variable.removeprefix(PREFIX).partition("__")
+    known = field in NESTED if nested else field in fields
+    return variable.startswith(PREFIX) and variable != "gateway_config" and not known
+
+
+def _not_a_setting(variable: str, fields: Iterable[str]) -> str:
+    field, nested, rest = variable.removeprefix(PREFIX).partition("__")
+    near = nearest(field, NESTED if nested else fields)
+    hint = f"did you mean {f'{PREFIX}{near}{nested}{rest}'.upper()}?" if near else ".env.example lists them all"
+    return f"{variable.upper()} is not a setting; {hint}"
+
+
+def _place(file: Path, pattern: str) -> str:
+    """The file, and the number of the line that begins with the pattern."""
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if re.match(rf"\s*{pattern}", line, re.IGNORECASE):
+            return f"{file}, line {number}"
+    return str(file)
+
+
+# Wrong values
+
+
+def explain(
+    error: ValidationError, prefix: str, file: Path | None = None, document: Mapping[str, Any] | None = None
+) -> str:
+    """Describe the errors, one line for each variable. Aliases and prices of the TOML document are named as they are
+    written in the file."""
+    lines: dict[str, None] = {}  # a value that may be of several types has several errors
+    for problem in error.errors(include_input=False, include_context=False, include_url=False):
+        path, message = _problem(problem["loc"], problem["type"], problem["msg"].removeprefix("Value error, "))
+        name = _in_file(file, document, path) or prefix + "__".join(str(part).upper() for part in path)
+        lines[f"{name}: {message}"] = None
+    return "\n".join(lines)
+
+
+def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tuple[int | str, ...], str]:
+    """The place and the words of an error, where pydantic's would name types of ours."""
+    match path:
+        case ("prices", model, *_):
+            return ("prices", model), "expected US dollars per second, 0 or more, or a table of them by resolution"
+        case ("models", alias, "routes", int(number), *_):
+            wanted = 'expected "provider/model", or { to = "provider/model", weight = 3 } with a weight above 0'
+            return ("models", alias, "routes", number + 1), wanted
+        case ("models", _, field) if kind == "extra_forbidden":
+            near = nearest(str(field), ALIAS)
+            return path, f"not a field of an alias{f'; did you mean {near}?' if near else ''}"
+    return path, message
+
+
+def _in_file(file: Path | None, document: Mapping[str, Any] | None, path: tuple[int | str, ...]) -> str | None:
+    """The place of an alias or a price in the TOML file, None if it is not from there."""
+    head, *rest = path
+    table = (document or {}).get(str(head))
+    if not rest or not isinstance(table, dict) or rest[0] not in table:
+        return None
+    names = [_quoted(part) for part in rest]
+    where = [f"[{head}]", *names] if head == "prices" else [f"[{head}.{names[0]}]", *names[1:]]
+    return f"{file}: {' '.join(where)}"
+
+
+def _quoted(name: int | str) -> str:
+    """A key as TOML writes it."""
+    return str(name) if re.fullmatch(r"[\w-]+", str(name), re.ASCII) else json.dumps(str(name))
