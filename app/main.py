@@ -23,6 +23,7 @@ from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
+from app.http.spool import Bodies
 from app.jobs.durations import Durations
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
@@ -146,8 +147,13 @@ def create_app(config: Settings | None = None, *, clock: Clock = utc_now) -> Fas
     install_error_handlers(app, dialects.render_error)
     app.add_exception_handler(405, _method_not_allowed)
     https = (chosen.public_url or "").startswith("https:")
+    max_body_bytes = chosen.max_body_mb * 2**20
     app.add_middleware(
-        RequestMiddleware, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
+        RequestMiddleware,
+        render_error=dialects.render_error,
+        max_body_bytes=max_body_bytes,
+        bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
+        https=https,
     )
     return app
 

@@ -30,6 +30,7 @@ from app import settings
 from app.dialects import render_error
 from app.http.middleware import RequestMiddleware
 from app.http.server import HttpProtocol
+from app.http.spool import Bodies
 from app.main import create_app
 from app.video import Media
 
@@ -367,6 +368,25 @@ async def test_an_upload_that_stops_half_way_is_a_408(gateway: Running) -> None:
     assert await videos(gateway) == 0
 
 
+@pytest.mark.parametrize("key", [ALICE, "sk-unknown"])
+async def test_a_body_that_comes_byte_by_byte_is_let_go_of(gateway: Running, key: str) -> None:
+    """It is never silent, but slower than 4 KiB/s."""
+    async with talking(brisk(gateway), Brisk) as peer:
+        answered = asyncio.create_task(peer.answer())
+        await peer.send(post("/v1/videos", 3 * MIB, key))
+        await peer.repeats(b" ", answered)
+        answer = await answered
+        if key == ALICE:
+            assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+            assert "less than 4 KiB/s" in answer.error["message"]
+        else:
+            assert answer.status == 401
+        rest = asyncio.create_task(peer.rest())
+        await peer.repeats(b" ", rest)
+        with suppress(ConnectionError):  # closed while the test was still sending
+            assert await rest == b""
+
+
 async def test_an_upload_that_is_slow_but_steady_is_accepted(gateway: Running) -> None:
     body = json.dumps({"prompt": "a paper boat", "image": "data:image/png;base64," + "A" * 2 * MIB}).encode()
     size = len(body) // 12
@@ -591,7 +611,9 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
         raise ZeroDivisionError
 
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(RequestMiddleware(app, render_error=render_error, max_body_bytes=1))
+        transport=httpx.ASGITransport(
+            RequestMiddleware(app, render_error=render_error, max_body_bytes=1, bodies=Bodies(1, 1))
+        )
     ) as client:
         answer = await client.get("http://gateway.test/")
     assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (500, "0")

@@ -1,12 +1,19 @@
 """Requests made to break the gateway: misleading fields, charsets and sizes are refused with one sentence."""
 
+import asyncio
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from contract.dialect_cases import CASES
+from dialects.case import DialectCase
 from fakes.openai import FakeOpenAI
+from fakes.server import serve
 from harness import Running
 from refusals import refused, refused_create
+
+from app.http.server import HttpProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -128,3 +135,23 @@ async def test_too_many_media_are_refused(up: Running) -> None:
     body = {"model": "up/sora-2", "prompt": "a boat", "reference_image_urls": pictures}
     refused(await up.client.post("/v1/videos/generations", json=body), "reference_image_urls")
     await up.create(model="up/sora-2", reference_images=pictures[:20])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), [("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 0, 401)])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_request_has_one_host_header(
+    gateway: Running, case: DialectCase, version: str, hosts: int, status: int
+) -> None:
+    head = f"POST {case.create} HTTP/{version}\r\n" + "Host: gateway.test\r\n" * hosts
+    async with serve(gateway.app, http=HttpProtocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(f"{head}content-length: 0\r\nconnection: close\r\n\r\n".encode())
+        answer, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert int(answer.split()[1]) == status
+    said = case.message_of(json.loads(body))
+    assert ("exactly one Host header" in said) == (status == 400), said

@@ -210,10 +210,8 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
 )
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a new secret. With `keep_old_secret_active_for_24_hours`, events carry both signatures for a day."""
-    wire = RotateSecret()
-    if await request.body():
-        async with body_of(request) as body:
-            wire = validated(RotateSecret, body)
+    async with body_of(request, optional=True) as body:
+        wire = validated(RotateSecret, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
         keep = wire.keep_old_secret_active_for_24_hours
