@@ -1,6 +1,7 @@
-"""Bodies that never end, sent to a real server process: they cost it little memory, and others are served meanwhile."""
+"""Bodies that are slow or never end: they are let go of, cost little memory, and others are served meanwhile."""
 
 import asyncio
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,27 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from contract.dialect_cases import CASES
+from dialects.case import DialectCase
+from fakes.server import serve
+from fleet.peers import (
+    BODY_TIMEOUT_S,
+    MIB,
+    PATIENCE_S,
+    Brisk,
+    brisk,
+    connected,
+    post,
+    talking,
+    videos,
+)
+from harness import ALICE, Running
 from processes import Served, served
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+from app.http.server import HttpProtocol
 
-MIB = 2**20
+pytestmark = pytest.mark.anyio
+
 LENGTH = 63 * MIB
 UNSENT = 2 * MIB
 """Left out at the end of each body, so that none is ever complete."""
@@ -95,6 +112,7 @@ async def flood(server: Served, *groups: list[Unfinished]) -> tuple[int, list[in
     return peak - before, others
 
 
+@pytest.mark.slow
 async def test_unfinished_bodies_cost_little_memory_and_others_are_served(tmp_path: Path, database_url: str) -> None:
     kinds = list(KINDS)
     limits = {"max_bodies_mb": LIMIT_MB, "run_worker": "false"}
@@ -112,3 +130,77 @@ async def test_unfinished_bodies_cost_little_memory_and_others_are_served(tmp_pa
         held = len(one_key) + len(many_keys) - len(refused)
         assert held <= LIMIT_MB * MIB // (LENGTH - UNSENT), "no more than the limit is held"
     assert "Traceback" not in server.child.printed
+
+
+# Too slow
+
+
+async def test_a_body_that_stops_half_way_is_a_408(gateway: Running) -> None:
+    async def stop(url: str, case: DialectCase) -> None:
+        body = json.dumps(case.body).encode()
+        async with connected(url) as peer:
+            await peer.send(post(case.create, len(body)) + body[:-1])
+            answer = await peer.answer()
+            assert (answer.status, answer.headers["connection"]) == (408, "close")
+            assert "no data of the request body arrived" in case.message_of(json.loads(answer.body))
+            assert await peer.rest() == b""
+
+    async with serve(brisk(gateway), http=HttpProtocol) as url:
+        await asyncio.gather(*(stop(url, case) for case in CASES.values()))
+    assert await videos(gateway) == 0
+
+
+async def test_an_upload_that_stops_half_way_is_a_408(gateway: Running) -> None:
+    kind = "multipart/form-data; boundary=x"
+    part = b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="a.png"\r\n\r\n'
+    async with talking(brisk(gateway)) as peer:
+        await peer.send(post("/v1/videos", 3 * MIB, kind=kind) + part + bytes(2 * MIB))
+        answer = await peer.answer()
+    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+    assert await videos(gateway) == 0
+
+
+@pytest.mark.parametrize("key", [ALICE, "sk-unknown"])
+async def test_a_body_that_comes_byte_by_byte_is_let_go_of(gateway: Running, key: str) -> None:
+    """It is never silent, but slower than 4 KiB/s."""
+    async with talking(brisk(gateway), Brisk) as peer:
+        answered = asyncio.create_task(peer.answer())
+        await peer.send(post("/v1/videos", 3 * MIB, key))
+        await peer.repeats(b" ", answered)
+        answer = await answered
+        if key == ALICE:
+            assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+            assert "less than 4 KiB/s" in answer.error["message"]
+        else:
+            assert answer.status == 401
+        rest = asyncio.create_task(peer.rest())
+        await peer.repeats(b" ", rest)
+        with suppress(ConnectionError):  # closed while the test was still sending
+            assert await rest == b""
+
+
+async def test_an_upload_that_is_slow_but_steady_is_accepted(gateway: Running) -> None:
+    body = json.dumps({"prompt": "a paper boat", "image": "data:image/png;base64," + "A" * 2 * MIB}).encode()
+    size = len(body) // 12
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    started = asyncio.get_running_loop().time()
+    async with talking(brisk(gateway), Brisk) as peer:
+        await peer.send(post("/v1/videos", len(body)))
+        for piece in pieces:
+            assert await peer.receives_nothing(0.1)
+            await peer.send(piece)
+        answer = await peer.answer()
+    assert asyncio.get_running_loop().time() - started > BODY_TIMEOUT_S
+    assert answer.status != 408
+
+
+async def test_a_client_that_waits_is_not_a_client_that_stalls(gateway: Running) -> None:
+    video = await gateway.create()
+    head = f"HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ALICE}\r\n\r\n"
+    async with serve(brisk(gateway), http=Brisk) as url, connected(url) as one, connected(url) as other:
+        await one.send(f"GET /v1/videos/{video['id']}/events {head}".encode())
+        await other.send(f"GET /v1/videos/{video['id']}?wait=1 {head}".encode())
+        assert (await other.answer()).status == 200
+        await gateway.client.delete(f"/v1/videos/{video['id']}")
+        async with asyncio.timeout(PATIENCE_S):
+            await one.reader.readuntil(b"event: end")

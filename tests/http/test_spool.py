@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Holder:
-    """A task that asks for a turn and holds it until it is told to end."""
+    """A task that asks for a turn and holds it until it is to end."""
 
     def __init__(self, turns: ByteTurns, key: str, size: int) -> None:
         self._over = asyncio.Event()
