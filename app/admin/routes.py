@@ -24,6 +24,7 @@ from app.admin.schemas import (
 )
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep, gateway_of
+from app.http.fields import Word
 from app.http.openapi import BearerKey
 from app.http.responses import no_store
 from app.jobs import videos
@@ -48,7 +49,7 @@ class ProjectChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = None
+    name: Word | None = None
     billing: Billing | None = None
     """`prepaid`: no video is created that the balance does not cover."""
     monthly_budget_usd: Dollars | None = None
@@ -58,7 +59,7 @@ class ProjectChanges(BaseModel):
 class NewProject(ProjectChanges):
     """POST /admin/v1/projects."""
 
-    name: str
+    name: Word
 
 
 class KeyChanges(BaseModel):
@@ -66,8 +67,8 @@ class KeyChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = None
-    models: list[str] | None = None
+    name: Word | None = None
+    models: Annotated[list[Word], Field(max_length=keys.MAX_PATTERNS)] | None = None
     """Patterns of the models it may use, such as `lumen/*`."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = None
@@ -80,8 +81,8 @@ class KeyChanges(BaseModel):
 class NewKey(KeyChanges):
     """POST /admin/v1/keys."""
 
-    name: str
-    project: str | None = None
+    name: Word
+    project: Word | None = None
     """Id or name of its project; null creates a project for it."""
 
 

@@ -296,8 +296,11 @@ def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
 
 
 def extra_of(wire: BaseModel) -> dict[str, Any]:
-    """Return the vendor-specific fields. Raises `InvalidRequest` if one is a file, or if they are too long together."""
+    """Return the vendor-specific fields. Raises `InvalidRequest` for a field of another dialect, for a file, and if
+    they are too long together."""
     extra = dict(wire.model_extra or {})
+    for name in sorted(extra.keys() & FIELDS_OF_OTHER_DIALECTS):
+        raise errors.InvalidRequest(f"{name} is not a field of this call; /docs lists its fields", param=name)
     for name, value in extra.items():
         if _has_file(value):
             raise errors.InvalidRequest(f"{name}: no file is expected here", param=name[:MAX_NAME_CHARACTERS])
@@ -307,14 +310,6 @@ def extra_of(wire: BaseModel) -> dict[str, Any]:
             f"{longest}: fields that only a vendor knows have at most {MAX_EXTRA_CHARACTERS} characters together",
             param=longest,
         )
-    return extra
-
-
-def strict_extra_of(wire: BaseModel) -> dict[str, Any]:
-    """Return the vendor-specific fields. Raises `InvalidRequest` as `extra_of`, and for a field of another dialect."""
-    extra = extra_of(wire)
-    for name in sorted(extra.keys() & FIELDS_OF_OTHER_DIALECTS):
-        raise errors.InvalidRequest(f"{name} is not a field of this call; POST /v1/videos has it", param=name)
     return extra
 
 

@@ -33,7 +33,7 @@ from app.dialects.openai.wire import (
     render_estimate,
     render_model,
 )
-from app.http.body import body_of, body_schema, strict_extra_of, validated
+from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.create import (
     app_name,
@@ -86,7 +86,7 @@ async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
     """Return the request of an edit or an extension, and its source if that is a video of this gateway."""
-    extra = strict_extra_of(wire)
+    extra = extra_of(wire)
     seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await get_finished_video(gateway, caller, str(wire.video["id"]))
@@ -366,7 +366,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
-        extra = strict_extra_of(wire)
+        extra = extra_of(wire)
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
     uploads = Uploads(new_video_id())
