@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -15,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import SecretStr
@@ -32,14 +33,14 @@ QUEUE_READ_S = 5
 RELEASE = version("video-gateway")
 """Read once, because it is read from a file: a process without free file descriptors is still alive."""
 
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+STATIC = Path(__file__).parent / "static"
+SWAGGER_UI = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 DOCS_POLICY = (
     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'; "
-    f"script-src {SWAGGER} 'sha256-{{}}'; style-src {SWAGGER} 'unsafe-inline'; "
-    "img-src 'self' data: blob: https://fastapi.tiangolo.com/img/"
+    "script-src 'self' 'sha256-{}'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
 )
-"""Allows what Swagger UI loads: itself, inline styles, icons in its style sheet, images in responses, FastAPI's favicon
-and the OpenAPI document. The page's own script is allowed by its hash."""
+"""Allows what Swagger UI loads: its two files, inline styles, icons in its style sheet, images in responses and the
+OpenAPI document; nothing from another host. The page's own script is allowed by its hash."""
 
 routes = APIRouter(tags=["operations"])
 
@@ -67,16 +68,25 @@ async def readyz(gateway: GatewayDep) -> Response:
 async def docs(request: Request) -> Response:
     """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
-    address = f"{request.scope.get('root_path', '').rstrip('/')}{app.openapi_url}"
+    root = request.scope.get("root_path", "").rstrip("/")
     page = get_swagger_ui_html(
-        openapi_url=address,
+        openapi_url=f"{root}{app.openapi_url}",
         title=f"{app.title} - Swagger UI",
-        swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
-        swagger_css_url=f"{SWAGGER}swagger-ui.css",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
+        swagger_favicon_url="data:,",
     )
     script = re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)[0]
     page.headers["content-security-policy"] = DOCS_POLICY.format(b64encode(sha256(script).digest()).decode())
     return page
+
+
+@routes.api_route("/docs/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+async def docs_file(name: str) -> Response:
+    """A file of Swagger UI, which the package contains; so the page works without internet."""
+    if name not in SWAGGER_UI:
+        raise errors.NotFound("there is no such file; the documentation is at /docs", code="unknown_url")
+    return FileResponse(STATIC / name, media_type=SWAGGER_UI[name], headers={"cache-control": "public, max-age=3600"})
 
 
 @routes.get("/metrics", response_class=PlainTextResponse)
