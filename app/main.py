@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match
 
 from app import dialects, providers, settings, telemetry
 from app.accounts import auth, projects, secrets
+from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
 from app.db.database import Database, libpq_conninfo, running_database
 from app.db.listener import Listener
@@ -92,6 +93,7 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
             store=store,
             links=signed,
             authenticator=authenticator,
+            operator_keys=OperatorKeys(),
             sender=sender,
             clock=clock,
             listener=listener,

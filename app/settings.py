@@ -278,6 +278,14 @@ def export(**values: object) -> None:
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
+def make_data_dir(path: Path) -> None:
+    """Create the data directory for this user alone. Made by root it can be passed, though not listed: the embedded
+    PostgreSQL runs as another user in it. A directory that exists keeps its mode."""
+    if not path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
 def child_process_env() -> dict[str, str]:
     """The environment for a program that is not ours: what it needs to start, and none of our secrets."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}

@@ -67,7 +67,7 @@ def check_version(programs: Path) -> None:
 
 
 def check_serve(programs: Path, folder: Path) -> None:
-    """`serve` starts with its own database in an empty directory, /readyz answers 200, and the files of /docs are there."""
+    """`serve` starts with its own database in an empty directory, /readyz answers 200, /docs has its files."""
     folder.mkdir(mode=0o711)
     server = subprocess.Popen(
         [programs / "video-gateway", "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
-from app.accounts import auth, budgets, keys, projects
+from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
 from app.admin import billing, repairs
 from app.admin.schemas import (
@@ -23,7 +23,7 @@ from app.admin.schemas import (
     row_json,
 )
 from app.http.body import body_of, body_schema, validated
-from app.http.context import GatewayDep, gateway_of
+from app.http.context import GatewayDep, gateway_of, require_operator
 from app.http.fields import Word
 from app.http.openapi import BearerKey
 from app.http.responses import no_store
@@ -33,11 +33,12 @@ from app.webhooks import events
 
 
 async def require_admin(request: Request) -> None:
-    """Require the admin key. Raises `AuthenticationFailed`, or `NotFound` if none is set, which disables this API."""
+    """Require the admin key. Raises `AuthenticationFailed`, `RateLimited`, or `NotFound` if none is set, which disables
+    this API."""
     key = gateway_of(request).settings.admin_key
     if key is None:
         raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
-    auth.require_key(key, request.headers.get("authorization", ""), "admin")
+    require_operator(request, key, "admin")
 
 
 _admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)

@@ -5,7 +5,9 @@ import re
 import socket
 import time
 from base64 import b64encode
+from datetime import UTC, datetime
 from hashlib import sha256
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -22,9 +24,9 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import SecretStr
 
 from app import errors
-from app.accounts import auth
+from app.accounts.operator_keys import OperatorKeys
 from app.db.database import is_unavailable
-from app.http.context import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep, require_operator
 from app.jobs import videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
 
@@ -93,7 +95,8 @@ async def docs_file(name: str) -> Response:
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Return the Prometheus metrics of this process, and of the queue that all processes share. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""
-    _require_key(request, gateway)
+    if gateway.settings.metrics_key is not None:
+        require_operator(request, gateway.settings.metrics_key, "metrics")
     state = request.app.state
     if time.monotonic() - getattr(state, "queue_read_at", -math.inf) >= QUEUE_READ_S:
         state.queue_read_at = time.monotonic()  # before the query, so that concurrent requests do not repeat it
@@ -101,23 +104,19 @@ async def metrics(request: Request, gateway: GatewayDep) -> Response:
     return PlainTextResponse(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-def _require_key(request: Request, gateway: Gateway) -> None:
-    key = gateway.settings.metrics_key
-    if key is None:
-        return
-    auth.require_key(key, request.headers.get("authorization", ""), "metrics")
-
-
 def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
     """Serve metrics in a thread, for a process that serves nothing else; `key` is required unless it is None."""
-    metrics = make_wsgi_app(REGISTRY)
+    metrics, keys = make_wsgi_app(REGISTRY), OperatorKeys()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         try:
             if key is not None:
-                auth.require_key(key, environ.get("HTTP_AUTHORIZATION", ""), "metrics")
-        except errors.AuthenticationFailed as error:
-            start_response("401 Unauthorized", [("content-type", "text/plain"), ("www-authenticate", "Bearer")])
+                header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
+                keys.require(key, header, what="metrics", address=address, now=datetime.now(UTC))
+        except (errors.AuthenticationFailed, errors.RateLimited) as error:
+            status = f"{error.status_code} {HTTPStatus(error.status_code).phrase}"
+            headers = {**error.headers, "content-type": "text/plain", "www-authenticate": "Bearer"}
+            start_response(status, list(headers.items()))
             return [f"{error.message}\n".encode()]
         return metrics(environ, start_response)
 
