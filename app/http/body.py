@@ -60,13 +60,13 @@ async def body_of(request: Request, *, optional: bool = False) -> AsyncIterator[
     bodies: Bodies = request.scope["gateway_bodies"]
     at_most = MAX_TEXT_BYTES if kind == "multipart" else None
     items: Items = []
-    async with bodies.receive(request) as spool, bodies.turn(request, spool, at_most=at_most) as turn:
+    async with bodies.receive(request, at_most=at_most) as spool:
         try:
             if optional and not spool.size:
                 document: Body = {}
             elif kind == "multipart":
                 items, held = await _multipart(request, spool)
-                bodies.shrink(turn, held)
+                bodies.shrink(spool, held)
                 document = _nest(items)
             else:
                 document = (_form if kind == "form" else _json)(await spool.read())

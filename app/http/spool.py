@@ -26,11 +26,21 @@ WAIT_S = 30
 BUSY_RETRY_S = 5
 
 
+@dataclass(eq=False)
+class Turn:
+    """Permission to hold `size` bytes of a decoded body, until it ends."""
+
+    key: str
+    size: int
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
 class Spool:
     """One request body. Beyond 1 MiB it is in a temporary file without a name, which is gone with the process."""
 
     def __init__(self) -> None:
         self.size = 0
+        self.turn: Turn | None = None
         self._memory = bytearray()
         self._file: BinaryIO | None = None
 
@@ -91,15 +101,6 @@ def _disk_errors() -> Iterator[None]:
         raise errors.ServiceUnavailable(
             "the gateway has no room for large request bodies at present; try again later"
         ) from error
-
-
-@dataclass(eq=False)
-class Turn:
-    """Permission to hold `size` bytes of a decoded body, until it ends."""
-
-    key: str
-    size: int
-    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class ByteTurns:
@@ -173,8 +174,9 @@ class Bodies:
         self._turns = ByteTurns(max_body_bytes)
 
     @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[Spool]:
-        """Receive the whole body; it is counted from its first byte until the block ends, by what has arrived.
+    async def receive(self, request: Request, *, at_most: int | None = None) -> AsyncIterator[Spool]:
+        """Receive the whole body, and wait for the turn to decode a large one, whose result takes its size or `at_most`
+        bytes. What has arrived is counted from the first byte until the block ends.
 
         Raises `ServiceUnavailable` or `RateLimited` when the process or the key receives too much at once.
         """
@@ -186,28 +188,22 @@ class Bodies:
                     self._count(key, beyond - counted)
                     counted = beyond
                 await spool.write(data)
-            yield spool
+            if spool.is_large:
+                size = spool.size if at_most is None else min(spool.size, at_most)
+                async with self._turns.of(key, size) as spool.turn:
+                    yield spool
+            else:
+                yield spool
         finally:
             if counted:
                 self._received[key] -= counted
                 self._received += Counter()
             spool.close()
 
-    @asynccontextmanager
-    async def turn(self, request: Request, spool: Spool, *, at_most: int | None = None) -> AsyncIterator[Turn | None]:
-        """Wait for the turn to decode a body and hold the result, which takes `at_most` bytes, else its size. A small
-        body needs none."""
-        if not spool.is_large:
-            yield None
-            return
-        size = spool.size if at_most is None else min(spool.size, at_most)
-        async with self._turns.of(_key_of(request), size) as turn:
-            yield turn
-
-    def shrink(self, turn: Turn | None, size: int) -> None:
-        """Give back what a turn has beyond the bytes that are still held."""
-        if turn is not None:
-            self._turns.shrink(turn, size)
+    def shrink(self, spool: Spool, size: int) -> None:
+        """Give back the part of a body's turn that its decoded text does not need."""
+        if spool.turn is not None:
+            self._turns.shrink(spool.turn, size)
 
     def _count(self, key: str, size: int) -> None:
         if self._received.total() + size > self._max_bytes:
