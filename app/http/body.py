@@ -274,6 +274,8 @@ def _checked(document: Body) -> Body:
 
 
 def _is_text(value: str) -> bool:
+    if value.isascii():  # a data URL is not copied
+        return "\x00" not in value
     try:
         return b"\x00" not in value.encode()
     except UnicodeEncodeError:
