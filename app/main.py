@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match
 
 from app import dialects, providers, settings, telemetry
 from app.accounts import auth, pepper, projects, secrets
+from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
 from app.db.clock import DatabaseClock
 from app.db.database import Database, libpq_conninfo, running_database
@@ -25,6 +26,7 @@ from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
 from app.http.slots import Slots
+from app.http.spool import Bodies
 from app.jobs.durations import Durations
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
@@ -98,6 +100,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             store=store,
             links=signed,
             authenticator=authenticator,
+            operator_keys=OperatorKeys(),
             sender=sender,
             clock=clock,
             listener=listener,
@@ -138,7 +141,11 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
         async with open_parts(chosen, clock=clock) as parts:
-            app.state.gateway, app.state.worker, app.state.started_at = parts.gateway, parts.worker, parts.gateway.clock()
+            app.state.gateway, app.state.worker, app.state.started_at = (
+                parts.gateway,
+                parts.worker,
+                parts.gateway.clock(),
+            )
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
 
             def drain() -> None:
@@ -165,8 +172,13 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
     install_error_handlers(app, dialects.render_error)
     app.add_exception_handler(405, _method_not_allowed)
     https = (chosen.public_url or "").startswith("https:")
+    max_body_bytes = chosen.max_body_mb * 2**20
     app.add_middleware(
-        RequestMiddleware, render_error=dialects.render_error, max_body_bytes=chosen.max_body_mb * 2**20, https=https
+        RequestMiddleware,
+        render_error=dialects.render_error,
+        max_body_bytes=max_body_bytes,
+        bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
+        https=https,
     )
     return app
 

@@ -176,6 +176,9 @@ class Settings(BaseSettings):
 
     max_body_mb: Annotated[int, Field(ge=1)] = 64
     """Largest request body in MiB; more is refused with 413."""
+    max_bodies_mb: Annotated[int, Field(ge=1)] = 512
+    """Request bodies in MiB that one process receives and holds at once, beyond the first 64 KiB of each; one key gets
+    half of it. More is refused with 503 or, for the key, 429. Bodies beyond 1 MiB are in temporary files."""
     max_file_mb: Annotated[int, Field(ge=1)] = 4_096
     """Largest file downloaded from an upstream, in MiB."""
     retention_s: Annotated[int, Field(ge=0)] = 30 * 86_400
@@ -341,6 +344,14 @@ def _toml(env_file: Path | str | None) -> tuple[Path, Mapping[str, Any]]:
 def export(**values: object) -> None:
     """Pass settings to the server processes that this one starts, through the environment."""
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
+
+
+def make_data_dir(path: Path) -> None:
+    """Create the data directory for this user alone. Made by root it can be passed, though not listed: the embedded
+    PostgreSQL runs as another user in it. A directory that exists keeps its mode."""
+    if not path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def child_process_env() -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_PROMPT_CHARACTERS = 32_000
+MAX_NAME_CHARACTERS = 300
+"""Longest name of a model, also at an upstream, and longest id in a request."""
 MAX_SECONDS = 3_600
 MAX_SIDE = 8_192
 

@@ -67,7 +67,7 @@ def check_version(programs: Path) -> None:
 
 
 def check_serve(programs: Path, folder: Path) -> None:
-    """`serve` starts with its own database in an empty directory, and /readyz answers 200."""
+    """`serve` starts with its own database in an empty directory, /readyz answers 200, /docs has its files."""
     folder.mkdir(mode=0o711)
     server = subprocess.Popen(
         [programs / "video-gateway", "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
@@ -80,6 +80,8 @@ def check_serve(programs: Path, folder: Path) -> None:
             if found:
                 with urllib.request.urlopen(f"{found[1]}/readyz", timeout=10) as response:
                     print(f"/readyz {response.status} {response.read().decode()}")
+                with urllib.request.urlopen(f"{found[1]}/docs/swagger-ui-bundle.js", timeout=10) as response:
+                    print(f"/docs/swagger-ui-bundle.js {response.status} {len(response.read())} bytes")
                 return
             if time.monotonic() > deadline:
                 break

@@ -19,7 +19,7 @@ APP = ROOT / "app"
 SHARED = frozenset(ProviderConfig.model_fields)
 PACKAGES = ("cli", "dialects", "admin", "http", "jobs", "accounts", "providers", "webhooks", "media", "db")
 """From the top of the layers to the bottom; `make lint` checks the arrows."""
-DATA = ("functions",)
+DATA = ("functions", "static")
 """Folders of data inside packages."""
 INDENT, WIDTH = 17, 118
 

@@ -17,7 +17,6 @@ from functools import cache
 from math import ceil, floor
 
 import sqlalchemy as sa
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
@@ -173,14 +172,6 @@ async def find_caller(connection: AsyncConnection, hashed: str, *, static_projec
         expires_at=row.expires_at,
         key_hash=hashed,
     )
-
-
-def require_key(key: SecretStr, header: str, what: str) -> None:
-    """Check an Authorization header for one of the operator's keys. Raises `AuthenticationFailed` when it differs."""
-    scheme, _, given = header.partition(" ")
-    right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
-    if scheme.lower() != "bearer" or not right:
-        raise errors.AuthenticationFailed(f"send the {what} key as `Authorization: Bearer <key>`")
 
 
 _COUNT_REQUEST = b"""

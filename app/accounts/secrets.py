@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from app.mistakes import too_short
-from app.settings import ConfigurationError, Settings
+from app.settings import ConfigurationError, Settings, make_data_dir
 from app.telemetry import log
 
 PREFIX = "vgw_"
@@ -87,7 +87,8 @@ def existing_key(settings: Settings) -> str | None:
 def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
     """Read a secret from a file; create the file, readable only by this user, if it does not exist."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_data_dir(path.parent.parent)
+        path.parent.mkdir(exist_ok=True)
         path.parent.chmod(0o700)
         if not path.exists():
             write_secret(path, make())

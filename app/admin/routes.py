@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
-from app.accounts import auth, budgets, keys, projects
+from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
 from app.admin import billing, repairs
 from app.admin.schemas import (
@@ -23,7 +23,8 @@ from app.admin.schemas import (
     row_json,
 )
 from app.http.body import body_of, body_schema, validated
-from app.http.context import GatewayDep, gateway_of
+from app.http.context import GatewayDep, gateway_of, require_operator
+from app.http.fields import Word
 from app.http.openapi import BearerKey
 from app.http.responses import no_store
 from app.jobs import videos
@@ -32,11 +33,12 @@ from app.webhooks import events
 
 
 async def require_admin(request: Request) -> None:
-    """Require the admin key. Raises `AuthenticationFailed`, or `NotFound` if none is set, which disables this API."""
+    """Require the admin key. Raises `AuthenticationFailed`, `RateLimited`, or `NotFound` if none is set, which disables
+    this API."""
     key = gateway_of(request).settings.admin_key
     if key is None:
         raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
-    auth.require_key(key, request.headers.get("authorization", ""), "admin")
+    require_operator(request, key, "admin")
 
 
 _admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)
@@ -48,7 +50,7 @@ class ProjectChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = None
+    name: Word | None = None
     billing: Billing | None = None
     """`prepaid`: no video is created that the balance does not cover."""
     monthly_budget_usd: Dollars | None = None
@@ -58,7 +60,7 @@ class ProjectChanges(BaseModel):
 class NewProject(ProjectChanges):
     """POST /admin/v1/projects."""
 
-    name: str
+    name: Word
 
 
 class KeyChanges(BaseModel):
@@ -66,8 +68,8 @@ class KeyChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = None
-    models: list[str] | None = None
+    name: Word | None = None
+    models: Annotated[list[Word], Field(max_length=keys.MAX_PATTERNS)] | None = None
     """Patterns of the models it may use, such as `lumen/*`."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = None
@@ -80,8 +82,8 @@ class KeyChanges(BaseModel):
 class NewKey(KeyChanges):
     """POST /admin/v1/keys."""
 
-    name: str
-    project: str | None = None
+    name: Word
+    project: Word | None = None
     """Id or name of its project; null creates a project for it."""
 
 

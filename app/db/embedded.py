@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from app.settings import ConfigurationError
+from app.settings import ConfigurationError, make_data_dir
 
 PATIENCE_S = 120
 """Time limit of a start or stop in seconds; recovery after a crash may take long."""
@@ -185,7 +185,7 @@ def start(data_dir: Path) -> Embedded:
     """
     data_dir = data_dir.absolute()
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_dir(data_dir)
         if os.geteuid() == 0:
             _require_passable(data_dir)
         _require_owner(data_dir / "postgres")

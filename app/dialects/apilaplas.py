@@ -24,9 +24,10 @@ from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects import shared
-from app.http.body import Body, body_of, strict_extra_of, validated
+from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.fields import Address, Name, Word
 from app.http.openapi import Responses, create_schema, parameter
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
@@ -66,7 +67,7 @@ class Frame(BaseModel):
 
     type: Literal["image", "generation"]
     url: Any = None
-    id: str | None = None
+    id: Word | None = None
 
 
 class Keyframes(BaseModel):
@@ -82,13 +83,13 @@ class CreateGeneration(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     prompt: shared.Prompt
-    aspect_ratio: str | None = None
+    aspect_ratio: Word | None = None
     loop: bool | None = None
     keyframes: Keyframes | None = None
     generation_type: Literal["video"] | None = None
-    callback_url: str | None = None
-    model: shared.Name | None = None
-    resolution: str | None = None
+    callback_url: Address | None = None
+    model: Name | None = None
+    resolution: Word | None = None
     duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
 
@@ -115,7 +116,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="callback_url", origin=origin)
         if hook
         else None,
-        extra=strict_extra_of(wire),
+        extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model, source.id if source else None

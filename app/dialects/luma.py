@@ -17,9 +17,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared
-from app.http.body import Body, body_of, body_schema, strict_extra_of, validated
+from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.fields import Address, Name, Word
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.jobs import videos
@@ -54,19 +55,19 @@ class CreateGeneration(BaseModel):
     image_url: Any = None
     """The first frame: a URL, a data URL, or base64."""
     image_end_url: Any = None
-    notify_hook: str | None = None
+    notify_hook: Address | None = None
     loop: bool | None = None
-    aspect_ratio: str | None = None
-    model_name: shared.Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
+    aspect_ratio: Word | None = None
+    model_name: Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
     duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
-    resolution: str | None = None
+    resolution: Word | None = None
 
 
 class Tasks(BaseModel):
     """POST /luma/tasks."""
 
-    ids: Annotated[list[str], Field(min_length=1, max_length=MAX_TASKS)]
+    ids: Annotated[list[Word], Field(min_length=1, max_length=MAX_TASKS)]
 
 
 def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None]:
@@ -84,7 +85,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="notify_hook", origin=origin)
         if hook
         else None,
-        extra=strict_extra_of(wire),
+        extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
     return request, wire.model_name

@@ -20,9 +20,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared
-from app.http.body import Body, body_of, reject_bool, strict_extra_of, validated
+from app.http.body import Body, body_of, extra_of, reject_bool, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.fields import Address, Name, Secret, Word
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
@@ -50,10 +51,10 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: shared.Name
+    model: Name
     prompt: shared.Prompt
-    resolution: str | None = None
-    aspect_ratio: str | None = None
+    resolution: Word | None = None
+    aspect_ratio: Word | None = None
     duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(reject_bool)] | None = None
     generate_audio: bool | None = None
     image_url: Any = None
@@ -65,8 +66,8 @@ class CreateGeneration(BaseModel):
     reference_images: Any = None
     reference_video_url: Any = None
     video_url: Any = None
-    webhook_url: str | None = None
-    webhook_secret: str | None = None
+    webhook_url: Address | None = None
+    webhook_secret: Secret | None = None
 
 
 def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
@@ -88,7 +89,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
         reference_images=tuple(uploads.media(entry, name) for entry in listed),
         reference_video=shared.picture(*one_of("reference_video_url", "video_url"), uploads),
         webhook=_webhook(wire, origin),
-        extra=strict_extra_of(wire),
+        extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
 

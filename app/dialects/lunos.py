@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.db.models import Video
 from app.dialects import shared
-from app.http.body import Body, body_of, strict_extra_of, validated
+from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.fields import Name, Word
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
@@ -39,7 +40,7 @@ routes = APIRouter(tags=["lunos"])
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    aspectRatio: str | None = None  # noqa: N815  the vendor's name
+    aspectRatio: Word | None = None  # noqa: N815  the vendor's name
     negativePrompt: str | None = Field(None, max_length=5_000)  # noqa: N815  the vendor's name
 
 
@@ -48,7 +49,7 @@ class CreateGeneration(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: shared.Name
+    model: Name
     prompt: shared.Prompt
     parameters: Parameters = Parameters()
     response_format: Literal["mp4"] | None = None
@@ -66,7 +67,7 @@ def parse(body: Body) -> VideoRequest:
         negative_prompt=wire.parameters.negativePrompt,
         user=wire.user,
         app=wire.appId or None,
-        extra=strict_extra_of(wire.parameters) | strict_extra_of(wire),
+        extra=extra_of(wire.parameters) | extra_of(wire),
         **shared.sized(wire.parameters.aspectRatio),
     )
 

@@ -43,7 +43,6 @@ def _plain_number(value: Any) -> Any:
     return value[:-1] if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value) else value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=300)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_plain_number)]
 

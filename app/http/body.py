@@ -8,8 +8,8 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -19,10 +19,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app import errors
+from app.http.spool import Bodies, Spool
 from app.video import VideoRequest
 
-MAX_TEXT_PART_BYTES = 24 * 2**20
-"""A data URL may have 20,971,520 characters."""
+MAX_TEXT_BYTES = 24 * 2**20
+"""Limit of all text parts of a multipart body together: a data URL may have 20,971,520 characters."""
+FILE_MEMORY_BYTES = 64 * 2**10
+"""Bytes of each file part of a large body that stay in memory; longer ones are in a temporary file."""
 MAX_FIELDS = 1_000
 MAX_FILES = 20
 MAX_DEPTH = 32
@@ -46,36 +49,52 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @asynccontextmanager
-async def body_of(request: Request) -> AsyncIterator[Body]:
-    """Decode JSON, multipart or a URL-encoded form into one nested document; file parts are `UploadFile`s, open until
-    the block ends.
+async def body_of(request: Request, *, optional: bool = False) -> AsyncIterator[Body]:
+    """Receive a body and decode JSON, multipart or a URL-encoded form into one nested document; file parts are
+    `UploadFile`s, open until the block ends. An empty body is an empty document if it is `optional`.
 
-    Raises `InvalidRequest` for a body that cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`.
+    Raises `InvalidRequest` for a body that cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`,
+    `RateLimited` and `ServiceUnavailable`.
     """
+    kind = _kind_of(request)
+    bodies: Bodies = request.scope["gateway_bodies"]
+    at_most = MAX_TEXT_BYTES if kind == "multipart" else None
+    items: Items = []
+    async with bodies.receive(request, at_most=at_most) as spool:
+        try:
+            if optional and not spool.size:
+                document: Body = {}
+            elif kind == "multipart":
+                items, held = await _multipart(request, spool)
+                bodies.shrink(spool, held)
+                document = _nest(items)
+            else:
+                document = (_form if kind == "form" else _json)(await spool.read())
+            spool.close()
+            yield _checked(document)
+        finally:
+            _close(items)
+
+
+def _kind_of(request: Request) -> Literal["multipart", "form", "json"]:
+    """The kind of a body by its headers. Raises `UnsupportedMediaType`."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise errors.UnsupportedMediaType(
             f"content-encoding {coding!r:.80} is not supported; send the body uncompressed"
         )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    items: Items = []
-    try:
-        if media_type == "multipart/form-data":
-            _refuse_charset(request)
-            items = await _multipart(request)
-            document = _nest(items)
-        elif media_type == "application/x-www-form-urlencoded":
-            _refuse_charset(request)
-            document = _form(await request.body())
-        elif media_type in ("", "application/json") or media_type.endswith("+json"):
-            document = _json(await request.body())
-        else:
-            raise errors.UnsupportedMediaType(
-                f"a body of type {media_type!r:.80} is not understood; send application/json or multipart/form-data"
-            )
-        yield _checked(document)
-    finally:
-        _close(items)
+    if media_type == "multipart/form-data":
+        _refuse_charset(request)
+        return "multipart"
+    if media_type == "application/x-www-form-urlencoded":
+        _refuse_charset(request)
+        return "form"
+    if media_type in ("", "application/json") or media_type.endswith("+json"):
+        return "json"
+    raise errors.UnsupportedMediaType(
+        f"a body of type {media_type!r:.80} is not understood; send application/json or multipart/form-data"
+    )
 
 
 def _refuse_charset(request: Request) -> None:
@@ -111,33 +130,44 @@ def _where(raw: bytes, error: Exception) -> str:
 
 
 class _WholeMultiPartParser(MultiPartParser):
-    """Starlette's parser with a flag for the end: Starlette accepts a body without its closing boundary."""
+    """Starlette's parser with a flag for the end, as Starlette accepts a body without its closing boundary, and with a
+    limit for all text parts together."""
 
     complete = False
+    text_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.text_bytes += end - start
+            if self.text_bytes > MAX_TEXT_BYTES:
+                raise MultiPartException(
+                    f"its text parts have more than {MAX_TEXT_BYTES // 2**20} MiB together; send files as file parts."
+                )
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.complete = True
 
 
-async def _multipart(request: Request) -> Items:
-    parser = _WholeMultiPartParser(
-        request.headers,
-        request.stream(),
-        max_files=MAX_FILES,
-        max_fields=MAX_FIELDS,
-        max_part_size=MAX_TEXT_PART_BYTES,
-    )
-    try:
-        items = (await parser.parse()).multi_items()
-    except MultiPartException as error:
-        hint = " If that was a Buffer in Node: wrap it with toFile()." if "Too many fields" in error.message else ""
-        raise errors.InvalidRequest(f"the multipart body cannot be read: {error.message}{hint}") from None
-    except UnicodeError:
-        raise errors.InvalidRequest("the multipart body is not text in the charset it names") from None
+async def _multipart(request: Request, spool: Spool) -> tuple[Items, int]:
+    """Decode a multipart body; returns its parts and the bytes of its text."""
+    async with aclosing(spool.pieces()) as pieces:
+        parser = _WholeMultiPartParser(
+            request.headers, pieces, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT_BYTES
+        )
+        if spool.is_large:
+            parser.spool_max_size = FILE_MEMORY_BYTES
+        try:
+            items = (await parser.parse()).multi_items()
+        except MultiPartException as error:
+            hint = " If that was a Buffer in Node: wrap it with toFile()." if "Too many fields" in error.message else ""
+            raise errors.InvalidRequest(f"the multipart body cannot be read: {error.message}{hint}") from None
+        except UnicodeError:
+            raise errors.InvalidRequest("the multipart body is not text in the charset it names") from None
     if not parser.complete:
         _close(items)
         raise errors.InvalidRequest("the multipart body stops before its closing boundary; was the upload cut off?")
-    return items
+    return items, parser.text_bytes
 
 
 def _close(items: Items) -> None:
@@ -244,6 +274,8 @@ def _checked(document: Body) -> Body:
 
 
 def _is_text(value: str) -> bool:
+    if value.isascii():  # a data URL is not copied
+        return "\x00" not in value
     try:
         return b"\x00" not in value.encode()
     except UnicodeEncodeError:
@@ -266,8 +298,11 @@ def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
 
 
 def extra_of(wire: BaseModel) -> dict[str, Any]:
-    """Return the vendor-specific fields. Raises `InvalidRequest` if one is a file, or if they are too long together."""
+    """Return the vendor-specific fields. Raises `InvalidRequest` for a field of another dialect, for a file, and if
+    they are too long together."""
     extra = dict(wire.model_extra or {})
+    for name in sorted(extra.keys() & FIELDS_OF_OTHER_DIALECTS):
+        raise errors.InvalidRequest(f"{name} is not a field of this call; /docs lists its fields", param=name)
     for name, value in extra.items():
         if _has_file(value):
             raise errors.InvalidRequest(f"{name}: no file is expected here", param=name[:MAX_NAME_CHARACTERS])
@@ -277,14 +312,6 @@ def extra_of(wire: BaseModel) -> dict[str, Any]:
             f"{longest}: fields that only a vendor knows have at most {MAX_EXTRA_CHARACTERS} characters together",
             param=longest,
         )
-    return extra
-
-
-def strict_extra_of(wire: BaseModel) -> dict[str, Any]:
-    """Return the vendor-specific fields. Raises `InvalidRequest` as `extra_of`, and for a field of another dialect."""
-    extra = extra_of(wire)
-    for name in sorted(extra.keys() & FIELDS_OF_OTHER_DIALECTS):
-        raise errors.InvalidRequest(f"{name} is not a field of this call; POST /v1/videos has it", param=name)
     return extra
 
 

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from app import errors
 from app.accounts import auth
 from app.accounts.auth import Authenticator, Caller
+from app.accounts.operator_keys import OperatorKeys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Video
@@ -40,6 +41,7 @@ class Gateway:
     store: Store
     links: SignedLinks
     authenticator: Authenticator
+    operator_keys: OperatorKeys
     sender: Sender
     """Sends webhooks; handlers use it only for test events."""
     clock: Callable[[], datetime]
@@ -73,6 +75,7 @@ async def caller_of(request: Request) -> Caller:
     if scheme and scheme.lower() != "bearer":
         raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
     caller = await gateway.authenticator.authenticate(key.strip())
+    request.scope["gateway_key"] = caller.key_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:
         left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)
@@ -82,6 +85,14 @@ async def caller_of(request: Request) -> Caller:
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 
 CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this gateway.", caller_of))]
+
+
+def require_operator(request: Request, key: SecretStr, what: str) -> None:
+    """Require a key of the operator. Raises `AuthenticationFailed`, and `RateLimited` after too many wrong ones."""
+    gateway = gateway_of(request)
+    address = request.client.host if request.client is not None else ""
+    header = request.headers.get("authorization", "")
+    gateway.operator_keys.require(key, header, what=what, address=address, now=gateway.clock())
 
 
 def origin_of(request: Request) -> str:

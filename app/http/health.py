@@ -5,8 +5,11 @@ import re
 import socket
 import time
 from base64 import b64encode
+from datetime import UTC, datetime
 from hashlib import sha256
+from http import HTTPStatus
 from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -15,15 +18,15 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import SecretStr
 
 from app import errors
-from app.accounts import auth
+from app.accounts.operator_keys import OperatorKeys
 from app.db.database import is_unavailable
-from app.http.context import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep, require_operator
 from app.jobs import presence, videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
 
@@ -34,14 +37,14 @@ SILENCE_S = 300
 RELEASE = version("video-gateway")
 """Read once, because it is read from a file: a process without free file descriptors is still alive."""
 
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+STATIC = Path(__file__).parent / "static"
+SWAGGER_UI = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 DOCS_POLICY = (
     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'; "
-    f"script-src {SWAGGER} 'sha256-{{}}'; style-src {SWAGGER} 'unsafe-inline'; "
-    "img-src 'self' data: blob: https://fastapi.tiangolo.com/img/"
+    "script-src 'self' 'sha256-{}'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
 )
-"""Allows what Swagger UI loads: itself, inline styles, icons in its style sheet, images in responses, FastAPI's favicon
-and the OpenAPI document. The page's own script is allowed by its hash."""
+"""Allows what Swagger UI loads: its two files, inline styles, icons in its style sheet, images in responses and the
+OpenAPI document; nothing from another host. The page's own script is allowed by its hash."""
 
 routes = APIRouter(tags=["operations"])
 
@@ -77,23 +80,33 @@ async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> R
 async def docs(request: Request) -> Response:
     """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
-    address = f"{request.scope.get('root_path', '').rstrip('/')}{app.openapi_url}"
+    root = request.scope.get("root_path", "").rstrip("/")
     page = get_swagger_ui_html(
-        openapi_url=address,
+        openapi_url=f"{root}{app.openapi_url}",
         title=f"{app.title} - Swagger UI",
-        swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
-        swagger_css_url=f"{SWAGGER}swagger-ui.css",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
+        swagger_favicon_url="data:,",
     )
     script = re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)[0]
     page.headers["content-security-policy"] = DOCS_POLICY.format(b64encode(sha256(script).digest()).decode())
     return page
 
 
+@routes.api_route("/docs/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+async def docs_file(name: str) -> Response:
+    """A file of Swagger UI, which the package contains; so the page works without internet."""
+    if name not in SWAGGER_UI:
+        raise errors.NotFound("there is no such file; the documentation is at /docs", code="unknown_url")
+    return FileResponse(STATIC / name, media_type=SWAGGER_UI[name], headers={"cache-control": "public, max-age=3600"})
+
+
 @routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Return the Prometheus metrics of this process, and of the queue that all processes share. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""
-    _require_key(request, gateway)
+    if gateway.settings.metrics_key is not None:
+        require_operator(request, gateway.settings.metrics_key, "metrics")
     state = request.app.state
     if time.monotonic() - getattr(state, "queue_read_at", -math.inf) >= QUEUE_READ_S:
         state.queue_read_at = time.monotonic()  # before the query, so that concurrent requests do not repeat it
@@ -101,23 +114,19 @@ async def metrics(request: Request, gateway: GatewayDep) -> Response:
     return PlainTextResponse(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-def _require_key(request: Request, gateway: Gateway) -> None:
-    key = gateway.settings.metrics_key
-    if key is None:
-        return
-    auth.require_key(key, request.headers.get("authorization", ""), "metrics")
-
-
 def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
     """Serve metrics in a thread, for a process that serves nothing else; `key` is required unless it is None."""
-    metrics = make_wsgi_app(REGISTRY)
+    metrics, keys = make_wsgi_app(REGISTRY), OperatorKeys()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         try:
             if key is not None:
-                auth.require_key(key, environ.get("HTTP_AUTHORIZATION", ""), "metrics")
-        except errors.AuthenticationFailed as error:
-            start_response("401 Unauthorized", [("content-type", "text/plain"), ("www-authenticate", "Bearer")])
+                header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
+                keys.require(key, header, what="metrics", address=address, now=datetime.now(UTC))
+        except (errors.AuthenticationFailed, errors.RateLimited) as error:
+            status = f"{error.status_code} {HTTPStatus(error.status_code).phrase}"
+            headers = {**error.headers, "content-type": "text/plain", "www-authenticate": "Bearer"}
+            start_response(status, list(headers.items()))
             return [f"{error.message}\n".encode()]
         return metrics(environ, start_response)
 

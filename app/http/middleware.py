@@ -14,10 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
 from app.http.errors import RenderError, to_response
+from app.http.spool import Bodies
 from app.telemetry import HTTP_SECONDS, log
 
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Requested by machines every few seconds; logged only with an error status."""
+LEAST_RATE = 4 * 2**10
+"""Bytes a second that a request body has to arrive with, over its whole time beyond the first `body_timeout_s`."""
 LINGER_S = 30
 """Time limit for draining the body after an early error; closing at once would reset the connection before the client
 reads the response."""
@@ -44,12 +47,15 @@ class RequestMiddleware:
     """
 
     body_timeout_s = 30.0
-    """Longest pause while a request body is received; the total time is not limited."""
+    """Longest pause while a request body is received, and the time before `LEAST_RATE` counts."""
 
-    def __init__(self, app: ASGIApp, *, render_error: RenderError, max_body_bytes: int, https: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, *, render_error: RenderError, max_body_bytes: int, bodies: Bodies, https: bool = False
+    ) -> None:
         self._app = app
         self._render_error = render_error
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._headers = SECURITY + (ONLY_HTTPS if https else ())
         self._names = frozenset(name for name, _ in self._headers)
 
@@ -60,6 +66,7 @@ class RequestMiddleware:
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
         scope["gateway_headers"] = []  # collected on the way, for any kind of response
+        scope["gateway_bodies"] = self._bodies
         started = time.perf_counter()
         status = 0
         first_byte_s = 0.0
@@ -86,6 +93,7 @@ class RequestMiddleware:
 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
+                require_host(scope)
                 upload.refuse_declared()
                 await self._app(scope, upload.receive, tagged_send)
             except ClientDisconnect:
@@ -126,6 +134,16 @@ class RequestMiddleware:
         )
 
 
+def require_host(scope: Scope) -> None:
+    """Raise `InvalidRequest` for a request with several Host headers, and for one of HTTP/1.1 with none: proxies would
+    disagree about its address. The connection is closed."""
+    hosts = sum(name == b"host" for name, _ in scope["headers"])
+    if hosts > 1 or (hosts == 0 and scope["http_version"] == "1.1"):
+        raise errors.InvalidRequest(
+            f"a request has exactly one Host header; this one has {hosts or 'none'}", headers={"connection": "close"}
+        )
+
+
 def loggable_path(path: str) -> str:
     """The path for the log, without the token of a callback."""
     return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
@@ -148,6 +166,9 @@ class BodyGuard:
         self.answering = False
         """The response has started, so it can no longer become an error."""
         self.stalled = False
+        """The body came too slowly; no more of it is read."""
+        self._waited_s = 0.0
+        """Time spent waiting for the client, without the gateway's own."""
         self._too_long = declared.isdigit() and int(declared[:20]) > max_bytes
         self._received = 0
         self._ended = declared in (b"", b"0") and b"transfer-encoding" not in headers
@@ -159,7 +180,15 @@ class BodyGuard:
             raise self._refusal()
 
     def timeout(self) -> errors.RequestTimeout:
-        return errors.RequestTimeout(f"no data of the request body arrived for {self._timeout_s:g} s; send it again")
+        return errors.RequestTimeout(
+            f"no data of the request body arrived for {self._timeout_s:g} s, or less than {LEAST_RATE // 2**10} KiB/s "
+            "over its whole time; send it again"
+        )
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until more of the body has to be there, by the least rate."""
+        return self._timeout_s + self._received / LEAST_RATE - self._waited_s
 
     async def receive(self) -> Message:
         """Receive a message; report a stalled client as `http.disconnect`. Raises `PayloadTooLarge`."""
@@ -173,10 +202,14 @@ class BodyGuard:
         return errors.PayloadTooLarge(f"the request body is larger than {limit}; GATEWAY_MAX_BODY_MB sets this")
 
     async def _read(self) -> Message:
+        started = time.perf_counter()
         try:
-            async with asyncio.timeout(None if self._ended or self.answering else self._timeout_s):
+            limit_s = None if self._ended or self.answering else min(self._timeout_s, self._left_s)
+            async with asyncio.timeout(limit_s):
                 message = await self._receive()
+            self._waited_s += time.perf_counter() - started
         except TimeoutError:
+            self._waited_s += time.perf_counter() - started
             if self.answering:  # the response has started meanwhile
                 message = await self._receive()
             else:

@@ -24,6 +24,8 @@ from app.video import Settlement, Status
 NOT_COVERED, TOO_MANY_JOBS = "VG402", "VG429"
 """SQLSTATEs that the triggers raise."""
 CONCURRENCY_RETRY_S = 10
+MAX_REQUEST_BYTES = 256 * 2**10
+"""Limit of the stored request as JSON; the fields together may have more, since each has its own limit."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,16 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
     """Create a job in one statement: a row in `videos`, a pending attempt for each of its `n` outputs, and the ledger
     reservation.
 
-    Raises `InsufficientFunds` or `RateLimited` when a limit of the key or project does not cover it, `Conflict` when
-    the project used the idempotency key for another request. Nothing is written then.
+    Raises `InvalidRequest` for a request that is too large to be stored, `InsufficientFunds` or `RateLimited` when a
+    limit of the key or project does not cover it, `Conflict` when the project used the idempotency key for another
+    request. Nothing is written then.
     """
     values = job.parameters(now)
+    request_json = _request_json(values["request"])
     route, request = job.plan.routes[0], job.plan.request
     parameters = {
         **{name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in values.items()},
+        "request": Jsonb(values["request"], dumps=lambda _: request_json),
         "provider": route.provider.name,
         "upstream_model": route.model,
         "attempts": [ids.new("att") for _ in range(request.n)],
@@ -136,6 +141,18 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
         "updated_at": now,
     }
     return Created(rows.read_only(Video, EMPTY | values | fresh), replayed=False)
+
+
+def _request_json(request: dict[str, Any]) -> str:
+    """Encode the request as it is stored. Raises `InvalidRequest`."""
+    text = json.dumps(request)
+    if len(text) > MAX_REQUEST_BYTES and len(json.dumps(request, ensure_ascii=False).encode()) > MAX_REQUEST_BYTES:
+        raise errors.InvalidRequest(
+            f"the request has more than {MAX_REQUEST_BYTES // 2**10} KiB as JSON, without its files; shorten the "
+            "prompt, the metadata, the addresses or the fields that only the vendor knows",
+            code="request_too_large",
+        )
+    return text
 
 
 async def _replay(db: Database, project_id: str, key: str, hashed: str | None) -> Created:

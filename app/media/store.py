@@ -26,7 +26,7 @@ from app.media.bucket import open_bucket, reason_of
 from app.media.sniff import HEAD_BYTES, sniff
 from app.media.turns import Shared
 from app.media.uploads import Upload
-from app.settings import ConfigurationError, Settings
+from app.settings import ConfigurationError, Settings, make_data_dir
 from app.telemetry import log
 from app.video import Media
 
@@ -98,6 +98,9 @@ class Store:
             return cls(open_bucket(url))
         root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
         try:
+            if not url:
+                make_data_dir(settings.data_dir)
+                _make_private(root)
             return cls(LocalStore(root, mkdir=True, automatic_cleanup=True), root)
         except (BaseError, OSError, ValueError) as error:
             setting = "GATEWAY_STORAGE_URL" if url else "GATEWAY_DATA_DIR"
@@ -235,6 +238,17 @@ class Store:
         except BaseError as error:  # credentials that can read and write, but not sign
             log.warning("bucket URL not signed", reason=reason_of(error))
             return None
+
+
+def _make_private(folder: Path) -> None:
+    """Create the folder for this user alone, and correct the mode of one that others can enter, as earlier releases
+    made it. A link to another folder is left as it is."""
+    if not folder.is_symlink():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            with suppress(PermissionError):  # of a mounted volume with another owner
+                folder.chmod(0o700)
+                log.info("directory made private", path=str(folder))
 
 
 class _Feed:

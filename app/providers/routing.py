@@ -12,6 +12,7 @@ from app import errors
 from app.capabilities import Capabilities
 from app.providers.base import Provider
 from app.settings import Settings
+from app.video import MAX_NAME_CHARACTERS
 
 SANDBOX_MODEL = "sandbox/testcard"
 
@@ -58,6 +59,11 @@ class Router:
 
     def routes(self, name: str) -> Sequence[Route]:
         """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise errors.ModelNotFound(
+                f"the name of a model has at most {MAX_NAME_CHARACTERS} characters; GET /v1/models lists all models.",
+                param="model",
+            )
         if name in self.aliases:
             found = self._alias_routes(name)
             if found:

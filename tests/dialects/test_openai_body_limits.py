@@ -1,12 +1,15 @@
 """The OpenAI dialect: bodies that are too large, and connections that are cut."""
 
 import asyncio
+import tempfile
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from dialects.openai_wire import MULTIPART, PNG, error_of, form, in_chunks, part
+from dialects.openai_wire import MULTIPART, PNG, Upstream, error_of, form, in_chunks, part
 from fakes.server import serve
 from harness import ALICE, Running, StartGateway
 
@@ -71,3 +74,67 @@ async def test_a_connection_that_is_cut_half_way_makes_no_video(gateway: Running
         await writer.wait_closed()
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
     assert list((gateway.gateway.settings.data_dir / "media").rglob("*.*")) == []
+
+
+# Bodies beyond 1 MiB, which are received into a temporary file
+
+PICTURE = PNG + bytes(3 * 2**20)
+PICTURE_URL = "data:image/png;base64," + b64encode(PICTURE).decode()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": {"prompt": "p", "input_reference": PICTURE_URL}},
+        {"data": {"prompt": "p", "input_reference": PICTURE_URL}},
+        {"files": {"prompt": (None, "p"), "input_reference": (None, PICTURE_URL)}},
+        {"files": {"prompt": (None, "p"), "input_reference": ("a.png", PICTURE)}},
+    ],
+    ids=["json", "form", "text part", "file part"],
+)
+async def test_a_large_body_of_every_kind_is_read(up: Upstream, sent: dict[str, Any]) -> None:
+    body = up.client.build_request("POST", "/v1/videos", **sent)
+    headers = {"content-type": body.headers["content-type"]}
+    answer = await up.client.post("/v1/videos", content=in_chunks(await body.aread(), 2**16), headers=headers)
+    assert answer.status_code == 202, answer.text
+    (stored,) = [path for path in (up.gateway.gateway.settings.data_dir / "media").rglob("*") if path.is_file()]
+    assert stored.read_bytes() == PICTURE
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+async def test_text_parts_have_a_limit_together(gateway: Running, parts: int) -> None:
+    text = b"a" * (25 * 2**20 // parts)
+    body = form(part("prompt", "p"), *(part(f"style[{number}]", text) for number in range(parts)))
+    error = error_of(await gateway.client.post("/v1/videos", content=body, headers=MULTIPART), 400)
+    assert error["message"].endswith("its text parts have more than 24 MiB together; send files as file parts.")
+
+
+async def test_a_full_temporary_directory_is_a_503(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/directory")
+    for size, status in ((2**20, 400), (2**20 + 1, 503)):
+        answer = await gateway.client.post("/v1/videos", content=b"[" + b"1" * (size - 1))
+        assert answer.status_code == status, answer.text
+    assert answer.headers["retry-after"]
+    assert "no room for large request bodies" in answer.json()["error"]["message"]
+
+
+async def test_the_first_bytes_of_a_body_are_not_counted(start_gateway: StartGateway) -> None:
+    """Small requests are served while large bodies use up the limit; a single large body always fits."""
+    large = b'{"prompt": "' + b"a" * (2**20 - 100)
+    reached, over = asyncio.Event(), asyncio.Event()
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield large
+        reached.set()
+        await over.wait()
+
+    async with start_gateway(max_bodies_mb=1, max_body_mb=1) as gateway:
+        holding = asyncio.create_task(gateway.client.post("/v1/videos", content=unfinished()))
+        await reached.wait()
+        answers = [await client.post("/v1/videos", content=large) for client in (gateway.client, gateway.bob)]
+        await gateway.create(metadata={"a": "b" * 2_000})
+        over.set()
+        assert (await holding).status_code == 400
+        after = await gateway.client.post("/v1/videos", content=large)
+    assert [error_of(answer, 503)["code"] for answer in answers] == ["service_unavailable"] * 2
+    assert error_of(after, 400)["code"] == "invalid_json", "what a body held is free after it"

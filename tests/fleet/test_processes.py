@@ -65,6 +65,9 @@ async def test_the_first_hour_with_the_embedded_database(home: Path) -> None:
         assert gateway.key == key_file.read_text()
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE((data_dir / "media").stat().st_mode) == 0o700
+        own = 0o711 if os.geteuid() == 0 else 0o700  # root's PostgreSQL runs as another user in it
+        assert stat.S_IMODE(data_dir.stat().st_mode) == own
         assert f"--url {gateway.url}/v1" in gateway.child.printed
         video_id = await pasted(gateway.child)
         assert (await gateway.finished(video_id))["status"] == "completed"
@@ -204,6 +207,11 @@ async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path
         for key, status in (("", 401), ("Bearer sk-wrong", 401), ("Basic sk-metrics", 401), ("Bearer sk-metrics", 200)):
             answer = await http.get(url, headers={"authorization": key})
             assert (answer.status_code, "gateway_" in answer.text) == (status, status == 200)
+        guesses = [await http.get(url, headers={"authorization": "Bearer sk-wrong"}) for _ in range(12)]
+        assert {guess.status_code for guess in guesses} == {401, 429}
+        assert int(guesses[-1].headers["retry-after"]) <= 60
+        await worker.line("wrong operator keys")
+        assert (await http.get(url, headers={"authorization": "Bearer sk-metrics"})).status_code == 200
         assert await worker.stop() == 0, worker.printed
 
 

@@ -7,7 +7,6 @@ import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +14,19 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import sqlalchemy as sa
 import uvicorn
-from contract.dialect_cases import CASES
-from dialects.case import DialectCase
 from fakes.server import serve
 from fastapi import FastAPI
+from fleet.peers import (
+    GET,
+    MIB,
+    PATIENCE_S,
+    Brisk,
+    connected,
+    post,
+    talking,
+    videos,
+)
 from harness import ALICE, Running, StartGateway
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
@@ -30,34 +36,11 @@ from app import settings
 from app.dialects import render_error
 from app.http.middleware import RequestMiddleware
 from app.http.server import HttpProtocol
+from app.http.spool import Bodies
 from app.main import create_app
 from app.video import Media
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 30
-"""Time limit of every wait, long enough for a busy machine."""
-GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
-MIB = 2**20
-
-
-class Brisk(HttpProtocol):
-    """Thirty seconds in a fraction of one."""
-
-    head_timeout_s = 0.2
-    stall_timeout_s = 0.2
-
-
-BODY_TIMEOUT_S = 1.0
-
-
-def brisk(gateway: Running) -> ASGIApp:
-    """The gateway with an edge that is in a hurry."""
-    layer: Any = gateway.app.middleware_stack
-    while not isinstance(layer, RequestMiddleware):
-        layer = layer.app
-    layer.body_timeout_s = BODY_TIMEOUT_S
-    return gateway.app
 
 
 @pytest.fixture
@@ -66,96 +49,11 @@ def idle(tmp_path: Path) -> FastAPI:
     return create_app(settings.load(_env_file=None, data_dir=tmp_path))
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> Any:
-        """The error, whose whole shape is OpenAI's."""
-        body = json.loads(self.body)
-        assert list(body) == ["error"]
-        assert list(body["error"]) == ["message", "type", "param", "code"]
-        return body["error"]
-
-
-@dataclass
-class Peer:
-    """One connection, byte by byte."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        with suppress(ConnectionError):  # what the server had to say is still to be read
-            await self.writer.drain()
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(PATIENCE_S):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            status, *lines = head.decode().splitlines()[:-1]
-            pairs = [line.split(": ", 1) for line in lines]
-            assert len(dict(pairs)) == len(pairs), "a header stands there twice"
-            headers = dict(pairs)
-            length = int(headers.get("content-length", 0))
-            return Answer(int(status.split()[1]), headers, await self.reader.readexactly(length))
-
-    async def rest(self) -> bytes:
-        """All that still comes; the server has to close."""
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.reader.read()
-
-    async def receives_nothing(self, within_s: float) -> bool:
-        try:
-            async with asyncio.timeout(within_s):
-                return not await self.reader.read(1)
-        except TimeoutError:
-            return True
-
-    async def repeats(self, data: bytes, answered: "asyncio.Task[Any]") -> None:
-        """Send the same until there is an answer, as fast as it is taken."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not answered.done():
-                await self.send(data)
-                await asyncio.wait({answered}, timeout=0.001)
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Peer]:
-    peer = Peer(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port))
-    try:
-        yield peer
-    finally:
-        peer.writer.close()
-        with suppress(ConnectionError):
-            await peer.writer.wait_closed()
-
-
-@asynccontextmanager
-async def talking(app: ASGIApp, http: type[HttpProtocol] = HttpProtocol) -> AsyncIterator[Peer]:
-    async with serve(app, http=http) as url, connected(url) as peer:
-        yield peer
-
-
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # none of what is looked at has an event to give
             await asyncio.sleep(0)
-
-
-def post(path: str, length: int, key: str = ALICE, kind: str = "application/json") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: {kind}\r\n"
-    return f"{head}content-length: {length}\r\n\r\n".encode()
-
-
-async def videos(gateway: Running) -> int:
-    async with gateway.gateway.db.reading() as connection:
-        count: int = (await connection.execute(sa.text("select count(*) from videos"))).scalar_one()
-    return count
 
 
 # Heads
@@ -339,61 +237,6 @@ async def test_an_upgrade_is_ignored_and_the_connection_closed(idle: FastAPI) ->
         assert await peer.rest() == b""
 
 
-# Bodies
-
-
-async def test_a_body_that_stops_half_way_is_a_408(gateway: Running) -> None:
-    async def stop(url: str, case: DialectCase) -> None:
-        body = json.dumps(case.body).encode()
-        async with connected(url) as peer:
-            await peer.send(post(case.create, len(body)) + body[:-1])
-            answer = await peer.answer()
-            assert (answer.status, answer.headers["connection"]) == (408, "close")
-            assert "no data of the request body arrived" in case.message_of(json.loads(answer.body))
-            assert await peer.rest() == b""
-
-    async with serve(brisk(gateway), http=HttpProtocol) as url:
-        await asyncio.gather(*(stop(url, case) for case in CASES.values()))
-    assert await videos(gateway) == 0
-
-
-async def test_an_upload_that_stops_half_way_is_a_408(gateway: Running) -> None:
-    kind = "multipart/form-data; boundary=x"
-    part = b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="a.png"\r\n\r\n'
-    async with talking(brisk(gateway)) as peer:
-        await peer.send(post("/v1/videos", 3 * MIB, kind=kind) + part + bytes(2 * MIB))
-        answer = await peer.answer()
-    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
-    assert await videos(gateway) == 0
-
-
-async def test_an_upload_that_is_slow_but_steady_is_accepted(gateway: Running) -> None:
-    body = json.dumps({"prompt": "a paper boat", "image": "data:image/png;base64," + "A" * 2 * MIB}).encode()
-    size = len(body) // 12
-    pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    started = asyncio.get_running_loop().time()
-    async with talking(brisk(gateway), Brisk) as peer:
-        await peer.send(post("/v1/videos", len(body)))
-        for piece in pieces:
-            assert await peer.receives_nothing(0.1)
-            await peer.send(piece)
-        answer = await peer.answer()
-    assert asyncio.get_running_loop().time() - started > BODY_TIMEOUT_S
-    assert answer.status != 408
-
-
-async def test_a_client_that_waits_is_not_a_client_that_stalls(gateway: Running) -> None:
-    video = await gateway.create()
-    head = f"HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ALICE}\r\n\r\n"
-    async with serve(brisk(gateway), http=Brisk) as url, connected(url) as one, connected(url) as other:
-        await one.send(f"GET /v1/videos/{video['id']}/events {head}".encode())
-        await other.send(f"GET /v1/videos/{video['id']}?wait=1 {head}".encode())
-        assert (await other.answer()).status == 200
-        await gateway.client.delete(f"/v1/videos/{video['id']}")
-        async with asyncio.timeout(PATIENCE_S):
-            await one.reader.readuntil(b"event: end")
-
-
 # Answers
 
 
@@ -566,22 +409,30 @@ async def test_a_video_may_be_played_on_its_own_and_on_other_sites(gateway: Runn
     assert (content.status_code, security_of(content)) == (200, STRICT)
 
 
-async def test_the_documentation_may_load_what_it_loads_and_nothing_else(gateway: Running) -> None:
-    page = await gateway.client.get("/docs")
-    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
-    assert (policy["default-src"], policy["frame-ancestors"]) == ("'none'", "'none'")
-    for directive, pattern in (
-        ("script-src", r'<script src="([^"]+)"'),
-        ("style-src", r'<link type="text/css" rel="stylesheet" href="([^"]+)"'),
-        ("img-src", r'<link rel="shortcut icon" href="([^"]+)"'),
-    ):
-        (address,) = re.findall(pattern, page.text)
-        allowed = [source for source in policy[directive].split() if source.startswith("https:")]
-        assert [address.startswith(source) for source in allowed] == [True], directive
-    scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
-    hashes = [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts]
-    assert [source for source in policy["script-src"].split() if not source.startswith("https:")] == hashes
-    assert "url: '/openapi.json'" in scripts[0]
+@pytest.mark.parametrize("root", ["", "/gateway"])
+async def test_the_documentation_loads_nothing_from_another_host(gateway: Running, root: str) -> None:
+    transport = httpx.ASGITransport(gateway.app, root_path=root)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        page = await client.get(f"{root}/docs")
+        policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+        assert "//" not in page.headers["content-security-policy"]
+        assert (policy["default-src"], policy["frame-ancestors"]) == ("'none'", "'none'")
+        assert re.findall(r'(?:href|src)="([^"]+)"', page.text) == [
+            f"{root}/docs/swagger-ui.css",
+            "data:,",
+            f"{root}/docs/swagger-ui-bundle.js",
+        ]
+        for name, kind, start in (("ui.css", "text/css", b".swagger-ui"), ("ui-bundle.js", "text/javascript", b"/*!")):
+            file = await client.get(f"{root}/docs/swagger-{name}")
+            assert (file.status_code, file.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+            assert file.content.startswith(start)
+            assert file.headers["cache-control"] == "public, max-age=3600"
+            assert (await client.head(f"{root}/docs/swagger-{name}")).content == b""
+        for name in ("README.md", "health.py", "..%2Fhealth.py"):
+            assert (await client.get(f"{root}/docs/{name}")).status_code == 404
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    assert policy["script-src"] == f"'self' 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+    assert f"url: '{root}/openapi.json'" in script
     assert policy["connect-src"] == "'self'"
 
 
@@ -591,7 +442,9 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
         raise ZeroDivisionError
 
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(RequestMiddleware(app, render_error=render_error, max_body_bytes=1))
+        transport=httpx.ASGITransport(
+            RequestMiddleware(app, render_error=render_error, max_body_bytes=1, bodies=Bodies(1, 1))
+        )
     ) as client:
         answer = await client.get("http://gateway.test/")
     assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (500, "0")

@@ -1,12 +1,19 @@
 """Requests made to break the gateway: misleading fields, charsets and sizes are refused with one sentence."""
 
+import asyncio
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from contract.dialect_cases import CASES
+from dialects.case import DialectCase
 from fakes.openai import FakeOpenAI
+from fakes.server import serve
 from harness import Running
 from refusals import refused, refused_create
+
+from app.http.server import HttpProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +61,28 @@ async def test_fields_that_change_the_price_are_refused_where_the_source_decides
 async def test_a_remix_is_of_the_length_and_model_of_its_source(gateway: Running, name: str) -> None:
     body = {"prompt": "a boat", name: "4"}
     refused(await gateway.client.post(f"/v1/videos/{UNKNOWN_ID}/remix", json=body), name)
+
+
+OF_THE_CORE = ["operation", "source", "app", "retention_s", "webhook", "extra"]
+CREATES = {
+    "/v1/videos": [*OF_THE_CORE, "first_frame"],
+    "/v1/video/generations": [*OF_THE_CORE, "seconds", "n", "media_retention"],
+    "/v1/videos/generations": [*OF_THE_CORE, "seconds", "size", "media_retention"],
+    "/luma/generations": [*OF_THE_CORE, "seconds", "prompt", "webhook_url"],
+    "/v2/generate/video/luma-ai/generation": [*OF_THE_CORE, "seconds", "size", "webhook_secret"],
+}
+
+
+@pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in CREATES.items() for name in names])
+async def test_names_of_the_core_are_not_passed_on_as_fields_of_a_vendor(up: Running, path: str, name: str) -> None:
+    body = {"prompt": "a boat", "user_prompt": "a boat", "model": "up/sora-2", name: "x"}
+    if "luma/" not in path:
+        del body["user_prompt"]
+    elif name != "prompt":
+        del body["prompt"]
+    response = await up.client.post(path, json=body)
+    assert (response.status_code, f"{name} is not a field of this call" in response.text) == (400, True), response.text
+    assert (await up.client.get("/v1/videos")).json()["data"] == []
 
 
 # Charsets
@@ -128,3 +157,87 @@ async def test_too_many_media_are_refused(up: Running) -> None:
     body = {"model": "up/sora-2", "prompt": "a boat", "reference_image_urls": pictures}
     refused(await up.client.post("/v1/videos/generations", json=body), "reference_image_urls")
     await up.create(model="up/sora-2", reference_images=pictures[:20])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), [("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 0, 401)])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_request_has_one_host_header(
+    gateway: Running, case: DialectCase, version: str, hosts: int, status: int
+) -> None:
+    head = f"POST {case.create} HTTP/{version}\r\n" + "Host: gateway.test\r\n" * hosts
+    async with serve(gateway.app, http=HttpProtocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(f"{head}content-length: 0\r\nconnection: close\r\n\r\n".encode())
+        answer, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert int(answer.split()[1]) == status
+    said = case.message_of(json.loads(body))
+    assert ("exactly one Host header" in said) == (status == 400), said
+
+
+# Names and requests of any length
+
+
+LONG = "x" * 301
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/v1/videos", {"model": LONG}, "model"),
+        ("/v1/videos", {"size": LONG}, "size"),
+        ("/v1/videos", {"characters": [{"id": LONG}]}, "characters"),
+        ("/v1/videos", {"characters": [{LONG: "x"}]}, "characters"),
+        ("/v1/videos/edits", {"model": LONG, "video": {"id": UNKNOWN_ID}}, "model"),
+        ("/v1/videos/extensions", {"model": LONG, "video": {"id": UNKNOWN_ID}, "seconds": 4}, "model"),
+        ("/v1/videos/characters", {"model": LONG, "name": "Ann", "video": "https://a.example/v.mp4"}, "model"),
+        ("/v1/videos/characters", {"name": LONG, "video": "https://a.example/v.mp4"}, "name"),
+        ("/v1/videos/generations", {"model": LONG}, "model"),
+        ("/v1/videos/generations", {"model": "m", "resolution": LONG}, "resolution"),
+        ("/v1/webhook_endpoints", {"name": LONG, "url": "https://a.example", "event_types": []}, "name"),
+    ],
+)
+async def test_a_name_has_a_length(gateway: Running, path: str, body: dict[str, Any], named: str) -> None:
+    response = await gateway.client.post(path, json={"prompt": "a boat", **body})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"].startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/video/generations", {"prompt": "a boat", "model": LONG}),
+        ("/luma/generations", {"user_prompt": "a boat", "model_name": LONG}),
+        ("/luma/tasks", {"ids": [LONG]}),
+        ("/v2/generate/video/luma-ai/generation", {"prompt": "a boat", "model": LONG}),
+    ],
+)
+async def test_a_name_has_a_length_in_other_dialects(gateway: Running, path: str, body: dict[str, Any]) -> None:
+    response = await gateway.client.post(path, json=body)
+    assert (response.status_code, "at most 300 characters" in response.text) == (400, True)
+
+
+async def test_a_model_in_an_address_has_a_length(up: Running) -> None:
+    assert "at most 300 characters" in refused(await up.client.get(f"/v1/models/up/{LONG}"), "model", 404)
+
+
+async def test_a_request_as_a_whole_has_a_length(up: Running) -> None:
+    """Each field is within its limit."""
+    body: dict[str, Any] = {
+        "model": "up/sora-2",
+        "prompt": "é" * 32_000,
+        "metadata": {f"{n:064}": "x" * 2_000 for n in range(64)},
+        "style": "x" * 65_000,
+    }
+    await up.create(**body)
+    for path, more in (("/v1/videos", {}), ("/v1/videos/generations", {"metadata": None})):
+        pictures = [f"https://example.com/{n}?{'x' * 8_000}" for n in range(20)]
+        fields = {name: value for name, value in {**body, "reference_images": pictures, **more}.items() if value}
+        response = await up.client.post(path, json=fields)
+        assert "more than 256 KiB as JSON" in refused(response, None), path
+        assert response.json()["error"]["code"] == "request_too_large"
+    assert len((await up.client.get("/v1/videos")).json()["data"]) == 1

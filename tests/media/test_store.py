@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app import errors
 from app.media import testcard
@@ -235,3 +237,37 @@ async def video_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("card") / "card.mp4"
     await testcard.render_card(path, seconds=1, width=320, height=180, prompt="a card", title="test", timeout_s=20)
     return await asyncio.to_thread(path.read_bytes)
+
+
+# Who may read the directory
+
+
+def mode(folder: Path) -> int:
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
+def test_the_directory_is_for_this_user_alone(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new" / "data"
+    open_store(data_dir, None)
+    assert mode(data_dir / "media") == 0o700
+    assert mode(data_dir) & 0o066 == 0, "other users cannot list it"
+
+
+def test_a_directory_that_others_can_enter_is_corrected(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media").chmod(0o755)
+    with capture_logs() as logs:
+        open_store(tmp_path, None)
+        open_store(tmp_path, None)
+    assert mode(tmp_path / "media") == 0o700
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("directory made private", f"{tmp_path}/media")]
+
+
+def test_a_directory_of_the_operators_choice_keeps_its_mode(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o755)
+    open_store(tmp_path, theirs.as_uri())
+    (tmp_path / "media").symlink_to(theirs)
+    open_store(tmp_path, None)
+    assert mode(theirs) == 0o755

@@ -33,7 +33,7 @@ from app.dialects.openai.wire import (
     render_estimate,
     render_model,
 )
-from app.http.body import body_of, body_schema, strict_extra_of, validated
+from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.create import (
     app_name,
@@ -88,7 +88,7 @@ async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
     """Return the request of an edit or an extension, and its source if that is a video of this gateway."""
-    extra = strict_extra_of(wire)
+    extra = extra_of(wire)
     seconds = wire.seconds if isinstance(wire, ExtendVideo) else None
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await get_finished_video(gateway, caller, str(wire.video["id"]))
@@ -259,20 +259,20 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 @routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
-    async with body_of(request) as body:
-        wire = validated(CreateCharacter, body)
-        uploads = Uploads(ids.new("char"))
-        video = uploads.media(wire.video, "video")
-        named = wire.model or gateway.router.default_model or ""
-        caller = await gateway.authenticator.check(caller)
-        provider = character_provider(gateway.router, wire.model, partial(caller.may_use, named))
+    uploads = Uploads(ids.new("char"))
+    try:
+        async with body_of(request) as body:
+            wire = validated(CreateCharacter, body)
+            video = uploads.media(wire.video, "video")
+            named = wire.model or gateway.router.default_model or ""
+            caller = await gateway.authenticator.check(caller)
+            provider = character_provider(gateway.router, wire.model, partial(caller.may_use, named))
+            await uploads.store(gateway)
         turns = gateway.character_turns[provider.name]
         async with turns.of(caller.project_id, what="characters", max_waiting=MAX_CHARACTERS_WAITING):
-            try:
-                await uploads.store(gateway)
-                ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
-            finally:
-                await uploads.discard(gateway)
+            ref = await provider.create_character(wire.name, video, partial(open_upload, gateway.store))
+    finally:
+        await uploads.discard(gateway)
     async with gateway.db.transaction() as session:
         character = await videos.add_character(
             session,
@@ -370,7 +370,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
-        extra = strict_extra_of(wire)
+        extra = extra_of(wire)
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
     uploads = Uploads(new_video_id())

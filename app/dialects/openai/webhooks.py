@@ -16,6 +16,7 @@ from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
+from app.http.fields import Address, Word
 from app.http.responses import no_store, page_of
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, endpoints, events, signing
@@ -33,17 +34,17 @@ HINT_CHARACTERS = 4
 class CreateEndpoint(BaseModel):
     """POST /v1/webhook_endpoints."""
 
-    name: str
-    url: str
-    event_types: Annotated[list[str], Field(max_length=100)]
+    name: Word
+    url: Address
+    event_types: Annotated[list[Word], Field(max_length=100)]
 
 
 class UpdateEndpoint(BaseModel):
     """POST /v1/webhook_endpoints/{id}; omitted fields stay unchanged."""
 
-    name: str | None = None
-    url: str | None = None
-    event_types: Annotated[list[str], Field(max_length=100)] | None = None
+    name: Word | None = None
+    url: Address | None = None
+    event_types: Annotated[list[Word], Field(max_length=100)] | None = None
     enabled: bool | None = None
     """True also re-enables an endpoint that was disabled; so does a new `url`."""
 
@@ -57,7 +58,7 @@ class RotateSecret(BaseModel):
 class TestEndpoint(BaseModel):
     """POST /v1/webhook_endpoints/{id}/test."""
 
-    event_type: str
+    event_type: Word
 
 
 # Rendering
@@ -210,10 +211,8 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
 )
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a new secret. With `keep_old_secret_active_for_24_hours`, events carry both signatures for a day."""
-    wire = RotateSecret()
-    if await request.body():
-        async with body_of(request) as body:
-            wire = validated(RotateSecret, body)
+    async with body_of(request, optional=True) as body:
+        wire = validated(RotateSecret, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
         keep = wire.keep_old_secret_active_for_24_hours

@@ -16,6 +16,7 @@ from app.capabilities import Capabilities
 from app.db.models import Character, Video
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
+from app.http.fields import Address, Name, Secret, Word
 from app.http.files import media_url
 from app.http.uploads import Uploads
 from app.jobs.plan import Plan
@@ -47,12 +48,15 @@ Metadata = Annotated[
     Field(max_length=64),
 ]
 
+CharacterId = Annotated[dict[Word, Word], Field(max_length=8)]
+"""`{"id": "char_..."}`."""
+
 
 class _Prompted(BaseModel):
     prompt: Prompt
-    webhook_url: str | None = None
+    webhook_url: Address | None = None
     """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
-    webhook_secret: str | None = None
+    webhook_secret: Secret | None = None
     """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
     @field_validator("prompt")
@@ -68,14 +72,14 @@ class CreateVideo(_Prompted):
 
     model_config = ConfigDict(extra="allow")
 
-    model: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    model: Name | None = None
     seconds: Seconds | None = None
     duration: Seconds | None = None
     """Lumenfall's alias of `seconds`."""
-    size: str | None = None
+    size: Word | None = None
     """`1280x720`, or a ratio such as `16:9`."""
-    aspect_ratio: str | None = None
-    resolution: str | None = None
+    aspect_ratio: Word | None = None
+    resolution: Word | None = None
     input_reference: Any = None
     """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
     last_frame: Any = None
@@ -87,7 +91,7 @@ class CreateVideo(_Prompted):
     generate_audio: bool | None = None
     loop: bool | None = None
     expand_prompt: bool | None = None
-    characters: Annotated[list[dict[str, str]], Field(max_length=2)] = []
+    characters: Annotated[list[CharacterId], Field(max_length=2)] = []
     metadata: Metadata = {}
     user: Annotated[str, Field(max_length=1_000)] | None = None
     media_retention: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
@@ -113,7 +117,7 @@ class EditVideo(_Prompted):
 
     video: Any
     """A file, or `{"id": "video_..."}`."""
-    model: str | None = None
+    model: Word | None = None
 
 
 class ExtendVideo(EditVideo):
@@ -127,7 +131,7 @@ class CreateCharacter(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
     video: Any
-    model: str | None = None
+    model: Word | None = None
 
 
 # Parsing
