@@ -1,5 +1,6 @@
 """`python -m benchmarks`: measure, and print the results beside the aims."""
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import DOWNLOADS, FILE_BYTES, IN_FLIGHT, Bench, Compared, Effort, Report
+from benchmarks.measure import CROWD, DOWNLOADS, FILE_BYTES, IN_FLIGHT, Bench, Compared, Effort, Report
 
 GET_RATIO, CREATE_RATIO, CONTENT_RATIO = 0.5, 0.4, 0.8
 IDLE_CORES, POLL_CORES = 0.01, 0.5
 FIRST_START_S, START_S = 10, 3
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 @cli.command()
@@ -70,6 +71,10 @@ def _costs(report: Report) -> Table:
         f"{IN_FLIGHT:,} polled every 5 s (seen: {polling.per_s:.0f}/s)",
         _verdict(f"{polling.cores:.0%} of a core", polling.cores < POLL_CORES),
         f"< {POLL_CORES:.0%}",
+    )
+    near = report.neighbours
+    table.add_row(
+        f"create to submit, alone and behind {CROWD:,} jobs", f"{near.alone_ms:.0f}, {near.behind_ms:.0f} ms", ""
     )
     table.add_row(
         f"memory, then {DOWNLOADS} downloads", f"{report.memory.rss_mb:.0f}, {report.memory.peak_mb:.0f} MB", ""

@@ -47,6 +47,38 @@ DOCUMENT = {
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 
+def create_parameters(video_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What the gateway's own statement takes, for one job."""
+    now = datetime.now(UTC)
+    return {
+        "id": video_id,
+        "project_id": "bench",
+        "key_id": "bench",
+        "dialect": "openai",
+        "model": body["model"],
+        "request": Jsonb(body),
+        "routes": Jsonb(["sandbox/testcard"]),
+        "warnings": Jsonb([]),
+        "cost_estimate_micros": 0,
+        "prices": Jsonb([0]),
+        "hold_micros": 0,
+        "longest_s": 4.0,
+        "entry": ids.new("txn"),
+        "reserve": 0,
+        "app": None,
+        "user": None,
+        "day": now.date(),
+        "source_video_id": None,
+        "idempotency_key": None,
+        "idempotency_hash": None,
+        "deadline_at": now + timedelta(hours=1),
+        "provider": "sandbox",
+        "upstream_model": "testcard",
+        "attempts": [ids.new("att")],
+        "now": now,
+    }
+
+
 def create_app(database_url: str, file: str) -> FastAPI:
     free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
 
@@ -86,35 +118,9 @@ def create_app(database_url: str, file: str) -> FastAPI:
     @app.post("/raw")
     async def raw_create(request: Request) -> Response:
         body = await request.json()
-        video_id, now = ids.new("video"), datetime.now(UTC)
-        parameters = {
-            "id": video_id,
-            "project_id": "bench",
-            "key_id": "bench",
-            "dialect": "openai",
-            "model": body["model"],
-            "request": Jsonb(body),
-            "routes": Jsonb(["sandbox/testcard"]),
-            "warnings": Jsonb([]),
-            "cost_estimate_micros": 0,
-            "prices": Jsonb([0]),
-            "hold_micros": 0,
-            "entry": ids.new("txn"),
-            "reserve": 0,
-            "app": None,
-            "user": None,
-            "day": now.date(),
-            "source_video_id": None,
-            "idempotency_key": None,
-            "idempotency_hash": None,
-            "deadline_at": now + timedelta(hours=1),
-            "provider": "sandbox",
-            "upstream_model": "testcard",
-            "attempts": [ids.new("att")],
-            "now": now,
-        }
+        video_id = ids.new("video")
         async with connected() as connection:
-            await connection.execute(CREATE, parameters, prepare=True)
+            await connection.execute(CREATE, create_parameters(video_id, body), prepare=True)
         return JSONResponse({**DOCUMENT, "id": video_id})
 
     @app.get("/file")

@@ -4,18 +4,19 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from app.db import embedded
 from benchmarks.load import Load, Result
 from benchmarks.processes import Child, free_port, load
 from benchmarks.seed import REQUEST, Seed
 
-KEY = "sk-bench-0123456789"
+KEY, CROWDS_KEY = "sk-bench-0123456789", "sk-crowd-0123456789"
 FILE_BYTES = 16 * 2**20
 VIDEOS = 1_000
 IN_FLIGHT = 1_000
@@ -25,6 +26,10 @@ POLLS_PER_S = 200
 FIRST_POLL_S = 4.4
 """The gap grows by 1.15 a poll: 4.4, 5.06 and 5.8 s are about 5 s over the 15 s measured."""
 SETTLE_S = 2
+CROWD = 1_000
+"""Jobs of one project in front of those of another."""
+SEEN = 20
+"""Jobs of the other project."""
 
 ShowStatus = Callable[[str], None]
 Unit = Literal["1/s", "MB/s"]
@@ -92,6 +97,15 @@ class Polling:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Median time from a create to its submit at the upstream."""
+
+    alone_ms: float
+    behind_ms: float
+    """While `CROWD` jobs of another project wait."""
+
+
+@dataclass(frozen=True)
 class Report:
     create: Compared
     get: Compared
@@ -99,6 +113,7 @@ class Report:
     memory: Memory
     idle_cores: float
     polling: Polling
+    neighbours: Neighbours
     start: Start
 
 
@@ -121,7 +136,9 @@ class Bench:
                 seed = Seed(url)
                 create, get, content, memory = self._load(child, port, url, seed)
             seed.clear()
-            return Report(create, get, content, memory, self._idle(), self._polling(seed), start)
+            return Report(
+                create, get, content, memory, self._idle(), self._polling(seed), self._neighbours(seed), start
+            )
         finally:
             server.cleanup()
 
@@ -136,9 +153,9 @@ class Bench:
             child.stop()
 
     @contextmanager
-    def _gateway(self, *options: str) -> Iterator[tuple[Child, int]]:
+    def _gateway(self, *options: str, **more: str) -> Iterator[tuple[Child, int]]:
         port = free_port()
-        settings = {"GATEWAY_DATA_DIR": str(self._data), "GATEWAY_API_KEYS": KEY, "GATEWAY_PORT": str(port)}
+        settings = {"GATEWAY_DATA_DIR": str(self._data), "GATEWAY_API_KEYS": KEY, "GATEWAY_PORT": str(port)} | more
         with self._child("gateway", f"{port}/readyz", ["app.cli.main", "serve", *options], **settings) as child:
             yield child, port
 
@@ -219,6 +236,35 @@ class Bench:
         seed.clear()
         return Polling(per_s, cores * POLLS_PER_S / per_s)
 
+    def _neighbours(self, seed: Seed) -> Neighbours:
+        upstream = free_port()
+        self._show_status(f"neighbours: {CROWD} jobs in front")
+        settings = {
+            "GATEWAY_PROVIDERS__BENCH__KIND": "openai",
+            "GATEWAY_PROVIDERS__BENCH__BASE_URL": f"http://127.0.0.1:{upstream}/v1",
+            "GATEWAY_API_KEYS": f"{KEY},{CROWDS_KEY}",
+        }
+        with (
+            self._child("upstream", f"{upstream}/polls", ["benchmarks.upstream", str(upstream)]),
+            self._gateway("--worker", **settings) as (_, port),
+        ):
+
+            def median_ms(name: str) -> float:
+                asked = {}
+                for number in range(SEEN):
+                    asked[f"{name} {number}"] = time.time()
+                    _ask_for(port, KEY, f"{name} {number}")
+                while not asked.keys() <= (seen := _submits(upstream)).keys():
+                    time.sleep(0.05)
+                return statistics.median(1_000 * (seen[prompt] - at) for prompt, at in asked.items())
+
+            alone_ms = median_ms("alone")
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda number: _ask_for(port, CROWDS_KEY, f"crowd {number}"), range(CROWD)))
+            behind_ms = median_ms("behind")
+        seed.clear()
+        return Neighbours(alone_ms, behind_ms)
+
     def _cores(self, child: Child, seconds: float) -> float:
         before, started = child.cpu_s(), time.perf_counter()
         time.sleep(seconds)
@@ -228,6 +274,17 @@ class Bench:
 def _count(url: str) -> int:
     with urlopen(url, timeout=5) as answer:
         return int(json.load(answer)["polls"])
+
+
+def _submits(port: int) -> dict[str, float]:
+    with urlopen(f"http://127.0.0.1:{port}/submits", timeout=5) as answer:
+        return dict(json.load(answer)["submits"])
+
+
+def _ask_for(port: int, key: str, prompt: str) -> None:
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    body = json.dumps({"prompt": prompt, "model": "bench/sora-2"}).encode()
+    urlopen(Request(f"http://127.0.0.1:{port}/v1/videos", body, headers), timeout=30).close()
 
 
 def _create(port: int) -> Load:

@@ -1,18 +1,22 @@
-"""An upstream that never finishes: answers each GET of a video with `in_progress`, and `/polls` with their number.
+"""An upstream that takes every job and never finishes: answers each GET of a video with `in_progress`, `/polls` with
+their number, and `/submits` with the time at which each prompt arrived, in seconds since the epoch.
 
 python -m benchmarks.upstream PORT
 """
 
 import asyncio
 import json
+import re
 import sys
-from typing import cast
+import time
+from typing import ClassVar, cast
 
 import uvloop
 
 
 class Upstream(asyncio.Protocol):
     polls = 0
+    submits: ClassVar[dict[str, float]] = {}
     transport: asyncio.Transport
 
     def __init__(self) -> None:
@@ -24,12 +28,23 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while b"\r\n\r\n" in self._buffer:
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            self._answer(head.split(b" ", 2)[1].decode())
+            head, _, rest = self._buffer.partition(b"\r\n\r\n")
+            found = re.search(rb"(?i)content-length: (\d+)", head)
+            length = int(found[1]) if found else 0
+            if len(rest) < length:
+                return
+            body, self._buffer = rest[:length], rest[length:]
+            self._answer(head.split(b" ", 2)[1].decode(), body)
 
-    def _answer(self, path: str) -> None:
+    def _answer(self, path: str, asked: bytes) -> None:
+        document: dict[str, object]
         if path == "/polls":
-            document: dict[str, object] = {"polls": Upstream.polls}
+            document = {"polls": Upstream.polls}
+        elif path == "/submits":
+            document = {"submits": Upstream.submits}
+        elif asked:
+            Upstream.submits[json.loads(asked)["prompt"]] = time.time()
+            document = {"id": f"video_{len(Upstream.submits)}", "object": "video", "status": "queued", "progress": 0}
         else:
             Upstream.polls += 1
             video_id = path.rpartition("/")[2]

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from app.dialects import DIALECTS, dialect_of, name_of
+from app.jobs.enqueue import CREATE
 from app.providers import KINDS
 from app.settings import Settings, load
+from benchmarks.baseline import create_parameters
 from tools.docs import blocks, create_paths, written
 
 ROOT = Path(__file__).parents[2]
@@ -208,3 +210,8 @@ def test_containers_are_given_longer_to_stop_than_a_worker_takes() -> None:
     compose = (ROOT / "docker-compose.yml").read_text("utf-8")
     grace = min(int(seconds) for seconds in re.findall(r"^ +stop_grace_period: (\d+)s$", compose, re.MULTILINE))
     assert grace > Settings.model_fields["shutdown_grace_s"].default
+
+
+def test_the_benchmark_fills_in_the_statement_that_creates_a_job() -> None:
+    named = set(re.findall(r"%\((\w+)\)s", CREATE.decode()))
+    assert create_parameters("video_x", {"model": "sandbox/testcard"}).keys() == named
