@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute, Match
 from app import dialects, providers, settings, telemetry
 from app.accounts import auth, projects, secrets
 from app.admin import routes as admin
-from app.db.database import Database, libpq_conninfo, running_database
+from app.db.address import read_address
+from app.db.database import Database, read_and_warn, running_database
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, media
@@ -68,9 +69,8 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url
-        listener = Listener(
-            libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify
-        )
+        listened = read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
+        listener = Listener(listened, database.notify)
         stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
         authenticator = auth.Authenticator(database, config, listener, clock)
         async with database.transaction() as session:

@@ -215,12 +215,12 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", "database_listen_url")
     @classmethod
-    def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """Set the scheme that SQLAlchemy needs, `postgresql+psycopg://`; hosting providers show `postgres://`."""
+    def _strip_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        """Check the scheme only; `app/db/address.py` reads the rest."""
         if value is None:
             return None
-        url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", value.get_secret_value().strip())
-        if not found:
+        url = value.get_secret_value().strip()
+        if not re.match(r"postgres(ql)?(\+\w+)?://", url):
             raise ValueError("expected postgresql://user:password@host:5432/database")
         return SecretStr(url)
 

@@ -12,7 +12,6 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -22,7 +21,7 @@ from pydantic import SecretStr
 
 from app import errors
 from app.accounts import auth
-from app.db.database import is_unavailable
+from app.db.faults import is_unavailable
 from app.http.context import Gateway, GatewayDep
 from app.jobs import videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY
@@ -52,15 +51,13 @@ async def healthz() -> Response:
 
 @routes.get("/readyz", responses={503: {"description": "The database is unavailable."}})
 async def readyz(gateway: GatewayDep) -> Response:
-    """Report readiness: 200 if the database responds and its schema is current (checked at start), else 503."""
-    try:
-        async with gateway.db.reading() as connection:
-            await connection.execute(sa.text("select 1 from videos limit 1"))
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        return JSONResponse({"status": "database unavailable"}, status_code=503, headers={"retry-after": "2"})
-    return JSONResponse({"status": "ready"})
+    """Report readiness: 200 if the database responds, takes writes and its schema is current (checked at start), else
+    503 with the reason."""
+    fault = await gateway.db.check()
+    if fault is None:
+        return JSONResponse({"status": "ready"})
+    body = {"status": "database unavailable", "reason": fault.text}
+    return JSONResponse(body, status_code=503, headers={"retry-after": "2"})
 
 
 @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)

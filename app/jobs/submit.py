@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app import errors
+from app.db.faults import is_unavailable
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
@@ -141,10 +142,11 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
         return await context.build_task(claim)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
-    except Exception:
+    except Exception as error:
         if claim.was is not S.pending:
             raise
-        log.exception("submit not prepared, postponed")
+        if not is_unavailable(error):
+            log.exception("submit not prepared, postponed")
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     return None
 

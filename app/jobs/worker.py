@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from app.db.database import Database, is_unavailable
+from app.db.database import Database
+from app.db.faults import is_unavailable
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, Slots, claim_attempts, renew_leases
 from app.jobs.context import StepContext
@@ -93,11 +94,11 @@ class Worker:
                 try:
                     busy = await self._start_due()
                 except Exception as error:
-                    self._database_down = is_unavailable(error)
+                    was_down, self._database_down = self._database_down, is_unavailable(error)
                     if not self._database_down:
                         log.exception("worker loop failed, continued")
-                    else:
-                        log.warning("database unavailable, worker waits", error=type(error).__name__)
+                    elif not was_down:
+                        log.warning("database unavailable, worker waits")
                     busy = False
                 if not busy:
                     with suppress(TimeoutError):

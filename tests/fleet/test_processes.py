@@ -458,7 +458,7 @@ async def refused(gateway: Served, method: str, path: str, **options: Any) -> No
     assert (response.status_code, response.headers["retry-after"]) == (503, "2"), response.text
     assert response.json() == {
         "error": {
-            "message": "the gateway's database cannot be reached just now; try again",
+            "message": "the gateway cannot take requests just now; try again",
             "type": "server_error",
             "param": None,
             "code": "service_unavailable",
