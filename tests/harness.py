@@ -1,5 +1,6 @@
 """The test harness apart from fixtures: the clock, the gateway under test with two clients, scratch databases."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -42,6 +43,11 @@ async def scratch_database(server: str) -> AsyncIterator[str]:
 def sqlalchemy_url(url: str) -> str:
     """The address as SQLAlchemy writes it, for tests that look into the database by it."""
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def plain(said: str) -> str:
+    """What was logged, without the colours."""
+    return re.sub(r"\x1b\[\d*m", "", said)
 
 
 @dataclass

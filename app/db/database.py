@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.db import embedded
 from app.db.address import CONNECT_TIMEOUT_S, Address, read_address
-from app.db.faults import WRITE_KINDS, Fault, FaultLog, read_fault
+from app.db.faults import OLD_CONNECTION_KINDS, WRITE_KINDS, Fault, FaultLog, read_fault
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
 
@@ -160,6 +160,8 @@ class Database:
         if read_only:
             return await self._note(psycopg.errors.ReadOnlySqlTransaction("found by a check"))
         failed_at, fault = self._write_fault or (-math.inf, None)
+        if fault is not None and fault.kind == "read_only":  # it no longer is
+            self._write_fault = fault = None
         return fault if time.monotonic() - failed_at < WRITE_FAULT_S else None
 
     async def close(self) -> None:
@@ -197,7 +199,7 @@ class Database:
             raise sa.exc.DisconnectionError
 
     async def _replace_connections(self) -> None:
-        """Close all connections once they are idle: those to a former primary stay read-only for ever."""
+        """Close all connections once they are idle: those to a former primary, for one, stay read-only for ever."""
         if time.monotonic() - self._replaced_at < REPLACE_GAP_S:
             return
         self._replaced_at = time.monotonic()
@@ -223,7 +225,7 @@ class Database:
                 "start",
             )
             await self._replace_connections()
-        elif fault.kind == "read_only":
+        elif fault.kind in OLD_CONNECTION_KINDS:
             await self._replace_connections()
         return fault
 

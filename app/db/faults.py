@@ -39,6 +39,8 @@ TEXTS = {
 """Every kind of fault, in words."""
 WRITE_KINDS = frozenset({"read_only", "disk_full", "io_error"})
 """Faults of writes, while reads may well succeed; logged as errors, as they do not pass by themselves."""
+OLD_CONNECTION_KINDS = frozenset({"read_only", "shutting_down", "unreachable"})
+"""Faults after which other connections are probably of no use: broken, or to a server that is no longer the primary."""
 UNDONE_KINDS = frozenset(
     {
         "starting_up",
