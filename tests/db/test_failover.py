@@ -1,0 +1,166 @@
+"""A primary with a synchronous standby: read-only for a while, then killed under load, and the standby promoted."""
+
+import asyncio
+import os
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from fakes.openai import FakeOpenAI
+from fakes.server import serve
+from harness import ALICE
+from processes import Served, postgres_of, provider, running, served, until
+
+from app.db.embedded import SOCKET, Embedded
+from app.db.migrate import upgrade_schema
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+JOBS = 24
+BEFORE_THE_KILL = 8
+"""Accepted jobs before the primary is killed."""
+
+
+class Server(Embedded):
+    """An embedded server that can be the standby of another."""
+
+    def __init__(self, data_dir: Path) -> None:
+        data_dir.mkdir(mode=0o711)
+        super().__init__(data_dir)
+        self.data_dir = data_dir
+
+    @property
+    def host(self) -> str:
+        return str(self._socket_dir)
+
+    def follow(self, primary: "Server") -> None:
+        self._pgdata.mkdir(mode=0o700)
+        os.chown(self._pgdata, self._uid, self._gid)
+        self._call("pg_basebackup", "-h", primary.host, "-U", "postgres", "-R", "-X", "stream", "-c", "fast")
+        (self._pgdata / f"{SOCKET}.lock").unlink()  # of the primary, whose socket is in its data directory
+        self.start()
+
+    def promote(self) -> None:
+        self._call("pg_ctl", "promote", "-w")
+
+    def kill(self) -> None:
+        """End all its processes as a power cut would."""
+        processes = [psutil.Process(pid) for pid in postgres_of(self.data_dir)]
+        processes += [child for parent in processes for child in parent.children(recursive=True)]
+        assert processes
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    async def run(self, *statements: str) -> list[Any]:
+        found: list[Any] = []
+        async with await psycopg.AsyncConnection.connect(self.get_uri(), autocommit=True) as connection:
+            for statement in statements:
+                cursor = await connection.execute(statement.encode())
+                found = await cursor.fetchall() if cursor.description else []
+        return found
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[Server, Server]]:
+    """A primary, and a standby that confirms each commit."""
+    with tempfile.TemporaryDirectory(prefix="gateway-pair-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        await asyncio.to_thread(directory.chmod, 0o711)
+        primary, standby = Server(directory / "a"), Server(directory / "b")
+        try:
+            await asyncio.to_thread(primary.start)
+            await primary.run("alter system set fsync = off", "select pg_reload_conf()")
+            await asyncio.to_thread(standby.follow, primary)
+            await primary.run("alter system set synchronous_standby_names = '*'", "select pg_reload_conf()")
+
+            async def confirms() -> bool | None:
+                return await primary.run("select sync_state from pg_stat_replication") == [("sync",)] or None
+
+            await until(confirms)
+            yield primary, standby
+        finally:
+            for server in (primary, standby):
+                await asyncio.to_thread(server.cleanup)
+
+
+async def accepted(client: httpx.AsyncClient, number: int) -> str:
+    """Create a video as a patient client does: with an idempotency key, again after each 503."""
+    body = {"prompt": f"boat {number}", "model": "up/sora-2"}
+    while True:
+        answer = await client.post("/v1/videos", json=body, headers={"idempotency-key": f"boat {number}"})
+        if answer.status_code == 202:
+            return str(answer.json()["id"])
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["retry-after"] in ("1", "2")
+        await asyncio.sleep(0.1)  # less than it was asked to wait
+
+
+async def ready(client: httpx.AsyncClient) -> bool | None:
+    return (await client.get("/readyz")).status_code == 200 or None
+
+
+async def read_only_for_a_while(primary: Server, gateway: Served) -> None:
+    async with gateway.client() as client:
+        switch = "alter system set default_transaction_read_only = {}"
+        await primary.run(switch.format("on"), "select pg_reload_conf()")
+        await gateway.child.line("the database is read-only")  # a worker met it
+        answer = await client.post("/v1/videos", json={"prompt": "a kite", "model": "up/sora-2"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), answer.text
+        seen = await client.get("/readyz")
+        assert seen.status_code == 503
+        assert seen.json()["reason"] == "the database is read-only: it is a standby, or was switched to read-only"
+        await primary.run("set default_transaction_read_only = off", switch.format("off"), "select pg_reload_conf()")
+        await until(lambda: ready(client))
+
+
+async def test_a_fail_over_loses_nothing_and_needs_no_restart(tmp_path: Path) -> None:
+    fake = FakeOpenAI(polls_until_working=0, polls_until_done=1)
+    async with pair() as (primary, standby), serve(fake) as upstream:
+        hosts = f"{quote(primary.host, safe='')},{quote(standby.host, safe='')}"
+        url = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+        await upgrade_schema(url)
+        settings: dict[str, Any] = {
+            **provider(upstream, poll_interval_s=0.3),
+            "database_url": url,
+            "data_dir": tmp_path / "data",
+            "api_keys": ALICE,
+            "pepper": "pepper",
+            "lease_s": 5,
+            "worker_tick_s": 0.1,
+            "log_format": "json",
+        }
+        async with (
+            served(cwd=tmp_path, **settings) as gateway,
+            running("worker", cwd=tmp_path, **settings) as worker,
+            gateway.client() as client,
+        ):
+            await worker.line("worker started")
+            await read_only_for_a_while(primary, gateway)
+            creating = [asyncio.create_task(accepted(client, number)) for number in range(BEFORE_THE_KILL)]
+            await asyncio.gather(*creating)
+            creating += [asyncio.create_task(accepted(client, n)) for n in range(BEFORE_THE_KILL, JOBS)]
+            await asyncio.wait(creating[BEFORE_THE_KILL:], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(standby.promote)
+
+            videos = await asyncio.gather(*creating)
+            assert len(set(videos)) == JOBS
+            ended = [await gateway.finished(video_id) for video_id in videos]
+            assert Counter(video["status"] for video in ended) == {"completed": JOBS}
+            assert Counter(call.fields["prompt"] for call in fake.submits) == {f"boat {n}": 1 for n in range(JOBS)}
+            assert await standby.run("select count(*) from videos") == [(JOBS,)]
+            assert await ready(client)
+            for child in (gateway.child, worker):
+                assert child.process.returncode is None
+                assert "Traceback" not in child.printed
+                assert '"exception"' not in child.printed
+                assert '"database unavailable"' in child.printed
