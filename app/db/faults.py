@@ -1,7 +1,7 @@
 """Faults of the database: what makes it unavailable, in words, apart from statements that are wrong.
 
 A fault passes by itself or by the operator's hand; whatever met it is tried again later. The words are for logs and
-/readyz; clients are only told to try again.
+/readyz; a client reads only that it should try again.
 """
 
 import re

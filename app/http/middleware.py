@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
-from app.db.faults import is_unavailable
 from app.http.errors import RenderError, to_response
 from app.telemetry import HTTP_SECONDS, log
 
@@ -95,8 +94,7 @@ class RequestMiddleware:
                 status = status or 499
             except Exception as error:
                 if status:  # too late for an error response; the connection is aborted
-                    log_error = log.warning if is_unavailable(error) else log.exception
-                    log_error("response aborted", path=loggable_path(scope["path"]))
+                    log.exception("response aborted", path=loggable_path(scope["path"]))
                     raise
                 await self._error_response(error)(scope, receive, tagged_send)
             finally:

@@ -152,7 +152,7 @@ tails = st.sampled_from(
 @example(password="QXZ@XZQ/JJJ:ZZZ#1", tail="127.0.0.1:1/db", user="u", encode="")
 @example(password="XXX?QQQ=ZZZ", tail="127.0.0.1:1/db", user="u", encode="")
 @hypothesis_settings(deadline=None, max_examples=60)
-def test_no_piece_of_a_password_is_told(password: str, tail: str, user: str, encode: str) -> None:
+def test_no_piece_of_a_password_is_shown(password: str, tail: str, user: str, encode: str) -> None:
     written = "".join(quote(c, safe="") if c in encode else c for c in password)
     said = StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):

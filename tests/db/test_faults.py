@@ -113,7 +113,7 @@ class Stage:
         video = await self.gateway.finish((await self.gateway.create(**BOAT))["id"])
         assert video["status"] == "completed"
 
-    async def told(self, kind: str, level: str) -> None:
+    async def logged(self, kind: str, level: str) -> None:
         """One line for all of them, without a traceback, and a count."""
         said = plain("".join(self.capture.readouterr()))
         assert "Traceback" not in said
@@ -166,7 +166,7 @@ async def test_a_read_only_database_is_waited_out(stage: Stage) -> None:
     await stage.works_again()
     assert (await stage.gateway.finish(waiting["id"]))["status"] == "completed"
     assert len(stage.fake.submits) == 2
-    await stage.told("read_only", "error")
+    await stage.logged("read_only", "error")
 
 
 async def test_a_database_without_free_connections_is_waited_out(stage: Stage) -> None:
@@ -176,19 +176,19 @@ async def test_a_database_without_free_connections_is_waited_out(stage: Stage) -
     await stage.refuses_work("too_many_connections")
     await stage.run(f"alter role {stage.role} connection limit -1")
     await stage.works_again()
-    await stage.told("too_many_connections", "warning")
+    await stage.logged("too_many_connections", "warning")
 
 
 FULL = """
 create function full_disk() returns trigger language plpgsql as $$ begin
   raise sqlstate '53100' using message = 'could not extend file "base/1/2": No space left on device';
-end $$;
-create trigger full_disk before insert or update on {} for each statement execute function full_disk();
+end $$
 """
+ON = "create trigger full_disk before insert or update on {} for each row {} execute function full_disk()"
 
 
 async def test_a_full_disk_is_said_and_a_picture_of_a_refused_request_is_not_kept(stage: Stage, tmp_path: Path) -> None:
-    await stage.run(FULL.format("videos"), FULL.format("request_rates").split(";\n", 2)[-1])
+    await stage.run(FULL, ON.format("videos", ""), ON.format("request_rates", ""))
     await stage.refuses_work("disk_full")
     picture = {"input_reference": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(64))}
     answer = await stage.gateway.client.post("/v1/videos", data=BOAT, files=picture)
@@ -199,4 +199,20 @@ async def test_a_full_disk_is_said_and_a_picture_of_a_refused_request_is_not_kep
     assert (await stage.gateway.client.get("/readyz")).status_code == 503, "until a write succeeds, for a while"
     await stage.gateway.create(**BOAT)
     await stage.works_again()
-    await stage.told("disk_full", "error")
+    await stage.logged("disk_full", "error")
+
+
+async def test_the_result_of_a_submit_is_kept_while_the_disk_is_full(stage: Stage) -> None:
+    await stage.run(FULL, ON.format("attempts", "when (new.state = 'running')"))
+    video = await stage.gateway.create(**BOAT)
+    working = asyncio.create_task(stage.gateway.worker.run_once())
+
+    async def is_kept() -> bool | None:
+        return "result kept" in stage.capture.readouterr().out or None
+
+    await until(is_kept)
+    assert (await stage.gateway.client.get("/readyz")).json()["reason"] == TEXTS["disk_full"]
+    await stage.run("drop function full_disk cascade")
+    await working
+    assert (await stage.gateway.finish(video["id"]))["status"] == "completed"
+    assert len(stage.fake.submits) == 1
