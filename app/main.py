@@ -17,6 +17,7 @@ from app.accounts import auth, projects, secrets
 from app.admin import routes as admin
 from app.db.address import read_address
 from app.db.database import Database, read_and_warn, running_database
+from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, media
@@ -73,8 +74,9 @@ async def open_parts(config: Settings, *, clock: Clock = utc_now) -> AsyncIterat
         listener = Listener(listened, database.notify)
         stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
         authenticator = auth.Authenticator(database, config, listener, clock)
-        async with database.transaction() as session:
-            await projects.ensure_projects(session, authenticator.static_projects, now=clock())
+        with explained():
+            async with database.transaction() as session:
+                await projects.ensure_projects(session, authenticator.static_projects, now=clock())
         durations = Durations(database)
         stack.push_async_callback(durations.close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)

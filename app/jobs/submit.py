@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app import errors
-from app.db.faults import is_unavailable
+from app.db.faults import is_unavailable, read_fault
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
@@ -91,7 +91,8 @@ class Begin:
         try:
             recorded = await asyncio.shield(self._recording)
         except Exception as error:
-            raise NotBegun(f"it could not be recorded ({type(error).__name__})") from error
+            fault = read_fault(error)
+            raise NotBegun(fault.text if fault else f"it could not be recorded ({type(error).__name__})") from error
         if not recorded:
             raise NotBegun("the job was cancelled, or another worker has it")
         if claim.stopped:

@@ -94,11 +94,9 @@ class Worker:
                 try:
                     busy = await self._start_due()
                 except Exception as error:
-                    was_down, self._database_down = self._database_down, is_unavailable(error)
+                    self._database_down = is_unavailable(error)
                     if not self._database_down:
                         log.exception("worker loop failed, continued")
-                    elif not was_down:
-                        log.warning("database unavailable, worker waits")
                     busy = False
                 if not busy:
                     with suppress(TimeoutError):

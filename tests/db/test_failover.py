@@ -1,6 +1,7 @@
 """A primary with a synchronous standby: read-only for a while, then killed under load, and the standby promoted."""
 
 import asyncio
+import json
 import os
 import tempfile
 from collections import Counter
@@ -15,12 +16,15 @@ import psutil
 import psycopg
 import pytest
 from fakes.openai import FakeOpenAI
-from fakes.server import serve
+from fakes.server import KEY, serve
 from harness import ALICE
-from processes import Served, postgres_of, provider, running, served, until
+from processes import Served, postgres_of, served, until
 
+from app import settings
 from app.db.embedded import SOCKET, Embedded
 from app.db.migrate import upgrade_schema
+from app.main import open_parts
+from app.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -125,28 +129,38 @@ async def read_only_for_a_while(primary: Server, gateway: Served) -> None:
         await until(lambda: ready(client))
 
 
-async def test_a_fail_over_loses_nothing_and_needs_no_restart(tmp_path: Path) -> None:
-    fake = FakeOpenAI(polls_until_working=0, polls_until_done=1)
+@asynccontextmanager
+async def another_worker(config: Settings) -> AsyncIterator["asyncio.Task[None]"]:
+    """A second worker, in this process."""
+    async with open_parts(config) as parts:
+        working = asyncio.create_task(parts.worker.run())
+        yield working
+        parts.worker.stop()
+        await working
+
+
+async def test_a_fail_over_loses_nothing_and_needs_no_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeOpenAI(polls_until_working=0, polls_until_done=0)
     async with pair() as (primary, standby), serve(fake) as upstream:
         hosts = f"{quote(primary.host, safe='')},{quote(standby.host, safe='')}"
         url = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
         await upgrade_schema(url)
-        settings: dict[str, Any] = {
-            **provider(upstream, poll_interval_s=0.3),
+        up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY, "poll_interval_s": 0.3}
+        shared: dict[str, Any] = {
             "database_url": url,
             "data_dir": tmp_path / "data",
             "api_keys": ALICE,
             "pepper": "pepper",
             "lease_s": 5,
             "worker_tick_s": 0.1,
-            "log_format": "json",
         }
         async with (
-            running("worker", cwd=tmp_path, **settings) as worker,
-            served(cwd=tmp_path, **settings) as gateway,
+            served(cwd=tmp_path, **shared, providers=json.dumps({"up": up})) as gateway,
+            another_worker(settings.load(**shared, providers={"up": up})) as working,
             gateway.client() as client,
         ):
-            await worker.line("worker started")
             await read_only_for_a_while(primary, gateway)
             turns = asyncio.Semaphore(2)  # so that some are under way and some still to come when the primary goes
             creating = [asyncio.create_task(accepted(client, number, turns)) for number in range(JOBS)]
@@ -163,8 +177,9 @@ async def test_a_fail_over_loses_nothing_and_needs_no_restart(tmp_path: Path) ->
             assert Counter(call.fields["prompt"] for call in fake.submits) == {f"boat {n}": 1 for n in range(JOBS)}
             assert await standby.run("select count(*) from videos") == [(JOBS,)]
             assert await ready(client)
-            for child in (gateway.child, worker):
-                assert child.process.returncode is None
-                assert "Traceback" not in child.printed
-                assert '"exception"' not in child.printed
-                assert '"database unavailable"' in child.printed
+            assert gateway.child.process.returncode is None
+            assert not working.done()
+            for said in (gateway.child.printed, capsys.readouterr().out):
+                assert "database unavailable" in said
+                assert "Traceback" not in said
+                assert '"exception"' not in said

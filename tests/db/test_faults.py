@@ -18,8 +18,13 @@ from money import ADMIN, operator_of
 from processes import until
 from psycopg.conninfo import conninfo_to_dict
 
+from app import settings
+from app.cli.manage import with_database
 from app.db.address import read_address
+from app.db.database import Database
 from app.db.faults import TEXTS, read_fault
+from app.main import open_parts
+from app.settings import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +87,7 @@ class Stage:
     limited: httpx.AsyncClient
     """A client whose key may make so many requests a minute."""
     superuser: psycopg.AsyncConnection[Any]
+    url: str
     role: str
     """The gateway's own, for which no connection is kept in reserve, unlike for a superuser."""
     capture: pytest.CaptureFixture[str]
@@ -148,7 +154,7 @@ async def stage(
                 operator_of(gateway) as operator,
                 operator.user(await operator.key("fast", requests_per_minute=6000)) as limited,
             ):
-                yield Stage(gateway, fake, limited, superuser, role, capsys)
+                yield Stage(gateway, fake, limited, superuser, url.url, role, capsys)
         finally:
             await superuser.execute(f"drop owned by {role}".encode())
             await superuser.execute(f"drop role {role}".encode())
@@ -167,6 +173,21 @@ async def test_a_read_only_database_is_waited_out(stage: Stage) -> None:
     assert (await stage.gateway.finish(waiting["id"]))["status"] == "completed"
     assert len(stage.fake.submits) == 2
     await stage.logged("read_only", "error")
+
+
+async def test_a_start_and_a_command_explain_a_fault(stage: Stage, tmp_path: Path) -> None:
+    await stage.run(f"alter role {stage.role} set default_transaction_read_only = on")
+    config = settings.load(database_url=stage.url, data_dir=tmp_path / "other", pepper="pepper")
+
+    async def write(database: Database) -> None:
+        async with database.transaction() as session:
+            await session.execute(sa.text("delete from videos"))
+
+    with pytest.raises(ConfigurationError, match="the database is read-only: it is a standby, or was switched"):
+        async with open_parts(config):
+            raise AssertionError("it started")
+    with pytest.raises(ConfigurationError, match=r"read-only \(cannot execute DELETE in a read-only transaction\)"):
+        await asyncio.to_thread(with_database, config, write)
 
 
 async def test_a_database_without_free_connections_is_waited_out(stage: Stage) -> None:
