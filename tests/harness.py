@@ -46,7 +46,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def plain(said: str) -> str:
-    """What was logged, without the colours."""
+    """Logged text without its colours."""
     return re.sub(r"\x1b\[\d*m", "", said)
 
 

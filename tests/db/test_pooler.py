@@ -41,15 +41,18 @@ ignore_startup_parameters = extra_float_digits
 {more}
 """
 STARTUP_PATIENCE_S = 20
+OVERFLOW_ID = 65534
+"""The kernel's id for a user without rights."""
 
 
 def unprivileged() -> dict[str, Any]:
     """As root, run as the user of the embedded server, whose socket only that user may open."""
     if os.geteuid() != 0:
         return {}
-    names = [entry.pw_name for entry in pwd.getpwall()]
-    entry = pwd.getpwnam(embedded.SYSTEM_USER if embedded.SYSTEM_USER in names else "nobody")
-    return {"user": entry.pw_uid, "group": entry.pw_gid}
+    for entry in pwd.getpwall():
+        if entry.pw_name == embedded.SYSTEM_USER:
+            return {"user": entry.pw_uid, "group": entry.pw_gid}
+    return {"user": OVERFLOW_ID, "group": OVERFLOW_ID}
 
 
 @contextmanager
