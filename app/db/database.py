@@ -171,8 +171,9 @@ class Database:
     # Connections
 
     async def _connect(self, **options: Any) -> psycopg.AsyncConnection[Any]:
-        threshold = PREPARE_AFTER if self._prepare else None
-        return await psycopg.AsyncConnection.connect(self._address.conninfo, prepare_threshold=threshold, **options)
+        connection = await psycopg.AsyncConnection.connect(self._address.conninfo, **options)
+        connection.prepare_threshold = PREPARE_AFTER if self._prepare else None  # as it is now, after the wait
+        return connection
 
     def _connections(self) -> type[psycopg.AsyncConnection[dict[str, Any]]]:
         """The connection class of the psycopg pool, which connects as the SQLAlchemy pool does."""
