@@ -31,6 +31,8 @@ async def wait_for_video(
     if timeout_s > 0:
         require_waiting_slot(gateway, caller)
     with gateway.listener.waiter(video_id, caller.key_id) as changed:
+        if timeout_s > 0:  # the key may have been revoked between two waits of an event stream
+            await gateway.authenticator.check(caller)
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
