@@ -16,8 +16,10 @@ from app import dialects, providers, settings, telemetry
 from app.accounts import auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
+from app.db.address import read_address
 from app.db.clock import DatabaseClock
-from app.db.database import Database, libpq_conninfo, running_database
+from app.db.database import Database, read_and_warn, running_database
+from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, media
@@ -60,30 +62,24 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
     upstreams = providers.build(config)  # first, because its errors can be found without a database
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(running_database(config))
-        if config.database_url is None:
-            await upgrade_schema(url)
-        else:
-            await require_current_schema(url)
-        database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
-        stack.push_async_callback(database.close)
-        await database.open()
+        url, database = await stack.enter_async_context(_opened_database(config))
         clock = clock or DatabaseClock()
-        if isinstance(clock, DatabaseClock):
-            await stack.enter_async_context(clock.synchronised(database))
-        await require_secrets(database, config, now=clock())
+        with explained():
+            if isinstance(clock, DatabaseClock):
+                await stack.enter_async_context(clock.synchronised(database))
+            await require_secrets(database, config, now=clock())
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url
-        listener = Listener(
-            libpq_conninfo(listening.get_secret_value() if listening is not None else url), database.notify
-        )
+        listened = read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
+        listener = Listener(listened, database.notify)
         stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
         authenticator = auth.Authenticator(database, config, listener, clock)
-        async with database.transaction() as session:
-            await projects.ensure_projects(session, authenticator.static_projects, now=clock())
+        with explained():
+            async with database.transaction() as session:
+                await projects.ensure_projects(session, authenticator.static_projects, now=clock())
         durations = Durations(database)
         stack.push_async_callback(durations.close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
@@ -113,6 +109,22 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
+
+
+@asynccontextmanager
+async def _opened_database(config: Settings) -> AsyncIterator[tuple[str, Database]]:
+    """Yield the address and the open pools of the database, with the current schema."""
+    async with running_database(config) as url:
+        if config.database_url is None:
+            await upgrade_schema(url)
+        else:
+            await require_current_schema(url)
+        database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)
+        try:
+            await database.open()
+            yield url, database
+        finally:
+            await database.close()
 
 
 async def require_secrets(database: Database, config: Settings, *, now: datetime) -> None:

@@ -99,14 +99,15 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
-    """PostgreSQL 14 or newer: the URL as its provider shows it; unset: an embedded PostgreSQL under `data_dir`."""
+    """PostgreSQL 14 or newer: the URL as its provider shows it, in any form of libpq, with @ : / # % in the password
+    percent-encoded; unset: an embedded PostgreSQL under `data_dir`."""
     database_listen_url: SecretStr | None = None
     """The same database without a pooler in between, for the LISTEN connection of each process; unset:
     `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
     """Connections in each of the two pools of a process; LISTEN takes one more."""
     database_prepare: bool = True
-    """Prepared statements; false behind PgBouncer in transaction mode."""
+    """Prepared statements; switched off by itself at the first error of a pooler in transaction mode."""
     data_dir: Path = Path("./data")
     """Directory of the embedded database, the files and the secrets."""
     storage_url: str | None = None
@@ -251,12 +252,12 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", "database_listen_url")
     @classmethod
-    def _normalise_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """Set the scheme that SQLAlchemy needs, `postgresql+psycopg://`; hosting providers show `postgres://`."""
+    def _strip_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        """Check the scheme only; `app/db/address.py` reads the rest."""
         if value is None:
             return None
-        url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", value.get_secret_value().strip())
-        if not found:
+        url = value.get_secret_value().strip()
+        if not re.match(r"postgres(ql)?(\+\w+)?://", url):
             raise ValueError("expected postgresql://user:password@host:5432/database")
         return SecretStr(url)
 

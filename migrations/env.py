@@ -2,10 +2,12 @@
 
 import asyncio
 
+import psycopg
 import sqlalchemy as sa
 from alembic import context
 
 from app import settings
+from app.db.address import read_address
 from app.db.database import running_database
 from app.db.models import Base
 
@@ -14,7 +16,12 @@ LOCK = 0x76696465  # "vide": one migration at a time, however many processes sta
 
 def run(url: str) -> None:
     # No prepared statements and no lock that outlives the transaction: PgBouncer may stand in between.
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"prepare_threshold": None})
+    conninfo = read_address(url).conninfo
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        poolclass=sa.NullPool,
+        creator=lambda: psycopg.connect(conninfo, prepare_threshold=None),
+    )
     with engine.begin() as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)

@@ -1,5 +1,6 @@
 """The test harness apart from fixtures: the clock, the gateway under test with two clients, scratch databases."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,7 +16,6 @@ from fastapi import FastAPI
 from app.db.models import Attempt
 from app.http.context import Gateway
 from app.jobs.worker import Worker
-from app.settings import Settings
 
 ORIGIN = "http://gateway.test"
 
@@ -41,9 +41,13 @@ async def scratch_database(server: str) -> AsyncIterator[str]:
 
 
 def sqlalchemy_url(url: str) -> str:
-    loaded = Settings(database_url=cast("Any", url), _env_file=None)
-    assert loaded.database_url is not None
-    return loaded.database_url.get_secret_value()
+    """The address as SQLAlchemy writes it, for tests that look into the database by it."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def plain(said: str) -> str:
+    """Logged text without its colours."""
+    return re.sub(r"\x1b\[\d*m", "", said)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from app.accounts import budgets, keys, ledger, pricing, projects
 from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.db.database import Database, running_database
+from app.db.faults import explained
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.db.models import Key, Project
 from app.settings import Settings
@@ -62,7 +63,8 @@ def with_database(config: Settings, run: Callable[[Database, datetime], Awaitabl
             await prepared(config, url)
             database = Database(url, pool_size=1, prepare=config.database_prepare)
             try:
-                return await run(database, await database.now())
+                with explained():
+                    return await run(database, await database.now())
             finally:
                 await database.close()
 

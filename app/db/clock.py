@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
-from app.db.database import Database, is_unavailable
+from app.db.database import Database
+from app.db.faults import is_unavailable
 from app.telemetry import CLOCK_SKEW, log
 
 SYNCHRONISE_S = 60

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
+from app.db.address import Address
+from app.db.faults import read_fault
 from app.telemetry import log
 
 VIDEOS_CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_keys"
@@ -31,8 +33,8 @@ busy machine this process itself may be late."""
 class Listener:
     """The waiters of this process by video, and a counter of key changes. One connection for the whole process."""
 
-    def __init__(self, url: str, notify: Callable[[str, str], Awaitable[object]]) -> None:
-        self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    def __init__(self, address: Address, notify: Callable[[str, str], Awaitable[object]]) -> None:
+        self._address = address
         self._notify = notify
         """Sends a notice on another connection: a pooler may return notices to the connection that sent them."""
         self.closed = False
@@ -89,9 +91,7 @@ class Listener:
                 await self._listen()
             except (psycopg.Error, OSError) as error:  # includes TimeoutError
                 if not self._disconnected:
-                    hint = "behind a pooler, set GATEWAY_DATABASE_LISTEN_URL"
-                    more = {"hint": hint} if isinstance(error, TimeoutError) else {}
-                    log.warning("listener disconnected, waiters poll", error=type(error).__name__, **more)
+                    log.warning("listener disconnected, waiters poll", **_facts(error))
                 self._disconnected = True
             self._wake_all()
             if not self.closed:
@@ -101,9 +101,8 @@ class Listener:
         self._connecting = True
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self._url,
+                self._address.conninfo,
                 autocommit=True,
-                connect_timeout=5,
                 prepare_threshold=None,
                 application_name="video-gateway listener",
             )
@@ -153,3 +152,12 @@ class Listener:
         for events in self._waiting.values():
             for changed in events:
                 changed.set()
+
+
+def _facts(error: Exception) -> dict[str, str]:
+    if isinstance(error, TimeoutError):
+        return {"reason": "no notices arrived", "hint": "behind a pooler, set GATEWAY_DATABASE_LISTEN_URL"}
+    fault = read_fault(error)
+    if fault is None:
+        return {"error": type(error).__name__}
+    return {"kind": fault.kind, "reason": fault.text, "detail": fault.detail}

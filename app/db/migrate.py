@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command, op
 from alembic.config import Config
@@ -11,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.database import CONNECT_TIMEOUT_S
+from app.db.address import read_address
 from app.settings import ConfigurationError
 
 FUNCTIONS = Path(__file__).resolve().parent / "functions"
@@ -45,7 +46,7 @@ async def upgrade_schema(url: str) -> str | None:
     try:
         await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
     except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_redacted(url)} cannot be migrated: {_reason(error)}") from error
+        raise ConfigurationError(f"the database {read_address(url)} cannot be migrated: {_reason(error)}") from error
     return head
 
 
@@ -57,7 +58,7 @@ async def require_current_schema(url: str) -> None:
     _refuse_newer(current)
     found = "is empty" if current is None else f"has the schema {current}"
     raise SchemaBehind(
-        f"the database {_redacted(url)} {found}, this release needs {head}. Run\n  video-gateway migrate"
+        f"the database {read_address(url)} {found}, this release needs {head}. Run\n  video-gateway migrate"
     )
 
 
@@ -75,28 +76,20 @@ def _refuse_newer(revision: str | None) -> None:
 
 async def schema_revision(url: str) -> str | None:
     """Read the schema revision; None for an empty database. Raises `ConfigurationError` when it cannot be reached."""
-    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
-    try:
-        engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=arguments)
-    except (sa.exc.ArgumentError, ValueError):
-        raise ConfigurationError(
-            "GATEWAY_DATABASE_URL cannot be read; expected postgresql://user:password@host:5432/database, with "
-            "characters such as / @ : # in the password percent-encoded"
-        ) from None
+    address = read_address(url)
+    engine = create_async_engine(
+        "postgresql+psycopg://",
+        poolclass=sa.NullPool,
+        async_creator=lambda: psycopg.AsyncConnection.connect(address.conninfo, prepare_threshold=None),
+    )
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
     except sa.exc.DBAPIError as error:
-        raise ConfigurationError(f"the database {_redacted(url)} cannot be reached: {_reason(error)}") from None
+        raise ConfigurationError(f"the database {address} cannot be reached: {_reason(error)}") from None
     finally:
         with suppress(Exception):
             await engine.dispose()
-
-
-def _redacted(url: str) -> str:
-    """The database URL without password and query."""
-    redacted = sa.make_url(url).set(drivername="postgresql", password=None, query={})
-    return redacted.render_as_string()
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

@@ -9,7 +9,7 @@ from fastapi import Request
 from app import errors, ids
 from app.accounts import pricing
 from app.accounts.auth import Caller
-from app.db.database import is_unavailable
+from app.db.faults import read_fault
 from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, get_video, origin_of
@@ -60,7 +60,8 @@ async def create_job(
         )
         created = await enqueue(gateway.db, job, now=gateway.clock())
     except BaseException as error:
-        if not is_unavailable(error):  # the commit may have succeeded all the same; then the job needs the files
+        fault = read_fault(error)
+        if fault is None or fault.is_undone:  # else the commit may have succeeded, and the job needs the files
             await uploads.discard(gateway)
         raise
     if created.replayed:

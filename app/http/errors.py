@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app import errors
-from app.db.database import is_unavailable
+from app.db.faults import read_fault
 from app.telemetry import log
 
 RenderError = Callable[..., dict[str, Any]]
@@ -50,9 +50,12 @@ def to_gateway_error(error: Exception) -> errors.GatewayError:
         problem = error.errors()[0]
         param = str(problem["loc"][-1])
         return errors.InvalidRequest(f"{param}: {problem['msg']}", param=param, code="invalid_value")
-    if is_unavailable(error):
-        log.warning("database unavailable", error=type(error).__name__)
-        return errors.ServiceUnavailable("the gateway's database cannot be reached just now; try again")
+    fault = read_fault(error)
+    if fault is not None:  # logged where it was met
+        retry_after_s = 1 if fault.kind == "prepared_statements" else 2
+        return errors.ServiceUnavailable(
+            "the gateway cannot take requests just now; try again", retry_after_s=retry_after_s
+        )
     log.error("unexpected error", exc_info=error)
     return errors.InternalError("the gateway failed; search its log for the request id to find the reason")
 

@@ -15,7 +15,6 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -25,7 +24,7 @@ from pydantic import SecretStr
 
 from app import errors
 from app.accounts.operator_keys import OperatorKeys
-from app.db.database import is_unavailable
+from app.db.faults import is_unavailable
 from app.http.context import Gateway, GatewayDep, require_operator
 from app.jobs import presence, videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
@@ -57,22 +56,19 @@ async def healthz() -> Response:
 
 @routes.get("/readyz", responses={503: {"description": "The database is unavailable, or no worker runs."}})
 async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> Response:
-    """Report readiness: 200 if the database responds and its schema is current (checked at start), else 503. With
-    `?deep=1` also 503 if no worker was seen for five minutes."""
-    silence_s = 0.0
-    try:
+    """Report readiness: 200 if the database responds, takes writes and its schema is current (checked at start), else
+    503 with the reason. With `?deep=1` also 503 if no worker was seen for five minutes."""
+    fault = await gateway.db.check()
+    if fault is not None:
+        body = {"status": "database unavailable", "reason": fault.text}
+        return JSONResponse(body, status_code=503, headers={"retry-after": "2"})
+    if deep:
         async with gateway.db.reading() as connection:
-            await connection.execute(sa.text("select 1 from videos limit 1"))
-            if deep:
-                up_s = (gateway.clock() - request.app.state.started_at).total_seconds()
-                seen = await presence.read_presence(connection)
-                silence_s = up_s if seen.silence_s is None else seen.silence_s
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        return JSONResponse({"status": "database unavailable"}, status_code=503, headers={"retry-after": "2"})
-    if silence_s > SILENCE_S:
-        return JSONResponse({"status": f"no worker for {silence_s:.0f} s"}, status_code=503)
+            seen = await presence.read_presence(connection)
+        up_s = (gateway.clock() - request.app.state.started_at).total_seconds()
+        silence_s = up_s if seen.silence_s is None else seen.silence_s
+        if silence_s > SILENCE_S:
+            return JSONResponse({"status": f"no worker for {silence_s:.0f} s"}, status_code=503)
     return JSONResponse({"status": "ready"})
 
 

@@ -42,6 +42,8 @@ async def watch_video(
     """Return a video once `until(video)` is true, the timeout has passed, the client has disconnected or the server
     stops. Waiting runs no queries. Raises `AuthenticationFailed` when the key is revoked meanwhile."""
     with gateway.listener.waiter(video_id) as changed:
+        if timeout_s > 0:  # the key may have been revoked between two waits of an event stream
+            await gateway.authenticator.check(caller)
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video

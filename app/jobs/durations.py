@@ -5,7 +5,8 @@ import time
 
 import sqlalchemy as sa
 
-from app.db.database import Database, is_unavailable
+from app.db.database import Database
+from app.db.faults import is_unavailable
 from app.db.models import Video
 from app.video import Status
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import structlog
 
+from app.db.faults import is_unavailable
 from app.jobs import download, lifecycle, poll, purge, submit
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
@@ -49,8 +50,9 @@ class Executor:
             with structlog.contextvars.bound_contextvars(provider=batch[0].attempt.provider):
                 try:
                     await poll.poll_many(self._context, batch)
-                except Exception:
-                    log.exception("batch poll failed", attempts=len(batch))
+                except Exception as error:
+                    if not is_unavailable(error):
+                        log.exception("batch poll failed", attempts=len(batch))
             return
         claim = batch[0]
         with structlog.contextvars.bound_contextvars(
@@ -58,9 +60,10 @@ class Executor:
         ):
             try:
                 await self._step(claim)
-            except Exception:
+            except Exception as error:
                 # Nothing was recorded: the attempt keeps its state and comes due again when the lease ends.
-                log.exception("step failed", state=str(claim.attempt.state))
+                if not is_unavailable(error):
+                    log.exception("step failed", state=str(claim.attempt.state))
                 await self._fail_if_overdue(claim)
 
     async def _step(self, claim: Claim) -> None:

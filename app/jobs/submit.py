@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app import errors
+from app.db.faults import is_unavailable, read_fault
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
@@ -90,7 +91,8 @@ class Begin:
         try:
             recorded = await asyncio.shield(self._recording)
         except Exception as error:
-            raise NotBegun(f"it could not be recorded ({type(error).__name__})") from error
+            fault = read_fault(error)
+            raise NotBegun(fault.text if fault else f"it could not be recorded ({type(error).__name__})") from error
         if not recorded:
             raise NotBegun("the job was cancelled, or another worker has it")
         if claim.stopped:
@@ -141,10 +143,11 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
         return await context.build_task(claim)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
-    except Exception:
+    except Exception as error:
         if claim.was is not S.pending:
             raise
-        log.exception("submit not prepared, postponed")
+        if not is_unavailable(error):
+            log.exception("submit not prepared, postponed")
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     return None
 

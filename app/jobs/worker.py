@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from app import ids
-from app.db.database import Database, is_unavailable
+from app.db.database import Database
+from app.db.faults import is_unavailable
 from app.jobs import lifecycle, presence
 from app.jobs.claim import STORES, Claim, Held, Slots, claim_attempts, renew_leases
 from app.jobs.context import StepContext
@@ -120,8 +121,6 @@ class Worker:
                     self._database_down = is_unavailable(error)
                     if not self._database_down:
                         log.exception("worker loop failed, continued")
-                    else:
-                        log.warning("database unavailable, worker waits", error=type(error).__name__)
                     busy = False
                 if not busy:
                     with suppress(TimeoutError):

@@ -7,6 +7,7 @@ from datetime import datetime
 import structlog
 
 from app.db.database import Database
+from app.db.faults import is_unavailable
 from app.db.models import Delivery
 from app.settings import Settings
 from app.telemetry import WEBHOOKS, log
@@ -92,8 +93,9 @@ class DeliveryWorker:
                 else:
                     answer = await self._sender.deliver(delivery, secrets, url)
                 outcome = await self._record(delivery, answer)
-            except Exception:
-                log.exception("webhook delivery not recorded, retried after its lease")
+            except Exception as error:
+                log_error = log.warning if is_unavailable(error) else log.exception
+                log_error("webhook delivery not recorded, retried after its lease")
                 return
             if outcome is None:
                 log.warning("webhook delivery claimed elsewhere or deleted")

@@ -469,7 +469,7 @@ async def refused(gateway: Served, method: str, path: str, **options: Any) -> No
     assert (response.status_code, response.headers["retry-after"]) == (503, "2"), response.text
     assert response.json() == {
         "error": {
-            "message": "the gateway's database cannot be reached just now; try again",
+            "message": "the gateway cannot take requests just now; try again",
             "type": "server_error",
             "param": None,
             "code": "service_unavailable",
@@ -488,13 +488,17 @@ async def test_database_away_for_a_while_loses_nothing(cable: Cable, shared: dic
     turnstile.hold("submit")
     async with serve(turnstile) as url:
         settings = {**shared, **provider(url), "database_url": cable.url}
-        async with served(cwd=tmp_path, **settings) as gateway:
+        async with served(cwd=tmp_path, **settings) as gateway, gateway.client() as client:
             assert await statuses(gateway) == (200, 200)
             video_id = await gateway.create(model="up/sora-2")
             async with asyncio.timeout(PATIENCE_S):
                 await turnstile.reached["submit"].wait()
 
-            await cable.cut()
+            async with client.stream("GET", f"/v1/videos/{video_id}/events") as stream:
+                lines = stream.aiter_lines()
+                assert await anext(lines)
+                await cable.cut()
+                assert "event: end" not in [line async for line in lines], "the stream ends, without an error"
             await refused(gateway, "GET", f"/v1/videos/{video_id}")
             await refused(gateway, "POST", "/v1/videos", json={"prompt": "a kite", "model": "up/sora-2"})
             await refused(gateway, "GET", "/v1/videos")

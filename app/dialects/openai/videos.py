@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
+from app.db.faults import is_unavailable
 from app.db.models import Video
 from app.dialects.openai import webhooks
 from app.dialects.openai.router import AliasedRouter
@@ -323,6 +324,10 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
             )
         except errors.GatewayError:  # the key was revoked, or the video deleted: end the stream
             return
+        except Exception as error:
+            if is_unavailable(error):  # end it, too; the client connects again
+                return
+            raise
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
             yield _event(name, video, gateway, request)
