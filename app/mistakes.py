@@ -22,8 +22,10 @@ ALIAS = ("routes", "unsupported", "on_unknown", "retry_failed")
 
 _SPAN = re.compile(r"(\d{1,9})([dhms])")
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_INJECTED = re.compile(r"gateway_(service_(host|port)\w*|port_\d+_\w+)")
-"""Variables that Kubernetes and Docker set in every container beside a service named `gateway`."""
+_INJECTED = re.compile(r"gateway_(\w+_)?(service_(host|port)\w*|port_\d+_\w+)")
+"""Variables that Kubernetes and Docker set in every container beside a service named `gateway` or `gateway-...`."""
+_INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
+"""Beginning of the value of the variable `GATEWAY_..._PORT` that they set as well."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -62,10 +64,16 @@ def too_short(name: str) -> str:
 
 def unknown_variables(environment: Mapping[str, str], fields: Iterable[str]) -> list[str]:
     """Sentences about the variables of the environment that have our prefix and are not settings."""
-    names = (name.lower() for name, value in environment.items() if value)
+    given = {name.lower(): value for name, value in environment.items() if value}
     return [
-        _not_a_setting(name, fields) for name in names if _is_unknown(name, fields) and not _INJECTED.fullmatch(name)
+        _not_a_setting(name, fields)
+        for name, value in given.items()
+        if _is_unknown(name, fields) and not _is_injected(name, value)
     ]
+
+
+def _is_injected(name: str, value: str) -> bool:
+    return bool(_INJECTED.fullmatch(name)) or (name.endswith("_port") and bool(_INJECTED_PORT.match(value)))
 
 
 def unknown_in_files(

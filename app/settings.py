@@ -178,8 +178,9 @@ class Settings(BaseSettings):
     max_body_mb: Annotated[int, Field(ge=1)] = 64
     """Largest request body in MiB; more is refused with 413."""
     max_bodies_mb: Annotated[int, Field(ge=1)] = 512
-    """Request bodies in MiB that one process receives and holds at once, beyond the first 64 KiB of each; one key gets
-    half of it. More is refused with 503 or, for the key, 429. Bodies beyond 1 MiB are in temporary files."""
+    """Request bodies in MiB that one process receives and holds at once, beyond the first 64 KiB of each; one
+    project gets half of it. More is refused with 503 or, for the project, 429. Bodies beyond 1 MiB are in temporary
+    files."""
     max_file_mb: Annotated[int, Field(ge=1)] = 4_096
     """Largest file downloaded from an upstream, in MiB."""
     retention_s: Annotated[int, Field(ge=0)] = 30 * 86_400

@@ -271,6 +271,7 @@ def test_names_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch)
         "AWS_REGION=x\nPOSTGRES_PASSWORD=x\nGATEWAY_CONFIG=\nGATEWAY_PROVIDERS__UP__ENABLED=false\n"
     )
     set_all(monkeypatch, SERVICE_HOST="10.0.0.1", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_PORT_HTTP="80", STRICT="true")
+    set_all(monkeypatch, API_PORT="tcp://10.0.0.2:80", POSTGRES_SERVICE_HOST="10.0.0.3", API_PORT_80_TCP_PROTO="tcp")
     monkeypatch.setenv("GATEWAY_CONFIG", "")
     set_all(monkeypatch, PROVIDERS__UP__KIND="openai")
     assert load().strict

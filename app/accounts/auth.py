@@ -178,7 +178,7 @@ _COUNT_REQUEST = b"""
 insert into request_rates as rate (key_id, spent, at, allowed) values (%(key_id)s, 1, %(now)s, true)
 on conflict (key_id) do update set (spent, at, allowed) = (
   select left_over + case when left_over + 1 <= %(limit)s + 1e-6 then 1 else 0 end,
-    excluded.at,
+    case when excluded.at < rate.at - interval '1 minute' then excluded.at else greatest(excluded.at, rate.at) end,
     left_over + 1 <= %(limit)s + 1e-6
   from (
     select greatest(0, least(rate.spent, %(limit)s)
@@ -192,8 +192,9 @@ returning spent, allowed
 async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Count one request of a rate-limited key; returns the rate-limit headers. Raises `RateLimited`.
 
-    A token bucket of one minute's requests in the database, shared by all processes. No tokens are refilled for a time
-    that lies before the last one, so that a clock that is set back delays a client by at most a minute.
+    A token bucket of one minute's requests in the database, shared by all processes. The latest time counts, since
+    requests arrive out of order; one that lies more than a minute before counts as new, after a clock was set back,
+    which delays a client by a minute at most.
     """
     limit = caller.requests_per_minute
     if limit is None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.secrets import derive_secret, pepper_file
 from app.db.models import DeploymentFact, Key, Project
 from app.settings import ConfigurationError, Settings
+from app.telemetry import log
 
 NAME = "pepper"
 GIVE_UP = "run `video-gateway pepper adopt` to give up all keys, links and webhook callbacks made with the other"
@@ -31,14 +32,24 @@ async def is_new_installation(session: AsyncSession) -> bool:
 
 async def require_pepper(session: AsyncSession, settings: Settings, *, now: datetime, is_server: bool = True) -> None:
     """Compare the pepper with the database's fingerprint, which the first server or worker writes, else the first
-    command that makes a key. Raises `ConfigurationError`, before a pepper is made."""
+    command that makes a key; not a pepper that is made only now for a database in use. Raises `ConfigurationError`,
+    before a pepper is made."""
     stored = await _stored(session)
     has_keys = stored is not None or bool(await session.scalar(sa.select(sa.exists().select_from(Key))))
-    if has_keys and settings.pepper is None and not pepper_file(settings).exists():
+    is_missing = settings.pepper is None and not pepper_file(settings).exists()
+    if has_keys and is_missing:
         raise ConfigurationError(
-            "this database has keys of another pepper, and there is none here. Set GATEWAY_PEPPER to that of the other "
-            f"machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
+            "this database was set up with another pepper, and there is none here. Set GATEWAY_PEPPER to that of the "
+            f"other machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
         )
+    if is_missing and settings.database_url is not None:
+        log.warning(
+            "pepper made for a shared database",
+            file=str(pepper_file(settings)),
+            hint="set GATEWAY_PEPPER to it: another machine, or this one without that file, makes another one",
+        )
+        if stored is None and not await is_new_installation(session):
+            return  # it may be made anew at each start, as it was in releases without a fingerprint
     if stored is None and (is_server or not has_keys):
         await session.execute(_write(settings, now).on_conflict_do_nothing())
         stored = await _stored(session)  # that of another process if it was faster

@@ -38,7 +38,9 @@ _IS_READ_ONLY = sa.text(
     "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean from (select) as always "
     "left join (select 1 from videos limit 1) as readable on true"
 )
-_WRITES = re.compile(r"\b(insert\s+into|update|delete\s+from)\s", re.IGNORECASE)
+_WRITES = re.compile(r"\b(insert\s+into|(?<!for )update|delete\s+from)\s", re.IGNORECASE)
+_INSERTS = re.compile(r"\binsert\s+into\s", re.IGNORECASE)
+"""Statements that need room on the disk; others may be written to pages that exist."""
 
 T = TypeVar("T")
 
@@ -245,7 +247,10 @@ class Database:
 
     def _wrote(self, statement: str, rows: int) -> None:
         """Forget the last fault of a write when a statement has changed rows."""
-        if self._write_fault is not None and rows > 0 and _WRITES.search(statement):
+        if self._write_fault is None or rows <= 0:
+            return
+        proof = _INSERTS if self._write_fault[1].kind == "disk_full" else _WRITES
+        if proof.search(statement):
             self._write_fault = None
 
 

@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app import errors
-from app.http.spool import Bodies, Spool
+from app.http.spool import Bodies, Spool, disk_errors
 from app.video import VideoRequest
 
 MAX_TEXT_BYTES = 24 * 2**20
@@ -158,7 +158,8 @@ async def _multipart(request: Request, spool: Spool) -> tuple[Items, int]:
         if spool.is_large:
             parser.spool_max_size = FILE_MEMORY_BYTES
         try:
-            items = (await parser.parse()).multi_items()
+            with disk_errors():  # its files are written to the same directory
+                items = (await parser.parse()).multi_items()
         except MultiPartException as error:
             hint = " If that was a Buffer in Node: wrap it with toFile()." if "Too many fields" in error.message else ""
             raise errors.InvalidRequest(f"the multipart body cannot be read: {error.message}{hint}") from None

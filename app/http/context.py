@@ -75,7 +75,7 @@ async def caller_of(request: Request) -> Caller:
     if scheme and scheme.lower() != "bearer":
         raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
     caller = await gateway.authenticator.authenticate(key.strip())
-    request.scope["gateway_key"] = caller.key_id  # for the limits of its request body, see http/spool.py
+    request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:
         left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)

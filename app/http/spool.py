@@ -1,4 +1,4 @@
-"""Request bodies while they are received: in memory or in a temporary file, within limits for the process and each key.
+"""Request bodies while they are received: in memory or in a temporary file, within limits of process and project.
 
 A body is received completely before it is decoded, so an unfinished one holds about 1 MiB of memory, whatever its size.
 """
@@ -30,7 +30,7 @@ BUSY_RETRY_S = 5
 class Turn:
     """Permission to hold `size` bytes of a decoded body, until it ends."""
 
-    key: str
+    project: str
     size: int
     granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -82,7 +82,7 @@ class Spool:
                 self._file.close()
 
     async def _flush(self) -> None:
-        with _disk_errors():
+        with disk_errors():
             if self._file is None:
                 self._file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # closed by `close`
             piece, self._memory = self._memory, bytearray()
@@ -92,7 +92,8 @@ class Spool:
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
+    """Turn an `OSError` of the temporary directory into `ServiceUnavailable`."""
     try:
         yield
     except OSError as error:
@@ -104,8 +105,8 @@ def _disk_errors() -> Iterator[None]:
 
 
 class ByteTurns:
-    """Turns to hold bytes, first come, first served: `total` bytes together, and one key at most half of them, unless
-    it holds a single turn. A key that has its half lets others pass. For one event loop."""
+    """Turns to hold bytes, first come, first served: `total` bytes together, and one project at most half of them,
+    unless it holds a single turn. A project that has its half lets others pass. For one event loop."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -114,9 +115,9 @@ class ByteTurns:
         self._waiting: list[Turn] = []
 
     @asynccontextmanager
-    async def of(self, key: str, size: int, *, wait_s: float = WAIT_S) -> AsyncIterator[Turn]:
+    async def of(self, project: str, size: int, *, wait_s: float = WAIT_S) -> AsyncIterator[Turn]:
         """Hold a turn of `size` bytes, after waiting for it. Raises `ServiceUnavailable` after `wait_s`."""
-        turn = Turn(key, min(size, self._total))
+        turn = Turn(project, min(size, self._total))
         self._waiting.append(turn)
         self._hand_out()
         try:
@@ -134,20 +135,20 @@ class ByteTurns:
         given_back = max(0, turn.size - size)
         turn.size -= given_back
         self._free += given_back
-        self._held[turn.key] -= given_back
-        self._held += Counter()  # forgets keys that hold nothing
+        self._held[turn.project] -= given_back
+        self._held += Counter()  # forgets projects that hold nothing
         self._hand_out()
 
     def _hand_out(self) -> None:
         for turn in list(self._waiting):
-            held = self._held[turn.key]
+            held = self._held[turn.project]
             if held and held + turn.size > self._total // 2:
                 continue
             if turn.size > self._free:
                 break
             self._waiting.remove(turn)
             self._free -= turn.size
-            self._held[turn.key] += turn.size
+            self._held[turn.project] += turn.size
             if not turn.granted.done():  # else its request has ended, and gives the turn back
                 turn.granted.set_result(None)
 
@@ -169,7 +170,7 @@ class Bodies:
 
     def __init__(self, max_bytes: int, max_body_bytes: int) -> None:
         self._max_bytes = max(max_bytes, max_body_bytes)
-        self._max_key_bytes = max(max_bytes // 2, max_body_bytes)
+        self._max_project_bytes = max(max_bytes // 2, max_body_bytes)
         self._received: Counter[str] = Counter()
         self._turns = ByteTurns(max_body_bytes)
 
@@ -178,25 +179,25 @@ class Bodies:
         """Receive the whole body, and wait for the turn to decode a large one, whose result takes its size or `at_most`
         bytes. What has arrived is counted from the first byte until the block ends.
 
-        Raises `ServiceUnavailable` or `RateLimited` when the process or the key receives too much at once.
+        Raises `ServiceUnavailable` or `RateLimited` when the process or the project receives too much at once.
         """
-        key, spool, counted = _key_of(request), Spool(), 0
+        project, spool, counted = _project_of(request), Spool(), 0
         try:
             async for data in request.stream():
                 beyond = spool.size + len(data) - FREE_BYTES
                 if beyond > counted:
-                    self._count(key, beyond - counted)
+                    self._count(project, beyond - counted)
                     counted = beyond
                 await spool.write(data)
             if spool.is_large:
                 size = spool.size if at_most is None else min(spool.size, at_most)
-                async with self._turns.of(key, size) as spool.turn:
+                async with self._turns.of(project, size) as spool.turn:
                     yield spool
             else:
                 yield spool
         finally:
             if counted:
-                self._received[key] -= counted
+                self._received[project] -= counted
                 self._received += Counter()
             spool.close()
 
@@ -205,23 +206,23 @@ class Bodies:
         if spool.turn is not None:
             self._turns.shrink(spool.turn, size)
 
-    def _count(self, key: str, size: int) -> None:
+    def _count(self, project: str, size: int) -> None:
         if self._received.total() + size > self._max_bytes:
             raise errors.ServiceUnavailable(
                 f"the gateway receives more than {self._max_bytes // 2**20} MiB of request bodies at once; send this "
                 "one again. GATEWAY_MAX_BODIES_MB sets this",
                 retry_after_s=1,
             )
-        if self._received[key] + size > self._max_key_bytes:
+        if self._received[project] + size > self._max_project_bytes:
             raise errors.RateLimited(
-                f"this key sends more than {self._max_key_bytes // 2**20} MiB of request bodies at once; send this one "
-                "when another is done. Half of GATEWAY_MAX_BODIES_MB is for one key",
+                f"this project sends more than {self._max_project_bytes // 2**20} MiB of request bodies at once; send "
+                "this one when another is done. Half of GATEWAY_MAX_BODIES_MB is for one project",
                 retry_after_s=1,
                 code="too_many_bodies",
             )
-        self._received[key] += size
+        self._received[project] += size
 
 
-def _key_of(request: Request) -> str:
-    """The id of the authenticated key; the operator has none."""
-    return str(request.scope.get("gateway_key", ""))
+def _project_of(request: Request) -> str:
+    """The project of the authenticated key; the operator has none."""
+    return str(request.scope.get("gateway_project", ""))

@@ -28,22 +28,27 @@ CACHE_S = 1.0
 
 _FAILED = sa.text(
     """
-    insert into provider_health as health (name, project_id, failures, failed_project, trips)
-    select :name, circuit, 1, :project_id, :unreachable or circuit <> '' from unnest((:circuits)::text[]) as circuit
-    on conflict (name, project_id) do update set
-      failures = health.failures + 1,
-      trips = health.trips or excluded.trips or health.failed_project <> excluded.failed_project,
-      open_until = case
-        when health.open_until > :now then health.open_until
-        when health.failures + 1 >= :threshold
-          and (health.trips or excluded.trips or health.failed_project <> excluded.failed_project)
-        then :now + make_interval(secs => least(
-          :longest, :first * power(2, least(10, health.failures + 1 - :threshold))
-        ))
+    insert into provider_health as health (name, project_id, failures, failed_project)
+    select :name, circuit, 1, :project_id from unnest((:circuits)::text[]) as circuit
+    on conflict (name, project_id) do update set (failures, failed_project, open_until) = (
+      select failures, excluded.failed_project, case
+        when health.open_until > :now and health.open_until <= :now + make_interval(secs => :longest)
+        then health.open_until
+        when counts and failures >= :threshold
+        then :now + make_interval(secs => least(:longest, :first * power(2, least(10, failures - :threshold))))
+        else health.open_until
       end
+      from (
+        select counts, health.failures + counts::int as failures
+        from (select health.project_id <> '' or :unreachable or health.failed_project <> excluded.failed_project)
+          as counted (counts)
+      ) as next
+    )
     returning project_id, failures, open_until
     """
 ).bindparams(threshold=THRESHOLD, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
+"""In the circuit of all projects, only a failure of another project than the last one counts, or one of the connection:
+a project that fails alone, at whatever rate, leaves it closed."""
 
 
 class Breaker:
@@ -63,7 +68,7 @@ class Breaker:
         circuits = [self._known.get((name, circuit)) for circuit in (ALL_PROJECTS, project_id)]
         found = [health for health in circuits if health is not None and health.open_until is not None]
         wait_s = max(((health.open_until - now).total_seconds() for health in found if health.open_until), default=0)
-        if wait_s > 0:
+        if 0 < wait_s <= LONGEST_PAUSE_S:  # more was written before the clock was set back
             return wait_s
         for health in found:
             if not await self._win_probe(health, project_id, now):
@@ -71,10 +76,15 @@ class Breaker:
         return 0
 
     async def _win_probe(self, health: ProviderHealth, project_id: str, now: datetime) -> bool:
+        soon = timedelta(seconds=PROBE_S)
         others_wait = sa.exists().where(
-            Attempt.state == S.pending, Attempt.provider == health.name, Attempt.project_id != project_id
+            Attempt.state == S.pending,
+            Attempt.provider == health.name,
+            Attempt.project_id != project_id,
+            Attempt.due_at <= now + soon,
         )
         another_turn = ProviderHealth.probe_project.is_distinct_from(project_id)
+        lapsed = ProviderHealth.open_until <= now - soon  # the others have not taken their turn
         async with self._db.reading() as connection:
             won = await connection.execute(
                 sa.update(ProviderHealth)
@@ -82,9 +92,9 @@ class Breaker:
                     ProviderHealth.name == health.name,
                     ProviderHealth.project_id == health.project_id,
                     ProviderHealth.open_until == health.open_until,
-                    sa.or_(ProviderHealth.project_id != ALL_PROJECTS, another_turn, ~others_wait),
+                    sa.or_(ProviderHealth.project_id != ALL_PROJECTS, another_turn, lapsed, ~others_wait),
                 )
-                .values(open_until=now + timedelta(seconds=PROBE_S), probe_project=project_id)
+                .values(open_until=now + soon, probe_project=project_id)
             )
         self._invalidate()
         return bool(won.rowcount)

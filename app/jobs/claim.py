@@ -19,8 +19,6 @@ from app.db.models import LIVE, Attempt, Video
 from app.video import AttemptState as S
 from app.video import VideoRequest
 
-MAX_FINISHED = 2_000
-"""Oldest finished tasks among which projects take turns at being stored."""
 MAX_OVERDUE = 100
 """Overdue pending attempts of one claim, which take no slot."""
 
@@ -33,8 +31,8 @@ class Slots(NamedTuple):
     stores: int
 
 
-STORES = ""
-"""Stands for the slots of downloads where those of submits go by provider."""
+STORES, SUBMITS = "", "*"
+"""Stand for the slots of downloads, and of submits to all providers together, where others go by provider."""
 
 
 class Held(TypedDict):
@@ -110,14 +108,16 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 ), placed as (
   select *, row_number() over (partition by provider order by turn, served, due_at, id) as place from ordered
   where (:shares)::jsonb -> provider is null or slot <= ((:shares)::jsonb ->> provider)::int
-), chosen as (
-  select id from placed
+), mine as (
+  select *, row_number() over (partition by project_id order by turn, served, due_at, id)
+    + (select coalesce(sum(slots), 0) from held where held.project_id = placed.project_id and provider <> '') as total
+  from placed
   where ((:limits)::jsonb -> provider is null or place <= ((:limits)::jsonb ->> provider)::int
     - (select coalesce(sum(tasks), 0) from busy where busy.provider = placed.provider))
   and ((:free_connections)::jsonb -> provider is null or place <= ((:free_connections)::jsonb ->> provider)::int)
-  order by row_number() over (partition by project_id order by turn, served, due_at, id)
-    + (select coalesce(sum(slots), 0) from held where held.project_id = placed.project_id and provider <> ''),
-    served, due_at, id limit :submits
+), chosen as (
+  select id from mine where (:shares)::jsonb -> '*' is null or total <= ((:shares)::jsonb ->> '*')::int
+  order by total, served, due_at, id limit :submits
 ), submits as (
   select id, state from attempts where id in (select id from chosen) and state = 'pending' and due_at <= :now
   for update skip locked
@@ -131,13 +131,21 @@ with recursive turns as (  -- each provider and project with a pending attempt; 
 ), polls as (
   select id, state from attempts where state = 'running' and due_at <= :now
   order by due_at limit :polls for update skip locked
+), owners as (  -- each project with a finished task; a loose index scan
+  (select project_id from attempts where state = 'storing' order by project_id limit 1)
+  union all
+  select next.project_id from owners cross join lateral (
+    select project_id from attempts where state = 'storing' and project_id > owners.project_id
+    order by project_id limit 1
+  ) as next
 ), finished as (
-  select first.id, due_at, coalesce(held.slots, 0)
-    + row_number() over (partition by first.project_id order by due_at, first.id) as slot
-  from (
-    select id, due_at, project_id from attempts where state = 'storing' and due_at <= :now
-    order by due_at limit :finished
-  ) as first left join held on held.provider = '' and held.project_id = first.project_id
+  select first.id, due_at, coalesce(slots, 0)
+    + row_number() over (partition by owners.project_id order by due_at, first.id) as slot
+  from owners left join held on held.provider = '' and held.project_id = owners.project_id
+  cross join lateral (
+    select id, due_at from attempts where state = 'storing' and project_id = owners.project_id and due_at <= :now
+    order by due_at, id limit :stores
+  ) as first
 ), stores as (
   select id, state from attempts where state = 'storing' and due_at <= :now and id in (
     select id from finished where (:shares)::jsonb -> '' is null or slot <= ((:shares)::jsonb ->> '')::int
@@ -171,9 +179,9 @@ async def claim_attempts(
 
     Pending attempts are claimed in turns between projects, within each provider's limit over all workers (`limits`) and
     at most as many as this worker has free connections; overdue ones beyond that, up to `MAX_OVERDUE`. Finished tasks
-    are stored in turns, too. Of the submits to a provider and of the downloads (`STORES`), one project gets at most its
-    share of this worker's slots, including those it holds. All others are claimed oldest first. With limits,
-    `connection` must be in a transaction: only one claim at a time may count running tasks.
+    are stored in turns, too. Of the submits to a provider, of all submits (`SUBMITS`) and of the downloads (`STORES`),
+    one project gets at most its share of this worker's slots, including those it holds. All others are claimed oldest
+    first. With limits, `connection` must be in a transaction: only one claim at a time may count running tasks.
     """
     if limits:
         await connection.execute(_LOCK)
@@ -183,7 +191,6 @@ async def claim_attempts(
         "lease": ids.new("lease"),
         "lease_until": now + timedelta(seconds=lease_s),
         "overdue": MAX_OVERDUE,
-        "finished": MAX_FINISHED,
         "limits": limits,
         "free_connections": free_connections,
         "shares": shares,

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from app import ids
+from app.db.clock import DatabaseClock
 from app.db.database import Database
 from app.db.faults import is_unavailable
 from app.jobs import lifecycle, presence
-from app.jobs.claim import STORES, Claim, Held, Slots, claim_attempts, renew_leases
+from app.jobs.claim import STORES, SUBMITS, Claim, Held, Slots, claim_attempts, renew_leases
 from app.jobs.context import StepContext
 from app.jobs.executor import Executor
 from app.jobs.purge import purge
@@ -90,7 +91,7 @@ class Worker:
         """The number of the last claim that served a project, by provider, `STORES` for downloads."""
         self._connections = {name: provider.config.connections for name, provider in providers.items()}
         self._shares = {name: share_of(connections) for name, connections in self._connections.items()}
-        self._shares[STORES] = share_of(settings.worker_stores)
+        self._shares |= {STORES: share_of(settings.worker_stores), SUBMITS: share_of(settings.worker_concurrency)}
         self._limits = {
             name: provider.config.concurrency
             for name, provider in providers.items()
@@ -140,6 +141,8 @@ class Worker:
         After a database outage the leases are renewed first: they may have run out, here and at other workers, which
         get one tick to do the same."""
         if self._database_down:
+            if isinstance(self._clock, DatabaseClock):  # it may be another server now, with another time
+                await self._clock.synchronise(self._db)
             await self._renew()
             self._database_down = False
             return False
@@ -197,6 +200,9 @@ class Worker:
             task = asyncio.create_task(self._executor.run(batch))
             self._tasks[task] = batch
             task.add_done_callback(self._ended)
+        for (provider, _), slots_held in self._slots_held().items():  # more may wait behind a project's share
+            if slots_held >= self._shares.get(provider, limit):
+                self._full |= {provider} & self._connections.keys()
         return bool(claimed)
 
     def _claims(self) -> list[Claim]:
@@ -204,12 +210,16 @@ class Worker:
 
     def _held(self) -> list[Held]:
         """Slots held by each project, and those last served."""
-        held = Counter(_slot_of(claim) for claim in self._claims() if claim.was is not S.running)
+        held = self._slots_held()
         self._served = dict(list(self._served.items())[-MAX_SERVED:])
         return [
             Held(provider=slot[0], project_id=slot[1], slots=held[slot], served=self._served.get(slot, 0))
             for slot in {*held, *self._served}
         ]
+
+    def _slots_held(self) -> Counter[tuple[str, str]]:
+        """Slots held by provider, or `STORES`, and project."""
+        return Counter(_slot_of(claim) for claim in self._claims() if claim.was is not S.running)
 
     def _free_connections(self) -> dict[str, int]:
         """Connections left for more submits, by provider."""

@@ -148,8 +148,11 @@ class RestProvider(Provider):
             unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
             if not unsent:
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
-            message = f"{self.name} cannot be reached ({type(error).__name__})"
-            raise errors.UpstreamUnreachable(message, provider=self.name) from error
+            if isinstance(error, NEVER_CONNECTED):
+                message = f"{self.name} cannot be reached ({type(error).__name__})"
+                raise errors.UpstreamUnreachable(message, provider=self.name) from error
+            message = f"{self.name} did not take the whole request ({type(error).__name__})"
+            raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
     def _limit_s(self, request: httpx.Request) -> float:
         """Time limit for a whole call: that of the settings, and what its body takes at the least rate."""

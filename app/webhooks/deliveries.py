@@ -168,7 +168,12 @@ def gap_s(tries: int) -> float:
 
 
 async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int = PURGE_BATCH) -> None:
-    """Delete old ended deliveries."""
+    """Delete old ended deliveries; make due now those due after `RETRY_S`: the database's clock was set back."""
+    await session.execute(
+        sa.update(Delivery)
+        .where(Delivery.state == DeliveryState.pending, Delivery.due_at > now + timedelta(seconds=RETRY_S))
+        .values(due_at=now)
+    )
     old = (
         sa.select(Delivery.id)
         .where(Delivery.ended_at < now - timedelta(seconds=KEPT_S))

@@ -116,10 +116,19 @@ async def test_a_clock_that_jumps_locks_no_key_out(operator: Operator) -> None:
 async def test_a_clock_that_is_set_back_delays_a_client_by_a_minute_at_most(operator: Operator) -> None:
     key = await operator.key(requests_per_minute=2)
     codes = []
-    for jump in (0, 0, 0, -7_200, 30, 0, 60):
+    for jump in (0, 0, 0, -7_200, 30, 0, 60):  # two hours
         operator.gateway.clock.advance(jump)
         codes.append(await status(operator.gateway, key["key"]))
     assert codes == [200, 200, 429, 429, 200, 429, 200]
+
+
+async def test_requests_that_arrive_out_of_order_are_counted_once(operator: Operator) -> None:
+    key = await operator.key(requests_per_minute=60)
+    codes = []
+    for number in range(80):
+        operator.gateway.clock.advance(1 if number % 2 else -1)
+        codes.append(await status(operator.gateway, key["key"]))
+    assert codes == [200] * 61 + [429] * 19
 
 
 async def test_concurrent_jobs_are_counted_over_all_processes(operator: Operator, start_gateway: StartGateway) -> None:

@@ -43,7 +43,7 @@ async def test_a_process_with_another_pepper_is_refused(settings: dict[str, Any]
         assert "video-gateway pepper adopt" in child.err[-1]
     for child in children[4:]:
         assert child.err[-1].startswith(
-            "video-gateway: this database has keys of another pepper, and there is none here."
+            "video-gateway: this database was set up with another pepper, and there is none here."
         )
     assert not (tmp_path / "fresh" / "secrets" / "pepper").exists()
     listed = await ran("keys", "list", cwd=tmp_path, **settings)
@@ -135,3 +135,22 @@ async def test_short_secrets_are_refused_on_a_new_external_address(settings: dic
             assert {name.partition(":")[0] for name in warned} == {
                 f"GATEWAY_{name}" for name in ("PEPPER", "ADMIN_KEY", "METRICS_KEY", "API_KEYS")
             }
+
+
+async def test_a_set_up_that_makes_a_new_pepper_at_each_start_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
+    """As containers without a volume do, whose keys are in the settings; a new installation has to name its pepper."""
+    keys = without(settings, "pepper") | {"api_keys": ALICE}
+    async with served(cwd=tmp_path, **keys) as gateway:
+        assert "pepper made for a shared database" in gateway.child.printed
+    fresh = keys | {"data_dir": tmp_path / "second"}
+    refused = await ran("serve", "--port", "0", cwd=tmp_path, code=1, **fresh)
+    assert "this database was set up with another pepper" in refused.err[-1]
+    async with await psycopg.AsyncConnection.connect(settings["database_url"], autocommit=True) as connection:
+        await connection.execute(b"delete from deployment")  # an older release has used it
+    for name in ("third", "fourth"):
+        async with (
+            served(cwd=tmp_path, **keys | {"data_dir": tmp_path / name}) as gateway,
+            gateway.client() as client,
+        ):
+            assert (await client.get("/v1/models")).status_code == 200
+            assert "pepper made for a shared database" in gateway.child.printed

@@ -143,3 +143,60 @@ async def create_as_bob(gateway: Running, *, model: str = "one/sora-2") -> str:
     response = await gateway.bob.post("/v1/videos", json={"prompt": "a paper boat", "model": model})
     assert response.status_code == 202, response.text
     return str(response.json()["id"])
+
+
+async def test_a_project_that_always_fails_does_not_add_up_for_others(
+    start_gateway: StartGateway, two: Upstreams
+) -> None:
+    """One failure of another project, after many of the first, is one failure."""
+    one = two.fakes["one"]
+    one.fails_at = "poison"
+    async with start_gateway(providers=two.providers()) as gateway:
+        for _ in range(10):
+            await gateway.create(model="one/sora-2", prompt="poison")
+            await gateway.worker.run_once()
+            gateway.clock.advance(310)
+        before = len(one.submits)
+        one.script("submit", Answer(503, {"error": {"message": "down"}}))
+        await create_as_bob(gateway)
+        await gateway.worker.run_once()
+        await create_as_bob(gateway)
+        await gateway.worker.run_once()
+        assert len(one.submits) == before + 2
+
+
+async def test_a_probe_does_not_wait_for_a_project_that_cannot_take_its_turn(
+    start_gateway: StartGateway, two: Upstreams
+) -> None:
+    """Bob's job is not due for an hour, and Alice has made the last probe; hers go on without him."""
+    one = two.fakes["one"]
+    down = Answer(503, {"error": {"message": "down"}})
+    async with start_gateway(providers=two.providers(), job_deadline_s=36_000) as gateway:
+        one.script("submit", Answer(429, {"error": {"message": "later"}}, {"retry-after": "3000"}))
+        await create_as_bob(gateway)
+        await gateway.worker.run_once()
+        one.script("submit", *[down] * 6)
+        for number in range(5):  # in turns
+            await (create_as_bob(gateway) if number % 2 else gateway.create(model="one/sora-2"))
+            await gateway.worker.run_once()
+        gateway.clock.advance(16)
+        video = await gateway.create(model="one/sora-2")
+        submits = len(one.submits)
+        await gateway.worker.run_once()
+        assert len(one.submits) == submits + 1  # the probe, which fails
+        assert (await gateway.finish(video["id"], step_s=20, steps=30))["status"] == "completed"
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_a_circuit_open(
+    start_gateway: StartGateway, two: Upstreams
+) -> None:
+    one = two.fakes["one"]
+    one.script("submit", *[Answer(503, {"error": {"message": "down"}})] * 5)
+    async with start_gateway(providers=two.providers(), worker_concurrency=1) as gateway:
+        for _ in range(5):
+            await gateway.create(model="one/sora-2")
+        await gateway.worker.run_once()
+        gateway.clock.advance(-5 * 3_600)
+        await gateway.create(model="one/sora-2")
+        await gateway.worker.run_once()
+        assert len(one.submits) == 6

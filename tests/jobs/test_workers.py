@@ -26,6 +26,23 @@ async def test_two_workers_share_the_work_and_never_a_job(gateway: Running, fake
     assert len(fake.submits) == len(fake.contents) == jobs
 
 
+async def test_a_project_alone_keeps_its_share_of_the_connections_busy(
+    start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
+) -> None:
+    """The next jobs are claimed when half of the connections are free, not at the next look for work."""
+    async with start_gateway(providers={"up": provider(upstream, connections=4)}, worker_tick_s=60) as gateway:
+        for _ in range(30):
+            await gateway.create(model="up/sora-2")
+        working = asyncio.create_task(gateway.worker.run())
+
+        async def all_sent() -> bool | None:
+            return True if len(fake.submits) == 30 else None
+
+        await until(all_sent)
+        gateway.worker.stop()
+        await working
+
+
 async def test_what_cannot_be_sent_at_once_stays_pending(
     start_gateway: StartGateway, fake: FakeOpenAI, upstream: str
 ) -> None:

@@ -174,6 +174,7 @@ class Attempt(Base):
         Index(
             "ix_attempts_pending", "provider", "project_id", "due_at", "id", postgresql_where=text("state = 'pending'")
         ),
+        Index("ix_attempts_finished", "project_id", "due_at", postgresql_where=text("state = 'storing'")),
         Index(
             "ix_attempts_under_way",
             "provider",
@@ -205,10 +206,7 @@ class ProviderHealth(Base):
     failures: Mapped[int]
     """Consecutive connection errors and server errors."""
     failed_project: Mapped[str]
-    """The project of the first of them."""
-    trips: Mapped[bool]
-    """True if the failures may open the circuit: that of all projects only opens when several projects have failed, or
-    the connection itself."""
+    """The project of the last of them."""
     open_until: Mapped[datetime | None]
     """No submits before this time; then one call probes the provider."""
     probe_project: Mapped[str | None]
