@@ -115,7 +115,7 @@ def start_gateway(database_url: str, tmp_path: Path, clock: Clock) -> StartGatew
             "database_url": database_url,
             "data_dir": tmp_path / "data",
             "api_keys": [ALICE, BOB],
-            "pepper": "test pepper",
+            "pepper": "a pepper of the tests",
             "run_worker": False,
             "allow_networks": ["127.0.0.0/8"],
             **overrides,

@@ -40,7 +40,7 @@ def settings(database_url: str, tmp_path: Path) -> dict[str, Any]:
         "database_url": database_url,
         "data_dir": tmp_path / "data",
         "api_keys": ALICE,
-        "pepper": "test pepper",
+        "pepper": "a pepper of the tests",
         "worker_tick_s": 0.05,
     }
 

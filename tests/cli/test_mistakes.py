@@ -66,7 +66,7 @@ async def test_an_unknown_variable_is_reported_once_by_every_command(tmp_path: P
 
 
 async def test_a_wrong_address_is_distinguished_from_a_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
-    shared: dict[str, Any] = {"database_url": database_url, "pepper": "test pepper", "api_keys": ALICE}
+    shared: dict[str, Any] = {"database_url": database_url, "pepper": "a pepper of the tests", "api_keys": ALICE}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -120,6 +120,11 @@ async def test_a_data_directory_that_cannot_be_written_is_named(database_url: st
     media = tmp_path / "data" / "media"
     media.parent.mkdir()
     media.write_text("a file in the way")
-    settings = {"database_url": database_url, "data_dir": media.parent, "api_keys": ALICE, "pepper": "test pepper"}
+    settings = {
+        "database_url": database_url,
+        "data_dir": media.parent,
+        "api_keys": ALICE,
+        "pepper": "a pepper of the tests",
+    }
     child = await ran("worker", cwd=tmp_path, code=1, **settings)
     assert child.err[-1].startswith(f"video-gateway: GATEWAY_DATA_DIR: cannot write to {media}: ")

@@ -1,5 +1,6 @@
 """Provider contract: submits, their refusals, and submits with an unknown outcome."""
 
+import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 from contract.stage import UNKNOWN, UPSTREAMS, Stage
 from fakes.server import KEY, Answer, Hang, Reset, closed_port, segments, serve_bytes
 from fakes.upstream import Upstream, ask
+from fakes.wire import Wire, wire
 
 from app import errors
 from app.media.uploads import Upload
@@ -187,9 +189,23 @@ async def test_a_submit_without_an_answer_is_an_unknown_outcome(stage: Stage) ->
     assert len(stage.fake.jobs) == 1
 
 
+async def test_an_upload_that_is_broken_off_is_not_an_unreachable_upstream(stage: Stage) -> None:
+    """The next request may well be taken, so the circuit of all projects must not open."""
+
+    async def reset(server: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2**16)
+
+    async with wire(reset) as server:
+        provider = stage.provider(server.url + stage.upstream.prefix)
+        task = stage.task(ask(prompt="a" * 2**21))
+        with pytest.raises(errors.UpstreamError) as caught:
+            await provider.send(task)
+    assert not isinstance(caught.value, errors.UpstreamUnreachable)
+
+
 async def test_a_refused_connection_leads_to_the_next_candidate(stage: Stage) -> None:
     provider = stage.provider(closed_port() + stage.upstream.prefix)
-    with pytest.raises(errors.UpstreamUnavailable) as caught:
+    with pytest.raises(errors.UpstreamUnreachable) as caught:
         await provider.send(stage.task())
     assert caught.value.next_candidate
     with pytest.raises(errors.UpstreamUnavailable):

@@ -178,7 +178,12 @@ async def test_a_read_only_database_is_waited_out(stage: Stage) -> None:
 
 async def test_a_start_and_a_command_explain_a_fault(stage: Stage, tmp_path: Path) -> None:
     await stage.run(f"alter role {stage.role} set default_transaction_read_only = on")
-    config = settings.load(database_url=stage.url, data_dir=tmp_path / "other", pepper="pepper")
+    config = settings.load(
+        database_url=stage.url,
+        data_dir=tmp_path / "other",
+        pepper="a pepper of the tests",
+        api_keys=["sk-that-has-no-project-yet"],
+    )
 
     async def write(database: Database, now: datetime) -> None:
         async with database.transaction() as session:
@@ -212,6 +217,8 @@ ON = "create trigger full_disk before insert or update on {} for each row {} exe
 async def test_a_full_disk_is_said_and_a_picture_of_a_refused_request_is_not_kept(stage: Stage, tmp_path: Path) -> None:
     await stage.run(FULL, ON.format("videos", ""), ON.format("request_rates", ""))
     await stage.refuses_work("disk_full")
+    await stage.gateway.worker.run_once()  # its statements need no room
+    assert (await stage.gateway.client.get("/readyz")).status_code == 503
     picture = {"input_reference": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(64))}
     answer = await stage.gateway.client.post("/v1/videos", data=BOAT, files=picture)
     assert answer.status_code == 503

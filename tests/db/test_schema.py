@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from harness import StartGateway, scratch_database, sqlalchemy_url
-from processes import ran
+from processes import ran, until
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -59,6 +59,24 @@ async def test_migrations_make_what_the_tables_say_and_can_be_taken_back(empty: 
     assert await upgrade_schema(empty) == head
     assert differences(empty) == []
     await require_current_schema(empty)
+
+
+async def test_circuits_are_migrated_while_a_worker_writes_to_them(empty: str) -> None:
+    await asyncio.to_thread(command.upgrade, alembic_config(empty), "0005")
+    url = empty.replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(url) as worker:
+        await worker.execute(b"insert into provider_health (name, failures) values ('up', 1)")
+        migrating = asyncio.create_task(upgrade_schema(empty))
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as other:
+
+            async def is_waiting() -> bool | None:
+                query = b"select true from pg_locks where not granted and relation = 'provider_health'::regclass"
+                return (await (await other.execute(query)).fetchone()) is not None or None
+
+            await until(is_waiting)
+        await worker.commit()
+        await migrating
+        await require_current_schema(empty)
 
 
 VIDEO = """

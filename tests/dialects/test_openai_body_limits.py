@@ -12,6 +12,7 @@ import pytest
 from dialects.openai_wire import MULTIPART, PNG, Upstream, error_of, form, in_chunks, part
 from fakes.server import serve
 from harness import ALICE, Running, StartGateway
+from money import Operator
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +139,26 @@ async def test_the_first_bytes_of_a_body_are_not_counted(start_gateway: StartGat
         after = await gateway.client.post("/v1/videos", content=large)
     assert [error_of(answer, 503)["code"] for answer in answers] == ["service_unavailable"] * 2
     assert error_of(after, 400)["code"] == "invalid_json", "what a body held is free after it"
+
+
+async def test_two_keys_of_a_project_have_one_limit(operator: Operator, start_gateway: StartGateway) -> None:
+    first = await operator.key()
+    second = await operator.key(project=first["project"])
+    large = b'{"prompt": "' + b"a" * (2**20 - 100)
+    reached, over = asyncio.Event(), asyncio.Event()
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield large
+        reached.set()
+        await over.wait()
+
+    async with start_gateway(max_bodies_mb=3, max_body_mb=1) as gateway:
+        headers = [{"authorization": f"Bearer {key['key']}"} for key in (first, second)]
+        sending = gateway.client.post("/v1/videos", content=unfinished(), headers=headers[0])
+        holding = asyncio.create_task(sending)
+        await reached.wait()
+        refused = await gateway.client.post("/v1/videos", content=large, headers=headers[1])
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bodies")
+        assert (await gateway.bob.post("/v1/videos", content=large)).status_code == 400  # read, and not complete
+        over.set()
+        assert (await holding).status_code == 400

@@ -46,7 +46,7 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 SETTINGS: dict[str, Any] = {
     "api_keys": ALICE,
-    "pepper": "test pepper",
+    "pepper": "a pepper of the tests",
     "allow_networks": "127.0.0.0/8",
     "lease_s": 5,
     "webhook_timeout_s": 3,

@@ -47,7 +47,7 @@ STICKY = WORKERS * CONNECTIONS * 2
 STICKY_S = 20
 
 SETTINGS: dict[str, Any] = {
-    "pepper": "test pepper",
+    "pepper": "a pepper of the tests",
     "lease_s": 5,
     "worker_tick_s": 0.25,
     "database_pool_size": 3,

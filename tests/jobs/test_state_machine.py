@@ -126,7 +126,7 @@ def machine_on(server: str) -> type[RuleBasedStateMachine]:
                 "data_dir": await enter(_directory()),
                 "api_keys": [ALICE],
                 "admin_key": ADMIN,
-                "pepper": "test pepper",
+                "pepper": "a pepper of the tests",
                 "run_worker": False,
                 "allow_networks": ["127.0.0.0/8"],
                 "providers": providers,

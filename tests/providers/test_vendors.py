@@ -144,7 +144,7 @@ async def test_ten_thousand_polls_without_progress_end_at_the_deadline(vendor: V
 
 
 async def test_a_submit_without_an_answer_is_not_a_second_task(vendor: Vendor, start: Start) -> None:
-    async with start(vendor, config={"timeout_s": 0.3}) as at:
+    async with start(vendor, config={"timeout_s": 0.8}) as at:
         at.fake.script("submit", Hang())
         video = await at.gateway.create(model=vendor.model)
         await at.gateway.worker.run_once()
