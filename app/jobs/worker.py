@@ -173,7 +173,7 @@ class Worker:
             polls=max(0, limit - polls),
             stores=max(0, self._settings.worker_stores - stores),
         )
-        free = self._free_connections()
+        free, slots_held = self._free_connections(), self._slots_held()
         async with self._db.transaction() if self._limits else self._db.reading() as connection:
             claimed = await claim_attempts(
                 connection,
@@ -181,7 +181,7 @@ class Worker:
                 limits=self._limits,
                 free_connections=free,
                 shares=self._shares,
-                held=self._held(),
+                held=self._held(slots_held),
                 lease_s=self._settings.lease_s,
                 now=self._clock(),
             )
@@ -200,17 +200,24 @@ class Worker:
             task = asyncio.create_task(self._executor.run(batch))
             self._tasks[task] = batch
             task.add_done_callback(self._ended)
-        for (provider, _), slots_held in self._slots_held().items():  # more may wait behind a project's share
-            if slots_held >= self._shares.get(provider, limit):
-                self._full |= {provider} & self._connections.keys()
+        self._note_shares(slots_held + Counter(map(_slot_of, claimed)))
         return bool(claimed)
+
+    def _note_shares(self, reached: Counter[tuple[str, str]]) -> None:
+        """Note where a project has reached its share: more of its jobs may wait, though slots are free."""
+        totals: Counter[str] = Counter()
+        for (provider, project_id), held in reached.items():
+            if provider in self._connections and held >= self._shares[provider]:
+                self._full.add(provider)
+            if provider != STORES:
+                totals[project_id] += held
+        self._saturated = self._saturated or max(totals.values(), default=0) >= self._shares[SUBMITS]
 
     def _claims(self) -> list[Claim]:
         return [claim for batch in self._tasks.values() for claim in batch]
 
-    def _held(self) -> list[Held]:
-        """Slots held by each project, and those last served."""
-        held = self._slots_held()
+    def _held(self, held: Counter[tuple[str, str]]) -> list[Held]:
+        """The slots that projects hold, with those last served."""
         self._served = dict(list(self._served.items())[-MAX_SERVED:])
         return [
             Held(provider=slot[0], project_id=slot[1], slots=held[slot], served=self._served.get(slot, 0))
