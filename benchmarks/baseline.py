@@ -48,7 +48,7 @@ Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 
 def create_parameters(video_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the gateway's own statement takes, for one job."""
+    """The values that the gateway's own statement takes, for one job."""
     now = datetime.now(UTC)
     return {
         "id": video_id,

@@ -196,9 +196,9 @@ async def check_models(here: Installation) -> AsyncGenerator[Check]:
     else:
         text = "no vendor is configured: only the sandbox makes videos"
         yield Check(name, Status.warning, text, "set a vendor's key, such as GATEWAY_PROVIDERS__LUMENFALL__API_KEY")
-    problem = default_model_problem(config, here.found_providers)
-    if problem is not None:
-        yield Check(name, Status.failed, problem, "name one that video-gateway models lists")
+    reason = default_model_problem(config, here.found_providers)
+    if reason is not None:
+        yield Check(name, Status.failed, reason, "name one that video-gateway models lists")
 
 
 def is_local(host: str) -> bool:

@@ -17,6 +17,14 @@ from app.providers.base import Provider
 
 ANSWER_S = 5
 MAX_ANSWER_BYTES = 64 * 2**10
+CAUSES: dict[type[BaseException], str] = {
+    ssl.SSLError: "the TLS handshake failed",
+    socket.gaierror: "its name does not resolve",
+    ConnectionRefusedError: "the connection is refused",
+    httpx.ProxyError: "the proxy of the environment refuses the connection",
+    TimeoutError: "there is no answer in time",
+    httpx.TimeoutException: "there is no answer in time",
+}
 PRIVATE_ENDINGS = (".internal", ".local", ".lan", ".home.arpa", ".test")
 
 
@@ -63,20 +71,12 @@ def cause(error: BaseException) -> str:
     while found is not None and len(chain) < 20:
         chain.append(found)
         found = found.__cause__ or found.__context__
-    for one in chain:
-        match one:
-            case ssl.SSLCertVerificationError():
-                return f"its TLS certificate is not valid ({one.verify_message})"
-            case ssl.SSLError():
-                return "the TLS handshake failed"
-            case socket.gaierror():
-                return "its name does not resolve"
-            case ConnectionRefusedError():
-                return "the connection is refused"
-            case httpx.ProxyError():
-                return "the proxy of the environment refuses the connection"
-            case TimeoutError() | httpx.TimeoutException():
-                return "there is no answer in time"
+    certificate = next((one for one in chain if hasattr(one, "verify_message")), None)
+    if certificate is not None:
+        return f"its TLS certificate is not valid ({certificate.verify_message})"
+    for kind, words in CAUSES.items():
+        if any(isinstance(one, kind) for one in chain):
+            return words
     return next((type(one).__name__ for one in chain if isinstance(one, httpx.HTTPError | OSError)), "no answer")
 
 

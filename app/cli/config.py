@@ -69,7 +69,7 @@ def check() -> None:
 
 
 def check_settings(config: Settings) -> list[str]:
-    """What a start would warn of. Raises `ConfigurationError` where it would be refused."""
+    """Sentences about what a start would warn of. Raises `ConfigurationError` where it would be refused."""
     telemetry.configure_logging(config)
     dialects.configure(config)
     with telemetry.collected_warnings() as warnings:
@@ -118,9 +118,10 @@ def secrets_of(config: Settings) -> set[str]:
     """Every secret of the settings, for removal from texts."""
     single = (config.database_url, config.database_listen_url, config.admin_key, config.metrics_key, config.pepper)
     found = {secret.get_secret_value() for secret in single if secret is not None} | set(config.static_keys)
-    for url in (config.database_url, config.database_listen_url):
+    for url in filter(None, (config.database_url, config.database_listen_url)):
         with suppress(ConfigurationError):
-            found.add(read_address(url.get_secret_value()).options.get("password", "") if url is not None else "")
+            options = read_address(url.get_secret_value()).options
+            found |= {value for name, value in options.items() if "password" in name}
     for name, values in config.providers.items():
         found |= {str(value) for field, value in values.items() if not _is_open(("providers", name, field), config)}
     return found - {""}
@@ -166,7 +167,7 @@ def _is_open(path: tuple[str, ...], config: Settings) -> bool:
         return True
     known: type[BaseModel] | None
     if path[0] == "providers":
-        kind = providers.KIND_NAMES.get(config.providers.get(path[1], {}).get("kind", path[1]))
+        kind = providers.KIND_NAMES.get(str(config.providers.get(path[1], {}).get("kind", path[1])))
         known = ProviderConfig if kind is None else kind.Config
     else:
         named = {dialects.name_of(dialect): dialect for dialect in dialects.DIALECTS}

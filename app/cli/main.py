@@ -1,4 +1,4 @@
-"""The command line: serve, worker, migrate, models, generate. Keys, projects and usage are in `manage.py`."""
+"""The command line: serve, worker, migrate, models, generate; other commands are in modules beside this one."""
 
 import asyncio
 import errno

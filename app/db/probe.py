@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from app.db.address import Address
 from app.db.faults import read_fault
@@ -16,7 +17,7 @@ from app.db.faults import read_fault
 LEAST_VERSION = 14
 ROUNDS = 5
 """Tries to make a pooler give one client another server connection."""
-NOTICE_S = 3
+NOTICE_S = 2
 """Seconds that a notice may take."""
 
 
@@ -70,32 +71,44 @@ async def notice_arrives(listening: Address, sending: Address) -> bool:
 async def find_pooling(address: Address) -> Pooling:
     """Find a pooler in transaction mode: while another client holds a server connection, it gives the first client
     another one than before. Raises `psycopg.Error`."""
+    statement = f"select pg_backend_pid() as probe_{secrets.token_hex(8)}".encode()
     async with _connected(address) as client, _connected(address) as other:
-        first = await _backend(client)
-        for _ in range(ROUNDS):
-            async with other.transaction():
-                await other.execute(b"select 1")
-                try:
-                    if await _backend(client) != first:
-                        return Pooling.tracked
-                except psycopg.Error as error:
-                    fault = read_fault(error)
-                    if fault is None or fault.kind != "prepared_statements":
-                        raise
-                    return Pooling.mixed_up
+        try:
+            first = await _backend(client, statement)
+            for _ in range(ROUNDS):
+                async with other.transaction():
+                    await other.execute(b"select 1")
+                    try:
+                        if await _backend(client, statement) != first:
+                            return Pooling.tracked
+                    finally:
+                        await _forget(other, statement)
+        except psycopg.Error as error:
+            fault = read_fault(error)
+            if fault is None or fault.kind != "prepared_statements":
+                raise
+            return Pooling.mixed_up
     return Pooling.direct
 
 
-async def _backend(connection: psycopg.AsyncConnection[Any]) -> int:
+async def _backend(connection: psycopg.AsyncConnection[Any], statement: bytes) -> int:
     """The process id of the server connection, by a prepared statement."""
-    cursor = await connection.execute(b"select pg_backend_pid()", prepare=True)
+    cursor = await connection.execute(statement, prepare=True)
     (pid,) = await cursor.fetchone() or (0,)
     return int(pid)
 
 
+async def _forget(connection: psycopg.AsyncConnection[Any], statement: bytes) -> None:
+    """Remove what another client prepared on the server connection that this one has now, so that no later client of
+    the pooler meets it."""
+    cursor = await connection.execute(
+        b"select name from pg_prepared_statements where statement = %s", [statement.decode()]
+    )
+    for (name,) in await cursor.fetchall():
+        await connection.execute(sql.SQL("deallocate {}").format(sql.Identifier(name)))
+
+
 @asynccontextmanager
 async def _connected(address: Address) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    async with await psycopg.AsyncConnection.connect(
-        address.conninfo, autocommit=True, prepare_threshold=None
-    ) as connection:
+    async with await psycopg.AsyncConnection.connect(address.conninfo, autocommit=True) as connection:
         yield connection

@@ -7,8 +7,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ def _unprivileged() -> dict[str, Any]:
 @asynccontextmanager
 async def pooler(database_url: str) -> AsyncIterator[str]:
     """Run a PgBouncer before the database; yields its address once it answers."""
+    with _running(database_url) as url:
+        await until(lambda: _answers(url), patience_s=STARTUP_PATIENCE_S)
+        yield url
+
+
+@contextmanager
+def _running(database_url: str) -> Iterator[str]:
     if PROGRAM is None:
         assert os.environ.get("CI_TOOLS") != "required", "pgbouncer is not installed"
         pytest.skip("pgbouncer is not installed")
@@ -77,9 +84,7 @@ async def pooler(database_url: str) -> AsyncIterator[str]:
             [PROGRAM, "-q", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_unprivileged()
         )
         try:
-            url = replace(address, options={**options, "host": "127.0.0.1", "port": str(port)}).url
-            await until(lambda: _answers(url), patience_s=STARTUP_PATIENCE_S)
-            yield url
+            yield replace(address, options={**options, "host": "127.0.0.1", "port": str(port)}).url
         finally:
             process.terminate()
             process.wait()
