@@ -22,8 +22,8 @@ CAUSES: dict[type[BaseException], str] = {
     socket.gaierror: "its name does not resolve",
     ConnectionRefusedError: "the connection is refused",
     httpx.ProxyError: "the proxy of the environment refuses the connection",
-    TimeoutError: "there is no answer in time",
-    httpx.TimeoutException: "there is no answer in time",
+    TimeoutError: "it takes too long",
+    httpx.TimeoutException: "it takes too long",
 }
 PRIVATE_ENDINGS = (".internal", ".local", ".lan", ".home.arpa", ".test")
 
@@ -46,7 +46,7 @@ async def check_provider(provider: Provider, here: Installation) -> AsyncGenerat
         yield Check(name, Status.warning, error.message, f"compare {variable}BASE_URL with the vendor's documentation")
     except errors.UpstreamError as error:
         if error.upstream_status is None:
-            text = f"{provider.name} cannot be reached: {cause(error)}"
+            text = f"no answer: {cause(error)}"
             yield Check(
                 name, Status.failed, text, f"check {variable}BASE_URL, the network, and a proxy if there is one"
             )

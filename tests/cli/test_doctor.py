@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.bucket import open_bucket
 from fakes.openai import FakeOpenAI
 from fakes.pooler import pooler
-from fakes.server import Answer, closed_port, serve, serve_bytes
+from fakes.server import Answer, Hang, closed_port, serve, serve_bytes
 from harness import ALICE, scratch_database
-from processes import provider, ran, served
+from processes import provider, served
 
 from app.jobs.presence import RELEASE
 
@@ -46,14 +46,15 @@ async def test_a_sound_installation_passes_and_nothing_is_left_behind(
         values: dict[str, Any] = {"database_url": database_url, "data_dir": tmp_path / "data", "pepper": PEPPER}
         values |= {"api_keys": ALICE, "public_url": address, "port": port, **provider(url)}
         async with served("--port", port, cwd=tmp_path, **values):
-            printed = await ran("doctor", "--strict", cwd=tmp_path, **values)
+            printed = await command("doctor", "--strict", **values)
             found = await command("doctor", "--json", "--strict", **values)
     assert list(found.checks) == ORDER
     assert [check["status"] for check in found.document["checks"]] == ["ok"] * len(ORDER), found.out
     assert (found.code, found.document["ok"], found.err) == (0, True, "")
-    assert [line.split()[0] for line in printed.out] == ["ok"] * len(ORDER) + ["In"]
-    assert printed.out[-1] == "In all: 15 ok, 0 warning, 0 failed, 0 skipped."
-    assert printed.err == []
+    lines = printed.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * len(ORDER) + ["In"]
+    assert lines[-1] == "In all: 15 ok, 0 warning, 0 failed, 0 skipped."
+    assert (printed.code, printed.err) == (0, "")
     assert fake.submits == []
     assert [path for path in (tmp_path / "data" / "media").rglob("*") if path.is_file()] == []
 
@@ -125,15 +126,14 @@ async def test_an_embedded_database_that_was_never_made_is_not_made(command: Com
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.slow
-async def test_an_embedded_database_is_started_and_stopped(passable: Path) -> None:
-    settings: dict[str, Any] = {"data_dir": passable / "data", "pepper": PEPPER}
-    await ran("migrate", cwd=passable, **settings)
-    done = await ran("doctor", cwd=passable, **settings)
-    rows = {line[9:30].strip(): line for line in done.out}
-    assert "embedded, in " in rows["database"]
-    assert rows["schema"].startswith("ok")
-    assert rows["API keys"].startswith("skipped")
+async def test_an_embedded_database_is_started_and_stopped(command: Command, passable: Path) -> None:
+    settings: dict[str, Any] = {"database_url": None, "data_dir": passable / "data"}
+    assert (await command("migrate", **settings)).code == 0
+    found = await command("doctor", "--json", **settings)
+    assert found.code == 0
+    assert f"embedded, in {passable / 'data'}, takes writes" in found.one("database", "ok")
+    assert found.one("schema", "ok")
+    assert "the first start of the server makes one" in found.one("API keys", "skipped")
     assert not (passable / "data" / "postgres" / "postmaster.pid").exists()
     assert not (passable / "data" / "secrets").exists()
 
@@ -181,7 +181,7 @@ async def test_a_clock_that_differs_from_the_databases_is_a_warning(command: Com
     assert found.one("clock", "warning").startswith("this machine is 3600 s ahead of the database -> set both by NTP")
 
 
-async def test_another_pepper_is_a_failure(command: Command) -> None:
+async def test_another_pepper_is_a_failure_and_none_is_made(command: Command, tmp_path: Path) -> None:
     first = await command("doctor", "--json")
     assert "the first server writes it" in first.one("pepper", "skipped")
     await command("keys", "create", "x")
@@ -189,6 +189,9 @@ async def test_another_pepper_is_a_failure(command: Command) -> None:
     found = await command("doctor", "--json", pepper="another pepper of that length")
     assert found.code == 1
     assert "is not the one that this database's keys were made with" in found.one("pepper", "failed")
+    none = await command("doctor", "--json", pepper=None)
+    assert "there is none here" in none.one("pepper", "failed")
+    assert not (tmp_path / "data").exists()
 
 
 async def test_a_pooler_in_transaction_mode_is_found(command: Command, database_url: str) -> None:
@@ -289,7 +292,7 @@ async def self_signed(folder: Path) -> AsyncIterator[str]:
 
 async def test_each_fault_of_a_provider_is_named(command: Command, tmp_path: Path) -> None:
     fake, other = FakeOpenAI(), FakeOpenAI()
-    other.script("poll", *(Answer(status, {"error": {"message": "x"}}) for status in (402, 500)))
+    other.script("poll", *(Answer(status, {"error": {"message": "x"}}) for status in (402, 500)), Hang())
     page = b"HTTP/1.1 302 Found\r\nlocation: https://example.com/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     async with (
         serve(fake) as url,
@@ -303,6 +306,7 @@ async def test_each_fault_of_a_provider_is_named(command: Command, tmp_path: Pat
             **provider(url, called="rootless", base_url=f"{url}/api"),
             **provider(second, called="poor"),
             **provider(second, called="broken"),
+            **provider(second, called="slow", timeout_s=0.2),
             **provider(moved, called="moved"),
             **provider(tls, called="tls"),
             **provider(url.replace("http:", "https:"), called="plain"),
@@ -317,6 +321,7 @@ async def test_each_fault_of_a_provider_is_named(command: Command, tmp_path: Pat
         "rootless": ("warning", "which may lack the version"),
         "poor": ("warning", "has no credit left"),
         "broken": ("ok", "answers (500); the key could not be checked"),
+        "slow": ("failed", "no answer: it takes too long"),
         "moved": ("failed", "answered with a redirect (302)"),
         "tls": ("failed", "its TLS certificate is not valid (self-signed certificate)"),
         "plain": ("failed", "the TLS handshake failed"),
