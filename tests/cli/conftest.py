@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from commands import Command, Done
 from typer.testing import CliRunner
 
 from app.cli.main import cli
+from app.telemetry import log
 
 
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
-    """Commands set up logging for the output that they had."""
-    root = logging.getLogger()
+    """Undo the set-up of logging by the commands, which is for the output that they had; `log` keeps a copy of it."""
+    root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    structlog.configure(**before)
+    vars(log).pop("bind", None)
 
 
 @pytest.fixture
