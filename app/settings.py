@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -328,6 +329,36 @@ def load(**overrides: Any) -> Settings:
 def unknown_names() -> list[str]:
     """Sentences about the variables of the environment that are not settings."""
     return unknown_variables(os.environ, Settings.model_fields)
+
+
+PARTS = {"providers": 3, "dialects": 3, "models": 3, "prices": 2}
+"""Length of the path to a part of a nested setting, which may come from another source than the part beside it."""
+
+
+def origins() -> tuple[list[str], dict[tuple[str, ...], tuple[Any, str]]]:
+    """The files that are read, and each value that is set as its source has it, with the source's name; by its path,
+    `("providers", "lumen", "api_key")`. For settings that `load` accepts; the values are secret."""
+    dotenv = DotEnvSettingsSource(Settings, env_file=".env")
+    file = _toml_file(dotenv)
+    toml = TomlConfigSettingsSource(Settings, toml_file=file)
+    found: dict[tuple[str, ...], tuple[Any, str]] = {}
+    for name, values in (
+        ("environment", EnvSettingsSource(Settings)()),
+        (".env", dotenv()),
+        (str(file), toml.toml_data),
+    ):
+        for field in Settings.model_fields.keys() & values.keys():
+            for path, value in _parts((field,), values[field]):
+                found.setdefault(path, (value, name))
+    return [name for name in (".env", str(file)) if Path(name).is_file()], found
+
+
+def _parts(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if len(path) < PARTS.get(path[0], 1) and isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _parts((*path, str(name)), inner)
+    else:
+        yield path, value
 
 
 def _toml_file(dotenv: DotEnvSettingsSource) -> Path:

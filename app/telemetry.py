@@ -4,7 +4,8 @@ import logging
 import logging.config
 import math
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from io import StringIO
 from typing import Any, TextIO
 
@@ -125,6 +126,41 @@ def configure_logging(settings: Settings) -> None:
             },
         }
     )
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect warnings as sentences while the block lasts, and write no log: for commands that print them otherwise."""
+    root = logging.getLogger()
+    handlers, level, collector = root.handlers[:], root.level, _Collector()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [collector]
+    try:
+        yield collector.sentences
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.sentences: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, dict):  # of `log`, not of a library
+            self.sentences.append(_sentence(record.msg))
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    facts = {name: value for name, value in entry.items() if name not in ("event", "level", "timestamp")}
+    words = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            words.append("; ".join(f"{inner}: {why}" for inner, why in value.items()))
+        else:
+            words.append(str(value) if name in ("reason", "hint") else f"{name} {value}")
+    return f"{entry['event']}: {', '.join(words)}" if words else str(entry["event"])
 
 
 def _as_text(to: TextIO, exc_info: ExcInfo) -> None:

@@ -34,15 +34,8 @@ async def require_pepper(session: AsyncSession, settings: Settings, *, now: date
     """Compare the pepper with the database's fingerprint, which the first server or worker writes, else the first
     command that makes a key; not a pepper that is made only now for a database in use. Raises `ConfigurationError`,
     before a pepper is made."""
-    stored = await _stored(session)
-    has_keys = stored is not None or bool(await session.scalar(sa.select(sa.exists().select_from(Key))))
-    is_missing = settings.pepper is None and not pepper_file(settings).exists()
-    if has_keys and is_missing:
-        raise ConfigurationError(
-            "this database was set up with another pepper, and there is none here. Set GATEWAY_PEPPER to that of the "
-            f"other machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
-        )
-    if is_missing and settings.database_url is not None:
+    stored, has_keys = await _stored_and_needed(session, settings)
+    if _is_missing(settings) and settings.database_url is not None:
         log.warning(
             "pepper made for a shared database",
             file=str(pepper_file(settings)),
@@ -53,7 +46,38 @@ async def require_pepper(session: AsyncSession, settings: Settings, *, now: date
     if stored is None and (is_server or not has_keys):
         await session.execute(_write(settings, now).on_conflict_do_nothing())
         stored = await _stored(session)  # that of another process if it was faster
-    if stored is not None and stored != fingerprint(settings):
+    if stored is not None:
+        _compare(stored, settings)
+
+
+async def check_pepper(session: AsyncSession, settings: Settings) -> bool:
+    """Compare the pepper as `require_pepper` does, and write nothing. Returns False while the database has no
+    fingerprint. Raises `ConfigurationError`."""
+    stored, _ = await _stored_and_needed(session, settings)
+    if stored is not None:
+        _compare(stored, settings)
+    return stored is not None
+
+
+async def _stored_and_needed(session: AsyncSession, settings: Settings) -> tuple[str | None, bool]:
+    """The database's fingerprint, and True if it has keys made with a pepper. Raises `ConfigurationError` if it has and
+    there is no pepper here."""
+    stored = await _stored(session)
+    has_keys = stored is not None or bool(await session.scalar(sa.select(sa.exists().select_from(Key))))
+    if has_keys and _is_missing(settings):
+        raise ConfigurationError(
+            "this database was set up with another pepper, and there is none here. Set GATEWAY_PEPPER to that of the "
+            f"other machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
+        )
+    return stored, has_keys
+
+
+def _is_missing(settings: Settings) -> bool:
+    return settings.pepper is None and not pepper_file(settings).exists()
+
+
+def _compare(stored: str, settings: Settings) -> None:
+    if stored != fingerprint(settings):
         raise ConfigurationError(
             "GATEWAY_PEPPER is not the one that this database's keys were made with. Set that of the other machines, "
             f"or {GIVE_UP}."

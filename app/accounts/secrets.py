@@ -14,6 +14,8 @@ from app.settings import ConfigurationError, Settings, make_data_dir
 from app.telemetry import log
 
 PREFIX = "vgw_"
+FIRST_KEY = "api-key"
+"""Name of the file of the key that the first start makes."""
 
 
 def mint_key() -> str:
@@ -50,13 +52,14 @@ def require_strong(settings: Settings, *, is_new: bool) -> None:
     reached from other machines."""
     short = settings.short_secrets()
     fatal = [name for name in short if name in ("GATEWAY_PEPPER", "GATEWAY_ADMIN_KEY")]
-    if fatal and is_new and not _is_loopback(settings.host):
+    if fatal and is_new and not is_loopback(settings.host):
         raise ConfigurationError("\n".join(map(too_short, fatal)))
     for name in short:
         log.warning("secret too short", reason=too_short(name))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine reaches."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -65,7 +68,7 @@ def _is_loopback(host: str) -> bool:
 
 def first_key(settings: Settings) -> tuple[str, Path]:
     """Return the API key created on first start, and its file."""
-    path = settings.secrets_dir / "api-key"
+    path = settings.secrets_dir / FIRST_KEY
     return read_or_create_secret(path, mint_key), path
 
 
@@ -80,7 +83,7 @@ def own_keys(settings: Settings) -> Mapping[str, str | None]:
 
 def existing_key(settings: Settings) -> str | None:
     """Return the API key created on first start, None if no server has started here."""
-    path = settings.secrets_dir / "api-key"
+    path = settings.secrets_dir / FIRST_KEY
     return read_or_create_secret(path, mint_key) if path.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""The command line: serve, worker, migrate, models, generate. Keys, projects and usage are in `manage.py`."""
+"""The command line: serve, worker, migrate, models, generate; other commands are in modules beside this one."""
 
 import asyncio
 import errno
@@ -26,7 +26,8 @@ from uvicorn.supervisors import Multiprocess
 from app import dialects, errors, providers, settings, telemetry
 from app.accounts import keys, secrets
 from app.capabilities import Capabilities
-from app.cli import manage
+from app.cli import doctor, manage, status
+from app.cli.config import config_cli
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
 from app.cli.pepper import pepper_cli
@@ -56,6 +57,7 @@ cli = typer.Typer(
 cli.add_typer(manage.keys_cli, name="keys")
 cli.add_typer(manage.projects_cli, name="projects")
 cli.add_typer(pepper_cli, name="pepper")
+cli.add_typer(config_cli, name="config")
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -404,6 +406,8 @@ def generate(
 
 
 cli.command()(manage.usage)
+cli.command()(doctor.doctor)
+cli.command()(status.status)
 
 
 def _own_key(config: Settings) -> str:

@@ -149,7 +149,7 @@ def _changes(rpm: str | None, jobs: str | None, models: list[str] | None, expire
     )
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """Text for a terminal, without control characters: clients choose some of these values."""
     if value is None:
         return ""
@@ -160,7 +160,7 @@ def _at(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
 
 
-def _usd(micros: int | None) -> str:
+def usd(micros: int | None) -> str:
     return "" if micros is None else pricing.format_usd(micros)
 
 
@@ -240,8 +240,8 @@ def list_keys(
     for key in with_database(load(), run):
         limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
         table.add_row(
-            *(_cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
-            _usd(key.monthly_budget_micros),
+            *(cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
+            usd(key.monthly_budget_micros),
             _at(key.expires_at),
             _at(key.revoked_at),
         )
@@ -328,7 +328,7 @@ def credit_project(
 
     row, left = with_database(load(), run)
     note = "" if row.billing is Billing.prepaid else " The project is postpaid, so its balance limits nothing."
-    message = f"{pricing.format_usd(micros)} credited to {row.name}; it may spend {_usd(left) or 'any amount'}.{note}"
+    message = f"{pricing.format_usd(micros)} credited to {row.name}; it may spend {usd(left) or 'any amount'}.{note}"
     console.print(escape(message), highlight=False, soft_wrap=True)
 
 
@@ -344,8 +344,8 @@ def list_projects() -> None:
 
     table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
     for row, left in with_database(load(), run):
-        cells = (_cell(row.id), _cell(row.name), str(row.billing), _usd(row.monthly_budget_micros))
-        table.add_row(*cells, _usd(left), _at(row.created_at))
+        cells = (cell(row.id), cell(row.name), str(row.billing), usd(row.monthly_budget_micros))
+        table.add_row(*cells, usd(left), _at(row.created_at))
     console.print(table)
 
 
@@ -412,7 +412,7 @@ def _show_usage(
             pricing.format_usd(row["held_micros"]),
             f"{row['unpriced'] or ''}",
         )
-        table.add_row(*(_cell(value) for value in cells), *counts, *money)
+        table.add_row(*(cell(value) for value in cells), *counts, *money)
     console.print(table)
     if not rows:
         console.print(f"Nothing was used from {first} to {last}.")

@@ -23,6 +23,10 @@ class SchemaBehind(ConfigurationError):
     """The database is not at the version this release needs."""
 
 
+class SchemaAhead(SchemaBehind):
+    """The database has the schema of a newer release."""
+
+
 def create_functions(*names: str) -> None:
     """Create or replace the functions and triggers of these files of `app/db/functions/`, inside a migration."""
     for name in names:
@@ -39,7 +43,7 @@ def alembic_config(url: str) -> Config:
 async def upgrade_schema(url: str) -> str | None:
     """Upgrade the schema to this release; safe in several processes at once. Returns the new revision, None if the
     schema was current. Raises `ConfigurationError`."""
-    current, head = await schema_revision(url), _head()
+    current, head = await schema_revision(url), newest_revision()
     if current == head:
         return None
     _refuse_newer(current)
@@ -52,7 +56,7 @@ async def upgrade_schema(url: str) -> str | None:
 
 async def require_current_schema(url: str) -> None:
     """Raise `SchemaBehind`, with the command to run, unless the schema is the one this release needs."""
-    current, head = await schema_revision(url), _head()
+    current, head = await schema_revision(url), newest_revision()
     if current == head:
         return
     _refuse_newer(current)
@@ -62,14 +66,15 @@ async def require_current_schema(url: str) -> None:
     )
 
 
-def _head() -> str | None:
+def newest_revision() -> str | None:
+    """The schema that this release needs."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
 def _refuse_newer(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
     if revision is not None and revision not in known:
-        raise SchemaBehind(
+        raise SchemaAhead(
             f"the database has the schema {revision}, which is newer than this release; update video-gateway"
         )
 

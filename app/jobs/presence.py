@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db import rows
 from app.db.database import Database
 from app.db.models import WorkerProcess
 
@@ -53,3 +54,10 @@ async def read_presence(connection: AsyncConnection) -> Presence:
     running = sa.func.count().filter(WorkerProcess.stopped_at.is_(None), age_s <= RUNNING_S)
     row = (await connection.execute(sa.select(running, sa.func.min(age_s)))).one()
     return Presence(running=row[0], silence_s=None if row[1] is None else max(0.0, float(row[1])))
+
+
+async def list_running(connection: AsyncConnection) -> list[WorkerProcess]:
+    """Read the running workers, those started first at the beginning."""
+    recent = WorkerProcess.seen_at >= sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, RUNNING_S)
+    query = rows.select(WorkerProcess).where(WorkerProcess.stopped_at.is_(None), recent)
+    return await rows.all_of(WorkerProcess, connection, query.order_by(WorkerProcess.started_at, WorkerProcess.id))

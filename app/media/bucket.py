@@ -8,11 +8,13 @@ import asyncio
 import re
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.settings import ConfigurationError
 from app.telemetry import log
@@ -73,9 +75,38 @@ async def check_bucket(url: str | None) -> None:
             raise _unusable(url, error) from error
         log.warning("bucket unusable, video files wait", reason=reason_of(error))
     except Exception as error:
-        if type(error).__name__ != "RustPanic":  # obstore panics if the endpoint is not a URL
-            raise
-        raise ConfigurationError("AWS_ENDPOINT_URL must be an address such as https://s3.example.com") from error
+        raise _endpoint_error(error) from error
+
+
+async def try_store(url: str | None, directory: Path) -> None:
+    """Write a small file under a new name, read it back and delete it, in the bucket or in the directory, which exists.
+    Raises `ConfigurationError` with the reason and the next step."""
+    in_bucket = url is not None and not url.startswith("file:")
+    name, content = f"{TRIED}-{token_hex(8)}", token_hex(32).encode()
+    try:
+        store = open_bucket(url, IMPATIENT) if url is not None and in_bucket else LocalStore(directory)
+        await obstore.put_async(store, name, content)
+        try:
+            read = bytes(await (await obstore.get_async(store, name)).bytes_async())
+        finally:
+            await obstore.delete_async(store, name)
+    except (BaseError, OSError, ValueError) as error:
+        if in_bucket:
+            raise _unusable(str(url), error) from error
+        raise ConfigurationError(
+            f"{directory} cannot be used: {reason_of(error)}\nGive it to the user that the gateway runs as."
+        ) from error
+    except Exception as error:
+        raise _endpoint_error(error) from error
+    if read != content:
+        raise ConfigurationError("the store gave back other bytes than were written\nCheck what stands in between.")
+
+
+def _endpoint_error(error: Exception) -> Exception:
+    """The error for a panic of obstore, which an endpoint that is no URL causes; any other is returned as it is."""
+    if type(error).__name__ != "RustPanic":
+        return error
+    return ConfigurationError("AWS_ENDPOINT_URL must be an address such as https://s3.example.com")
 
 
 def _advice(error: Exception) -> str | None:

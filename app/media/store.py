@@ -96,7 +96,7 @@ class Store:
         url = settings.storage_url or ""
         if url and not url.startswith("file://"):
             return cls(open_bucket(url))
-        root = Path(unquote(urlsplit(url).path) or settings.data_dir / "media").absolute()
+        root = directory_of(settings)
         try:
             if not url:
                 make_data_dir(settings.data_dir)
@@ -238,6 +238,11 @@ class Store:
         except BaseError as error:  # credentials that can read and write, but not sign
             log.warning("bucket URL not signed", reason=reason_of(error))
             return None
+
+
+def directory_of(settings: Settings) -> Path:
+    """The directory of a store that is no bucket."""
+    return Path(unquote(urlsplit(settings.storage_url or "").path) or settings.data_dir / "media").absolute()
 
 
 def _make_private(folder: Path) -> None:

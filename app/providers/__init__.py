@@ -39,7 +39,7 @@ def build(settings: Settings) -> dict[str, Provider]:
     providers: dict[str, Provider] = {}
     for name, values in {**settings.providers, "sandbox": settings.providers.get("sandbox", {})}.items():
         prefix = f"GATEWAY_PROVIDERS__{name.upper()}__"
-        kind = kinds.get(values.get("kind", name))
+        kind = kinds.get(str(values.get("kind", name)))
         if kind is None:
             raise ConfigurationError(f"{prefix}KIND: expected one of {', '.join(kinds)}")
         try:

@@ -10,6 +10,7 @@ derive from `RestProvider` in `rest.py`.
 import base64
 import hashlib
 import json
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -37,6 +38,10 @@ class NotBegun(Exception):
 
 async def begin_unrecorded() -> None:
     """Allow the submit without a record; for tasks that are only polled, and for tests of adapters."""
+
+
+def _no_media(media: Media) -> AbstractAsyncContextManager["Upload"]:
+    raise NotBegun("a poll reads no media")
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,22 @@ class Provider(ABC):
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         """Create a reusable character from a video; returns the upstream's id of it."""
         raise NotImplementedError
+
+    async def check(self, now: datetime) -> bool:
+        """Try the address and the key by a free call, here the poll of a task that does not exist. True if the upstream
+        accepts the key, False if its answer does not show it. Raises `UpstreamAccount` if it refuses the key,
+        `UpstreamUnavailable` without an answer, `UpstreamGone` if the address seems wrong."""
+        request = VideoRequest(prompt="a task that does not exist", model="none")
+        ref = f"none-{secrets.token_hex(8)}"
+        try:
+            await self.poll(Task(ref, "none", request, read=_no_media, now=now, ref=ref))
+        except errors.UpstreamGone:
+            return True
+        except (errors.UpstreamAccount, errors.UpstreamUnavailable):
+            raise
+        except errors.UpstreamError:
+            pass
+        return False
 
     @property
     def can_resubmit(self) -> bool:

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from secrets import token_hex
 from typing import Any, Literal
@@ -157,6 +158,19 @@ class OpenAI(RestProvider):
         body = {"name": name, "video": _reference(video, "video_url")}
         response = await self._post(partial(self.call, "character"), "/videos/characters", body, read)
         return self.ref_of("character", self.json("character", response), response)
+
+    async def check(self, now: datetime) -> bool:
+        """See the base class. The list of models, which some servers show without a key, tells a wrong base URL from a
+        task that does not exist: both are a 404."""
+        accepted = await super().check(now)
+        try:
+            await self.call("check", "GET", "/models")
+        except errors.UpstreamGone as error:
+            message = f"{self.name} has neither tasks nor a list of models at its base URL, which may lack the version"
+            raise errors.UpstreamGone(message, provider=self.name, upstream_status=error.upstream_status) from error
+        except errors.UpstreamRejected:
+            pass
+        return accepted
 
     @property
     def can_resubmit(self) -> bool:
