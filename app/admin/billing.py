@@ -31,7 +31,7 @@ class Credit(BaseModel):
 async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Credit the balance of a project."""
     async with body_of(request) as body:
-        wire = validated(Credit, body)
+        wire = validated(Credit, body, keep_nulls=True)
     amount = micros_or_refuse(wire.amount_usd, "amount_usd")
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)

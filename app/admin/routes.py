@@ -102,7 +102,7 @@ async def list_projects(gateway: GatewayDep) -> Response:
 async def create_project(request: Request, gateway: GatewayDep) -> Response:
     """Create a project."""
     async with body_of(request) as body:
-        wire = validated(NewProject, body)
+        wire = validated(NewProject, body, keep_nulls=True)
     budget = budget_or_refuse(wire.monthly_budget_usd)
     async with gateway.db.transaction() as session:
         project = await projects.create_project(session, wire.name, now=gateway.clock())
@@ -122,7 +122,7 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
 async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Spending of the current month already counts against a new budget."""
     async with body_of(request) as body:
-        wire = validated(ProjectChanges, body)
+        wire = validated(ProjectChanges, body, keep_nulls=True)
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
         if wire.name is not None:
@@ -152,7 +152,7 @@ async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
 async def create_key(request: Request, gateway: GatewayDep) -> Response:
     """Create a key. `key` is shown only in this response."""
     async with body_of(request) as body:
-        wire = validated(NewKey, body)
+        wire = validated(NewKey, body, keep_nulls=True)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
     async with gateway.db.transaction() as session:
         key, secret = await keys.create_key(
@@ -173,7 +173,7 @@ async def show_key(key_id: str, gateway: GatewayDep) -> Response:
 async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Takes effect in every process within a second."""
     async with body_of(request) as body:
-        wire = validated(KeyChanges, body)
+        wire = validated(KeyChanges, body, keep_nulls=True)
     changes, now = _changes(wire), gateway.clock()
     async with gateway.db.transaction() as session:
         key = await keys.get_key(session, key_id)

@@ -90,8 +90,8 @@ def _kind_of(request: Request) -> Literal["multipart", "form", "json"]:
     if media_type == "application/x-www-form-urlencoded":
         _refuse_charset(request)
         return "form"
-    if media_type in ("", "application/json") or media_type.endswith("+json"):
-        return "json"
+    if media_type in ("", "application/json", "text/plain") or media_type.endswith("+json"):
+        return "json"  # fetch labels a string as text/plain
     raise errors.UnsupportedMediaType(
         f"a body of type {media_type!r:.80} is not understood; send application/json or multipart/form-data"
     )
@@ -283,8 +283,11 @@ def _is_text(value: str) -> bool:
         return False
 
 
-def validated(model: type[Model], document: Mapping[str, Any]) -> Model:
-    """Validate a document by its wire model; text is coerced by schema. Raises `InvalidRequest` naming the field."""
+def validated(model: type[Model], document: Mapping[str, Any], *, keep_nulls: bool = False) -> Model:
+    """Validate a document by its wire model; text is coerced by schema, and a field that is null is absent, unless
+    `keep_nulls`. Raises `InvalidRequest` naming the field."""
+    if not keep_nulls:
+        document = {name: value for name, value in document.items() if value is not None}
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -27,6 +27,9 @@ from app.providers.routing import Router
 from app.settings import Settings
 from app.webhooks.sender import Sender
 
+KEY_HEADERS = ("api-key", "x-api-key", "x-goog-api-key")
+"""Headers with the key alone, as clients of Azure, Anthropic and Google send it."""
+
 
 @dataclass(frozen=True)
 class Gateway:
@@ -69,17 +72,25 @@ async def _gateway_of(request: Request) -> Gateway:
 
 async def caller_of(request: Request) -> Caller:
     """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
-    minute. Everything after the scheme is the key, so it may contain spaces."""
+    minute."""
     gateway = gateway_of(request)
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme and scheme.lower() != "bearer":
-        raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
-    caller = await gateway.authenticator.authenticate(key.strip())
+    caller = await gateway.authenticator.authenticate(_key_of(request))
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:
         left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)
     return caller
+
+
+def _key_of(request: Request) -> str:
+    """The API key of a request: a bearer token, which may contain spaces, or else the value of one of `KEY_HEADERS`."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return next((request.headers[name].strip() for name in KEY_HEADERS if name in request.headers), "")
+    scheme, _, key = header.partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise errors.AuthenticationFailed("send the API key as `Authorization: Bearer <key>`")
+    return key.strip()
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]

@@ -16,6 +16,9 @@ from app import errors
 from app.db.faults import read_fault
 from app.telemetry import log
 
+WITHOUT_VERSION = ("/videos", "/models", "/webhook_endpoints", "/webhooks", "/balance")
+"""Beginnings of paths that lack the `/v1` of a client's base URL."""
+
 RenderError = Callable[..., dict[str, Any]]
 """Renders an error for a path, as `dialects.render_error` does."""
 
@@ -31,6 +34,9 @@ def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
 def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Response:
     """Render any exception in the shape of the path's dialect."""
     known = to_gateway_error(error)
+    if known.code == "unknown_url" and scope["path"].startswith(WITHOUT_VERSION):
+        message = f"there is nothing at this address, but at /v1{scope['path'][:200]}: the base URL has to end with /v1"
+        known = errors.NotFound(message, code="unknown_url")
     headers = known.headers
     if isinstance(known, errors.UpstreamError):  # from an upstream call inside a request, such as creating a character
         headers = {**headers, "x-should-retry": str(known.retryable).lower()}

@@ -12,7 +12,7 @@ from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
 from app.jobs import videos
 from app.jobs.claim import poll_now
-from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff
+from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff_upload
 
 PRESIGNED_S = 900
 """Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
@@ -74,7 +74,7 @@ async def fetch_upload(
     size = await gateway.store.stat(key)
     if size is None:
         raise errors.NotFound("the upload is gone")
-    content_type = sniff(await gateway.store.read(key, 0, HEAD_BYTES)) or "application/octet-stream"
+    content_type = sniff_upload(await gateway.store.read(key, 0, HEAD_BYTES)) or "application/octet-stream"
     suffix = VIDEO_SUFFIXES.get(content_type, content_type.rpartition("/")[2])
     return await file_response(
         request,

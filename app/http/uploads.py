@@ -6,17 +6,24 @@ import re
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import UploadFile
 
 from app import errors
 from app.http.context import Gateway
-from app.media.sniff import HEAD_BYTES, sniff
+from app.media.sniff import HEAD_BYTES, sniff_upload
 from app.media.uploads import chunks_of
 from app.video import Media
 
 MAX_MEDIA = 20
 """Limit per request, of files and URLs together: the worker fetches or forwards each of them."""
+LONGEST_ADDRESS = 8_192
+
+_WHITE_SPACE = "\t\n\f\r "
+_DATA_URL = re.compile(r"[\t\n\f\r ]*data:", re.IGNORECASE)
+_BASE64 = re.compile(r"; *base64$", re.IGNORECASE)
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 
 
 @dataclass
@@ -49,10 +56,15 @@ class Uploads:
             if isinstance(value, dict):  # {"image_url": {"url": ...}}, as in chat messages
                 value = value.get("url")
         if isinstance(value, str):
-            if value.startswith("data:"):
+            if _DATA_URL.match(value):
                 return self._add(BytesIO(decode_data_url(value, name)), None, name)
-            if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= 8_192:
+            if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= LONGEST_ADDRESS:
                 return Media(url=value)
+            if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value):
+                raise errors.InvalidRequest(
+                    f"{name}: this looks like base 64 alone; put data:image/png;base64, or the like in front of it",
+                    param=name,
+                )
             if value.isdecimal():
                 raise errors.InvalidRequest(
                     f"{name}: expected a file, got its bytes as numbers; in Node wrap the buffer with toFile()",
@@ -66,7 +78,7 @@ class Uploads:
         if not head:
             raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
         key = f"uploads/{self.video_id}/{len(self.files)}"
-        found = Media(key=key, content_type=sniff(head), filename=_plain_name(filename))
+        found = Media(key=key, content_type=sniff_upload(head), filename=_plain_name(filename))
         self.files.append((found, file))
         return found
 
@@ -82,14 +94,21 @@ class Uploads:
 
 
 def decode_data_url(value: str, name: str) -> bytes:
-    """Return the bytes of a base64 `data:` URL. Raises `InvalidRequest`."""
-    head, comma, payload = value.partition(",")
-    if not comma or not head.endswith(";base64"):
+    """Return the bytes of a base64 `data:` URL, read as browsers do (WHATWG Fetch and Infra, 2026-11): any case, white
+    space and percent escapes anywhere in the data, padding or none. Raises `InvalidRequest`."""
+    head, comma, payload = value.strip(_WHITE_SPACE).partition(",")
+    if not comma or not _BASE64.search(head):
         raise errors.InvalidRequest(f"{name}: expected data:<type>;base64,<data>", param=name)
+    raw = unquote_to_bytes(payload) if "%" in payload else payload.encode()
+    raw = raw.translate(None, _WHITE_SPACE.encode())
+    if len(raw) % 4 == 0:
+        raw = raw.removesuffix(b"=").removesuffix(b"=")
     try:
-        return base64.b64decode(payload, validate=True)
+        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise errors.InvalidRequest(f"{name}: the data URL is not valid base 64", param=name) from None
+        url_safe = b"-" in raw or b"_" in raw
+        advice = ": it has - and _ where standard base 64 has + and /" if url_safe else ""
+        raise errors.InvalidRequest(f"{name}: the data URL is not valid base 64{advice}", param=name) from None
 
 
 def _plain_name(filename: str | None) -> str | None:

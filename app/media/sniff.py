@@ -22,6 +22,18 @@ VIDEO_SUFFIXES = {
 
 _NO_VIDEO_BRANDS = (b"avi", b"hei", b"hev", b"mif", b"msf", b"M4A", b"M4B")
 _IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
+_PICTURES = {
+    b"BM": "image/bmp",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+    b"\0\0\1\0": "image/x-icon",
+}
+_PICTURE_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "image/heic"),
+    **dict.fromkeys((b"mif1", b"msf1"), "image/heif"),
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+}
+"""Types by the brand of the first box (ISO/IEC 23008-12, AVIF 1.1)."""
 _DOCTYPE = re.compile(rb"\x42\x82.{1,8}?(webm|matroska)", re.DOTALL)
 _TS_PACKETS = ((188, 0), (192, 4))
 """Bytes of a packet and place of its sync byte; the longer packets begin with a time stamp (M2TS)."""
@@ -41,6 +53,14 @@ def sniff(head: bytes) -> str | None:
         if head[sync : sync + 2 * packet + 1 : packet] == b"GGG":
             return "video/mp2t"
     return _iso_type(head)
+
+
+def sniff_upload(head: bytes) -> str | None:
+    """Return the content type of an upload by its first bytes: also of pictures that no finished video is made of."""
+    if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
+        return _PICTURE_BRANDS[head[8:12]]
+    found = sniff(head)
+    return found or next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
 
 
 def suffix_of(content_type: str | None) -> str:
