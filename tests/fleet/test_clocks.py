@@ -29,7 +29,7 @@ async def test_workers_hours_apart_lose_no_job(start_gateway: StartGateway) -> N
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(serve(fake))
         settings = {
-            "providers": {"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "concurrency": 10}},
+            "providers": {"up": {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "concurrency": 30}},
             "poll_interval_s": 0.2,
             "worker_tick_s": 0.1,
             "lease_s": 5,

@@ -87,7 +87,7 @@ async def test_an_upload_that_the_upstream_does_not_read_is_postponed_and_not_lo
         (attempt,) = await gateway.attempts(response.json()["id"])
         assert (attempt.state, attempt.lease, attempt.submits) == ("pending", None, 1)
         assert attempt.error_message is not None
-        assert "cannot be reached" in attempt.error_message
+        assert "did not take the whole request" in attempt.error_message
 
 
 @pytest.mark.parametrize("stopped_by", ["client", "worker"])
