@@ -40,7 +40,7 @@ async def test_a_key_may_come_in_the_header_of_another_vendor(gateway: Running, 
 
 
 async def test_a_field_that_is_null_is_absent(gateway: Running, case: DialectCase) -> None:
-    operation = gateway.app.openapi()["paths"][case.create]["post"]
+    operation = gateway.app.openapi()["paths"][case.create.removeprefix("/openai")]["post"]  # an alias of /v1
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     body = with_nulls(case.body, schema)
     assert None in body.values()
