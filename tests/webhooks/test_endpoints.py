@@ -143,7 +143,7 @@ async def test_invalid_urls_are_refused(gateway: Running, url: Any) -> None:
     [
         ({"name": ""}, "name", "1 to 100"),
         ({"name": "x" * 101}, "name", "1 to 100"),
-        ({"name": None}, "name", "string"),
+        ({"name": None}, "name", "is required"),
         ({"event_types": []}, "event_types", "at least one"),
         ({"event_types": ["batch.completed"]}, "event_types", "video.completed, video.failed, video.cancelled"),
         ({"event_types": "video.failed"}, "event_types", "list"),
