@@ -23,7 +23,8 @@ LONGEST_ADDRESS = 8_192
 _WHITE_SPACE = "\t\n\f\r "
 _DATA_URL = re.compile(r"[\t\n\f\r ]*data:", re.IGNORECASE)
 _BASE64 = re.compile(r"; *base64$", re.IGNORECASE)
-_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}")
+"""Without white space behind it, which would be searched again from each of its characters."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Uploads:
                 return self._add(BytesIO(decode_data_url(value, name)), None, name)
             if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= LONGEST_ADDRESS:
                 return Media(url=value)
-            if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value):
+            if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value.rstrip()):
                 raise errors.InvalidRequest(
                     f"{name}: this looks like base 64 alone; put data:image/png;base64, or the like in front of it",
                     param=name,

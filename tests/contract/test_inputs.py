@@ -107,6 +107,14 @@ async def test_other_forms_of_base_64_are_refused_with_advice(gateway: Running, 
     assert said in response.json()["error"]["message"]
 
 
+async def test_a_megabyte_of_blanks_is_refused_without_a_search(gateway: Running) -> None:
+    """A search that starts again at each blank would take hours."""
+    value = "A" + " " * 2**20 + "!"
+    response = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "input_reference": value})
+    assert response.status_code == 400
+    assert "expected a file, an https:// URL or a data: URL" in response.json()["error"]["message"]
+
+
 def test_padding_and_white_space_make_no_difference() -> None:
     for length in range(8):
         data = bytes(range(length))
