@@ -153,11 +153,8 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
         async with open_parts(chosen, clock=clock) as parts:
-            app.state.gateway, app.state.worker, app.state.started_at = (
-                parts.gateway,
-                parts.worker,
-                parts.gateway.clock(),
-            )
+            app.state.gateway, app.state.worker = parts.gateway, parts.worker
+            app.state.started_at = parts.gateway.clock()
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
 
             def drain() -> None:

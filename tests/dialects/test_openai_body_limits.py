@@ -119,24 +119,27 @@ async def test_a_full_temporary_directory_is_a_503(gateway: Running, monkeypatch
     assert "no room for large request bodies" in answer.json()["error"]["message"]
 
 
+LARGE = b'{"prompt": "' + b"a" * (2**20 - 100)
+
+
+async def unfinished(reached: asyncio.Event, over: asyncio.Event) -> AsyncIterator[bytes]:
+    """A large body whose end does not come before `over`."""
+    yield LARGE
+    reached.set()
+    await over.wait()
+
+
 async def test_the_first_bytes_of_a_body_are_not_counted(start_gateway: StartGateway) -> None:
     """Small requests are served while large bodies use up the limit; a single large body always fits."""
-    large = b'{"prompt": "' + b"a" * (2**20 - 100)
     reached, over = asyncio.Event(), asyncio.Event()
-
-    async def unfinished() -> AsyncIterator[bytes]:
-        yield large
-        reached.set()
-        await over.wait()
-
     async with start_gateway(max_bodies_mb=1, max_body_mb=1) as gateway:
-        holding = asyncio.create_task(gateway.client.post("/v1/videos", content=unfinished()))
+        holding = asyncio.create_task(gateway.client.post("/v1/videos", content=unfinished(reached, over)))
         await reached.wait()
-        answers = [await client.post("/v1/videos", content=large) for client in (gateway.client, gateway.bob)]
+        answers = [await client.post("/v1/videos", content=LARGE) for client in (gateway.client, gateway.bob)]
         await gateway.create(metadata={"a": "b" * 2_000})
         over.set()
         assert (await holding).status_code == 400
-        after = await gateway.client.post("/v1/videos", content=large)
+        after = await gateway.client.post("/v1/videos", content=LARGE)
     assert [error_of(answer, 503)["code"] for answer in answers] == ["service_unavailable"] * 2
     assert error_of(after, 400)["code"] == "invalid_json", "what a body held is free after it"
 
@@ -144,21 +147,14 @@ async def test_the_first_bytes_of_a_body_are_not_counted(start_gateway: StartGat
 async def test_two_keys_of_a_project_have_one_limit(operator: Operator, start_gateway: StartGateway) -> None:
     first = await operator.key()
     second = await operator.key(project=first["project"])
-    large = b'{"prompt": "' + b"a" * (2**20 - 100)
     reached, over = asyncio.Event(), asyncio.Event()
-
-    async def unfinished() -> AsyncIterator[bytes]:
-        yield large
-        reached.set()
-        await over.wait()
-
     async with start_gateway(max_bodies_mb=3, max_body_mb=1) as gateway:
         headers = [{"authorization": f"Bearer {key['key']}"} for key in (first, second)]
-        sending = gateway.client.post("/v1/videos", content=unfinished(), headers=headers[0])
+        sending = gateway.client.post("/v1/videos", content=unfinished(reached, over), headers=headers[0])
         holding = asyncio.create_task(sending)
         await reached.wait()
-        refused = await gateway.client.post("/v1/videos", content=large, headers=headers[1])
+        refused = await gateway.client.post("/v1/videos", content=LARGE, headers=headers[1])
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bodies")
-        assert (await gateway.bob.post("/v1/videos", content=large)).status_code == 400  # read, and not complete
+        assert (await gateway.bob.post("/v1/videos", content=LARGE)).status_code == 400  # read, and not complete
         over.set()
         assert (await holding).status_code == 400
