@@ -183,6 +183,8 @@ class VideoRequest(BaseModel):
     """Seconds for which the finished file is kept; None: the gateway's setting."""
     extra: dict[str, Any] = {}
     """Fields only the vendor knows, passed through unchanged."""
+    warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    """Sentences for the client about what was read otherwise than it was written; they go into the video's warnings."""
 
 
 class Submission(BaseModel):

@@ -82,6 +82,7 @@ def plan_request(
     have a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
     permitted = partial(caller.may_use, shown_model or request.model)
     plan = make_plan(gateway.router, request, only_provider=only_provider, permitted=permitted)
+    plan = replace(plan, warnings=(*request.warnings, *plan.warnings))
     return only_priced(gateway.settings, plan) if caller.limited else plan
 
 
