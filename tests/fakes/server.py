@@ -353,7 +353,7 @@ class Fake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            call = await _read(Request(scope, receive))
+            call = await read_call(Request(scope, receive))
         except ClientDisconnect:  # killed while it was sending
             return
         verb, subject = self.route(call.method, call.path)
@@ -394,11 +394,11 @@ class Elsewhere:
     calls: list[Call] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.calls.append(await _read(Request(scope, receive)))
+        self.calls.append(await read_call(Request(scope, receive)))
         await Response(self.file, media_type="video/mp4")(scope, receive, send)
 
 
-async def _read(request: Request) -> Call:
+async def read_call(request: Request) -> Call:
     kind = request.headers.get("content-type", "")
     document, form = None, None
     if kind.startswith("multipart/form-data"):

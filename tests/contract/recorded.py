@@ -1,0 +1,255 @@
+"""Replays of the recordings in `tests/recordings`: each request that a vendor's SDK sent is asked of our adapter, which
+gets the recorded response. `recordings.toml` says what a case is in the gateway's vocabulary."""
+
+import json
+import re
+import tomllib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import import_module
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from contract.stage import NOW
+from fakes.server import KEY, Call, File, read_call, serve
+from fakes.upstream import Upstream
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app import errors
+from app.media.uploads import Upload
+from app.providers.base import Provider, Task
+from app.video import Media, Output, Progress, Status, Submission, VideoRequest
+
+FOLDER = Path(__file__).parents[1] / "recordings"
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("recordings.toml").read_text("utf-8"))
+KINDS = tuple(TABLE["kinds"])
+HTTP_ONLY = ("authorization", "content-type")
+"""Headers of a recorded request that an adapter has to send, too; each kind may name more."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded case, and its row of the table: empty if it has none."""
+
+    kind: str
+    name: str
+    recorded: Mapping[str, Any]
+    row: Mapping[str, Any]
+
+    @property
+    def left_out(self) -> str | None:
+        """The reason why the case is not an adapter's business."""
+        if not self.recorded["requests"]:
+            return "no request"
+        reason: str | None = self.row.get("not")
+        return reason
+
+
+@dataclass
+class Replay:
+    """The result of a case: differences to the recorded requests as `(field, how)`, and what the adapter read."""
+
+    differences: list[tuple[str, str]] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+
+
+@cache
+def cases(kind: str) -> tuple[Case, ...]:
+    row = TABLE["kinds"][kind]
+    document = json.loads((FOLDER / row["file"]).read_text("utf-8"))
+    return tuple(Case(kind, case["name"], case, _row_of(row["cases"], case["name"])) for case in document["cases"])
+
+
+def _row_of(rows: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The row of this name, else the first one whose pattern it matches."""
+    found = rows.get(name) or next((row for pattern, row in rows.items() if fnmatchcase(name, pattern)), {})
+    return dict(found)
+
+
+def unused_rows(kind: str) -> list[str]:
+    """Rows of the table that no recorded case has."""
+    names = [case.name for case in cases(kind)]
+    return [row for row in TABLE["kinds"][kind]["cases"] if not any(n == row or fnmatchcase(n, row) for n in names)]
+
+
+# Replaying
+
+
+class Recorder:
+    """A server that answers each request with the next recorded response."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.response: Mapping[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls.append(await read_call(Request(scope, receive)))
+        body = self.response.get("body")
+        content = _content(body) if body is None or isinstance(body, str) else json.dumps(body).encode()
+        headers = {name: value for name, value in self.response["headers"].items() if name != "content-length"}
+        await Response(content, self.response["status"], headers)(scope, receive, send)
+
+
+def _content(body: str | None) -> bytes:
+    """The bytes of a recorded body that is not JSON; of a file only the length was recorded."""
+    length = re.fullmatch(r"<(\d+) bytes>", body or "")
+    return bytes(int(length[1])) if length else (body or "").encode()
+
+
+async def replay(case: Case) -> Replay:
+    """Ask the adapter for each request of the case; the recorded response is the answer."""
+    table, recorder, result = TABLE["kinds"][case.kind], Recorder(), Replay()
+    upstream: Upstream = import_module(f"fakes.{table['fake']}").UPSTREAMS[0]
+    fake = upstream.fake()
+    async with serve(recorder) as origin:
+        config = {"api_key": KEY, "base_url": origin + table["prefix"], "timeout_s": 10} | table.get("config", {})
+        config |= case.row.get("config", {})
+        provider = upstream.kind("up", upstream.kind.Config(**config), (ip_network("127.0.0.0/8"),))
+        try:
+            pairs = zip(case.recorded["requests"], case.recorded["responses"], strict=False)
+            for (request, recorder.response), reads in zip(pairs, case.row["reads"], strict=True):
+                if reads == "-":
+                    result.read.append(reads)
+                    continue
+                verb, subject = fake.route(request["method"], request["path"])
+                recorder.calls.clear()
+                result.read.append(await _ask(provider, verb, subject, case))
+                result.differences += _differences(request, recorder.calls, table.get("headers", ()))
+        finally:
+            await provider.aclose()
+    return result
+
+
+async def _ask(provider: Provider, verb: str, subject: str, case: Case) -> str:
+    """Make the call and return what was read from the answer, as the table writes it."""
+    task = _task(case, ref=subject or None)
+    try:
+        if verb == "submit":
+            return _submission(await provider.send(task))
+        if verb == "poll":
+            return _progress(await provider.poll(task))
+        if verb == "cancel":
+            return "stopped" if await provider.cancel(task) else "not stopped"
+        if verb == "content":
+            async with provider.fetch(task, Output()) as download:
+                return f"{len(b''.join([chunk async for chunk in download.chunks]))} bytes"
+        if verb == "character":
+            return await provider.create_character(case.row["name"], Media(**case.row["video"]), _read)
+    except errors.UpstreamError as error:
+        code = "" if error.code == error.default_code else f" {error.code}"
+        return type(error).__name__ + code
+    raise AssertionError(f"{case.name}: {verb} is not a call of adapters; the table has to leave it out")
+
+
+def _task(case: Case, ref: str | None) -> Task:
+    fields = {"prompt": "x", "model": "m", **case.row.get("ask", {})}
+    values = {"model": fields["model"], "now": NOW, "read": _read, "ref": ref, "submitted_at": NOW}
+    return Task(**{"id": "attempt_1", **values, **case.row.get("task", {}), "request": VideoRequest(**fields)})
+
+
+@asynccontextmanager
+async def _read(media: Media) -> AsyncIterator[Upload]:
+    """Open an upload whose key has its name, type and size: `a.png image/png 70`."""
+    filename, content_type, size = str(media.key).split()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(int(size))
+
+    yield Upload(filename, content_type, int(size), chunks())
+
+
+def _submission(found: Submission) -> str:
+    return f"{found.status} {found.ref}"
+
+
+def _progress(found: Progress) -> str:
+    if found.status is Status.failed:
+        assert found.failure is not None
+        return f"failed {found.failure.code}"
+    if found.status is Status.completed:
+        assert found.output is not None
+        return f"completed {found.output.url or found.output.inline or 'content call'}"
+    said = [str(found.status), *([] if found.progress is None else [str(found.progress)])]
+    return " ".join(said + ([] if found.poll_after_s is None else [f"after {found.poll_after_s:g}"]))
+
+
+# Comparing
+
+
+def _differences(request: Mapping[str, Any], calls: list[Call], headers: tuple[str, ...]) -> list[tuple[str, str]]:
+    if len(calls) != 1:
+        return [("calls", f"{len(calls)} instead of 1")]
+    ours, theirs = calls[0], request
+    found = [
+        (name, f"{left} instead of {right}")
+        for name, left, right in (
+            ("method", ours.method, theirs["method"]),
+            ("path", ours.path, theirs["path"]),
+            ("query", dict(parse_qsl(ours.query)), theirs.get("query") or {}),
+        )
+        if left != right
+    ]
+    found += [
+        (f"header {name}", "missing")
+        for name in (*HTTP_ONLY, *headers)
+        if name in theirs["headers"] and name not in ours.headers
+    ]
+    return found + list(_body_differences(dict(_leaves_of_call(ours)), dict(_leaves_of_recording(theirs.get("body")))))
+
+
+def _body_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in [*theirs, *(name for name in ours if name not in theirs)]:
+        if name not in ours:
+            yield name, "missing"
+        elif name not in theirs:
+            yield name, "added"
+        elif ours[name] != theirs[name]:
+            yield name, f"{ours[name]!r:.200} instead of {theirs[name]!r:.200}"
+
+
+def _leaves_of_call(call: Call) -> Iterator[tuple[str, Any]]:
+    """Every value of a body by its name; those of forms are text, so all are compared as text."""
+    if call.form is None:
+        yield from _leaves(call.json)
+    for name, value in call.form or ():
+        yield name, _file(value.filename, value.content_type, value.size) if isinstance(value, File) else value
+
+
+def _leaves_of_recording(body: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(body, dict) or "multipart" not in body:
+        yield from _leaves(body)
+        return
+    for part in body["multipart"]:
+        is_file = "filename" in part
+        yield part["name"], _file(part["filename"], part["content_type"], part["bytes"]) if is_file else part["value"]
+
+
+def _file(filename: str, content_type: str, size: int) -> str:
+    return f"file {filename} {content_type} {size}"
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}[{key}]" if name else str(key))
+    elif isinstance(value, list) and value:
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, f"{name}[{number}]")
+    elif value is not None or name:
+        yield name, value if isinstance(value, str) else json.dumps(value)
+
+
+def explained(kind: str, difference: tuple[str, str]) -> int | None:
+    """The number of the entry of `differences` that explains this one; None if none does."""
+    name, how = difference
+    for number, entry in enumerate(TABLE["differences"]):
+        if kind in entry["kinds"] and fnmatchcase(name, entry["field"]) and fnmatchcase(how, entry["how"]):
+            return number
+    return None
