@@ -69,7 +69,9 @@ def cases(kind: str) -> tuple[Case, ...]:
 
 def _row_of(rows: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The row of this name, else the first one whose pattern it matches."""
-    found = rows.get(name) or next((row for pattern, row in rows.items() if fnmatchcase(name, pattern)), {})
+    found: Mapping[str, Any] = rows.get(name) or next(
+        (row for pattern, row in rows.items() if fnmatchcase(name, pattern)), {}
+    )
     return dict(found)
 
 
