@@ -47,6 +47,8 @@ class Capabilities(BaseModel):
     default_size: str | None = None
     parameters: frozenset[str] = frozenset()
     """Names of the optional `VideoRequest` fields it supports, beside prompt, seconds and the size triple."""
+    required: frozenset[str] = frozenset()
+    """Those of them without which it makes nothing, such as the first frame of a model that only animates."""
     media: frozenset[str] = frozenset({"upload", "url"})
     """Supported forms of pictures and videos: `upload` (the bytes, in whatever form), `url`."""
     max_reference_images: int | None = None
@@ -65,7 +67,7 @@ class Problem:
 
     why: str
     drop: tuple[str, ...]
-    """Fields of the request to leave out."""
+    """Fields of the request to leave out; empty if that is no help."""
     forced: bool = False
     """True: the client's API requires the field, so it is left out with a warning rather than refused."""
 
@@ -105,6 +107,9 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
             found[name] = Problem("it has no such parameter", (name,))
+    for name in able.required:
+        if getattr(request, name) in (None, ()):
+            found[name] = Problem("it makes nothing without one", ())
     _check_media(request, able, can_link, found)
     if not able.passes_extra:
         unknown = request.extra.keys() - able.vendor_fields

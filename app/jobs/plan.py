@@ -46,11 +46,11 @@ def make_plan(
                 "use; leave out the model or name one of that provider",
                 param="model",
             )
-    fitted = [(route, fit(request, route.capabilities, can_link=router.can_link)) for route in routes]
+    fitted = [(route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in routes]
     able = tuple(route for route, found in fitted if not found.problems)
     if able:
         # With several routes no defaults are filled in: another route may not be able to express them.
-        return Plan(able, _with_defaults(request, able[0].capabilities) if len(able) == 1 else request)
+        return Plan(able, _with_defaults(request, able[0].capabilities_for(request)) if len(able) == 1 else request)
     return _without_problems(router, request, *min(fitted, key=lambda entry: len(entry[1].problems)))
 
 
@@ -88,7 +88,9 @@ def _without_problems(router: Router, request: VideoRequest, route: Route, fitte
     """Build the plan for a route that cannot express all of the request, if the rest may be left out."""
     alias = router.aliases.get(request.model)
     forced = all(problem.forced for problem in fitted.problems.values())
-    drop = alias is not None and alias.unsupported == "drop" and "operation" not in fitted.problems
+    drop = (
+        alias is not None and alias.unsupported == "drop" and all(problem.drop for problem in fitted.problems.values())
+    )
     if forced or drop:
         warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
         return Plan((route,), fitted.without_problems, warnings)

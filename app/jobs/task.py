@@ -18,7 +18,7 @@ async def build_task(
 ) -> Task:
     """Build the `Task` of a claimed attempt. Raises `NotFound` for a character that was deleted."""
     attempt = claim.attempt
-    able = provider.capabilities(attempt.upstream_model) or Capabilities()
+    able = provider.capabilities_for(attempt.upstream_model, claim.request) or Capabilities()
     submitting = claim.was in (AttemptState.pending, AttemptState.submitting)
     return Task(
         id=attempt.id,

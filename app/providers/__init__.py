@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
 from app.providers.base import Provider
+from app.providers.fal import Fal
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
@@ -21,6 +22,7 @@ KINDS: tuple[type[Provider], ...] = (
     Lumen,
     GptGe,
     Apilaplas,
+    Fal,
     OpenAI,
     Sandbox,
 )

@@ -266,6 +266,10 @@ class Provider(ABC):
             return self.models[model]
         return self.any_model
 
+    def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
+        """Capabilities of `model` for this request, which may decide which endpoint of the vendor serves it."""
+        return self.capabilities(model)
+
     def poll_gap_s(self, polls: int, default_s: float | None) -> float:
         """Seconds until the next poll, after `polls` polls: grows by 15 % per poll up to a maximum."""
         first = self.config.poll_interval_s or default_s or self.poll_interval_s

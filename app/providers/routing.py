@@ -12,7 +12,7 @@ from app import errors
 from app.capabilities import Capabilities
 from app.providers.base import Provider
 from app.settings import Settings
-from app.video import MAX_NAME_CHARACTERS
+from app.video import MAX_NAME_CHARACTERS, VideoRequest
 
 SANDBOX_MODEL = "sandbox/testcard"
 
@@ -35,6 +35,10 @@ class Route:
     def capabilities(self) -> Capabilities:
         able = self.provider.capabilities(self.model)
         return able if able is not None else Capabilities()  # `Router.routes` only names models that are served
+
+    def capabilities_for(self, request: VideoRequest) -> Capabilities:
+        able = self.provider.capabilities_for(self.model, request)
+        return able if able is not None else Capabilities()
 
 
 class Router:

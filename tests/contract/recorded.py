@@ -1,10 +1,12 @@
 """Replays of the recordings in `tests/recordings`: each request that a vendor's SDK sent is asked of our adapter, which
 gets the recorded response. `recordings.toml` says what a case is in the gateway's vocabulary."""
 
+import base64
 import json
 import re
 import tomllib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -30,6 +32,7 @@ from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 FOLDER = Path(__file__).parents[1] / "recordings"
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("recordings.toml").read_text("utf-8"))
 KINDS = tuple(TABLE["kinds"])
+JSON = {"content-type": "application/json"}
 HTTP_ONLY = ("authorization", "content-type")
 """Headers of a recorded request that an adapter has to send, too; each kind may name more."""
 
@@ -85,18 +88,26 @@ def unused_rows(kind: str) -> list[str]:
 
 
 class Recorder:
-    """A server that answers each request with the next recorded response."""
+    """A server that answers each request with the next recorded response, then with 503."""
 
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.response: Mapping[str, Any] = {}
+    def __init__(self, left: Iterable[tuple[Any, Mapping[str, Any]]]) -> None:
+        self.left = deque(left)
+        """Recorded requests and their responses; a response that is not part of the recording has no request."""
+        self.calls: list[tuple[Call, Mapping[str, Any] | None]] = []
+        self.ran_out = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.calls.append(await read_call(Request(scope, receive)))
-        body = self.response.get("body")
+        call = await read_call(Request(scope, receive))
+        if not self.left:
+            self.ran_out = True
+            await Response(status_code=503)(scope, receive, send)
+            return
+        request, response = self.left.popleft()
+        self.calls.append((call, request))
+        body = response.get("body")
         content = _content(body) if body is None or isinstance(body, str) else json.dumps(body).encode()
-        headers = {name: value for name, value in self.response["headers"].items() if name != "content-length"}
-        await Response(content, self.response["status"], headers)(scope, receive, send)
+        headers = {name: value for name, value in response["headers"].items() if name != "content-length"}
+        await Response(content, response["status"], headers)(scope, receive, send)
 
 
 def _content(body: str | None) -> bytes:
@@ -106,8 +117,12 @@ def _content(body: str | None) -> bytes:
 
 
 async def replay(case: Case) -> Replay:
-    """Ask the adapter for each request of the case; the recorded response is the answer."""
-    table, recorder, result = TABLE["kinds"][case.kind], Recorder(), Replay()
+    """Ask the adapter for each request of the case; the recorded responses are the answers. A call of the adapter may
+    make several requests; one that makes more than were recorded reads `asks for more`."""
+    table, result = TABLE["kinds"][case.kind], Replay()
+    recorder = Recorder(zip(case.recorded["requests"], case.recorded["responses"], strict=False))
+    if "inserted" in case.row:
+        recorder.left.appendleft((None, {"status": 200, "headers": JSON, "body": case.row["inserted"]}))
     upstream: Upstream = import_module(f"fakes.{table['fake']}").UPSTREAMS[0]
     fake = upstream.fake()
     async with serve(recorder) as origin:
@@ -115,17 +130,22 @@ async def replay(case: Case) -> Replay:
         config |= case.row.get("config", {})
         provider = upstream.kind("up", upstream.kind.Config(**config), (ip_network("127.0.0.0/8"),))
         try:
-            pairs = zip(case.recorded["requests"], case.recorded["responses"], strict=False)
-            for (request, recorder.response), reads in zip(pairs, case.row["reads"], strict=True):
+            for reads in case.row["reads"]:
                 if reads == "-":
+                    recorder.left.popleft()
                     result.read.append(reads)
                     continue
+                request = next(request for request, _ in recorder.left if request is not None)
                 verb, subject = fake.route(request["method"], request["path"])
                 recorder.calls.clear()
-                result.read.append(await _ask(provider, verb, subject, case))
-                result.differences += _differences(request, recorder.calls, table.get("headers", ()))
+                read = await _ask(provider, "poll" if verb == "result" else verb, subject, case)
+                result.read.append("asks for more" if recorder.ran_out else read)
+                for call, recorded in recorder.calls:
+                    result.differences += _differences(recorded, call, table.get("headers", ())) if recorded else []
         finally:
             await provider.aclose()
+    if recorder.left:
+        result.differences.append(("calls", f"{len(recorder.left)} recorded requests were not made"))
     return result
 
 
@@ -158,13 +178,14 @@ def _task(case: Case, ref: str | None) -> Task:
 
 @asynccontextmanager
 async def _read(media: Media) -> AsyncIterator[Upload]:
-    """Open an upload whose key has its name, type and size: `a.png image/png 70`."""
-    filename, content_type, size = str(media.key).split()
+    """Open an upload whose key has its name, type and size, or its bytes as base64: `a.png image/png 70`."""
+    filename, content_type, content = str(media.key).split()
+    data = bytes(int(content)) if content.isdecimal() else base64.b64decode(content)
 
     async def chunks() -> AsyncIterator[bytes]:
-        yield bytes(int(size))
+        yield data
 
-    yield Upload(filename, content_type, int(size), chunks())
+    yield Upload(filename, content_type, len(data), chunks())
 
 
 def _submission(found: Submission) -> str:
@@ -185,10 +206,7 @@ def _progress(found: Progress) -> str:
 # Comparing
 
 
-def _differences(request: Mapping[str, Any], calls: list[Call], headers: tuple[str, ...]) -> list[tuple[str, str]]:
-    if len(calls) != 1:
-        return [("calls", f"{len(calls)} instead of 1")]
-    ours, theirs = calls[0], request
+def _differences(theirs: Mapping[str, Any], ours: Call, headers: tuple[str, ...]) -> list[tuple[str, str]]:
     found = [
         (name, f"{left} instead of {right}")
         for name, left, right in (
@@ -201,7 +219,7 @@ def _differences(request: Mapping[str, Any], calls: list[Call], headers: tuple[s
     found += [
         (f"header {name}", "missing")
         for name in (*HTTP_ONLY, *headers)
-        if name in theirs["headers"] and name not in ours.headers
+        if name in theirs["headers"] and name not in ours.headers and (theirs.get("body") or name != "content-type")
     ]
     return found + list(_body_differences(dict(_leaves_of_call(ours)), dict(_leaves_of_recording(theirs.get("body")))))
 

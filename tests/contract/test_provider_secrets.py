@@ -83,7 +83,7 @@ async def test_secrets_are_in_no_error_and_no_repr(stage: Stage, provider: Provi
     for status in (400, 401, 402, 404, 429, 500):
         stage.fake.script("submit", stage.fake.refusal(status, text))
         stage.fake.script("poll", stage.fake.refusal(status, text))
-        for call in (provider.submit, provider.poll):
+        for call in (provider.send, provider.poll):
             with pytest.raises(errors.UpstreamError) as error:
                 await call(task)
             caught.append(error.value)

@@ -1,0 +1,177 @@
+"""fal's queue, as its two clients read it (`tests/recordings/fal.json`): each answer has the keys that they require."""
+
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.responses import Response
+
+from app.providers.fal import Fal
+from app.video import Media, Status
+from fakes.server import KEY, Answer, Call, Fake, Job, as_json, segments
+from fakes.upstream import CAT_URL, Upstream, Wire, ask
+
+MODEL = "fal-ai/kling-video/v3/pro"
+HOSTS = "https://queue.fal.run"
+ENDED = ("COMPLETED", "completed")
+
+
+class FakeFal(Fake):
+    """Answers 202 while a task waits or runs; a failed task is COMPLETED with an error. Refuses a key where files lie:
+    that is another host."""
+
+    waiting = "IN_QUEUE"
+    working = "IN_PROGRESS"
+    done = "COMPLETED"
+    failed = "FAILED"
+
+    def route(self, method: str, path: str) -> tuple[str, str]:
+        found = segments(path)
+        if found[0] == "files":
+            return "content", found[-1]
+        if "requests" not in found:
+            return ("submit", "/".join(found)) if method == "POST" else ("other", path)
+        at = found.index("requests")
+        ref, rest = found[at + 1], found[at + 2 :]
+        match method, rest:
+            case "GET", ["status"]:
+                return "poll", ref
+            case "GET", []:
+                return "result", ref
+            case "PUT", ["cancel"]:
+                return "cancel", ref
+        return "other", path
+
+    verbs = (*Fake.verbs, "result")
+
+    def allowed(self, call: Call) -> bool:
+        if call.path.startswith("/files/"):
+            return "authorization" not in call.headers
+        return call.headers.get("authorization") == f"Key {self.key}"
+
+    def answer(self, verb: str, subject: str, call: Call) -> Response:
+        match verb:
+            case "submit":
+                return self.create(subject, call)
+            case "poll" if subject in self.jobs:
+                return self.status(self.polled(self.jobs[subject]))
+            case "result" if subject in self.jobs:
+                return self.result(self.jobs[subject], call)
+            case "cancel" if subject in self.jobs:
+                return self.cancel(self.jobs[subject])
+            case "content":
+                return Response(self.file, media_type="video/mp4")
+        return self.refuse(404, "Request not found")
+
+    def create(self, name: str, call: Call) -> Response:
+        asked = call.json if isinstance(call.json, dict) else {}
+        if not asked.get("prompt"):
+            return self.refuse(422, "Field required", "missing")
+        if set(parse_qs(call.query)) - {"fal_webhook"}:
+            return self.refuse(400, "unknown query")
+        parts = name.split("/")
+        app = "/".join(parts[: 3 if parts[0] in ("workflows", "comfy") else 2])
+        job = self.job(f"764cabcf-{len(self.jobs) + 1}", asked | {"app": app})
+        return as_json({"status": job.status, "queue_position": 0, **urls(job)})
+
+    def status(self, job: Job) -> Response:
+        shown: dict[str, Any] = {"status": job.status, "logs": None, **urls(job)}
+        if job.status == self.waiting:
+            shown["queue_position"] = 3
+        if job.status == self.failed:
+            shown |= {"status": "COMPLETED", "error": job.message, "error_type": job.code or "internal_error"}
+        return as_json(shown, 200 if shown["status"] in ENDED else 202)
+
+    def result(self, job: Job, call: Call) -> Response:
+        if job.status not in ENDED:
+            return self.refuse(400, "Request is still in progress")
+        url = f"http://{call.headers['host']}/files/{job.ref}.mp4"
+        return as_json({"video": {"url": url, "content_type": "video/mp4", "file_size": len(self.file)}, **job.raw})
+
+    def cancel(self, job: Job) -> Response:
+        if job.status in ENDED:
+            return as_json({"status": "ALREADY_COMPLETED"}, 400)
+        self.fail(job.ref, "request_cancelled", "Request was cancelled")
+        return as_json({"status": "CANCELLATION_REQUESTED"}, 202)
+
+    def elsewhere(self, ref: str, url: str) -> None:
+        self.finish(ref)
+        self.jobs[ref].raw["video"] = {"url": url}
+
+    def refuse(self, status: int, message: str, code: str | None = None) -> Response:
+        """A text, or what a model found wrong in a list."""
+        if code is None:
+            return as_json({"detail": message}, status)
+        return as_json({"detail": [{"loc": ["body"], "msg": message, "type": code, "input": {}}]}, status)
+
+    def refusal(
+        self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        return Answer(status, json.loads(bytes(self.refuse(status, message, code).body)), headers or {})
+
+
+def urls(job: Job) -> dict[str, str]:
+    url = f"{HOSTS}/{job.asked['app']}/requests/{job.ref}"
+    return {"request_id": job.ref, "response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
+
+
+KEYED = {"authorization": f"Key {KEY}"}
+DEFAULTS = {"duration": "5", "aspect_ratio": "16:9"}
+PATH = f"/{MODEL}/text-to-video"
+
+WIRES = {
+    "prompt only": Wire(ask("żółw 🐢"), {"prompt": "żółw 🐢", **DEFAULTS}, path=PATH, headers=KEYED),
+    "text": Wire(
+        ask(seconds=8, aspect_ratio="9:16", negative_prompt="blur", generate_audio=False, extra={"cfg_scale": 0.7}),
+        {
+            "prompt": "a paper boat",
+            "duration": "8",
+            "aspect_ratio": "9:16",
+            "negative_prompt": "blur",
+            "generate_audio": False,
+            "cfg_scale": 0.7,
+        },
+        path=PATH,
+        headers=KEYED,
+    ),
+    "first and last frame": Wire(
+        ask(first_frame=Media(key="cat"), last_frame=Media(url="https://x.example/z.png")),
+        {
+            "prompt": "a paper boat",
+            "duration": "5",
+            "start_image_url": CAT_URL,
+            "end_image_url": "https://x.example/z.png",
+        },
+        path=f"/{MODEL}/image-to-video",
+        headers=KEYED,
+    ),
+}
+
+WORDS = {
+    "IN_QUEUE": Status.queued,
+    "IN_PROGRESS": Status.in_progress,
+    "COMPLETED": Status.completed,
+    "completed": Status.completed,
+}
+
+
+def accepted(ref: Any) -> Any:
+    return {"status": "IN_QUEUE", "request_id": ref, "queue_position": 0}
+
+
+UPSTREAMS = (
+    Upstream(
+        "fal",
+        Fal,
+        FakeFal,
+        WIRES,
+        WORDS,
+        accepted,
+        prefix="",
+        model=MODEL,
+        moderation=(422, "The content could not be processed", "content_policy_violation"),
+        credit=(403, "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai.", None),
+        stops=False,
+        streams=False,
+    ),
+)

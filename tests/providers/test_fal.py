@@ -1,0 +1,125 @@
+"""fal: the choice of an endpoint, through the front door; the wire is in the contract suite and the recordings."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakes.fal import FakeFal
+from fakes.server import KEY, serve
+from harness import Running, StartGateway
+
+pytestmark = pytest.mark.anyio
+
+FIRST, LAST = "https://x.example/a.png", "https://x.example/z.png"
+
+
+@pytest.fixture
+def fake() -> FakeFal:
+    return FakeFal()
+
+
+@pytest.fixture
+async def gateway(fake: FakeFal, start_gateway: StartGateway) -> AsyncIterator[Running]:
+    async with serve(fake) as url:
+        providers = {"fal": {"api_key": KEY, "base_url": url}}
+        async with start_gateway(providers=providers, allow_networks=["127.0.0.0/8"]) as running:
+            yield running
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "sent"),
+    [
+        ({"seconds": 8}, "fal-ai/veo3.1", {"duration": "8s", "resolution": "720p", "aspect_ratio": "16:9"}),
+        (
+            {"input_reference": FIRST},
+            "fal-ai/veo3.1/image-to-video",
+            {"image_url": FIRST, "duration": "8s", "resolution": "720p"},
+        ),
+        (
+            {"input_reference": FIRST, "last_frame": LAST},
+            "fal-ai/veo3.1/first-last-frame-to-video",
+            {"first_frame_url": FIRST, "last_frame_url": LAST, "duration": "8s", "resolution": "720p"},
+        ),
+        (
+            {"reference_images": [FIRST, LAST]},
+            "fal-ai/veo3.1/reference-to-video",
+            {"image_urls": [FIRST, LAST], "duration": "8s", "resolution": "720p", "aspect_ratio": "16:9"},
+        ),
+    ],
+)
+async def test_a_family_uses_the_endpoint_for_what_the_request_has(
+    gateway: Running, fake: FakeFal, fields: dict[str, Any], path: str, sent: dict[str, Any]
+) -> None:
+    video = await gateway.create(model="fal/fal-ai/veo3.1", **fields)
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
+    [submit] = fake.submits
+    assert submit.path == f"/{path}"
+    assert submit.json == {"prompt": "a paper boat", **sent}
+
+
+async def test_an_endpoint_is_used_as_it_is_named(gateway: Running, fake: FakeFal) -> None:
+    model = "fal/fal-ai/sora-2/text-to-video/pro"
+    await gateway.create(model=model, size="1920x1080", seconds=12)
+    await gateway.worker.run_once()
+    assert fake.submits[0].path == "/fal-ai/sora-2/text-to-video/pro"
+    assert fake.submits[0].json == {
+        "prompt": "a paper boat",
+        "duration": "12",
+        "resolution": "1080p",
+        "aspect_ratio": "16:9",
+    }
+    body = {"prompt": "a paper boat", "model": model, "input_reference": FIRST}
+    refused = await gateway.client.post("/v1/videos", json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "first_frame"
+
+
+async def test_an_endpoint_that_animates_a_picture_needs_one(gateway: Running, fake: FakeFal) -> None:
+    body = {"prompt": "a paper boat", "model": "fal/fal-ai/sora-2/image-to-video"}
+    refused = await gateway.client.post("/v1/videos", json=body)
+    assert refused.status_code == 400
+    assert "cannot express first_frame: it makes nothing without one" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"), [({"seconds": 7}, "seconds"), ({"resolution": "480p"}, "resolution"), ({"loop": True}, "loop")]
+)
+async def test_a_value_that_no_endpoint_of_the_family_has_is_refused(
+    gateway: Running, fields: dict[str, Any], param: str
+) -> None:
+    body = {"prompt": "a paper boat", "model": "fal/fal-ai/veo3.1", **fields}
+    refused = await gateway.client.post("/v1/videos", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+async def test_an_unknown_endpoint_gets_the_prompt_and_the_vendors_own_fields(gateway: Running, fake: FakeFal) -> None:
+    model = "fal/acme/dream-9/text-to-video"
+    video = await gateway.create(model=model, motion=0.5)
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
+    assert fake.submits[0].json == {"prompt": "a paper boat", "motion": 0.5}
+    assert fake.polls[0].path.startswith("/acme/dream-9/requests/")
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a", "model": model, "seconds": 5})
+    assert refused.json()["error"]["param"] == "seconds"
+
+
+@pytest.mark.parametrize("model", ["fal/one", "fal/../admin/x", "fal/a/./b", "fal/a/b?c", "fal/a//b", "fal/a/b c"])
+async def test_a_name_that_is_no_path_of_an_endpoint_is_no_model(gateway: Running, model: str) -> None:
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": model})
+    assert refused.status_code == 404
+
+
+async def test_families_are_listed_with_their_capabilities_and_prices(gateway: Running) -> None:
+    listed = {model["id"]: model for model in (await gateway.client.get("/v1/models")).json()["data"]}
+    found = listed["fal/bytedance/seedance-2.0"]
+    assert found["capabilities"]["parameters"] == [
+        "first_frame",
+        "generate_audio",
+        "last_frame",
+        "reference_images",
+        "reference_video",
+        "seed",
+    ]
+    assert found["pricing"]["per_second"]["720p"] == 0.3034
+    assert listed["fal/fal-ai/veo3.1"]["capabilities"]["operations"] == ["extend", "generate"]
+    video = await gateway.create(model="fal/bytedance/seedance-2.0", seconds=5, resolution="720p")
+    assert video["cost_estimate"] == pytest.approx(1.517)
