@@ -50,7 +50,7 @@ class Upstream:
     prefix: str = "/v1"
     model: str = "wan-2.2"
     moderation: tuple[int, str, str] = (400, "Your request was blocked by our moderation system.", "moderation_blocked")
-    credit: tuple[int, str, str] = (402, "You exceeded your current quota.", "insufficient_quota")
+    credit: tuple[int, str, str | None] = (402, "You exceeded your current quota.", "insufficient_quota")
     cancels: bool = True
     """The upstream has a cancel call."""
     stops: bool = True
