@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
+from app.providers.ark import Ark
 from app.providers.base import Provider
 from app.providers.fal import Fal
 from app.providers.gptge import GptGe
@@ -22,6 +23,7 @@ KINDS: tuple[type[Provider], ...] = (
     Lumen,
     GptGe,
     Apilaplas,
+    Ark,
     Fal,
     OpenAI,
     Sandbox,

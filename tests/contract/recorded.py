@@ -262,7 +262,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value):
             yield from _leaves(inner, f"{name}[{number}]")
-    elif value is not None or name:
+    elif value is not None and name:  # an explicit null is an absent field
         yield name, value if isinstance(value, str) else json.dumps(value)
 
 

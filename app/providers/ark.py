@@ -1,0 +1,284 @@
+"""ByteDance's Seedance at Volcengine Ark (China) and BytePlus ModelArk (all others), one API. Sources: the runtimes
+volcengine-ark-runtime 5.0.54, byteplus-python-sdk-v2 3.0.63 and @ai-sdk/bytedance 1.0.29, recorded on 2026-11-25
+(`tests/recordings/bytedance-ark.json`), and their documentation as of 2026-11-21. Not tried live.
+
+Quirks: all input is a list `content` of texts, pictures and videos with a role; frames and references exclude each
+other. A parameter that a model lacks is a 400, so each model is in the table; an endpoint of the account (`ep-...`) is
+not, and the vendor judges. A key works at one of the two hosts only. DELETE stops a task that is queued; one that runs
+it refuses, and of one that has ended it deletes the record. A task is kept for seven days, its file for 24 hours.
+Inferred: that a length of 5 s and 720p, which every model has, may be sent where the request has none; that 429 of
+`QuotaExceeded` and `SetLimitExceeded` are limits of the account that time does not lift soon.
+"""
+
+import re
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr
+
+from app import errors
+from app.capabilities import Capabilities
+from app.providers.answers import segment
+from app.providers.base import ProviderConfig, Task
+from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.video import Media, Operation, Progress, Status, Submission
+
+PATH = "/contents/generations/tasks"
+BYTEPLUS = "https://ark.ap-southeast.bytepluses.com/api/v3"
+VOLCENGINE = "https://ark.cn-beijing.volces.com/api/v3"
+NOT_STOPPED = (400, 403, 405, 409, 422, 501)
+ACCOUNT_LIMITS = ("QuotaExceeded", "SetLimitExceeded")
+DEFAULT_SECONDS = 5
+DEFAULT_RESOLUTION = "720p"
+
+RATIOS = ("16:9", "9:16", "4:3", "3:4", "1:1", "21:9")
+FRAMES = frozenset({"first_frame", "last_frame"})
+REFERENCES = frozenset({"reference_images", "reference_video"})
+OWN_FIELDS = frozenset({"watermark", "return_last_frame", "execution_expires_after"})
+TWO = OWN_FIELDS | {"priority", "tools"}
+ONE = OWN_FIELDS | {"camera_fixed", "service_tier"}
+
+
+def _seedance(
+    seconds: tuple[int, int],
+    *resolutions: str,
+    parameters: frozenset[str],
+    fields: frozenset[str],
+    references: int | None = None,
+    operations: tuple[Operation, ...] = (),
+    prices: dict[str, float] | None = None,
+) -> Capabilities:
+    """Capabilities of one model; prices in US dollars per second."""
+    micros = {resolution: round(dollars * 1_000_000) for resolution, dollars in (prices or {}).items()}
+    if micros:
+        micros[""] = micros[DEFAULT_RESOLUTION]
+    return Capabilities(
+        seconds=seconds,
+        seconds_range=True,
+        default_seconds=DEFAULT_SECONDS,
+        resolutions=resolutions,
+        aspect_ratios=RATIOS,
+        parameters=parameters,
+        max_reference_images=references,
+        operations=frozenset({Operation.generate, *operations}),
+        prices=micros,
+        vendor_fields=fields,
+    )
+
+
+FAMILIES: dict[str, Capabilities] = {
+    "2-5": _seedance(
+        (4, 30),
+        *("480p", "720p", "1080p"),
+        parameters=FRAMES | REFERENCES | {"generate_audio"},
+        fields=TWO | {"output_format", "omni_reference_task_type"},
+        references=30,
+        operations=(Operation.edit, Operation.extend),
+        prices={"480p": 0.096, "720p": 0.216, "1080p": 0.535},
+    ),
+    "2-0": _seedance(
+        (4, 15),
+        *("480p", "720p", "1080p", "2160p"),
+        parameters=FRAMES | REFERENCES | {"generate_audio"},
+        fields=TWO,
+        references=9,
+        prices={"480p": 0.066, "720p": 0.142, "1080p": 0.354, "2160p": 0.722},
+    ),
+    "2-0-fast": _seedance(
+        (4, 15),
+        *("480p", "720p"),
+        parameters=FRAMES | REFERENCES | {"generate_audio"},
+        fields=TWO,
+        references=9,
+        prices={"480p": 0.053, "720p": 0.114},
+    ),
+    "2-0-mini": _seedance(
+        (4, 15),
+        *("480p", "720p"),
+        parameters=FRAMES | REFERENCES | {"generate_audio"},
+        fields=TWO,
+        references=9,
+        prices={"480p": 0.033, "720p": 0.071},
+    ),
+    "1-5-pro": _seedance(
+        (4, 12),
+        *("480p", "720p", "1080p"),
+        parameters=FRAMES | {"generate_audio", "seed"},
+        fields=ONE | {"draft"},
+    ),
+    "1-0-pro": _seedance((2, 12), *("480p", "720p", "1080p"), parameters=FRAMES | {"seed"}, fields=ONE | {"frames"}),
+    "1-0-pro-fast": _seedance(
+        (2, 12),
+        *("480p", "720p", "1080p"),
+        parameters=frozenset({"first_frame", "seed"}),
+        fields=ONE | {"frames"},
+    ),
+}
+"""By the part of a model's name between `seedance-` and its date. Lengths, resolutions and inputs: the vendor's pages
+and SDK types; prices: the price map of LiteLLM 1.110.2, 2026-11. Those of 1.x are by token and not in it."""
+MODEL = re.compile(r"(?:doubao-|dreamina-)?seedance-([\d\-]+?(?:-(?:pro-fast|pro|fast|mini))?)-\d{6}")
+LISTED = (
+    "dreamina-seedance-2-5-260628",
+    "dreamina-seedance-2-0-260128",
+    "dreamina-seedance-2-0-fast-260128",
+    "dreamina-seedance-2-0-mini-260615",
+    "seedance-1-5-pro-251215",
+    "seedance-1-0-pro-250528",
+    "seedance-1-0-pro-fast-251015",
+)
+MODELS = {name: FAMILIES[match[1]] for name in LISTED if (match := MODEL.fullmatch(name)) is not None}
+ANYTHING = Capabilities(
+    parameters=FRAMES | REFERENCES | {"generate_audio", "seed"},
+    operations=frozenset({Operation.generate, Operation.edit, Operation.extend}),
+    passes_extra=True,
+)
+"""Capabilities of an endpoint of the account, and of a model that is newer than the table."""
+
+STATUS = {
+    **dict.fromkeys(("queued", "pending"), Status.queued),
+    **dict.fromkeys(("running", "in_progress"), Status.in_progress),
+    **dict.fromkeys(("succeeded", "success"), Status.completed),
+    **dict.fromkeys(("failed", "expired", *CANCELLED_WORDS), Status.failed),
+}
+FILE_PATHS = (("content", "video_url"),)
+
+
+class Ark(RestProvider):
+    """Accepts any model name: an endpoint of the account has a name of its own."""
+
+    kind = "ark"
+    title = "Seedance at ModelArk and Volcengine Ark"
+    callbacks = True
+    models = MODELS
+    any_model = ANYTHING
+    poll_interval_s = 5
+    poll_interval_max_s = 15
+
+    class Config(ProviderConfig):
+        api_key: SecretStr = Field(min_length=1)
+        """`ARK_API_KEY`, of one region: a key of BytePlus does not work at Volcengine, nor the other way round."""
+        base_url: str = BYTEPLUS
+
+    config: Config
+
+    async def prepare(self, task: Task) -> dict[str, Any]:
+        return await self._body(task)  # uploads are read for it
+
+    async def submit(self, task: Task) -> Submission:
+        response = await self.submit_call(task, "POST", PATH, json=task.prepared)
+        answer = self.json("submit", response)
+        return Submission(ref=self.ref_of("submit", answer, response), raw_status="queued")
+
+    async def poll(self, task: Task) -> Progress:
+        job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
+        error = job.get("error")
+        status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
+        details = error if isinstance(error, dict) else {"message": error}
+        code = details.get("code")
+        code = _code(code) if isinstance(code, str) and code and raw != "expired" else None
+        return self.learned(task, job, status, raw, first=FILE_PATHS, error=details.get("message"), code=code)
+
+    def poll_path(self, task: Task) -> str:
+        return f"{PATH}/{segment(task.ref)}"
+
+    async def cancel(self, task: Task) -> bool:
+        try:
+            await self.call("cancel", "DELETE", self.poll_path(task))
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError as error:
+            if error.upstream_status in NOT_STOPPED:
+                return False
+            raise
+        return True
+
+    def capabilities(self, model: str) -> Capabilities | None:
+        named = MODEL.fullmatch(model)
+        return FAMILIES.get(named[1], ANYTHING) if named is not None else ANYTHING
+
+    # Writing requests
+
+    async def _body(self, task: Task) -> dict[str, Any]:
+        request = task.request
+        body: dict[str, Any] = {
+            "model": task.model,
+            "content": await self._content(task),
+            "ratio": request.aspect_ratio,
+            "resolution": "4k" if request.resolution == "2160p" else request.resolution,
+            "duration": _number(request.seconds),
+            "seed": request.seed,
+            "generate_audio": request.generate_audio,
+            "safety_identifier": request.user if request.user and len(request.user) <= 64 else None,
+            "callback_url": task.callback_url,
+        }
+        if request.operation is not Operation.generate:
+            body["omni_reference_task_type"] = str(request.operation)
+        if request.operation is Operation.edit:  # both are the source's
+            body |= {"ratio": "adaptive", "duration": -1}
+        given = {name: value for name, value in body.items() if value is not None}
+        given |= {name: value for name, value in request.extra.items() if name not in (*given, "n")}
+        return {**_defaults(given), **given} if self.capabilities(task.model) is not ANYTHING else given
+
+    async def _content(self, task: Task) -> list[dict[str, Any]]:
+        request = task.request
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
+        pictures = [
+            (request.first_frame, "first_frame"),
+            (request.last_frame, "last_frame"),
+            *((image, "reference_image") for image in request.reference_images),
+        ]
+        for picture, role in pictures:
+            if picture is not None:
+                url = await self._url(picture, task)
+                content.append({"type": "image_url", "image_url": {"url": url}, "role": role})
+        for video in (request.reference_video, request.source):
+            if video is not None:
+                url = await self._url(video, task)
+                content.append({"type": "video_url", "video_url": {"url": url}, "role": "reference_video"})
+        return content
+
+    async def _url(self, media: Media, task: Task) -> str:
+        if media.video_id is not None:
+            raise self.foreign_source()
+        return media.url or await task.data_url(media, provider=self.name)
+
+    # Reading errors
+
+    def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
+        error = super().error_from(verb, response)
+        code, message = self.read_error(response)
+        details: dict[str, Any] = {
+            "provider": self.name,
+            "upstream_status": response.status_code,
+            "body": error.body,
+            "retry_after_s": error.retry_after_s,
+        }
+        if code == "AccountOverdueError":
+            return errors.UpstreamCredit(f"the gateway's account at {self.name} has no credit left", **details)
+        if code is not None and "SensitiveContentDetected" in code:
+            return errors.ContentPolicy(self.scrub(message), **details)
+        if response.status_code == 429 and code in ACCOUNT_LIMITS:
+            return errors.UpstreamAccount(f"{self.name} has reached a limit of its account ({code})", **details)
+        if response.status_code == 401:
+            other = "Volcengine in China" if "byteplus" in self.config.base_url else "BytePlus"
+            return errors.UpstreamAccount(
+                f"{self.name} refuses the gateway's credentials (401); a key of {other} needs the other base URL, "
+                f"{VOLCENGINE} or {BYTEPLUS}",
+                **details,
+            )
+        return error
+
+
+def _code(code: str) -> str:
+    return errors.ContentPolicy.default_code if "SensitiveContentDetected" in code else code
+
+
+def _defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """What the vendor would decide on, sent so that the price is known; pictures and videos decide on the ratio."""
+    ratio = {"ratio": "16:9"} if len(given["content"]) == 1 else {}
+    length = {} if "frames" in given else {"duration": DEFAULT_SECONDS}
+    return {**ratio, "resolution": DEFAULT_RESOLUTION, **length}
+
+
+def _number(seconds: float | None) -> int | float | None:
+    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds

@@ -1,0 +1,84 @@
+"""Ark: only what the provider contract suite and the recordings do not cover."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakes.ark import FakeArk
+from fakes.server import KEY, serve
+from harness import Running, StartGateway
+
+from app.providers.ark import ANYTHING, FAMILIES, LISTED, MODEL, Ark
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def fake() -> FakeArk:
+    return FakeArk()
+
+
+@pytest.fixture
+async def gateway(fake: FakeArk, start_gateway: StartGateway) -> AsyncIterator[Running]:
+    async with serve(fake) as url:
+        providers = {"ark": {"api_key": KEY, "base_url": f"{url}/api/v3"}}
+        async with start_gateway(providers=providers, allow_networks=["127.0.0.0/8"]) as running:
+            yield running
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("doubao-seedance-2-5-260628", "2-5"),
+        ("dreamina-seedance-2-0-260128", "2-0"),
+        ("seedance-2-0-fast-260128", "2-0-fast"),
+        ("dreamina-seedance-2-0-mini-260615", "2-0-mini"),
+        ("doubao-seedance-1-5-pro-251215", "1-5-pro"),
+        ("seedance-1-0-pro-250528", "1-0-pro"),
+        ("seedance-1-0-pro-fast-251015", "1-0-pro-fast"),
+    ],
+)
+async def test_a_model_has_the_capabilities_of_its_family_under_each_prefix(model: str, family: str) -> None:
+    provider = Ark("up", Ark.Config(api_key=KEY))
+    assert provider.capabilities(model) is FAMILIES[family]
+    for other in ("ep-20261125100000-xy9zz", "seedance-3-0-271231"):
+        assert provider.capabilities(other) is ANYTHING
+    await provider.aclose()
+
+
+def test_every_listed_model_is_in_the_table() -> None:
+    assert all((match := MODEL.fullmatch(name)) is not None and match[1] in FAMILIES for name in LISTED)
+
+
+async def test_a_video_costs_what_was_sent(gateway: Running, fake: FakeArk) -> None:
+    video = await gateway.create(model="ark/dreamina-seedance-2-0-260128")
+    assert video["cost_estimate"] == pytest.approx(5 * 0.142)
+    done = await gateway.finish(video["id"])
+    assert done["status"] == "completed"
+    assert (fake.submits[0].json["duration"], fake.submits[0].json["resolution"]) == (5, "720p")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "param"),
+    [
+        ("dreamina-seedance-2-0-260128", {"seed": 7}, "seed"),
+        ("seedance-1-0-pro-250528", {"generate_audio": True}, "generate_audio"),
+        ("dreamina-seedance-2-0-fast-260128", {"resolution": "1080p"}, "resolution"),
+        ("dreamina-seedance-2-0-260128", {"seconds": 20}, "seconds"),
+        ("dreamina-seedance-2-0-260128", {"camera_fixed": True}, "camera_fixed"),
+    ],
+)
+async def test_a_field_that_the_model_would_refuse_is_refused_before_it_is_sent(
+    gateway: Running, fake: FakeArk, model: str, fields: dict[str, Any], param: str
+) -> None:
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": f"ark/{model}", **fields})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert fake.submits == []
+
+
+async def test_a_key_of_the_other_region_is_explained_to_the_operator(gateway: Running, fake: FakeArk) -> None:
+    fake.key = "another"
+    video = await gateway.create(model="ark/dreamina-seedance-2-0-260128")
+    assert (await gateway.finish(video["id"]))["status"] == "failed"
+    [attempt] = await gateway.attempts(video["id"])
+    assert "needs the other base URL" in str(attempt.error_message)
