@@ -1,4 +1,4 @@
-"""fal: the choice of an endpoint, through the front door; the wire is in the contract suite and the recordings."""
+"""fal: the choice of an endpoint, through the API of the gateway; the wire is in the contract suite and the recordings."""
 
 from collections.abc import AsyncIterator
 from typing import Any
