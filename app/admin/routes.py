@@ -101,7 +101,7 @@ async def list_projects(gateway: GatewayDep) -> Response:
 @routes.post("/admin/v1/projects", status_code=201, openapi_extra=body_schema(NewProject))
 async def create_project(request: Request, gateway: GatewayDep) -> Response:
     """Create a project."""
-    async with body_of(request) as body:
+    async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
     budget = budget_or_refuse(wire.monthly_budget_usd)
     async with gateway.db.transaction() as session:
@@ -121,7 +121,7 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
 @routes.patch("/admin/v1/projects/{project_id}", openapi_extra=body_schema(ProjectChanges))
 async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Spending of the current month already counts against a new budget."""
-    async with body_of(request) as body:
+    async with body_of(request, ProjectChanges) as body:
         wire = validated(ProjectChanges, body, keep_nulls=True)
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
@@ -151,7 +151,7 @@ async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
 @routes.post("/admin/v1/keys", status_code=201, openapi_extra=body_schema(NewKey))
 async def create_key(request: Request, gateway: GatewayDep) -> Response:
     """Create a key. `key` is shown only in this response."""
-    async with body_of(request) as body:
+    async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
     async with gateway.db.transaction() as session:
@@ -172,7 +172,7 @@ async def show_key(key_id: str, gateway: GatewayDep) -> Response:
 @routes.patch("/admin/v1/keys/{key_id}", openapi_extra=body_schema(KeyChanges))
 async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Takes effect in every process within a second."""
-    async with body_of(request) as body:
+    async with body_of(request, KeyChanges) as body:
         wire = validated(KeyChanges, body, keep_nulls=True)
     changes, now = _changes(wire), gateway.clock()
     async with gateway.db.transaction() as session:

@@ -181,7 +181,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video, or extend the generation given as `keyframes.frame0`, with Apilaplas' Luma API."""
     origin = origin_of(request)
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "apilaplas")
         uploads = Uploads(new_video_id())
         parsed, named, source_id = parse(body, uploads, origin)

@@ -134,7 +134,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 @routes.post("/luma/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with gpt.ge's Luma API."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "luma")
         uploads = Uploads(new_video_id())
         parsed, named = parse(body, uploads, origin_of(request))
@@ -148,7 +148,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 @routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
 async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read several videos at once. Ids that are unknown or not yours are left out."""
-    async with body_of(request) as body:
+    async with body_of(request, Tasks) as body:
         wanted = validated(Tasks, body).ids
     async with gateway.db.reading() as connection:
         found = await videos.get_videos(connection, wanted, project_id=caller.project_id)
@@ -166,7 +166,7 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
 @routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create an extension of a finished video."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
         uploads = Uploads(new_video_id())
         parsed, named = parse(body, uploads, origin_of(request))

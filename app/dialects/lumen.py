@@ -144,7 +144,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 @routes.post("/v1/videos/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lumen's API."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "lumen")
         uploads = Uploads(new_video_id())
         parsed = parse(body, uploads, origin_of(request))

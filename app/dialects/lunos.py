@@ -94,7 +94,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 @routes.post("/v1/video/generations", openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lunos' API."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "lunos")
         uploads = Uploads(new_video_id())
         parsed = parse(body)

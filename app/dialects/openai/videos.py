@@ -140,7 +140,7 @@ async def retrieve_video(
 @routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateVideo) as body:
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
         uploads = Uploads(new_video_id())
@@ -237,7 +237,7 @@ async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep)
 async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
-    async with body_of(request) as body:
+    async with body_of(request, wire_model) as body:
         idempotency = take_idempotency(request, body, str(operation))
         webhook = take_webhook(request, body)
         uploads = Uploads(new_video_id())
@@ -262,7 +262,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
     uploads = Uploads(ids.new("char"))
     try:
-        async with body_of(request) as body:
+        async with body_of(request, CreateCharacter) as body:
             wire = validated(CreateCharacter, body)
             video = uploads.media(wire.video, "video")
             named = wire.model or gateway.router.default_model or ""
@@ -371,7 +371,7 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
 )
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by changing a finished one as the prompt says."""
-    async with body_of(request) as body:
+    async with body_of(request, RemixVideo) as body:
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
