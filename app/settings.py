@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20
     """Seconds for which a stopping worker lets running calls finish before it releases them."""
 
+    fold_retries: bool = False
+    """true: a create that an SDK repeats without an idempotency key (`x-stainless-retry-count`) returns the video of
+    the same request in the last two minutes; false: it is a new job."""
     max_body_mb: Annotated[int, Field(ge=1)] = 64
     """Largest request body in MiB; more is refused with 413."""
     max_bodies_mb: Annotated[int, Field(ge=1)] = 512

@@ -26,15 +26,14 @@ from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
 from app.http.fields import Address, Name, Word
 from app.http.openapi import Responses, create_schema, parameter
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
-from app.video import Media, Status, VideoRequest
-from app.webhooks import endpoints
+from app.video import Media, Status, VideoRequest, Webhook
 from app.webhooks.sender import WebhookStyle
 
 TITLE = "Luma through Apilaplas"
@@ -88,13 +87,14 @@ class CreateGeneration(BaseModel):
     keyframes: Keyframes | None = None
     generation_type: Literal["video"] | None = None
     callback_url: Address | None = None
+    """Receives the video at its end; `create.take_webhook` takes it out of the body."""
     model: Name | None = None
     resolution: Word | None = None
     duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
 
 
-def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None, str | None]:
+def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> tuple[VideoRequest, str | None, str | None]:
     """Read the body of a create. Returns the request without its model, the model name that was given, and the id of
     the video to extend."""
     wire = validated(CreateGeneration, body)
@@ -105,7 +105,6 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
     source = frames.frame0 if frames.frame0 is not None and frames.frame0.type == "generation" else None
     if source is not None and not source.id:
         raise errors.InvalidRequest("keyframes.frame0.id is required", param="keyframes.frame0.id")
-    hook = wire.callback_url or None
     request = VideoRequest(
         prompt=wire.prompt,
         model="",
@@ -113,9 +112,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         first_frame=None if source else _picture(frames.frame0, "keyframes.frame0.url", uploads),
         last_frame=_picture(frames.frame1, "keyframes.frame1.url", uploads),
         loop=wire.loop or None,
-        webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="callback_url", origin=origin)
-        if hook
-        else None,
+        webhook=webhook,
         extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
@@ -183,8 +180,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     origin = origin_of(request)
     async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "apilaplas")
-        uploads = Uploads(new_video_id())
-        parsed, named, source_id = parse(body, uploads, origin)
+        webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="callback_url", secret_field=None)
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
+        parsed, named, source_id = parse(body, uploads, webhook)
         if source_id is not None:
             created = await shared.extend(
                 gateway,

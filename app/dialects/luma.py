@@ -19,14 +19,13 @@ from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
 from app.http.fields import Address, Name, Word
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
-from app.video import Status, VideoRequest
-from app.webhooks import endpoints
+from app.video import Status, VideoRequest, Webhook
 from app.webhooks.sender import WebhookStyle
 
 TITLE = "Luma through gpt.ge"
@@ -56,6 +55,7 @@ class CreateGeneration(BaseModel):
     """The first frame: a URL, a data URL, or base64."""
     image_end_url: Any = None
     notify_hook: Address | None = None
+    """Receives the video at its end; `create.take_webhook` takes it out of the body."""
     loop: bool | None = None
     aspect_ratio: Word | None = None
     model_name: Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
@@ -70,10 +70,9 @@ class Tasks(BaseModel):
     ids: Annotated[list[Word], Field(min_length=1, max_length=MAX_TASKS)]
 
 
-def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None]:
+def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> tuple[VideoRequest, str | None]:
     """Read the body of a create or an extension. Returns the request without its model, and the model name given."""
     wire = validated(CreateGeneration, body)
-    hook = wire.notify_hook or None
     request = VideoRequest(
         prompt=wire.user_prompt,
         model="",
@@ -82,9 +81,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
         last_frame=shared.picture(wire.image_end_url, "image_end_url", uploads),
         loop=wire.loop or None,
         expand_prompt=wire.expand_prompt,
-        webhook=endpoints.requested(hook, style=WEBHOOK_STYLE.name, url_param="notify_hook", origin=origin)
-        if hook
-        else None,
+        webhook=webhook,
         extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
@@ -136,8 +133,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     """Create a video with gpt.ge's Luma API."""
     async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "luma")
-        uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, origin_of(request))
+        webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="notify_hook", secret_field=None)
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
+        parsed, named = parse(body, uploads, webhook)
         wanted = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
         created = await create_job(
             gateway, caller, wanted, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
@@ -168,8 +166,9 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
     """Create an extension of a finished video."""
     async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
-        uploads = Uploads(new_video_id())
-        parsed, named = parse(body, uploads, origin_of(request))
+        webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="notify_hook", secret_field=None)
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
+        parsed, named = parse(body, uploads, webhook)
         created = await shared.extend(
             gateway,
             caller,

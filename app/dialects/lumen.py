@@ -22,13 +22,12 @@ from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, reject_bool, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
 from app.http.fields import Address, Name, Secret, Word
 from app.http.openapi import create_schema
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
-from app.webhooks import endpoints
 from app.webhooks.sender import WebhookStyle
 
 TITLE = "Lumen"
@@ -70,7 +69,7 @@ class CreateGeneration(BaseModel):
     webhook_secret: Secret | None = None
 
 
-def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
+def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> VideoRequest:
     """Read the body of a create. Raises `InvalidRequest`."""
     wire = validated(CreateGeneration, body)
 
@@ -88,19 +87,19 @@ def parse(body: Body, uploads: Uploads, origin: str) -> VideoRequest:
         last_frame=shared.picture(*one_of("last_image_url", "last_frame_url"), uploads),
         reference_images=tuple(uploads.media(entry, name) for entry in listed),
         reference_video=shared.picture(*one_of("reference_video_url", "video_url"), uploads),
-        webhook=_webhook(wire, origin),
+        webhook=webhook,
         extra=extra_of(wire),
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
 
 
-def _webhook(wire: CreateGeneration, origin: str) -> Webhook | None:
-    if not wire.webhook_url:
-        return None
-    if not wire.webhook_secret:
+def _webhook(request: Request, body: Body) -> Webhook | None:
+    if not body.get("webhook_url"):
+        return None  # a secret alone is ignored
+    if body.get("webhook_secret") in (None, ""):
         message = "webhook_secret is required with webhook_url"
         raise errors.InvalidRequest(message, param="webhook_secret", code="missing_parameter")
-    return endpoints.requested(wire.webhook_url, wire.webhook_secret, style=WEBHOOK_STYLE.name, origin=origin)
+    return take_webhook(request, body, style=WEBHOOK_STYLE.name)
 
 
 def render(video: Video) -> dict[str, Any]:
@@ -146,8 +145,9 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     """Create a video with Lumen's API."""
     async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "lumen")
-        uploads = Uploads(new_video_id())
-        parsed = parse(body, uploads, origin_of(request))
+        webhook = _webhook(request, body)
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
+        parsed = parse(body, uploads, webhook)
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
         )

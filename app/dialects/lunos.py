@@ -96,7 +96,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     """Create a video with Lunos' API."""
     async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "lunos")
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body)
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lunos", app=app_name(request), idempotency=idempotency

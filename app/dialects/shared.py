@@ -17,7 +17,7 @@ from app.http.create import create_job, get_finished_video, request_from_source,
 from app.http.files import media_url
 from app.http.responses import no_store
 from app.http.uploads import Uploads
-from app.jobs.enqueue import Created
+from app.jobs.enqueue import Created, Idempotency
 from app.media.signed_links import SignedLinks
 from app.mistakes import seconds
 from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
@@ -119,7 +119,7 @@ async def extend(
     dialect: str,
     app: str | None,
     named: str | None,
-    idempotency: tuple[str, str] | None,
+    idempotency: Idempotency | None,
 ) -> Created:
     """Create an extension of a finished video at its provider and in its size; with its model, unless one of this
     gateway is named.

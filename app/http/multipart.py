@@ -122,8 +122,8 @@ async def _without_preamble(pieces: AsyncGenerator[bytes], boundary: bytes) -> A
             yield held[start + 1 :]
         else:
             held = held[-len(delimiter) :]
-    if not begun:
-        raise errors.InvalidRequest("the multipart body does not contain the boundary that its content-type names")
+    if not begun and held != b"\n":  # else the body is empty
+        raise MultiPartException("it does not have the boundary that its content-type names.")
 
 
 def close_files(items: Items) -> None:

@@ -246,9 +246,8 @@ def _checked(url: str, provider: Provider, allow: Collection[net.Network]) -> st
         raise errors.InvalidRequest("url: expected an http(s) URL", param="url") from None
     if target.scheme not in ("http", "https") or not target.host:
         raise errors.InvalidRequest("url: expected an http(s) URL", param="url")
-    literal = net.literal_address(target.host)
-    if literal is not None and target.host != home and not net.may_reach(literal, allow):
-        raise errors.InvalidRequest("url: the address is private; GATEWAY_ALLOW_NETWORKS can allow it", param="url")
+    if target.host != home and net.is_private(target.host, allow):
+        raise errors.PrivateAddress("url")
     return text
 
 

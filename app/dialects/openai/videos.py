@@ -53,6 +53,7 @@ from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video, waiting_slot, watch_video
 from app.jobs import lifecycle, videos
+from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
 from app.media.store import open_upload
@@ -143,7 +144,7 @@ async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep)
     async with body_of(request, CreateVideo) as body:
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
         return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
@@ -155,7 +156,7 @@ async def _create(
     caller: Caller,
     parsed: VideoRequest,
     uploads: Uploads,
-    idempotency: tuple[str, str] | None,
+    idempotency: Idempotency | None,
     webhook: Webhook | None,
     *,
     only_provider: str | None = None,
@@ -240,7 +241,7 @@ async def _derive(
     async with body_of(request, wire_model) as body:
         idempotency = take_idempotency(request, body, str(operation))
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
         where = _pinned_to(source) if source else {}
@@ -260,7 +261,7 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 @routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
-    uploads = Uploads(ids.new("char"))
+    uploads = Uploads(ids.new("char"), gateway.settings.allow_networks)
     try:
         async with body_of(request, CreateCharacter) as body:
             wire = validated(CreateCharacter, body)
@@ -378,7 +379,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
         extra = extra_of(wire)
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
-    uploads = Uploads(new_video_id())
+    uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_pinned_to(source))
 
 

@@ -139,6 +139,7 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
             name=wire.name,
             url=wire.url,
             types=wire.event_types,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return no_store(_endpoint(endpoint, with_secret=True))
@@ -193,6 +194,7 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
             url=wire.url,
             types=wire.event_types,
             enabled=wire.enabled,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return JSONResponse(_endpoint(endpoint))
