@@ -96,8 +96,8 @@ class Uploads:
         text = text_kind(head) if content_type is None else None
         if text is not None:
             raise errors.InvalidRequest(
-                f"{name}: expected a picture or a video, and this is {text}; send the file itself, a picture as PNG, JPEG "
-                "or WebP",
+                f"{name}: expected a picture or a video, and this is {text}; send the file itself, for a picture PNG, "
+                "JPEG or WebP",
                 param=name,
             )
         key = f"uploads/{self.video_id}/{len(self.files)}"
