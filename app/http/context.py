@@ -74,6 +74,7 @@ async def caller_of(request: Request) -> Caller:
     """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
     minute."""
     gateway = gateway_of(request)
+    request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
     caller = await gateway.authenticator.authenticate(_key_of(request))
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:

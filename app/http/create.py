@@ -99,23 +99,23 @@ def take_idempotency(request: Request, body: Body, operation: str = "create") ->
     """
     in_body: Any = body.pop("idempotency_key", None)
     key = request.headers.get("idempotency-key") or in_body
-    gateway = gateway_of(request)
+    arrived_at = request.scope["gateway_arrived_at"]
     if key is None:
-        if not gateway.settings.fold_retries:
+        if not gateway_of(request).settings.fold_retries:
             return None
         retries = request.headers.get("x-stainless-retry-count", "")
         return Idempotency(
             None,
             fingerprint(body, operation=operation),
             is_retry=re.fullmatch("0*[1-9][0-9]*", retries) is not None,
-            arrived_at=gateway.clock(),
+            arrived_at=arrived_at,
         )
     if not isinstance(key, str) or not key.strip() or len(key) > MAX_IDEMPOTENCY_CHARACTERS or not key.isprintable():
         raise errors.InvalidRequest(
             f"idempotency_key: expected 1 to {MAX_IDEMPOTENCY_CHARACTERS} printable characters",
             param="idempotency_key",
         )
-    return Idempotency(key, fingerprint(body, operation=operation), arrived_at=gateway.clock())
+    return Idempotency(key, fingerprint(body, operation=operation), arrived_at=arrived_at)
 
 
 def take_webhook(
