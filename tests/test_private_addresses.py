@@ -24,8 +24,6 @@ pytestmark = pytest.mark.anyio
 LITERAL = (
     "http://127.0.0.1:{port}/latest",
     "http://localhost:{port}/latest",
-    "http://LOCALHOST.:{port}/latest",
-    "http://meta.localhost:{port}/latest",
     "http://[::1]:{port}/latest",
     "http://[::ffff:127.0.0.1]:{port}/latest",
     "http://127.1:{port}/latest",
@@ -37,10 +35,16 @@ LITERAL = (
     "http://[::ffff:10.0.0.1]/latest",
     "http://2130706433:{port}/latest",
     "http://0x7f.1:{port}/latest",
-    "http://127.0.0.1.:{port}/latest",
     "http://127\u30020\u30020\u30021:{port}/latest",
 )
 """Private whatever a resolver says: refused with the request."""
+REFUSED = (
+    *LITERAL,
+    "http://LOCALHOST.:{port}/latest",
+    "http://meta.localhost:{port}/latest",
+    "http://127.0.0.1.:{port}/latest",
+)
+"""The same with names that some resolvers do not know."""
 NAMED = (
     "http://inside.example.com:{port}/latest",
     "http://inside.example.com.:{port}/latest",
@@ -153,7 +157,7 @@ async def test_no_test_event_is_sent_to_a_private_address(
 
 async def test_a_webhook_to_a_literal_private_address_is_refused(start_gateway: StartGateway, way: Way) -> None:
     async with start_gateway(allow_networks=[]) as gateway:
-        for template in LITERAL:
+        for template in REFUSED:
             url = template.format(port=8080)
             answer = await gateway.client.post(way.path, json={**way.body, way.field: url})
             assert answer.status_code == 400, url
@@ -289,7 +293,7 @@ MEDIA: dict[str, tuple[Way, Callable[[str], Any]]] = {
 async def test_a_medium_at_a_literal_private_address_is_refused(start_gateway: StartGateway, param: str) -> None:
     way, fields = MEDIA[param]
     async with start_gateway(allow_networks=[]) as gateway:
-        for template in (*LITERAL, "http://user:pass@10.0.0.1/a.png"):
+        for template in (*REFUSED, "http://user:pass@10.0.0.1/a.png"):
             url = template.format(port=8080)
             answer = await gateway.client.post(way.path, json={**way.body, **fields(url)})
             assert answer.status_code == 400, url

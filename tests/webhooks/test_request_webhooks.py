@@ -160,7 +160,6 @@ OTHER = [
     "whsec_" + b64encode(bytes(23)).decode(),
     "whsec_" + b64encode(bytes(65)).decode(),
     b64encode(bytes(32)).decode(),
-    "whsec_" + b64encode(bytes(range(224, 256))).decode().replace("/", "_").replace("+", "-"),
 ]
 
 
