@@ -32,7 +32,7 @@ _EXTENDED_FILENAME = re.compile(rb""";\s*filename\*\s*=\s*utf-8'[\w-]*'([^\s;"]+
 
 class _Parser(MultiPartParser):
     """Starlette's parser with a flag for the end, as Starlette accepts a body without its closing boundary; with a
-    limit for all text parts together; and with files and JSON known by their types, as many clients give no filename."""
+    limit for all text parts together; and with files and JSON known by their types, as clients leave out filenames."""
 
     complete = False
     text_bytes = 0

@@ -44,7 +44,7 @@ class Created:
 
 @dataclass(frozen=True)
 class Idempotency:
-    """What may make a create return the job of an earlier request."""
+    """A reason for a create to return the job of an earlier request."""
 
     key: str | None
     """The client's key; None: it sent none, and retries are folded (docs/decisions/0036-folded-retries.md)."""

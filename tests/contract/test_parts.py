@@ -5,9 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
-from contract.client_inputs import INPUTS, Inputs
 from contract.dialect_cases import CASES
-from dialects.case import DialectCase
+from dialects.case import DialectCase, Inputs
 from dialects.openai_wire import PNG
 from dialects.vendors import stored
 from harness import Running
@@ -34,7 +33,9 @@ def case(request: pytest.FixtureRequest) -> DialectCase:
 
 @pytest.fixture
 def inputs(case: DialectCase) -> Inputs:
-    return next(INPUTS[prefix] for prefix, found in CASES.items() if found is case)
+    if case.inputs is None:
+        pytest.skip("see the first test")
+    return case.inputs
 
 
 def body_of(case: DialectCase, *parts: bytes) -> bytes:
@@ -59,7 +60,7 @@ def refused(case: DialectCase, response: httpx.Response) -> str:
 
 
 def test_every_dialect_has_its_inputs() -> None:
-    assert INPUTS.keys() == CASES.keys()
+    assert [prefix for prefix, case in CASES.items() if case.inputs is None] == []
 
 
 # Files

@@ -5,7 +5,6 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from contract.client_inputs import WITH_PICTURE
 from contract.dialect_cases import CASES
 from harness import Running
 
@@ -13,6 +12,7 @@ from app.media.sniff import HEAD_BYTES, text_kind
 
 pytestmark = pytest.mark.anyio
 
+WITH_PICTURE = {prefix: case.inputs for prefix, case in CASES.items() if case.inputs and case.inputs.picture}
 PAGE = b"<!DOCTYPE html>\n<html><head><title>403 Forbidden</title></head><body>...</body></html>"
 SVG = b'<?xml version="1.0"?>\n<!-- a boat -->\n<svg xmlns="http://www.w3.org/2000/svg" onload="x()"/>'
 TEXTS = {

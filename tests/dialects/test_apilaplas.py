@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dialects.case import DialectCase, flat_message, vendor_case
+from dialects.case import PICTURE_URL, DialectCase, Inputs, flat_message, has_picture, vendor_case
 from dialects.vendors import APILAPLAS, LUMA, SMALL, UNKNOWN_ID, stored
 from harness import Running, StartGateway
 
@@ -24,6 +24,15 @@ def error_message(body: Any) -> str:
     return flat_message("message", "path", "requestId", "statusCode", "timestamp")(body)
 
 
+INPUTS = Inputs(
+    prompt="prompt",
+    structured=("keyframes", {"frame0": {"type": "image", "url": PICTURE_URL}}),
+    keyed={"keyframes[frame0][type]": "image", "keyframes[frame0][url]": PICTURE_URL},
+    read=has_picture,
+    picture=lambda value: {"keyframes": {"frame0": {"type": "image", "url": value}}},
+    picture_param="keyframes.frame0.url",
+    picture_part="keyframes[frame0][url]",
+)
 CASES: dict[str, DialectCase] = {
     "/v2/": vendor_case(
         APILAPLAS,
@@ -31,6 +40,7 @@ CASES: dict[str, DialectCase] = {
         body={"prompt": "a paper boat", "aspect_ratio": "16:9"},
         get=f"{APILAPLAS}?generation_id={{id}}",
         created=201,
+        inputs=INPUTS,
     ),
 }
 

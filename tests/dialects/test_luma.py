@@ -3,18 +3,28 @@
 from typing import Any
 
 import pytest
-from dialects.case import DialectCase, flat_message, vendor_case
+from dialects.case import PICTURE_URL, DialectCase, Inputs, flat_message, has_picture, vendor_case
 from dialects.vendors import LUMA, SMALL, UNKNOWN_ID, asked
 from harness import Running
 
 pytestmark = pytest.mark.anyio
 
+INPUTS = Inputs(
+    prompt="user_prompt",
+    structured=("image_url", {"url": PICTURE_URL}),
+    keyed={"image_url[url]": PICTURE_URL},
+    read=has_picture,
+    picture=lambda value: {"image_url": value},
+    picture_param="image_url",
+    picture_part="image_url",
+)
 CASES: dict[str, DialectCase] = {
     "/luma/": vendor_case(
         LUMA,
         flat_message("code", "message", "data"),
         body={"user_prompt": "a paper boat"},
         bad_body={"user_prompt": " "},
+        inputs=INPUTS,
     ),
 }
 

@@ -1,7 +1,7 @@
 """The Lumen dialect: two names for each input, sizes, lengths and defaults."""
 
 import pytest
-from dialects.case import DialectCase, openai_message, vendor_case
+from dialects.case import PICTURE_URL, DialectCase, Inputs, has_picture, openai_message, vendor_case
 from dialects.vendors import LUMEN, asked, fresh
 from harness import Running
 
@@ -9,7 +9,16 @@ from app.video import VideoRequest
 
 pytestmark = pytest.mark.anyio
 
-CASES: dict[str, DialectCase] = {"/v1/videos/generations/": vendor_case(LUMEN, openai_message)}
+INPUTS = Inputs(
+    prompt="prompt",
+    structured=("first_frame_url", {"url": PICTURE_URL}),
+    keyed={"first_frame_url[url]": PICTURE_URL},
+    read=has_picture,
+    picture=lambda value: {"image_url": value},
+    picture_param="image_url",
+    picture_part="image_url",
+)
+CASES: dict[str, DialectCase] = {"/v1/videos/generations/": vendor_case(LUMEN, openai_message, inputs=INPUTS)}
 
 
 async def test_lumen_has_two_names_for_each_input(gateway: Running) -> None:

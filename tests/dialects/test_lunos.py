@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dialects.case import DialectCase, vendor_case
+from dialects.case import DialectCase, Inputs, vendor_case
 from dialects.vendors import LUNOS, UNKNOWN_ID, asked, fresh
 from harness import Running
 
@@ -16,7 +16,13 @@ def error_message(body: Any) -> str:
     return body["error"]
 
 
-CASES: dict[str, DialectCase] = {"/v1/video/": vendor_case(LUNOS, error_message)}
+INPUTS = Inputs(
+    prompt="prompt",
+    structured=("parameters", {"negativePrompt": "rain"}),
+    keyed={"parameters[negativePrompt]": "rain"},
+    read=lambda request: request.negative_prompt == "rain",
+)
+CASES: dict[str, DialectCase] = {"/v1/video/": vendor_case(LUNOS, error_message, inputs=INPUTS)}
 
 
 async def test_lunos_fields_are_read(gateway: Running) -> None:
