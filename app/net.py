@@ -421,7 +421,7 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
 def is_private(host: str, allow: Iterable[Network] = ()) -> bool:
     """Return True for a host of a URL that is this machine or a private IP address, in any notation that sockets take,
     such as `2130706433`. Other names are only resolved, and checked, when they are called."""
-    name = re.sub(r"^(.*\.)?localhost$", "127.0.0.1", host.rstrip(".").lower())
+    name = re.sub(r"^(.*\.)?localhost$", "127.0.0.1", host.partition("%")[0].rstrip(".").lower())
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, ValueError):
