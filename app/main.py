@@ -27,6 +27,7 @@ from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
+from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.durations import Durations
@@ -189,6 +190,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
         https=https,
     )
+    app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
     return app
 
 
