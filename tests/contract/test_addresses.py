@@ -120,3 +120,11 @@ async def test_encoded_slashes_of_ids_and_models_stay(gateway: Running) -> None:
         assert (await gateway.client.get(ORIGIN + url)).json()["id"] == "sandbox/testcard"
     unknown = await gateway.client.get(f"{ORIGIN}//v1/models/a%2F%2Fb/")
     assert "a//b" in unknown.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["//videos", "/videos/", "///models"])
+async def test_a_base_url_with_a_slash_and_without_its_version_is_named(gateway: Running, path: str) -> None:
+    answer = await gateway.client.get(f"{ORIGIN}{path}")
+    assert answer.status_code == 404
+    message = answer.json()["error"]["message"]
+    assert f"at /v1/{path.lstrip('/')}: the base URL has to end with /v1" in message

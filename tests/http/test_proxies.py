@@ -43,7 +43,7 @@ async def origin_at(client: httpx.AsyncClient, headers: Headers) -> str:
 
 
 async def is_blocked(client: httpx.AsyncClient, headers: Headers) -> bool:
-    """Whether the client's address has sent too many wrong operator keys; this is one more."""
+    """True if the client's address has sent too many wrong operator keys; this is one more."""
     answer = await client.get("/admin/v1/projects", headers=[*headers, ("authorization", "Bearer wrong")])
     assert answer.status_code in (401, 429)
     return answer.status_code == 429
