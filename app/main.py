@@ -27,6 +27,8 @@ from app.http.context import Gateway
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
+from app.http.proxies import ProxyMiddleware
+from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.durations import Durations
@@ -174,6 +176,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         summary="The OpenAI Videos API in front of any video vendor.",
         lifespan=lifespan,
         docs_url=None,  # see http/health.py
+        openapi_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -189,6 +192,8 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
         https=https,
     )
+    app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
+    app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)
     return app
 
 

@@ -142,6 +142,9 @@ def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tupl
         case ("models", alias, "routes", int(number), *_):
             wanted = 'expected "provider/model", or { to = "provider/model", weight = 3 } with a weight above 0'
             return ("models", alias, "routes", number + 1), wanted
+        case ("allow_networks" | "trusted_proxies" as field, *_):
+            wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
+            return (field,), wanted + ("; or *" if field == "trusted_proxies" else "")
         case ("models", _, field) if kind == "extra_forbidden":
             near = nearest(str(field), ALIAS)
             return path, f"not a field of an alias{f'; did you mean {near}?' if near else ''}"

@@ -117,6 +117,11 @@ class Settings(BaseSettings):
     """true: redirect media links to a presigned URL at the configured bucket; false: stream through the gateway."""
     public_url: str | None = None
     """The URL at which clients and upstreams reach this gateway; unset: taken from each request."""
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network | Literal["*"]], NoDecode] = [
+        IPv4Network("127.0.0.1"),
+        IPv6Network("::1"),
+    ]
+    """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
@@ -225,7 +230,7 @@ class Settings(BaseSettings):
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
         return seconds(info.field_name, value)
 
-    @field_validator("api_keys", "allow_networks", mode="before")
+    @field_validator("api_keys", "allow_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):

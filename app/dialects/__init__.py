@@ -17,6 +17,8 @@ DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
 webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's paths lie below OpenAI's prefix, so the longest
 matching prefix decides. The last dialect renders errors of paths that belong to none."""
 
+PREFIXES = tuple(prefix for dialect in DIALECTS for prefix in dialect.PREFIXES)
+
 WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
     dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")
 }

@@ -108,8 +108,9 @@ def require_operator(request: Request, key: SecretStr, what: str) -> None:
 
 
 def origin_of(request: Request) -> str:
-    """Scheme, host and mount path of this gateway as the client reached it."""
-    return str(request.base_url).rstrip("/")
+    """Scheme, host and path prefix of this gateway as the client reached it, see `proxies.py`."""
+    base = request.base_url
+    return f"{base.scheme}://{base.netloc}{request.scope['gateway_prefix']}"
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:

@@ -1,4 +1,4 @@
-"""Operational routes: /healthz, /readyz, /metrics and /docs."""
+"""Operational routes: /healthz, /readyz, /metrics, /docs and /openapi.json."""
 
 import math
 import re
@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from app import errors
 from app.accounts.operator_keys import OperatorKeys
 from app.db.faults import is_unavailable
-from app.http.context import Gateway, GatewayDep, require_operator
+from app.http.context import Gateway, GatewayDep, origin_of, require_operator
 from app.jobs import presence, videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
 
@@ -76,9 +76,9 @@ async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> R
 async def docs(request: Request) -> Response:
     """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = request.scope["gateway_prefix"]
     page = get_swagger_ui_html(
-        openapi_url=f"{root}{app.openapi_url}",
+        openapi_url=f"{root}/openapi.json",
         title=f"{app.title} - Swagger UI",
         swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
         swagger_css_url=f"{root}/docs/swagger-ui.css",
@@ -95,6 +95,13 @@ async def docs_file(name: str) -> Response:
     if name not in SWAGGER_UI:
         raise errors.NotFound("there is no such file; the documentation is at /docs", code="unknown_url")
     return FileResponse(STATIC / name, media_type=SWAGGER_UI[name], headers={"cache-control": "public, max-age=3600"})
+
+
+@routes.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The OpenAPI document, with the address at which it was requested."""
+    app: FastAPI = request.app
+    return JSONResponse({**app.openapi(), "servers": [{"url": origin_of(request)}]})
 
 
 @routes.get("/metrics", response_class=PlainTextResponse)

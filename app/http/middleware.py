@@ -146,7 +146,8 @@ def require_host(scope: Scope) -> None:
 
 def loggable_path(path: str) -> str:
     """The path for the log, without the token of a callback."""
-    return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
+    before, callback, _ = path.partition(CALLBACKS)
+    return f"{before}{callback}"[:200]
 
 
 def _is_last(message: Message) -> bool:
