@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -84,7 +84,19 @@ def outcome_of(status: Status, error_code: str | None) -> Outcome:
 async def list_requests(connection: AsyncConnection, filters: Filters, window: Window) -> Page:
     """Read a page, newest first."""
     query = sa.select(*_COLUMNS).where(*filters.conditions())
-    return await read_page(connection, query, Video.__table__.c.created_at, Video.__table__.c.id, window)
+    columns = Video.__table__.c
+    return await read_page(connection, query, columns.created_at, columns.id, _within(filters, window))
+
+
+def _within(filters: Filters, window: Window) -> Window:
+    """The same page from a place within the times of the filters: between them and a place beyond them, all rows would
+    be read for nothing."""
+    after, before = window.after, window.before
+    if after is not None and filters.created_before is not None and after.created_at > filters.created_before:
+        after = Place(filters.created_before + timedelta(microseconds=1), "")
+    if before is not None and filters.created_after is not None and before.created_at < filters.created_after:
+        before = Place(filters.created_after, "")
+    return Window(window.limit, after, before)
 
 
 async def summarize(connection: AsyncConnection, filters: Filters) -> tuple[int, int]:

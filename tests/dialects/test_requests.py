@@ -196,6 +196,8 @@ async def test_requests_are_filtered_and_summed_up(operator: Operator) -> None:
             rows = (await read(client, f"/v1/requests?status={status}"))["data"]
             assert {row["status"] for row in rows} <= {status}
         assert await names("key_id=key_of_another_kind") == []
+        assert await names(f"created_after={middle}&ending_before={made['failed']}") == ["waiting", "cancelled"]
+        assert await names(f"created_before={began}&starting_after={made['waiting']}") == ["failed"]
 
         done = (await read(client, f"/v1/requests/{made['done']}"))["cost"]
         body = await read(client, "/v1/requests?summary=true&limit=1")
