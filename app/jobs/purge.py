@@ -142,4 +142,6 @@ async def _files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool,
         .where(Attempt.id == attempt_id)
     )
     row = (await connection.execute(query)).first()
-    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])
+    if row is None:
+        return True, []
+    return row.ended_at is not None, [output["key"] for output in row.outputs if output["key"]]  # without: purged
