@@ -1,7 +1,7 @@
 """request log
 
-The purge of payloads, and the indexes of the request log. Writes to videos wait while the indexes are built, about a
-second for each 100,000 videos.
+The purge of payloads, and the indexes of the request log. Writes to videos wait while the indexes are built, one to
+three seconds for each 100,000 videos.
 """
 
 import sqlalchemy as sa

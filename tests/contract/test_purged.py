@@ -15,12 +15,6 @@ pytestmark = pytest.mark.anyio
 WORD = "paper boat"
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
-def case(request: pytest.FixtureRequest) -> DialectCase:
-    found: DialectCase = request.param
-    return found
-
-
 async def created(gateway: Running, case: DialectCase, **fields: Any) -> str:
     response = await gateway.client.post(case.create, json={**case.body, **fields})
     assert response.status_code == case.created, response.text
@@ -28,6 +22,7 @@ async def created(gateway: Running, case: DialectCase, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed", "cancelled"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_a_purged_video_is_shown_by_all_without_its_content(
     gateway: Running, case: DialectCase, ending: str
 ) -> None:

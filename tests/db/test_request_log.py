@@ -82,7 +82,7 @@ async def plans(url: str, ask: Any) -> list[dict[str, Any]]:
     return nodes
 
 
-FILTERS = {
+FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
     "rare key": {"key_id": "rare"},
     "usual key": {"key_id": "usual"},
@@ -92,7 +92,11 @@ FILTERS = {
     "neither": {"created_after": NOW + timedelta(days=1)},
     **{str(status): {"status": status} for status in Outcome},
 }
-PLACES = {"first": {}, "after": {"after": Place(MIDDLE, "v")}, "before": {"before": Place(MIDDLE, "v")}}
+PLACES: dict[str, dict[str, Any]] = {
+    "first": {},
+    "after": {"after": Place(MIDDLE, "v")},
+    "before": {"before": Place(MIDDLE, "v")},
+}
 """Also places outside of the times that are asked for."""
 
 

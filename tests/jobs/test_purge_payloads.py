@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dialects.vendors import APILAPLAS
 from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
-from fakes.server import Answer, Reset, serve
+from fakes.server import Answer, Reset, SlowYes, serve
 from harness import Running, StartGateway
 from jobs.upstream import provider, stored_keys
 from money import ADMIN, Operator, operator_of
@@ -337,6 +337,33 @@ async def test_the_text_of_a_task_that_ends_after_the_purge_is_erased(
     assert not await purge_due(gateway)
 
 
+@pytest.mark.parametrize("storage_url", [None, "memory:///"])
+async def test_a_file_that_a_worker_was_fetching_is_deleted_at_once(
+    start_gateway: StartGateway, fake: FakeOpenAI, storage_url: str | None
+) -> None:
+    fake.polls_until_done = 10_000
+    slow = SlowYes(fake, "/video_2/content")
+    async with (
+        serve(slow) as url,
+        start_gateway(providers={"up": provider(f"{url}/v1")}, storage_url=storage_url) as gateway,
+    ):
+        video = await gateway.create(model="up/sora-2", n=2)
+        await gateway.worker.run_once()
+        for ref in ("video_1", "video_2"):
+            fake.finish(ref)
+        gateway.clock.advance(20)
+        fetching = asyncio.create_task(gateway.worker.run_once())
+        await slow.reached.wait()
+        async with asyncio.timeout(30):
+            while not await stored_keys(gateway, video["id"]):  # noqa: ASYNC110  # the other file is being stored
+                await asyncio.sleep(0.01)
+        await gateway.client.delete(f"/v1/videos/{video['id']}")
+        await purge(gateway.client, video["id"])
+        slow.release.set()
+        await fetching
+        assert await files(gateway) == []
+
+
 async def test_a_file_that_is_stored_after_the_purge_is_deleted(gateway: Running, fake: FakeOpenAI, hook: str) -> None:
     """A picture that a request had begun to make, or a file of a worker that was killed."""
     video_id = await ended(gateway, fake, hook, completed=True)
@@ -378,7 +405,22 @@ async def test_the_ledger_keeps_no_text_of_an_upstream(admin: Operator, fake: Fa
     assert await tables_with(gateway, WORD) == []
 
 
-# Unknown outcomes
+# Repairs
+
+
+async def test_the_file_of_a_purged_video_is_not_fetched(admin: Operator, fake: FakeOpenAI, hook: str) -> None:
+    fake.content_call = False
+    video_id = await create(admin.gateway, hook)
+    await admin.gateway.worker.run_once()
+    fake.finish("video_1")
+    assert (await admin.gateway.finish(video_id))["error"]["code"] == "no_output"
+    (repair,) = (await admin.ask("GET", "repairs"))["data"]
+    assert (repair["reason"], repair["video"]) == ("no_file", video_id)
+    await purge(admin.gateway.client, video_id)
+    assert (await admin.ask("GET", "repairs"))["data"] == []
+    url = "https://example.com/clip.mp4"
+    refused = await admin.ask("POST", f"repairs/{repair['id']}", status=409, action="fetch", url=url)
+    assert "purged job cannot run again" in refused["error"]["message"]
 
 
 async def lost(admin: Operator, fake: FakeOpenAI, hook: str) -> tuple[str, str]:
