@@ -92,6 +92,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         gateway = Gateway(
             settings=config,
             dialects=configs,
+            create_paths={dialects.name_of(each): dialects.create_paths(each)[0] for each in dialects.DIALECTS},
             db=database,
             providers=upstreams,
             router=Router(config, upstreams),

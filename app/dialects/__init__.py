@@ -44,6 +44,12 @@ def name_of(dialect: ModuleType) -> str:
     return dialect.__name__.rpartition(".")[2]
 
 
+def create_paths(dialect: ModuleType) -> list[str]:
+    """The paths of a dialect's first POST route, which creates a video, and its aliases."""
+    posts = [route for route in dialect.routes.routes if "POST" in getattr(route, "methods", ())]
+    return [route.path for route in posts if route.endpoint is posts[0].endpoint]
+
+
 def dialect_of(path: str) -> ModuleType:
     """The dialect with the longest matching prefix: errors of paths without a route must be rendered too."""
     claims = [

@@ -130,7 +130,7 @@ def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The generation object, in every response and in webhooks."""
     done = video.status is Status.completed
-    url = shared.links_of(video, links, origin)[0] if done else None
+    url = shared.link_of(video, links, origin) if done else None
     requested = video.request
     return {
         "id": video.id,
@@ -138,8 +138,8 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
         "state": STATE[video.status],
         "failure_reason": video.error_message,
         "created_at": shared.rfc3339(video.created_at, "milliseconds"),
-        "assets": {"video": url} if done else None,
-        "video": {"url": url} if done else None,
+        "assets": {"video": url} if url else None,
+        "video": {"url": url} if url else None,
         "model": video.model,
         "request": {
             "prompt": requested["prompt"],

@@ -102,8 +102,8 @@ def render(video: Video) -> dict[str, Any]:
 def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any]:
     """The response to a GET, also the body of webhooks."""
     video_file = raw = artifact = None
-    if video.status is Status.completed:
-        url = shared.links_of(video, links, origin)[0]
+    url = shared.link_of(video, links, origin) if video.status is Status.completed else None
+    if url is not None:
         output = video.outputs[0] if video.outputs else {}
         side = {"width": output.get("width"), "height": output.get("height")}
         video_file = {"url": url, **side, "download_url": url}

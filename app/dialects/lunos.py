@@ -81,7 +81,7 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
     """The response to a GET."""
     body: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
     if video.status is Status.completed:
-        body["video_url"] = shared.links_of(video, links, origin)[0]
+        body["video_url"] = shared.link_of(video, links, origin)
     if video.status is Status.failed:
         body["error"] = video.error_message
     return body

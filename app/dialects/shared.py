@@ -155,9 +155,17 @@ def answer(content: Any, *, status: int = 200, created: Created | None = None) -
 
 
 def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:
-    """Signed URLs of a completed video's files; at least one, which is a dead link once the files are deleted."""
+    """Signed URLs of a completed video's files; at least one, which is a dead link once the files have expired. None of
+    a purged video."""
+    if video.purged_at is not None:
+        return []
     outputs: Sequence[Mapping[str, Any]] = video.outputs or [{"index": 0, "content_type": None}]
     return [media_url(video, output, links, origin) for output in outputs]
+
+
+def link_of(video: Video, links: SignedLinks, origin: str) -> str | None:
+    """Signed URL of a completed video's first file, as `links_of`."""
+    return next(iter(links_of(video, links, origin)), None)
 
 
 def ratio_of(requested: Mapping[str, Any]) -> str | None:

@@ -38,6 +38,8 @@ class Gateway:
     settings: Settings
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
+    create_paths: Mapping[str, str]
+    """Path of the call that creates a video, by dialect."""
     db: Database
     providers: Mapping[str, Provider]
     router: Router

@@ -156,6 +156,12 @@ async def get_finished_video(gateway: Gateway, caller: Caller, video_id: str) ->
     source = await get_video(gateway, caller, video_id)
     if source.status is not Status.completed:
         raise errors.InvalidRequest(f"the source video is {source.status}; it must be completed", param="video")
+    if source.purged_at is not None:
+        raise errors.InvalidRequest(
+            "the source video was purged, so nothing can be made from it; use another video",
+            param="video",
+            code="video_purged",
+        )
     return source
 
 

@@ -104,6 +104,8 @@ def get_output(video: Video, index: int | None, now: datetime) -> dict[str, Any]
         )
     if video.status == "failed":
         raise errors.NotFound(f"the video failed, so it has no file: {video.error_message}", code="video_failed")
+    if video.purged_at is not None:
+        raise errors.VideoExpired("the video's files were deleted by a purge of its request", code="video_purged")
     if video.expires_at is not None and video.expires_at <= now:
         raise errors.VideoExpired(f"the video's files were kept until {video.expires_at:%Y-%m-%d %H:%M} UTC")
     for output in video.outputs:

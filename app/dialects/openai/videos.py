@@ -17,7 +17,7 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.faults import is_unavailable
 from app.db.models import Video
-from app.dialects.openai import webhooks
+from app.dialects.openai import requests, webhooks
 from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import (
     CreateCharacter,
@@ -437,3 +437,4 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 routes.include_router(webhooks.routes)
+routes.include_router(requests.routes)

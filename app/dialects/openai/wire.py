@@ -256,8 +256,8 @@ def _seconds_of(video: Video, output: Mapping[str, Any]) -> str | None:
 
 
 def render_output(video: Video, links: SignedLinks, origin: str, now: datetime) -> dict[str, Any] | None:
-    """The finished files, None if there are none or they have expired."""
-    if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
+    """The finished files, None if there are none or they have expired or were purged."""
+    if not video.outputs or video.purged_at is not None or (video.expires_at is not None and video.expires_at <= now):
         return None
     files = [
         {
