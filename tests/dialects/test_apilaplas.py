@@ -127,6 +127,7 @@ async def test_a_get_of_many_is_held_until_all_have_the_state(gateway: Running) 
     await until(lambda: gateway.gateway.listener.waiters == 1)
     await gateway.finish(quick)
     await gateway.client.delete(f"/v1/videos/{gone}")
+    gateway.clock.advance(3_600)  # a cancelled video is kept for an hour
     await gateway.client.delete(f"/v1/videos/{gone}")
     assert not held.done()
     await gateway.finish(slow)

@@ -152,8 +152,8 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
             {
                 "type": "output",
                 "metric": "second",
-                "quantity": 16.0,
-                "billable_quantity": 16.0,
+                "quantity": 16,
+                "billable_quantity": 16,
                 "unit_price": 0.0,
                 "total_cost": 0,
             }
