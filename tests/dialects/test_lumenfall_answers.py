@@ -47,7 +47,7 @@ async def test_metadata_has_the_routing_beside_the_strings_of_the_caller(
     body = {"prompt": "p", "metadata": {"order": "17"}}
     made = await up.client.post(f"{mount}/videos", json=body, headers=headers)
     assert made.status_code == 202, made.text
-    routing = {
+    routing: dict[str, Any] = {
         "model": "up/sora-2",
         "executed_model": "up/sora-2",
         "provider": "up",
