@@ -1,4 +1,4 @@
-"""Sentences of Lumenfall's documentation, as OpenAI's SDK meets them at `/openai/v1`; docs/compatibility.md lists all."""
+"""Sentences of Lumenfall's documentation, with OpenAI's SDK at `/openai/v1`; docs/compatibility.md lists all."""
 
 from collections.abc import AsyncIterator
 from typing import Any
