@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Request
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from app import errors
 from app.accounts import pricing
@@ -31,6 +31,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 SPAN = re.compile(r"(\d{1,10})([smhdw]?)", re.IGNORECASE | re.ASCII)
 RETENTION_FORMS = "expected seconds (86400), a number with its unit (30m, 12h, 7d, 2w), or an ISO 8601 duration (P7D)"
 MAX_DURATION_CHARACTERS = 100
+MIN_RETENTION_S, MAX_RETENTION_S = 60, 10 * 365 * 86_400
 
 _DURATION = TypeAdapter(timedelta)
 
@@ -51,7 +52,19 @@ def _retention_s(value: Any) -> Any:
     raise ValueError(RETENTION_FORMS)
 
 
-RetentionSeconds = Annotated[int, Field(ge=60, le=10 * 365 * 86_400), BeforeValidator(_retention_s)]
+RETENTION_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": MIN_RETENTION_S, "maximum": MAX_RETENTION_S},
+        {"type": "string", "maxLength": MAX_DURATION_CHARACTERS, "pattern": "^([1-9][0-9]{0,2}[hd]|P[1-9][0-9]{0,2}D)$"},
+    ]
+}
+"""The most common forms, for the OpenAPI document."""
+RetentionSeconds = Annotated[
+    int,
+    Field(ge=MIN_RETENTION_S, le=MAX_RETENTION_S),
+    BeforeValidator(_retention_s),
+    WithJsonSchema(RETENTION_SCHEMA),
+]
 
 
 def refuse_replay(request: Request) -> None:
