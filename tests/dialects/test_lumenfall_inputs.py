@@ -203,7 +203,7 @@ async def test_files_are_kept_for_the_time_of_media_retention(up: Upstream, valu
 
 @pytest.mark.parametrize(
     "value",
-    ["forever", "1 month", "", "h", "-1h", "1.5h", "P", "-P7D", "P99999999D", "P" * 200, "7 days", "١h", True, [1], {}],
+    ["forever", "1 month", "", "h", "-1h", "1.5h", "P", "-P7D", "PT", "P" * 200, "7 days", "١h", True, [1], {}],
 )
 async def test_an_unknown_word_for_the_retention_is_refused_with_the_forms(gateway: Running, value: Any) -> None:
     error = error_of(await gateway.client.post("/v1/videos", json={"prompt": "p", "media_retention": value}), 400)
@@ -213,7 +213,7 @@ async def test_an_unknown_word_for_the_retention_is_refused_with_the_forms(gatew
     assert await nothing_was_made(gateway)
 
 
-@pytest.mark.parametrize("value", [59, "59s", "PT59S", "3651d", "9999999999w", "P11Y", 1e300])
+@pytest.mark.parametrize("value", [59, "59s", "PT59S", "3651d", "9999999999w", "P11Y", "P99999999D", 1e300])
 async def test_a_retention_out_of_range_is_refused(gateway: Running, value: Any) -> None:
     error = error_of(await gateway.client.post("/v1/videos", json={"prompt": "p", "media_retention": value}), 400)
     assert (error["param"], error["code"]) == ("media_retention", "invalid_value")
