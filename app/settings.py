@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     """Upstream calls that one worker process makes at once."""
     worker_stores: Annotated[int, Field(ge=1, le=1_000)] = 8
     """Files that one worker process downloads at once."""
-    webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 30
     """Seconds for one webhook call, the whole answer included."""
     webhook_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
     """Webhook calls that one worker process makes at once; one endpoint or host gets at most a fifth of them."""

@@ -22,11 +22,15 @@ SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
 
 def shorter_side(resolution: str) -> int:
-    """Return the pixels that `720p` or `4k` stands for. Raises `ValueError`."""
+    """Return the pixels that `720p` or `4k` stands for. Raises `ValueError`.
+
+    `1k` is inferred: Lumenfall sells its tier `1K` as sizes of about 1024 x 1024 pixels, at the price of 720p (model
+    page of seedance-2.0, read 2026-11-25).
+    """
     match = RESOLUTION.fullmatch(resolution)
     if match is None:
         raise ValueError(f"expected 480p, 720p, 1080p, 4k or the like, got {resolution!r:.60}")
-    return int(match[1]) if match[1] else {"1": 1080, "2": 1440, "4": 2160, "8": 4320}[match[2]]
+    return int(match[1]) if match[1] else {"1": 720, "2": 1440, "4": 2160, "8": 4320}[match[2]]
 
 
 class Status(StrEnum):

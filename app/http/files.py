@@ -19,7 +19,13 @@ from app.media.sniff import suffix_of
 
 def media_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
     """Signed URL of an output, usable without a key until it expires, at the latest when the file is deleted."""
-    return links.video(video.id, output["index"], output["content_type"], expires_at=video.expires_at, origin=origin)
+    return media_link(video, output, links, origin)[0]
+
+
+def media_link(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> tuple[str, int]:
+    """Signed URL of an output as in `media_url`, and the Unix time at which it expires."""
+    end = links.end(video.expires_at)
+    return links.video(video.id, output["index"], output["content_type"], end=end, origin=origin), end
 
 
 async def file_response(

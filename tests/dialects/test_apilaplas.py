@@ -130,13 +130,13 @@ async def test_a_failure_ends_every_wait(gateway: Running) -> None:
 async def test_a_get_of_many_is_held_until_all_have_the_state(gateway: Running) -> None:
     quick, slow, gone = [
         (await gateway.create(model=model, **SMALL))["id"]
-        for model in ("sandbox/testcard", "sandbox/slow", "sandbox/slow")
+        for model in ("sandbox/testcard", "sandbox/slow", "sandbox/testcard")
     ]
     params = {"generation_ids": f"{slow},{gone},{quick},{UNKNOWN_ID}", "state": "completed"}
     held = asyncio.create_task(gateway.client.get(f"{APILAPLAS}s", params=params))
     await until(lambda: gateway.gateway.listener.waiters == 1)
     await gateway.finish(quick)
-    await gateway.client.delete(f"/v1/videos/{gone}")
+    await gateway.finish(gone)
     await gateway.client.delete(f"/v1/videos/{gone}")
     assert not held.done()
     await gateway.finish(slow)

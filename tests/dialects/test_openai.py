@@ -54,6 +54,7 @@ async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
         "seconds": "8",
         "remixed_from_video_id": None,
         "error": None,
+        "url": None,
         "output": None,
         "metadata": {},
         "provider": "sandbox",
@@ -62,6 +63,7 @@ async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
         "cost_currency": "USD",
     }
     assert response.headers["x-gateway-provider"] == "sandbox"
+    assert response.headers["x-gateway-model"] == "sandbox/testcard"
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["openai-poll-after-ms"] == "1000"
     assert response.headers["x-request-id"].startswith("req_")

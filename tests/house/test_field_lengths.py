@@ -25,6 +25,7 @@ EXCEPTIONS = {
     "reference_images": MEDIA,
     "reference_video_url": MEDIA,
     "video_url": MEDIA,
+    "input_video": MEDIA,
     "input_reference": MEDIA,
     "last_frame": MEDIA,
     "reference_video": MEDIA,

@@ -106,8 +106,8 @@ async def test_the_event_of_a_deleted_video_is_still_delivered(gateway: Running,
     video_id = await cancelled(gateway, **given)
     receiver.script(Answer(500))
     await gateway.worker.run_once()
+    gateway.clock.advance(3_600)  # a cancelled video is kept for an hour
     assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
-    gateway.clock.advance(60)
     await gateway.worker.run_once()
     assert (await gateway.client.get(f"/v1/videos/{video_id}")).status_code == 404
     first, second = receiver.received
@@ -127,6 +127,7 @@ async def test_deleting_a_video_deletes_the_stored_event_data(gateway: Running, 
     await post(gateway.client, f"/v1/videos/{video_id}/deliveries/{entry['id']}/redeliver", 202)
     await gateway.worker.run_once()
     assert len(receiver.received) == 2
+    gateway.clock.advance(3_600)  # a cancelled video is kept for an hour
     await gateway.client.delete(f"/v1/videos/{video_id}")
     async with gateway.gateway.db.transaction() as session:
         assert (await session.execute(sa.text("select video, secret from deliveries"))).all() == [(None, None)]

@@ -18,6 +18,8 @@ from app.accounts.auth import Caller
 from app.db.faults import is_unavailable
 from app.db.models import Video
 from app.dialects.openai import requests, webhooks
+from app.dialects.openai.lumenfall import refuse_replay
+from app.dialects.openai.responses import answer, shown
 from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import (
     CreateCharacter,
@@ -26,8 +28,6 @@ from app.dialects.openai.wire import (
     ExtendVideo,
     RemixVideo,
     parse,
-    provider_of,
-    render,
     render_balance,
     render_character,
     render_error,
@@ -78,14 +78,6 @@ NOT_NEW: Responses = {
 routes = AliasedRouter(tags=["videos"])
 
 
-def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
-    headers = {"x-gateway-provider": provider_of(video)}
-    if not video.status.ended:
-        provider, _, model = str(video.routes[0]).partition("/")
-        headers["openai-poll-after-ms"] = str(gateway.durations.poll_after_ms(provider, model))
-    return no_store(render(video, gateway, request), status=status, headers=headers)
-
-
 async def _from_source(
     gateway: Gateway, caller: Caller, wire: EditVideo, uploads: Uploads, operation: Operation
 ) -> tuple[VideoRequest, Video | None]:
@@ -127,12 +119,12 @@ async def retrieve_video(
     """Read a video. Until it ends, the header `openai-poll-after-ms` suggests when to poll again. With `wait`, the
     response is delayed until the status changes, for at most that many seconds."""
     if wait == 0:
-        return answer(await get_video(gateway, caller, video_id), gateway, request)
+        return await answer(await get_video(gateway, caller, video_id), gateway, request)
     before = (await get_video(gateway, caller, video_id)).status
     video = await wait_for_video(
         request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
     )
-    return answer(video, gateway, request)
+    return await answer(video, gateway, request)
 
 
 # Literal segments before {video_id}
@@ -162,6 +154,7 @@ async def _create(
     only_provider: str | None = None,
     shown_model: str | None = None,
 ) -> Response:
+    refuse_replay(request)
     parsed = parsed.model_copy(update={"webhook": webhook})
     if _is_dry_run(request):
         plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
@@ -177,7 +170,8 @@ async def _create(
         shown_model=shown_model,
         idempotency=idempotency,
     )
-    response = answer(created.video, gateway, request, status=200 if created.replayed else 202)
+    status = 200 if created.replayed else 202
+    response = await answer(created.video, gateway, request, status=status, untried=not created.replayed)
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
@@ -217,8 +211,7 @@ async def list_videos(
         page, has_more = await videos.list_videos(
             connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
         )
-    data = [render(video, gateway, request) for video in page]
-    return no_store(page_of(data, has_more=has_more))
+    return no_store(page_of(await shown(page, gateway, request), has_more=has_more))
 
 
 @routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
@@ -261,6 +254,7 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 @routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
+    refuse_replay(request)
     uploads = Uploads(ids.new("char"), gateway.settings.allow_networks)
     try:
         async with body_of(request, CreateCharacter) as body:
@@ -331,12 +325,12 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
             raise
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
-            yield _event(name, video, gateway, request)
+            yield await _event(name, video, gateway, request)
             seen = _mark(video)
         elif not video.status.ended:
             yield b": still here\n\n"
         if video.status.ended:
-            yield _event("end", video, gateway, request)
+            yield await _event("end", video, gateway, request)
             return
         if gateway.listener.closed:
             return
@@ -351,17 +345,21 @@ def _is_news(video: Video, *, seen: str) -> bool:
     return video.status.ended or _mark(video) != seen
 
 
-def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
-    data = json.dumps(render(video, gateway, request), ensure_ascii=False)
+async def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
+    [content] = await shown([video], gateway, request)
+    data = json.dumps(content, ensure_ascii=False)
     return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
 @routes.delete("/v1/videos/{video_id}")
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
+    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
+    cancelled is kept for an hour, so that a repeated call does not delete it."""
     async with gateway.db.transaction() as session:
-        video = await lifecycle.cancel_or_delete(session, video_id, project_id=caller.project_id, now=gateway.clock())
-    if video.deleted_at is None:
+        video, cancelled = await lifecycle.cancel_or_delete(
+            session, video_id, project_id=caller.project_id, now=gateway.clock()
+        )
+    if cancelled:
         count_ended(video, gateway.providers)
     gateway.wake()
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
