@@ -2,6 +2,7 @@
 
 Media links are open to every origin: the signature in the link is the permission. The paths of the dialects are open to
 the origins of `GATEWAY_CORS_ORIGINS`, all other paths to none. Credentials of a browser, such as cookies, are not used.
+Decision 0038 says why this is not Starlette's middleware.
 """
 
 from collections.abc import Iterable

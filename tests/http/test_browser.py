@@ -1,19 +1,25 @@
 """Pages in a real browser: scripts of another site, players, event streams, the page at `/` and the documentation."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from browsers import Browser, Tab, chromium, open_tab
+from browsers import Tab, chromium, open_tab
 from fakes.openai import FakeOpenAI
+from fakes.s3 import S3
 from fakes.server import KEY, sample_mp4, serve
 from harness import ALICE, Running, StartGateway
+from playwright.async_api import Browser
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Mount
@@ -157,6 +163,41 @@ async def test_a_page_of_any_site_plays_a_video_and_reads_its_picture(site: Site
     shown = await site.tab.run(PLAY, f"{site.url}{link}", 1.5)
     assert (shown["size"], shown["time"], shown["seekable"] > 1.5) == ([64, 48], 1.5, True)
     assert shown["brightest"] > 200, "the picture is not black"
+
+
+async def test_a_page_follows_a_media_link_to_the_bucket(
+    browser: Browser, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bucket has the rule that docs/deploy.md shows."""
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
+    (rule,) = json.loads(re.findall(r"^```json\n(.*?CORSRules.*?)^```", text, re.MULTILINE | re.DOTALL)[0])["CORSRules"]
+    bucket = S3()
+    ruled = CORSMiddleware(
+        bucket,
+        allow_origins=rule["AllowedOrigins"],
+        allow_methods=rule["AllowedMethods"],
+        allow_headers=rule["AllowedHeaders"],
+        expose_headers=rule["ExposeHeaders"],
+        max_age=rule["MaxAgeSeconds"],
+    )
+    async with serve(ruled) as endpoint:
+        for name, value in bucket.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        async with (
+            start_gateway(storage_url=f"s3://{bucket.bucket}/gateway", storage_presign=True) as gateway,
+            serve(gateway.app) as url,
+            serve(EMPTY_PAGE) as page_url,
+            open_tab(browser, page_url) as tab,
+        ):
+            video = await gateway.finish((await gateway.create(model="sandbox/testcard", seconds="1"))["id"])
+            link = str(video["output"]["url"]).replace("http://gateway.test", url)
+            part = await tab.run(ASK, link, {"headers": {"range": "bytes=0-99"}})
+            assert (part["status"], part["size"]) == (206, 100)
+            assert part["headers"]["content-range"].startswith("bytes 0-99/")
+            assert (await tab.run(PLAY, link, 0.5))["brightest"] > 100
+            assert tab.errors == []
+        assert {call.headers.get("origin") for call in bucket.asked("get")[-2:]} == {"null"}
+    bucket.close()
 
 
 async def test_an_event_source_that_nothing_closes_connects_twice(browser: Browser, gateway: Running) -> None:
