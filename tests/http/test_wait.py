@@ -170,7 +170,7 @@ async def test_a_stream_goes_on_where_it_was_left(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("mount", ["/v1", "/openai/v1"])
-async def test_a_client_that_has_the_end_is_told_to_stop(gateway: Running, mount: str) -> None:
+async def test_a_client_that_has_the_end_gets_a_204(gateway: Running, mount: str) -> None:
     """The HTML standard: an EventSource connects again after every 200, and stops at a 204."""
     video = await gateway.create(model="up/sora-2")
     path = f"{mount}/videos/{video['id']}/events"
