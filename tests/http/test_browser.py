@@ -22,7 +22,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
-from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.server import HttpProtocol
 
@@ -238,10 +238,19 @@ async def test_an_event_source_that_nothing_closes_connects_twice(browser: Brows
     assert connects == [("", 200), ("failed.0.end", 204)]
 
 
+def below(path: str, app: ASGIApp) -> ASGIApp:
+    """The application under a sub-path, as `uvicorn --root-path` runs it."""
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": path}, receive, send)
+
+    return mounted
+
+
 @pytest.mark.parametrize("path", ["", "/video"])
 async def test_the_page_at_the_root_in_a_browser(browser: Browser, gateway: Running, path: str) -> None:
     colours = set()
-    async with serve(Starlette(routes=[Mount(path, app=gateway.app)])) as url:
+    async with serve(below(path, gateway.app)) as url:
         for scheme in ("light", "dark"):
             narrow = {"width": 400, "height": 600}
             async with open_tab(browser, f"{url}{path}/", color_scheme=scheme, viewport=narrow) as tab:
@@ -257,7 +266,7 @@ async def test_the_page_at_the_root_in_a_browser(browser: Browser, gateway: Runn
 @pytest.mark.parametrize("path", ["", "/video"])
 async def test_the_documentation_sends_a_request(browser: Browser, gateway: Running, path: str) -> None:
     async with (
-        serve(Starlette(routes=[Mount(path, app=gateway.app)])) as url,
+        serve(below(path, gateway.app)) as url,
         open_tab(browser, f"{url}{path}/docs", viewport={"width": 1200, "height": 900}) as tab,
     ):
         page = tab.page
