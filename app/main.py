@@ -22,8 +22,9 @@ from app.db.database import Database, read_and_warn, running_database
 from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
-from app.http import health, media
+from app.http import health, home, media
 from app.http.context import Gateway
+from app.http.cors import Cors
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import error_responses
@@ -144,8 +145,9 @@ def _all_routes() -> Sequence[BaseRoute]:
     for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it gets the most requests
         described = error_responses(dialect.render_error, dialect.PREFIXES[0])
         router.include_router(dialect.routes, responses=described)
-    for others, path in ((media.routes, "/media/"), (health.routes, "/healthz"), (admin.routes, "/admin/")):
-        router.include_router(others, responses=error_responses(dialects.render_error, path))
+    others = ((media, "/media/"), (health, "/healthz"), (home, "/"), (admin, "/admin/"))
+    for module, path in others:
+        router.include_router(module.routes, responses=error_responses(dialects.render_error, path))
     return router.routes
 
 
@@ -191,6 +193,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         render_error=dialects.render_error,
         max_body_bytes=max_body_bytes,
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
+        cors=Cors(chosen.cors_origins, [prefix for dialect in dialects.DIALECTS for prefix in dialect.PREFIXES]),
         https=https,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)

@@ -42,6 +42,7 @@ from app.mistakes import (
     too_short,
     unknown_in_files,
     unknown_variables,
+    web_origin,
 )
 from app.video import shorter_side
 
@@ -122,6 +123,9 @@ class Settings(BaseSettings):
         IPv6Network("::1"),
     ]
     """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
+    cors_origins: Annotated[list[str], NoDecode] = []
+    """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
+    links are open to all pages."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
@@ -230,7 +234,7 @@ class Settings(BaseSettings):
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
         return seconds(info.field_name, value)
 
-    @field_validator("api_keys", "allow_networks", "trusted_proxies", mode="before")
+    @field_validator("api_keys", "allow_networks", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
@@ -277,6 +281,11 @@ class Settings(BaseSettings):
         if value is not None and not re.match(r"https?://[^/\s]+", value):
             raise ValueError("expected an address such as https://video.example.com")
         return value.rstrip("/") if value else None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        return [entry if entry == "*" else web_origin(entry) for entry in value]
 
     @field_validator("storage_url")
     @classmethod

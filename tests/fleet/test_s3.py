@@ -214,6 +214,7 @@ async def test_a_link_redirects_to_the_bucket(presigning: Running, s3: S3) -> No
     read = len(s3.asked("get"))
     answer = await presigning.client.get(done["output"]["url"], headers=NO_KEY)
     assert ttl_of(answer) == 900
+    assert answer.headers["access-control-allow-origin"] == "*", "a script must be able to follow it"
     assert len(s3.asked("get")) == read
     async with httpx.AsyncClient() as player:
         played = await player.get(answer.headers["location"])

@@ -298,14 +298,19 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
     "/v1/videos/{video_id}/events",
     response_class=StreamingResponse,
     dependencies=[Depends(waiting_slot)],
-    responses={200: {"content": {"text/event-stream": {}}}},
+    responses={
+        200: {"content": {"text/event-stream": {}}},
+        204: {"description": "The client has received the last event."},
+    },
     openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
 )
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
-    skips the events already received."""
-    await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
+    skips the events already received; after `end` the response is 204, at which an EventSource stops."""
+    video = await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    if video.status.ended and request.headers.get("last-event-id") == _end_mark(video):
+        return Response(status_code=204, headers=headers)
     events = _events(video_id, request, gateway, caller)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -325,12 +330,12 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
             raise
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
-            yield await _event(name, video, gateway, request)
+            yield await _event(name, _mark(video), video, gateway, request)
             seen = _mark(video)
         elif not video.status.ended:
             yield b": still here\n\n"
         if video.status.ended:
-            yield await _event("end", video, gateway, request)
+            yield await _event("end", _end_mark(video), video, gateway, request)
             return
         if gateway.listener.closed:
             return
@@ -341,14 +346,20 @@ def _mark(video: Video) -> str:
     return f"{video.status}.{video.progress}"
 
 
+def _end_mark(video: Video) -> str:
+    """The id of the last event, which differs from that of the status before it: a client cut off in between still
+    needs the `end`."""
+    return f"{_mark(video)}.end"
+
+
 def _is_news(video: Video, *, seen: str) -> bool:
     return video.status.ended or _mark(video) != seen
 
 
-async def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
+async def _event(name: str, mark: str, video: Video, gateway: Gateway, request: Request) -> bytes:
     [content] = await shown([video], gateway, request)
     data = json.dumps(content, ensure_ascii=False)
-    return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
+    return f"id: {mark}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
 @routes.delete("/v1/videos/{video_id}")
