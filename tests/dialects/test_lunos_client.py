@@ -139,6 +139,25 @@ async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package
 
 
 @pytest.mark.slow
+async def test_the_client_lists_the_models_and_finds_one(served: Served, package: Path) -> None:
+    found = await served.run(
+        package,
+        """
+        const names = (models) => models.map((model) => model.id);
+        const one = await client.models.getModelById("sandbox/testcard");
+        const none = await client.models.getModelById("sandbox/testcrad");
+        const video = names(await client.models.getModelsByCapability("video-generation"));
+        const chat = await client.models.getChatModels();
+        return { all: names(await client.models.getModels()), one, none, video, chat };
+        """,
+    )
+    assert "sandbox/testcard" in found["all"]
+    assert found["video"] == found["all"]
+    assert (found["one"]["provider"], found["one"]["status"]) == ("sandbox", "available")
+    assert (found["none"], found["chat"]) == (None, [])
+
+
+@pytest.mark.slow
 async def test_errors_of_the_client_carry_our_messages(served: Served, package: Path) -> None:
     found = await served.run(
         package,
