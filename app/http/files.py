@@ -22,6 +22,11 @@ def media_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origi
     return links.video(video.id, output["index"], output["content_type"], expires_at=video.expires_at, origin=origin)
 
 
+def thumbnail_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
+    """Signed URL of an output's thumbnail, valid as long as `media_url`."""
+    return links.thumbnail(video.id, output["index"], expires_at=video.expires_at, origin=origin)
+
+
 async def file_response(
     request: Request, gateway: Gateway, key: str, *, size: int, tag: str, content_type: str, filename: str
 ) -> Response:

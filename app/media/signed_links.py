@@ -50,12 +50,12 @@ class SignedLinks:
     ) -> str:
         """A link that plays without a key until it expires, at the latest when the file is deleted. Its suffix is that
         of the content type."""
-        expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
-        if expires_at is not None:
-            expires = min(expires, int(expires_at.timestamp()))
-        return self._signed(
-            f"/media/{video_id}/{index}.{suffix_of(content_type)}", expires, self._settings.public_url or origin
-        )
+        return self._expiring(f"/media/{video_id}/{index}.{suffix_of(content_type)}", expires_at, origin)
+
+    def thumbnail(self, video_id: str, index: int, *, expires_at: datetime | None, origin: str) -> str:
+        """A link to the thumbnail of a video file, as short-lived as one to the file. The picture is made when the link
+        is first opened."""
+        return self._expiring(f"/media/{video_id}/{index}.thumbnail.webp", expires_at, origin)
 
     def for_upstream(self, medium: Media) -> str | None:
         """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""
@@ -76,6 +76,12 @@ class SignedLinks:
     def callback_token(self, attempt_id: str) -> str:
         digest = hmac.digest(self._callback_secret, attempt_id.encode(), "sha256")
         return urlsafe_b64encode(digest[:24]).decode()
+
+    def _expiring(self, path: str, expires_at: datetime | None, origin: str) -> str:
+        expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
+        if expires_at is not None:
+            expires = min(expires, int(expires_at.timestamp()))
+        return self._signed(path, expires, self._settings.public_url or origin)
 
     def _signed(self, path: str, expires: int, origin: str) -> str:
         return f"{origin}{path}?{self._signer.sign(path, expires)}"
