@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 import pytest
-from dialects.vendors import APILAPLAS, LUMA, LUMEN, LUNOS, UNKNOWN_ID, fresh
+from dialects.vendors import APILAPLAS, APILAPLAS_V1, LUMA, LUMEN, LUNOS, UNKNOWN_ID, fresh
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, serve
 from harness import Running, StartGateway
@@ -12,6 +12,7 @@ from harness import Running, StartGateway
 pytestmark = pytest.mark.anyio
 
 
+SOURCE = {"type": "generation", "id": UNKNOWN_ID}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
 
 
@@ -46,13 +47,21 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
         (APILAPLAS, {"keyframes": {"frame0": {"type": "generation"}}}, "keyframes.frame0.id"),
         (APILAPLAS, {"keyframes": {"frame0": {"type": "clip", "url": "https://example.com"}}}, "keyframes.frame0"),
         (APILAPLAS, {"keyframes": {"frame2": {"type": "image", "url": "https://example.com"}}}, "keyframes.frame2"),
-        (APILAPLAS, {"keyframes": {"frame1": {"type": "generation", "id": UNKNOWN_ID}}}, "keyframes.frame1"),
+        (APILAPLAS, {"keyframes": {"frame1": {"type": "generation"}}}, "keyframes.frame1.id"),
+        (APILAPLAS, {"keyframes": {"frame0": SOURCE, "frame1": SOURCE}}, "keyframes.frame1"),
+        (APILAPLAS, {"keywords": {"frame0": SOURCE, "frame1": SOURCE}}, "keywords.frame1"),
+        (APILAPLAS, {"keywords": {"frame0": {"type": "image"}}}, "keywords.frame0.url"),
+        (APILAPLAS, {"keywords": "boats, water"}, "keywords"),
+        (APILAPLAS, {"keyframes": {}, "keywords": {}}, "keywords: send keyframes or keywords"),
+        (APILAPLAS_V1, {"user_prompt": " "}, "user_prompt"),
+        (APILAPLAS_V1, {"user_prompt": "a boat", "aspect_ratio": "wide"}, "aspect_ratio"),
+        (APILAPLAS_V1, {"user_prompt": "a boat", "seconds": 5}, "seconds is not a field of this call"),
     ],
 )
 async def test_invalid_fields_are_refused_by_name(
     gateway: Running, path: str, changed: dict[str, Any], named: str
 ) -> None:
-    start = {"user_prompt": "a boat"} if path == LUMA else fresh()
+    start = {"user_prompt": "a boat"} if path in (LUMA, APILAPLAS_V1) else fresh()
     body = {name: value for name, value in {**start, **changed}.items() if value is not None}
     response = await gateway.client.post(path, json=body)
     assert response.status_code == 400, response.text
