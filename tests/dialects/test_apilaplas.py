@@ -67,6 +67,14 @@ async def test_key_frames_are_read_under_the_name_of_the_prose(gateway: Running)
     assert request.extra == {}
 
 
+@pytest.mark.parametrize("ratio", ["1:1", "16:9", "9:16", "4:3", "3:4", "21:9", "9:21", "19:9"])
+async def test_every_documented_ratio_is_read(gateway: Running, ratio: str) -> None:
+    response = await gateway.client.post(APILAPLAS, json={"prompt": "a boat", "aspect_ratio": ratio, "loop": True})
+    assert response.status_code == 201
+    shown = response.json()["request"]
+    assert (shown["aspect_ratio"], shown["loop"]) == (ratio, True)
+
+
 # Version 1
 
 

@@ -1,6 +1,7 @@
 """The Luma dialect: fields, thumbnails, many tasks in one request, and creates that wait."""
 
 import asyncio
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,6 +45,22 @@ async def test_luma_fields_are_read(gateway: Running) -> None:
     assert (request.expand_prompt, request.loop, request.extra) == (True, True, {"camera": "pan"})
     request = await asked(gateway, LUMA, {"user_prompt": "a boat", "loop": False, "image_url": "", "notify_hook": ""})
     assert (request.loop, request.first_frame, request.webhook) == (None, None, None)
+
+
+@pytest.mark.parametrize("ratio", ["1:1", "4:3", "3:4", "16:9", "9:16"])
+async def test_every_documented_ratio_is_read(gateway: Running, ratio: str) -> None:
+    response = await gateway.client.post(LUMA, json={"user_prompt": "a boat", "aspect_ratio": ratio})
+    assert response.status_code == 200
+    assert response.json()["request"] == {"prompt": "a boat", "aspect_ratio": ratio}
+
+
+async def test_both_pictures_may_be_addresses_or_base64(gateway: Running) -> None:
+    encoded = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
+    given = {"image_url": encoded, "image_end_url": "https://example.com/1.png"}
+    request = await asked(gateway, LUMA, {"user_prompt": "a boat", **given})
+    assert request.first_frame is not None
+    assert request.last_frame is not None
+    assert (request.first_frame.content_type, request.last_frame.url) == ("image/png", given["image_end_url"])
 
 
 # Many at once, and waiting

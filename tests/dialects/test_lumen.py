@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from dialects.case import DialectCase, openai_message, vendor_case
-from dialects.vendors import LUMEN, asked, fresh
+from dialects.vendors import LUMEN, asked, fresh, stored
 from fakes.gptge import FakeGptGe
 from fakes.lumen import FakeLumen
 from fakes.openai import FakeOpenAI
@@ -97,6 +97,29 @@ async def test_lumens_defaults_are_not_sent_where_a_route_lacks_them_or_is_unkno
                 assert (request.seconds, request.generate_audio) == (None, None)
             known = await asked(gateway, LUMEN, fresh())
             assert (known.seconds, known.generate_audio) == (5, True)
+
+
+async def test_media_may_also_be_files(gateway: Running) -> None:
+    picture = ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(64), "image/png")
+    response = await gateway.client.post(LUMEN, data=fresh(), files={"image_url": picture})
+    request = await stored(gateway, response.json()["id"])
+    assert request.first_frame is not None
+    assert request.first_frame.content_type == "image/png"
+
+
+async def test_content_that_the_upstream_blocks_fails_the_job(start_gateway: StartGateway) -> None:
+    """The vendor refuses the create; here it has been answered before the upstream is asked."""
+    fake = FakeLumen()
+    fake.script("submit", fake.refusal(400, "content blocked", "invalid_request", {}))
+    async with serve(fake) as url:
+        up = {"kind": "lumen", "base_url": url, "api_key": KEY}
+        async with start_gateway(providers={"up": up}) as gateway:
+            created = await gateway.client.post(LUMEN, json=fresh(model="up/seedance-2"))
+            assert created.status_code == 200
+            await gateway.worker.run_once()
+            shown = (await gateway.client.get(f"{LUMEN}/{created.json()['id']}")).json()
+            assert (await gateway.get(shown["id"]))["error"]["code"] == "content_policy_violation"
+    assert (shown["status"], shown["error"]["message"]) == ("failed", "content blocked")
 
 
 # Parameters that a model does not have

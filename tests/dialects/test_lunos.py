@@ -31,6 +31,8 @@ async def test_lunos_fields_are_read(gateway: Running) -> None:
     assert request.app == "till"
     request = await asked(gateway, LUNOS, fresh(parameters=None))
     assert request.app is None
+    request = await asked(gateway, LUNOS, fresh(parameters={"aspectRatio": "9:16"}))
+    assert request.aspect_ratio == "9:16"
 
 
 @pytest.mark.parametrize("prefix", ["video-op:user123:", "video-op%3Auser123%3A", "a/b:", ":"])

@@ -125,7 +125,8 @@ async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package
         const done = await client.video.generateVideoAndWait(asked, 100, 30000);
         const content = Buffer.from(await (await fetch(done.video_url)).arrayBuffer());
         const wide = await client.video.generateWidescreen({ prompt: "a boat", model: "sandbox/testcard" });
-        return { created, status, done, kind: content.toString("latin1", 4, 8), wide };
+        const mp4 = await client.video.generateMP4({ prompt: "a boat", model: "sandbox/testcard" });
+        return { created, status, done, kind: content.toString("latin1", 4, 8), wide, mp4 };
         """,
     )
     created, done = found["created"], found["done"]
@@ -135,7 +136,7 @@ async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package
     assert found["status"]["status"] in ("pending", "completed")
     assert done == {"id": done["id"], "status": "completed", "video_url": done["video_url"]}
     assert found["kind"] == "ftyp"
-    assert found["wide"]["status"] == "pending"
+    assert found["wide"]["status"] == found["mp4"]["status"] == "pending"
 
 
 @pytest.mark.slow
