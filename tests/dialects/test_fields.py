@@ -91,3 +91,37 @@ async def test_pictures_are_read_in_every_form(start_gateway: StartGateway, path
             assert response.status_code in (200, 201)
     sent = fake.submits[-1].fields["last_frame"]
     assert sent == ({"image_url": picture} if form == "url" else File.of("upload.png", "image/png", PNG))
+
+
+FIXED, TEXT = "fixed/luma", "text/google/veo-3.0-generate-preview"
+IMAGE = {"type": "image", "url": "https://example.com/a.png"}
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "changed", "named"),
+    [
+        (LUNOS, FIXED, {"parameters": {"negativePrompt": "rain"}}, "parameters.negativePrompt"),
+        (LUNOS, FIXED, {"parameters": {"aspectRatio": "21:9"}}, "parameters.aspectRatio"),
+        (LUMEN, TEXT, {"first_frame_url": IMAGE["url"]}, "first_frame_url"),
+        (LUMEN, TEXT, {"last_image_url": IMAGE["url"]}, "last_image_url"),
+        (LUMA, FIXED, {"duration": "5s"}, "duration"),
+        (LUMA, FIXED, {"aspect_ratio": "16:9", "resolution": "720p"}, "resolution"),
+        (LUMA, FIXED, {"aspect_ratio": "21:9", "expand_prompt": True}, "aspect_ratio"),
+        (LUMA, TEXT, {"image_url": IMAGE["url"]}, "image_url"),
+        (LUMA, TEXT, {"image_end_url": IMAGE["url"]}, "image_end_url"),
+        (APILAPLAS, FIXED, {"duration": "5s"}, "duration"),
+        (APILAPLAS, TEXT, {"keyframes": {"frame0": IMAGE}}, "keyframes.frame0"),
+        (APILAPLAS, TEXT, {"keywords": {"frame1": IMAGE}}, "keywords.frame1"),
+        (APILAPLAS_V1, TEXT, {"expand_prompt": True}, "expand_prompt"),
+    ],
+)
+async def test_what_a_model_cannot_express_is_named_in_the_clients_words(
+    start_gateway: StartGateway, path: str, model: str, changed: dict[str, Any], named: str
+) -> None:
+    providers = {name: {"kind": kind, "api_key": KEY} for name, kind in (("fixed", "gptge"), ("text", "lunos"))}
+    prompt = "user_prompt" if path in (LUMA, APILAPLAS_V1) else "prompt"
+    async with start_gateway(providers=providers) as gateway:
+        response = await gateway.client.post(path, json={prompt: "a boat", "model": model, **changed})
+        assert response.status_code == 400, response.text
+        assert f"{model} cannot express {named}: " in response.text
+        assert (await gateway.client.get("/v1/videos")).json()["data"] == []
