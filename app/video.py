@@ -66,6 +66,13 @@ class Operation(StrEnum):
     remix = "remix"
     edit = "edit"
     extend = "extend"
+    prepend = "prepend"
+    """An extension whose new part comes before the source."""
+
+    @property
+    def lengthens(self) -> bool:
+        """True if the result contains the source, and the requested length is that of the new part."""
+        return self in (Operation.extend, Operation.prepend)
 
 
 class DeliveryState(StrEnum):
@@ -189,6 +196,12 @@ class VideoRequest(BaseModel):
     """Fields only the vendor knows, passed through unchanged."""
     warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     """Sentences for the client about what was read otherwise than it was written; they go into the video's warnings."""
+    client_names: Annotated[dict[str, str | None], Field(exclude=True)] = {}
+    """The client's own names of fields, for messages; None for a field that its API does not have."""
+    drop_unsupported: Annotated[bool, Field(exclude=True)] = False
+    """True: parameters that the model does not have are left out with a warning; media and lengths never are."""
+    preferred: Annotated[dict[str, Any], Field(exclude=True)] = {}
+    """The dialect's own defaults of absent fields, used if every route is known to support them."""
 
 
 class Submission(BaseModel):

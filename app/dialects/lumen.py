@@ -2,9 +2,11 @@
 
 Quirks: several fields have two names, of which the first listed here wins; a video as input means video-to-video, an
 image image-to-video; the response to a create shows `processing` for every unfinished video. Inferred: errors in
-OpenAI's envelope. The vendor's defaults (720p, 16:9, 5 s, with sound) belong to its models: where a field is absent,
-the requested model decides. Unlike at the vendor, an input that the model cannot use is refused rather than ignored.
-Beyond the vendor: any model, and media as files or data URLs.
+OpenAI's envelope. As at the vendor, a parameter that the model does not have is ignored, here with a sentence in
+`warnings` of the GET object; unlike there, media that it cannot use are refused, since the video would not be the one
+that was asked for. The vendor's defaults of 5 s and of sound are sent where the model is known to have them; those of
+720p and 16:9 belong to the vendor's models. A length that the model lacks is a 404, as documented. Beyond the vendor:
+any model, and media as files or data URLs.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ from app.webhooks.sender import WebhookStyle
 TITLE = "Lumen"
 PREFIXES = ("/v1/videos/generations/",)
 MIN_SECONDS = 4
+DEFAULTS = {"seconds": 5, "generate_audio": True}
 
 STATUS = {
     Status.queued: "queued",
@@ -73,22 +76,28 @@ def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> VideoRequest
     """Read the body of a create. Raises `InvalidRequest`."""
     wire = validated(CreateGeneration, body)
 
-    def one_of(*names: str) -> tuple[Any, str]:
-        return next(((value, name) for name in names if (value := getattr(wire, name))), (None, names[0]))
+    names: dict[str, str | None] = {"size": None, "seconds": "duration"}
 
-    pictures, name = one_of("reference_image_urls", "reference_images")
+    def one_of(field: str, *choices: str) -> tuple[Any, str]:
+        name = names[field] = next((name for name in choices if getattr(wire, name)), choices[0])
+        return getattr(wire, name) or None, name
+
+    pictures, name = one_of("reference_images", "reference_image_urls", "reference_images")
     listed = pictures if isinstance(pictures, list) else [pictures] if pictures else []
     return VideoRequest(
         prompt=wire.prompt,
         model=wire.model,
         seconds=wire.duration,
         generate_audio=wire.generate_audio,
-        first_frame=shared.picture(*one_of("image_url", "first_frame_url"), uploads),
-        last_frame=shared.picture(*one_of("last_image_url", "last_frame_url"), uploads),
+        first_frame=shared.picture(*one_of("first_frame", "image_url", "first_frame_url"), uploads),
+        last_frame=shared.picture(*one_of("last_frame", "last_image_url", "last_frame_url"), uploads),
         reference_images=tuple(uploads.media(entry, name) for entry in listed),
-        reference_video=shared.picture(*one_of("reference_video_url", "video_url"), uploads),
+        reference_video=shared.picture(*one_of("reference_video", "reference_video_url", "video_url"), uploads),
         webhook=webhook,
         extra=extra_of(wire),
+        client_names=names,
+        drop_unsupported=True,
+        preferred=DEFAULTS,
         **shared.sized(wire.aspect_ratio, wire.resolution),
     )
 
@@ -119,6 +128,8 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
         body["data"] = [{"url": url} for url in shared.links_of(video, links, origin)]
     if video.status is Status.failed:
         body["error"] = {"message": video.error_message}
+    if video.warnings:
+        body["warnings"] = video.warnings
     return body
 
 
@@ -148,9 +159,14 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
         webhook = _webhook(request, body)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, webhook)
-        created = await create_job(
-            gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
-        )
+        try:
+            created = await create_job(
+                gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
+            )
+        except errors.UnsupportedParameter as error:
+            if error.param != "duration":
+                raise
+            raise errors.ModelNotFound(error.message, param="duration") from None
     return shared.answer(render(created.video), created=created)
 
 

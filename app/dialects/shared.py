@@ -122,14 +122,15 @@ async def extend(
     idempotency: Idempotency | None,
 ) -> Created:
     """Create an extension of a finished video at its provider and in its size; with its model, unless one of this
-    gateway is named.
+    gateway is named. The new part comes last unless `wanted` has the operation `prepend`.
 
     Raises `ModelNotFound`, `NotFound`, and `InvalidRequest` for a source that is not completed.
     """
     source = await get_finished_video(gateway, caller, source_id)
     given = named if named and is_ours(gateway, named) else None
-    based = request_from_source(source, wanted.prompt, given or source_model(source), Operation.extend, wanted.extra)
-    names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook")
+    operation = wanted.operation if wanted.operation.lengthens else Operation.extend
+    based = request_from_source(source, wanted.prompt, given or source_model(source), operation, wanted.extra)
+    names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook", "client_names")
     request = based.model_copy(update={name: getattr(wanted, name) for name in names})
     return await create_job(
         gateway,

@@ -28,6 +28,11 @@ def media_link(video: Video, output: Mapping[str, Any], links: SignedLinks, orig
     return links.video(video.id, output["index"], output["content_type"], end=end, origin=origin), end
 
 
+def thumbnail_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
+    """Signed URL of an output's thumbnail, valid as long as `media_url`."""
+    return links.thumbnail(video.id, output["index"], end=links.end(video.expires_at), origin=origin)
+
+
 async def file_response(
     request: Request, gateway: Gateway, key: str, *, size: int, tag: str, content_type: str, filename: str
 ) -> Response:

@@ -230,7 +230,7 @@ def cost_of(claim: Claim, made_s: float | None) -> pricing.Cost:
     requested = video.request.get("seconds")
     held = pricing.held_seconds(video.prices, video.hold_micros)
     requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
-    is_extension = video.request.get("operation") == Operation.extend and requested is not None
+    is_extension = Operation(video.request.get("operation", "generate")).lengthens and requested is not None
     seconds = requested if made_s is None or is_extension else made_s
     if claim.attempt.free:
         return pricing.Cost(0, seconds)

@@ -52,9 +52,13 @@ class SignedLinks:
 
     def video(self, video_id: str, index: int, content_type: str | None, *, end: int, origin: str) -> str:
         """A link that plays without a key until `end`. Its suffix is that of the content type."""
-        return self._signed(
-            f"/media/{video_id}/{index}.{suffix_of(content_type)}", end, self._settings.public_url or origin
-        )
+        path = f"/media/{video_id}/{index}.{suffix_of(content_type)}"
+        return self._signed(path, end, self._settings.public_url or origin)
+
+    def thumbnail(self, video_id: str, index: int, *, end: int, origin: str) -> str:
+        """A link to the thumbnail of a video file until `end`. The picture is made when the link is first opened."""
+        path = f"/media/{video_id}/{index}.thumbnail.webp"
+        return self._signed(path, end, self._settings.public_url or origin)
 
     def for_upstream(self, medium: Media) -> str | None:
         """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""

@@ -157,4 +157,4 @@ async def test_native_paths_answer_at_v1_without_the_prefix(gateway: Running) ->
     assert (await gateway.client.get("/v1/balance")).json()["object"] == "balance"
     assert (await gateway.client.get("/v1/webhooks/secret")).json()["key"].startswith("whsec_")
     for path in ("/v1/requests", "/v1/keys"):
-        error_of(await gateway.client.get(path), 404)
+        assert (await gateway.client.get(path)).json()["object"] == "list"

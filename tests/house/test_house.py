@@ -105,7 +105,7 @@ def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
 
     configs = configure(read_as_dotenv(examples, tmp_path, monkeypatch))
     assert {name: config.model_dump() for name, config in configs.items()} == {
-        "luma": {"model": "gptge/luma"},
+        "luma": {"model": "gptge/luma", "hold_s": 55},
         "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
     }
 

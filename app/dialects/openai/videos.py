@@ -420,11 +420,8 @@ async def download_content(
 @routes.get("/v1/models", tags=["models"])
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """List the models that this key may use."""
-    data = [
-        render_model(name, allowed, gateway)
-        for name, candidates in gateway.router.models().items()
-        if (allowed := [route for route in candidates if caller.may_use(name, route.name)])
-    ]
+    usable = gateway.router.permitted_models(caller.may_use)
+    data = [render_model(name, routes, gateway) for name, routes in usable.items()]
     return JSONResponse({"object": "list", "data": data})
 
 

@@ -287,7 +287,7 @@ def _seconds_of(video: Video, output: Mapping[str, Any]) -> str | None:
     """The measured length in whole seconds, of an extension the total; the requested one where it agrees. Else as for
     the size."""
     requested, measured = video.request.get("seconds"), output.get("duration_s")
-    is_extension = video.request.get("operation") == Operation.extend
+    is_extension = Operation(video.request.get("operation", "generate")).lengthens
     if measured and (requested is None or is_extension or abs(requested - measured) > AGREEMENT_S):
         return f"{max(1, round(measured))}"
     if requested is not None:
