@@ -1,9 +1,7 @@
 """The table of error codes in docs/clients.md is that of the code."""
 
-import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from app import errors
