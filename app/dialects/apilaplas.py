@@ -16,9 +16,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts.auth import Caller
@@ -27,8 +27,8 @@ from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
-from app.http.fields import Address, Name, Word
-from app.http.openapi import Responses, create_schema, parameter
+from app.http.fields import Address, Base64Medium, Name, Word
+from app.http.openapi import ResponseModel, Responses, create_schema, may_be_absent, parameter, returns
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import videos
@@ -51,8 +51,10 @@ STATE = {
 ORDER = list(STATE.values())
 """From the first state to the last."""
 
-NOT_NEW: Responses = {200: {"description": "The video that an earlier request with the same idempotency key created."}}
 IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, comma-separated.")
+
+State = Annotated[str | None, Query(description="Wait until the video reaches this state, for 30 s at most.")]
+SameState = Annotated[str | None, Query(description="Another name of `state`.")]
 
 routes = APIRouter(tags=["apilaplas"])
 
@@ -62,30 +64,37 @@ class Config(shared.ModelConfig):
     """Longest wait of a GET with a `state`, in seconds; must be shorter than the timeout of a proxy in front."""
 
 
-class Frame(BaseModel):
+class ApilaplasFrame(BaseModel):
     """An image, or an earlier video."""
 
     type: Literal["image", "generation"]
-    url: Any = None
+    url: Base64Medium | None = None
     id: Word | None = None
 
 
-class Keyframes(BaseModel):
+class ApilaplasKeyframes(BaseModel):
+    """The first and the last frame."""
+
     model_config = ConfigDict(extra="forbid")
 
-    frame0: Frame | None = None
-    frame1: Frame | None = None
+    frame0: ApilaplasFrame | None = None
+    frame1: ApilaplasFrame | None = None
 
 
 class CreateGeneration(BaseModel):
     """POST /v2/generate/video/luma-ai/generation. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateApilaplasGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"prompt": "a paper boat on a pond", "aspect_ratio": "16:9"}]},
+    )
 
     prompt: shared.Prompt
     aspect_ratio: Word | None = None
     loop: bool | None = None
-    keyframes: Keyframes | None = None
+    keyframes: ApilaplasKeyframes | None = None
     generation_type: Literal["video"] | None = None
     callback_url: Address | None = None
     model: Name | None = None
@@ -94,11 +103,78 @@ class CreateGeneration(BaseModel):
     """A number of seconds, or `5s`."""
 
 
+class ApilaplasFile(ResponseModel):
+    url: str
+    """Signed URL; plays without a key until it expires."""
+
+
+class ApilaplasAssets(ResponseModel):
+    video: str
+    """The same URL as `video.url` of the generation."""
+
+
+class ApilaplasGivenFrame(ResponseModel):
+    """A key frame of a request."""
+
+    type: Literal["image", "generation"]
+    url: str | None = may_be_absent()
+    """URL of an image; null if its bytes were sent."""
+    id: str = may_be_absent()
+    """Id of a generation."""
+
+
+class ApilaplasGivenKeyframes(ResponseModel):
+    frame0: ApilaplasGivenFrame = may_be_absent()
+    frame1: ApilaplasGivenFrame = may_be_absent()
+
+
+class ApilaplasRequest(ResponseModel):
+    prompt: str
+    aspect_ratio: str | None
+    loop: bool | None
+    keyframes: ApilaplasGivenKeyframes | None
+
+
+class ApilaplasGeneration(ResponseModel):
+    """A video in Apilaplas' Luma API."""
+
+    id: str
+    generation_type: Literal["video"]
+    state: Literal["queued", "dreaming", "completed", "failed"]
+    failure_reason: str | None
+    created_at: AwareDatetime
+    assets: ApilaplasAssets | None
+    """Set for a completed video, like `video`."""
+    video: ApilaplasFile | None
+    model: str
+    request: ApilaplasRequest
+
+
+class ApilaplasError(ResponseModel):
+    """An error in the shape of Apilaplas' API."""
+
+    message: str
+    path: str
+    requestId: str  # noqa: N815  the vendor's name
+    statusCode: str  # noqa: N815  the vendor's name
+    timestamp: AwareDatetime
+
+
+ErrorModel = ApilaplasError
+CREATED: Responses = {
+    201: {"model": ApilaplasGeneration},
+    200: {
+        "description": "The video that an earlier request with the same idempotency key created.",
+        "model": ApilaplasGeneration,
+    },
+}
+
+
 def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None, str | None]:
     """Read the body of a create. Returns the request without its model, the model name that was given, and the id of
     the video to extend."""
     wire = validated(CreateGeneration, body)
-    frames = wire.keyframes or Keyframes()
+    frames = wire.keyframes or ApilaplasKeyframes()
     if frames.frame1 is not None and frames.frame1.type == "generation":
         message = "keyframes.frame1: a generation is supported only as frame0, which extends it"
         raise errors.UnsupportedParameter(message, param="keyframes.frame1")
@@ -122,7 +198,7 @@ def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str 
     return request, wire.model, source.id if source else None
 
 
-def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
+def _picture(frame: ApilaplasFrame | None, name: str, uploads: Uploads) -> Media | None:
     if frame is None:
         return None
     if frame.url in (None, ""):
@@ -177,7 +253,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     }
 
 
-@routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
+@routes.post(f"{PATH}/generation", status_code=201, responses=CREATED, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video, or extend the generation given as `keyframes.frame0`, with Apilaplas' Luma API."""
     origin = origin_of(request)
@@ -205,14 +281,14 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     return shared.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
 
-@routes.get(f"{PATH}/generation")
+@routes.get(f"{PATH}/generation", responses=returns(ApilaplasGeneration))
 async def retrieve_generation(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    generation_id: str = "",
-    state: str | None = None,
-    status: str | None = None,
+    generation_id: Annotated[str, Query(description="Id of the video; required.")] = "",
+    state: State = None,
+    status: SameState = None,
 ) -> Response:
     """Read a video. With `state` (or `status`), wait until the video reaches it, for 30 s at most."""
     if not generation_id:
@@ -223,9 +299,13 @@ async def retrieve_generation(
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
-@routes.get(f"{PATH}/generations", openapi_extra={"parameters": [IDS]})
+@routes.get(
+    f"{PATH}/generations",
+    responses=returns(list[ApilaplasGeneration]),
+    openapi_extra={"parameters": [IDS]},
+)
 async def list_generations(
-    request: Request, gateway: GatewayDep, caller: CallerDep, state: str | None = None, status: str | None = None
+    request: Request, gateway: GatewayDep, caller: CallerDep, state: State = None, status: SameState = None
 ) -> Response:
     """Read several videos: one `generation_ids[]=...` for each, or `generation_ids` comma-separated. With `state` (or
     `status`), wait until all of them reach it, for 30 s at most. Ids that are unknown or not yours are left out."""

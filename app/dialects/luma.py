@@ -8,11 +8,11 @@ unknown ids, so that one deleted video does not hide all others from a client. `
 model, so it is not passed on.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 
 from app import errors
 from app.db.models import Video
@@ -20,8 +20,8 @@ from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
-from app.http.fields import Address, Name, Word
-from app.http.openapi import create_schema
+from app.http.fields import Address, Base64Medium, Name, Word
+from app.http.openapi import ResponseModel, create_schema, returns
 from app.http.uploads import Uploads
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
@@ -48,13 +48,19 @@ class CreateGeneration(BaseModel):
     """POST /luma/generations and /luma/generations/{id}/extend. Fields not listed here are passed on to the provider
     unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateLumaGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"user_prompt": "a paper boat on a pond", "aspect_ratio": "16:9"}]},
+    )
 
     user_prompt: shared.Prompt
     expand_prompt: bool | None = None
-    image_url: Any = None
-    """The first frame: a URL, a data URL, or base64."""
-    image_end_url: Any = None
+    image_url: Base64Medium | None = None
+    """The first frame."""
+    image_end_url: Base64Medium | None = None
+    """The last frame."""
     notify_hook: Address | None = None
     loop: bool | None = None
     aspect_ratio: Word | None = None
@@ -67,7 +73,72 @@ class CreateGeneration(BaseModel):
 class Tasks(BaseModel):
     """POST /luma/tasks."""
 
+    model_config = ConfigDict(
+        title="LumaTasks", json_schema_extra={"examples": [{"ids": ["video_01kb3v9zq4e8tq6j8x2m5n7r9s"]}]}
+    )
+
     ids: Annotated[list[Word], Field(min_length=1, max_length=MAX_TASKS)]
+
+
+class LumaRequest(ResponseModel):
+    prompt: str
+    aspect_ratio: str | None
+
+
+class LumaCreated(ResponseModel):
+    """The response to a create of gpt.ge's Luma API."""
+
+    id: str
+    state: Literal["pending", "processing", "completed", "failed"]
+    created_at: AwareDatetime
+    request: LumaRequest
+
+
+class LumaVideo(ResponseModel):
+    url: str
+    """Signed URL; plays without a key until it expires."""
+    width: int | None
+    height: int | None
+    download_url: str
+
+
+class LumaRawVideo(ResponseModel):
+    url: str
+    width: int | None
+    height: int | None
+    duration: float | None
+    media_type: Literal["video"]
+
+
+class LumaArtifact(ResponseModel):
+    video: LumaVideo
+    video_raw: LumaRawVideo
+    thumbnail: None
+    last_frame: None
+    created_at: AwareDatetime
+
+
+class LumaGeneration(LumaCreated):
+    """A video in gpt.ge's Luma API."""
+
+    failure_reason: str | None
+    video: LumaVideo | None
+    """Set for a completed video, like `video_raw` and `artifact`."""
+    video_raw: LumaRawVideo | None
+    thumbnail: None
+    last_frame: None
+    artifact: LumaArtifact | None
+
+
+class LumaError(ResponseModel):
+    """An error in the shape of gpt.ge's Luma API."""
+
+    code: str
+    message: str
+    data: None
+
+
+ErrorModel = LumaError
 
 
 def parse(body: Body, uploads: Uploads, origin: str) -> tuple[VideoRequest, str | None]:
@@ -131,7 +202,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"code": error.code, "message": error.message, "data": None}
 
 
-@routes.post("/luma/generations", openapi_extra=create_schema(CreateGeneration))
+@routes.post("/luma/generations", responses=returns(LumaCreated), openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with gpt.ge's Luma API."""
     async with body_of(request) as body:
@@ -145,7 +216,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     return shared.answer(render(created.video), created=created)
 
 
-@routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
+@routes.post("/luma/tasks", responses=returns(list[LumaGeneration]), openapi_extra=body_schema(Tasks))
 async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read several videos at once. Ids that are unknown or not yours are left out."""
     async with body_of(request) as body:
@@ -156,14 +227,16 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
     return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 
-@routes.get("/luma/generations/{video_id}")
+@routes.get("/luma/generations/{video_id}", responses=returns(LumaGeneration))
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video with gpt.ge's Luma API."""
     video = await get_video(gateway, caller, video_id)
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
-@routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
+@routes.post(
+    "/luma/generations/{video_id}/extend", responses=returns(LumaCreated), openapi_extra=create_schema(CreateGeneration)
+)
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create an extension of a finished video."""
     async with body_of(request) as body:

@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app import errors
+from app.http.fields import as_form
 from app.http.spool import Bodies, Spool, disk_errors
 from app.video import VideoRequest
 
@@ -42,6 +43,9 @@ FIELDS_OF_OTHER_DIALECTS = frozenset(
 )
 """Names with a meaning in another dialect. They are not passed on as vendor-specific fields: an upstream might apply
 them without the checks and the price of this gateway."""
+
+COMPONENT = "#/components/schemas/{model}"
+"""Reference to a model in the OpenAPI document."""
 
 Body = dict[str, Any]
 Items = list[tuple[str, Any]]
@@ -326,21 +330,15 @@ def _has_file(value: Any) -> bool:
 
 
 def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Return the `requestBody` in OpenAPI of a route that decodes its own body."""
-    schema = model.model_json_schema(ref_template="{model}")
-    whole = _inlined(schema, schema.pop("$defs", {}))
-    kinds = {kind: {"schema": whole} for kind in ("application/json", "multipart/form-data")}
-    return {"requestBody": {"required": required, "content": kinds}}
-
-
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Replace references by the models: several dialects have models of the same name, and none contains itself."""
-    if isinstance(schema, list):
-        return [_inlined(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    named = definitions.get(schema.get("$ref", ""), {})
-    return {name: _inlined(value, definitions) for name, value in {**named, **schema}.items() if name != "$ref"}
+    """Return the `requestBody` in OpenAPI of a route that decodes its own body; `complete` in `http/openapi.py` makes
+    components of the schemas. Every route takes multipart; it is described where files can be sent."""
+    schema = model.model_json_schema(ref_template=COMPONENT)
+    content = {"application/json": {"schema": schema}}
+    parts = as_form(schema["properties"])
+    if parts != schema["properties"]:
+        form = {**schema, "title": f"{schema['title']}Form", "properties": parts}
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def reject_bool(value: Any) -> Any:

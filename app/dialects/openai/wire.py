@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from app import errors, ids
 from app.accounts import pricing
@@ -16,7 +16,7 @@ from app.capabilities import Capabilities
 from app.db.models import Character, Video
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
-from app.http.fields import Address, Name, Secret, Word
+from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
 from app.http.files import media_url
 from app.http.uploads import Uploads
 from app.jobs.plan import Plan
@@ -48,11 +48,19 @@ Metadata = Annotated[
     Field(max_length=64),
 ]
 
+SourceVideo = Annotated[Any, WithJsonSchema(SOURCE_VIDEO)]
+"""A file, or `{"id": "video_..."}`."""
+
 CharacterId = Annotated[dict[Word, Word], Field(max_length=8)]
 """`{"id": "char_..."}`."""
 
 
+PROMPT_EXAMPLE: dict[str, Any] = {"examples": [{"prompt": "the same boat in the snow"}]}
+
+
 class _Prompted(BaseModel):
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra=PROMPT_EXAMPLE)
+
     prompt: Prompt
     webhook_url: Address | None = None
     """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
@@ -70,9 +78,14 @@ class _Prompted(BaseModel):
 class CreateVideo(_Prompted):
     """POST /v1/videos. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "sora-2", "prompt": "a paper boat on a pond", "seconds": 4, "size": "1280x720"}]
+        }
+    )
 
     model: Name | None = None
+    """A model or an alias, see GET /v1/models; absent: the default model, if the gateway has one."""
     seconds: Seconds | None = None
     duration: Seconds | None = None
     """Lumenfall's alias of `seconds`."""
@@ -80,13 +93,14 @@ class CreateVideo(_Prompted):
     """`1280x720`, or a ratio such as `16:9`."""
     aspect_ratio: Word | None = None
     resolution: Word | None = None
-    input_reference: Any = None
-    """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
-    last_frame: Any = None
-    reference_images: Any = None
-    reference_video: Any = None
+    input_reference: MediumOrList | None = None
+    """The first frame, or a list of reference images."""
+    last_frame: Medium | None = None
+    reference_images: MediumOrList | None = None
+    reference_video: Medium | None = None
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
     n: Annotated[int, Field(ge=1, le=4), BeforeValidator(reject_bool)] = 1
+    """Number of outputs."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None
@@ -107,21 +121,30 @@ class CreateVideo(_Prompted):
 class RemixVideo(_Prompted):
     """POST /v1/videos/{video_id}/remix."""
 
-    model_config = ConfigDict(extra="allow")
-
 
 class EditVideo(_Prompted):
     """POST /v1/videos/edits."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "the same boat in the snow", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}}]
+        }
+    )
 
-    video: Any
-    """A file, or `{"id": "video_..."}`."""
+    video: SourceVideo
     model: Word | None = None
 
 
 class ExtendVideo(EditVideo):
     """POST /v1/videos/extensions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "it turns around", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}, "seconds": 4}
+            ]
+        }
+    )
 
     seconds: Seconds
 
@@ -129,8 +152,13 @@ class ExtendVideo(EditVideo):
 class CreateCharacter(BaseModel):
     """POST /v1/videos/characters."""
 
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"name": "Ada", "video": "https://videos.example.com/ada.mp4"}]},
+    )
+
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    video: Any
+    video: Medium
     model: Word | None = None
 
 
