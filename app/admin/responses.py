@@ -1,32 +1,26 @@
 """Models of the responses of the administration API, for the OpenAPI document. Amounts named `_usd` are US dollars."""
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, ConfigDict
+from pydantic import AwareDatetime
 
-from app.http.openapi import ResponseModel, may_be_absent
+from app.http.openapi import Json, ResponseModel, may_be_absent
 from app.video import AttemptState, Billing, Entry, Settlement, Status
 
 
 class Project(ResponseModel):
     """A project: keys, videos, webhooks and money belong to it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "proj_01kb3v9zq4e8tq6j8x2m5n7r9s",
-                    "object": "project",
-                    "name": "web shop",
-                    "billing": "prepaid",
-                    "monthly_budget_usd": 100.0,
-                    "available_usd": 42.5,
-                    "created_at": "2026-11-26T12:00:00+00:00",
-                }
-            ]
-        }
-    )
+    example: ClassVar[Json] = {
+        "id": "proj_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "object": "project",
+        "name": "web shop",
+        "billing": "prepaid",
+        "monthly_budget_usd": 100.0,
+        "available_usd": 42.5,
+        "created_at": "2026-11-26T12:00:00+00:00",
+    }
 
     id: str
     object: Literal["project"]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -28,7 +28,7 @@ from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.fields import Address, Base64Medium, Name, Word
-from app.http.openapi import ResponseModel, Responses, create_schema, may_be_absent, parameter, returns
+from app.http.openapi import Json, ResponseModel, Responses, create_schema, may_be_absent, parameter, returns
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import videos
@@ -137,6 +137,18 @@ class ApilaplasRequest(ResponseModel):
 
 class ApilaplasGeneration(ResponseModel):
     """A video in Apilaplas' Luma API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "generation_type": "video",
+        "state": "queued",
+        "failure_reason": None,
+        "created_at": "2026-11-26T12:00:00.000Z",
+        "assets": None,
+        "video": None,
+        "model": "luma/ray-2",
+        "request": {"prompt": "a paper boat on a pond", "aspect_ratio": "16:9", "loop": False, "keyframes": None},
+    }
 
     id: str
     generation_type: Literal["video"]

@@ -8,7 +8,7 @@ unknown ids, so that one deleted video does not hide all others from a client. `
 model, so it is not passed on.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -21,7 +21,7 @@ from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.fields import Address, Base64Medium, Name, Word
-from app.http.openapi import ResponseModel, create_schema, returns
+from app.http.openapi import Json, ResponseModel, create_schema, returns
 from app.http.uploads import Uploads
 from app.jobs import videos
 from app.media.signed_links import SignedLinks
@@ -87,6 +87,13 @@ class LumaRequest(ResponseModel):
 
 class LumaCreated(ResponseModel):
     """The response to a create of gpt.ge's Luma API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "state": "pending",
+        "created_at": "2026-11-26T12:00:00.000000Z",
+        "request": {"prompt": "a paper boat on a pond", "aspect_ratio": "16:9"},
+    }
 
     id: str
     state: Literal["pending", "processing", "completed", "failed"]

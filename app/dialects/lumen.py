@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -24,7 +24,7 @@ from app.http.body import Body, body_of, extra_of, reject_bool, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.fields import Address, Base64Medium, MediumOrList, Name, Secret, Word
-from app.http.openapi import ResponseModel, create_schema, may_be_absent, returns
+from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
@@ -101,6 +101,14 @@ class LumenFailure(ResponseModel):
 
 class LumenGeneration(ResponseModel):
     """A video in Lumen's API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "status": "succeeded",
+        "data": [
+            {"url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x"}
+        ],
+    }
 
     id: str
     status: Literal["queued", "processing", "succeeded", "failed", "cancelled"]

@@ -6,7 +6,7 @@ the documented states are `pending` and `completed`, though the client's types h
 of an id before its last colon is ignored, since the vendor's ids have colons.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -19,7 +19,7 @@ from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.fields import Name, Word
-from app.http.openapi import ResponseModel, create_schema, may_be_absent, returns
+from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import Status, VideoRequest
@@ -83,6 +83,12 @@ class LunosCreated(ResponseModel):
 
 class LunosGeneration(ResponseModel):
     """A video in Lunos' API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "status": "completed",
+        "video_url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
+    }
 
     id: str
     status: Literal["pending", "completed", "failed"]

@@ -6,7 +6,7 @@ validated by the models of responses when the gateway runs: the tests compare ev
 
 from collections.abc import Awaitable, Callable, Iterator
 from copy import deepcopy
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.models import HTTPBearer
@@ -47,6 +47,9 @@ class ResponseModel(BaseModel):
     """Base of the models that describe responses. Clients have to accept further fields: later releases add some."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    example: ClassVar[Json | None] = None
+    """An object of the model for the document."""
 
 
 def may_be_absent() -> Any:
@@ -143,6 +146,9 @@ def complete(document: Json) -> Json:
     schemes[METRICS_KEY] = {"type": "http", "scheme": "bearer", "description": "`GATEWAY_METRICS_KEY`, if it is set."}
     for name in KEY_HEADERS:
         schemes[name] = {"type": "apiKey", "in": "header", "name": name, "description": "An API key of this gateway."}
+    for model in ResponseModel.__subclasses__():
+        if model.example is not None and model.__name__ in components["schemas"]:
+            components["schemas"][model.__name__]["examples"] = [model.example]  # FastAPI leaves out what is null
     components["schemas"] = dict(sorted(components["schemas"].items()))
     return document
 

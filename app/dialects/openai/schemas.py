@@ -3,11 +3,11 @@
 The first 13 fields of a video are OpenAI's. Times are Unix times in seconds, amounts are US dollars.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from app.http.openapi import ResponseModel, may_be_absent
+from app.http.openapi import Json, ResponseModel, may_be_absent
 from app.video import Billing, DeliveryState, Operation, Status
 from app.webhooks.events import EventType
 
@@ -28,20 +28,14 @@ class OpenAIErrorDetails(ResponseModel):
 class OpenAIError(ResponseModel):
     """An error in OpenAI's shape."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": {
-                        "message": "seconds: Input should be greater than 0",
-                        "type": "invalid_request_error",
-                        "param": "seconds",
-                        "code": "invalid_value",
-                    }
-                }
-            ]
+    example: ClassVar[Json] = {
+        "error": {
+            "message": "seconds: Input should be greater than 0",
+            "type": "invalid_request_error",
+            "param": "seconds",
+            "code": "invalid_value",
         }
-    )
+    }
 
     error: OpenAIErrorDetails
 
@@ -81,40 +75,34 @@ class VideoOutput(VideoFile):
 class Video(ResponseModel):
     """A video: OpenAI's fields, then those of Lumenfall and of this gateway."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
-                    "object": "video",
-                    "model": "sora-2",
-                    "status": "completed",
-                    "progress": 100,
-                    "created_at": 1764180000,
-                    "completed_at": 1764180060,
-                    "expires_at": 1764266460,
-                    "prompt": "a paper boat on a pond",
-                    "size": "1280x720",
-                    "seconds": "4",
-                    "remixed_from_video_id": None,
-                    "error": None,
-                    "output": {
-                        "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
-                        "content_type": "video/mp4",
-                        "size_bytes": 1048576,
-                        "duration_seconds": 4.0,
-                        "width": 1280,
-                        "height": 720,
-                    },
-                    "metadata": {"order": "17"},
-                    "provider": "openai",
-                    "cost_estimate": 0.4,
-                    "cost": 0.4,
-                    "cost_currency": "USD",
-                }
-            ]
-        }
-    )
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "object": "video",
+        "model": "sora-2",
+        "status": "completed",
+        "progress": 100,
+        "created_at": 1764180000,
+        "completed_at": 1764180060,
+        "expires_at": 1764266460,
+        "prompt": "a paper boat on a pond",
+        "size": "1280x720",
+        "seconds": "4",
+        "remixed_from_video_id": None,
+        "error": None,
+        "output": {
+            "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
+            "content_type": "video/mp4",
+            "size_bytes": 1048576,
+            "duration_seconds": 4.0,
+            "width": 1280,
+            "height": 720,
+        },
+        "metadata": {"order": "17"},
+        "provider": "openai",
+        "cost_estimate": 0.4,
+        "cost": 0.4,
+        "cost_currency": "USD",
+    }
 
     id: str
     object: Literal["video"]
@@ -247,6 +235,27 @@ class ModelPricing(ResponseModel):
 
 class Model(ResponseModel):
     """A model or an alias, with the capabilities and the price of its first route."""
+
+    example: ClassVar[Json] = {
+        "id": "veo-3-1",
+        "object": "model",
+        "created": 0,
+        "owned_by": "lumen",
+        "routes": ["lumen/veo-3-1"],
+        "capabilities": {
+            "seconds": [4, 6, 8],
+            "default_seconds": 8,
+            "sizes": None,
+            "aspect_ratios": ["16:9", "9:16"],
+            "resolutions": ["720p", "1080p"],
+            "parameters": ["first_frame", "generate_audio"],
+            "media": ["upload", "url"],
+            "operations": ["generate"],
+            "n": {"minimum": 1, "maximum": 4},
+            "passes_unknown_fields": False,
+        },
+        "pricing": {"currency": "USD", "per_second": {"any": 0.1}},
+    }
 
     id: str
     object: Literal["model"]
