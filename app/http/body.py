@@ -329,11 +329,12 @@ def _has_file(value: Any) -> bool:
     return isinstance(value, UploadFile)
 
 
-def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+def body_schema(model: type[BaseModel], *, required: bool = True, json: bool = True) -> dict[str, Any]:
     """Return the `requestBody` in OpenAPI of a route that decodes its own body; `complete` in `http/openapi.py` makes
-    components of the schemas. Every route takes multipart; it is described where files can be sent."""
+    components of the schemas. Every route takes JSON and multipart; multipart is described where files can be sent,
+    and JSON unless `json` is false."""
     schema = model.model_json_schema(ref_template=COMPONENT)
-    content = {"application/json": {"schema": schema}}
+    content = {"application/json": {"schema": schema}} if json else {}
     parts = as_form(schema["properties"])
     if parts != schema["properties"]:
         form = {**schema, "title": f"{schema['title']}Form", "properties": parts}

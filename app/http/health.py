@@ -132,7 +132,12 @@ async def docs_file(name: str) -> Response:
     return FileResponse(STATIC / name, media_type=SWAGGER_UI[name], headers={"cache-control": "public, max-age=3600"})
 
 
-@routes.get("/metrics", response_class=PlainTextResponse, openapi_extra={"security": [{}, {METRICS_KEY: []}]})
+@routes.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    openapi_extra={"security": [{}, {METRICS_KEY: []}]},
+)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Return the Prometheus metrics of this process, and of the queue that all processes share. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""

@@ -267,7 +267,7 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 @routes.post(
     "/v1/videos/characters",
     responses=returns(schemas.VideoCharacter),
-    openapi_extra=body_schema(CreateCharacter),
+    openapi_extra=body_schema(CreateCharacter, json=False),  # multipart only, as OpenAI describes it
 )
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
