@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import httpx
@@ -35,20 +35,26 @@ class DescribedTransport(httpx.ASGITransport):
         super().__init__(app)
         self.described: set[tuple[str, int]] = set()
         """Operation id and status of each response that was compared."""
+        self._compared: set[tuple[str, int, bytes]] = set()
+        """The same with the body: a thousand equal responses are compared once."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         operation = operation_of(request.method, request.url.path)
         if operation is not None and request.method != "HEAD":
             kind = response.headers.get("content-type", "").partition(";")[0]
-            body = json.loads(await response.aread()) if kind == "application/json" else None
-            found = list(problems(operation, response.status_code, kind, body))
-            call = f"{request.method} {request.url.path} returns {response.status_code}"
-            assert not found, f"{call}, and differs from the OpenAPI document: {found}"
-            self.described.add((operation["operationId"], response.status_code))
+            content = await response.aread() if kind == "application/json" else b""
+            described = (operation["operationId"], response.status_code)
+            if (*described, content) not in self._compared:
+                found = list(problems(operation, response.status_code, kind, json.loads(content) if content else None))
+                call = f"{request.method} {request.url.path} returns {response.status_code}"
+                assert not found, f"{call}, and differs from the OpenAPI document: {found}"
+                self.described.add(described)
+                self._compared.add((*described, content))
         return response
 
 
+@lru_cache(1_000)
 def operation_of(method: str, path: str) -> Json | None:
     """The operation at a path, None for a path that the document omits; for a method that the path lacks any other of
     the path, whose errors have the same shape."""
@@ -71,7 +77,7 @@ def _paths() -> list[tuple[re.Pattern[str], Json]]:
 
 
 def problems(operation: Json, status: int, kind: str, body: Any) -> Iterator[str]:
-    """What an operation lacks or describes otherwise."""
+    """Find the parts of a response that an operation lacks or describes otherwise."""
     responses = operation["responses"]
     described = responses.get(str(status), responses.get(f"{status // 100}XX"))
     if described is None:

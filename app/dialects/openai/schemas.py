@@ -136,7 +136,7 @@ class Video(ResponseModel):
     """Cost in US dollars; null: nothing is charged yet, or no price is known."""
     cost_currency: Literal["USD"]
     warnings: list[str] = may_be_absent()
-    """What was made otherwise than requested; absent if there is nothing to say."""
+    """Deviations of the video from its request; absent if there are none."""
 
 
 class VideoPage(ResponseModel):

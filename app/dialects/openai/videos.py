@@ -30,7 +30,6 @@ from app.dialects.openai.wire import (
     render,
     render_balance,
     render_character,
-    render_error,
     render_estimate,
     render_model,
 )
@@ -59,15 +58,13 @@ from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
-__all__ = ["PREFIXES", "TITLE", "ErrorModel", "render_error", "routes"]
-
 TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
+"""Seconds between keep-alive comments: proxies close idle streams."""
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
-"""Seconds between keep-alive comments: proxies close idle streams."""
 
 DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
 CREATED: Responses = {
@@ -77,7 +74,6 @@ CREATED: Responses = {
         "model": schemas.Video | schemas.Estimate,
     },
 }
-ErrorModel = schemas.OpenAIError
 
 routes = AliasedRouter(tags=["videos"])
 

@@ -62,8 +62,9 @@ class _Prompted(BaseModel):
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra=PROMPT_EXAMPLE)
 
     prompt: Prompt
+    # `create.take_webhook` takes both fields out of the body.
     webhook_url: Address | None = None
-    """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
+    """Receives an event when the video ends."""
     webhook_secret: Secret | None = None
     """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
