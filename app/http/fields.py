@@ -30,8 +30,6 @@ _OBJECT = {
     "description": "A medium in an object; exactly one of the fields is given.",
     "properties": {name: {"type": "string"} for name in ("image_url", "video_url", "url")},
     "minProperties": 1,
-    "maxProperties": 1,
-    "additionalProperties": False,
 }
 _FILE = {"type": "string", "format": "binary", "description": "The file."}
 _MEDIA = _schema_of_media("Media", "An http(s) URL, or a base64 data URL.", _OBJECT)
@@ -42,7 +40,6 @@ SOURCE_VIDEO: dict[str, Any] = {
     "description": "A finished video of this gateway; with multipart, the video may be a file.",
     "properties": {"id": {"type": "string", "description": "`video_...`"}},
     "required": ["id"],
-    "additionalProperties": False,
 }
 """The source of an edit or an extension."""
 _PARTS = {
@@ -59,9 +56,7 @@ SHARED_SCHEMAS = {schema["title"]: schema for schema in (_OBJECT, _MEDIA, _PICTU
 
 Medium = Annotated[Any, WithJsonSchema(_MEDIA)]
 """A picture or a video."""
-MediumOrList = Annotated[
-    Any, WithJsonSchema({"anyOf": [_MEDIA, {"type": "array", "items": _MEDIA, "minItems": 1, "maxItems": 20}]})
-]
+MediumOrList = Annotated[Any, WithJsonSchema({"anyOf": [_MEDIA, {"type": "array", "items": _MEDIA, "maxItems": 20}]})]
 Base64Medium = Annotated[Any, WithJsonSchema(_PICTURE)]
 """A picture or a video, in dialects that take base64 alone, too."""
 

@@ -137,8 +137,8 @@ def complete(document: Json) -> Json:
         for content in operation.get("requestBody", {}).get("content", {}).values():
             content["schema"] = _component(content["schema"], components["schemas"])
         for found in operation.get("parameters", ()):
-            if found["in"] == "path":
-                found["description"] = PATH_PARAMETERS[found["name"]]
+            if found["in"] == "path" and found["name"] in PATH_PARAMETERS:
+                found.setdefault("description", PATH_PARAMETERS[found["name"]])
         security = operation.setdefault("security", [])
         if {CLIENT_KEY: []} in security:
             security.extend({name: []} for name in KEY_HEADERS)
@@ -149,6 +149,9 @@ def complete(document: Json) -> Json:
     for model in ResponseModel.__subclasses__():
         if model.example is not None and model.__name__ in components["schemas"]:
             components["schemas"][model.__name__]["examples"] = [model.example]  # FastAPI leaves out what is null
+    for schema in components["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            field.pop("title", None)  # only its name in other words
     components["schemas"] = dict(sorted(components["schemas"].items()))
     return document
 

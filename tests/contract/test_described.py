@@ -1,6 +1,7 @@
 """The OpenAPI document and the responses are the same: the transport of the tests compares all of them, see
 `described.py`; here every route succeeds once, and the document itself is checked."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
 from fakes.server import KEY, Reset, sample_mp4, serve
 from harness import ORIGIN, Running, StartGateway
+from jsonschema import Draft202012Validator
 from money import ADMIN, Operator, operator_of
 
 from app.accounts.reports import DIMENSIONS
@@ -175,6 +177,34 @@ def test_every_success_has_a_schema() -> None:
                 assert response["content"], (operation["operationId"], status)
                 for kind, content in response["content"].items():
                     assert content.get("schema"), (operation["operationId"], status, kind)
+
+
+def test_every_parameter_and_operation_is_described() -> None:
+    for operation in operations():
+        assert operation["description"], operation["operationId"]
+        for found in operation.get("parameters", ()):
+            assert found.get("description"), (operation["operationId"], found["name"])
+
+
+def test_every_reference_leads_to_a_component_and_every_component_is_used() -> None:
+    components = document()["components"]["schemas"]
+    used = {ref.rpartition("/")[2] for ref in re.findall(r'"\$ref": "([^"]+)"', json.dumps(document()))}
+    assert used == components.keys()
+
+
+def test_every_example_is_an_object_of_its_component() -> None:
+    components = document()["components"]["schemas"]
+    examples = {name: example for name, schema in components.items() for example in schema.get("examples", ())}
+    for name, example in examples.items():
+        whole = {"$ref": f"#/components/schemas/{name}", "components": document()["components"]}
+        assert [error.message for error in Draft202012Validator(whole).iter_errors(example)] == [], name
+    bodies = {
+        content["schema"]["$ref"].rpartition("/")[2]
+        for operation in operations()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+    }
+    assert {name for name in bodies if name.startswith("Create")} <= examples.keys()
+    assert {"Video", "Model", "OpenAIError", "LumenGeneration", "LunosGeneration", "Project"} <= examples.keys()
 
 
 def test_operations_are_called_like_their_functions() -> None:
