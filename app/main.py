@@ -27,7 +27,7 @@ from app.http.context import Gateway
 from app.http.cors import Cors
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
-from app.http.openapi import error_responses
+from app.http.openapi import DescribedApp, error_responses, operation_id
 from app.http.proxies import ProxyMiddleware
 from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
@@ -142,12 +142,14 @@ async def require_secrets(database: Database, config: Settings, *, now: datetime
 def _all_routes() -> Sequence[BaseRoute]:
     """Build the routes once for all applications of a process: FastAPI parses every signature at each inclusion."""
     router = APIRouter()
-    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it gets the most requests
-        described = error_responses(dialect.render_error, dialect.PREFIXES[0])
-        router.include_router(dialect.routes, responses=described)
-    others = ((media, "/media/"), (health, "/healthz"), (home, "/"), (admin, "/admin/"))
-    for module, path in others:
-        router.include_router(module.routes, responses=error_responses(dialects.render_error, path))
+    *vendors, openai = dialects.DIALECTS
+    included = [(openai, ""), *((dialect, dialects.name_of(dialect)) for dialect in reversed(vendors))]
+    for dialect, prefix in included:  # OpenAI first: it gets the most requests
+        errors, named = error_responses(dialect.ErrorModel), operation_id(prefix)
+        router.include_router(dialect.routes, responses=errors, generate_unique_id_function=named)
+    for others, prefix in ((media.routes, ""), (health.routes, ""), (home.routes, ""), (admin.routes, "admin")):
+        errors, named = error_responses(openai.ErrorModel), operation_id(prefix)
+        router.include_router(others, responses=errors, generate_unique_id_function=named)
     return router.routes
 
 
@@ -173,13 +175,16 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
                     parts.worker.stop()
                     await running
 
-    app = FastAPI(
+    app = DescribedApp(
         title="video-gateway",
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
+        description="Every POST takes JSON, multipart/form-data and application/x-www-form-urlencoded; multipart is "
+        "described where files can be sent.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        docs_url=None,  # see http/health.py
-        openapi_url=None,
+        openapi_url=None,  # see http/health.py, which adds the address of the gateway
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )

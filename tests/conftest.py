@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 from asgi_lifespan import LifespanManager
+from described import DescribedTransport
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
@@ -133,7 +134,7 @@ def start_gateway(database_url: str, tmp_path: Path, clock: Clock) -> StartGatew
         }
         app = create_app(settings.load(_env_file=None, **values), clock=its_clock or clock)
         async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30) as manager:
-            transport = httpx.ASGITransport(manager.app)
+            transport = DescribedTransport(manager.app)
 
             def client(key: str) -> httpx.AsyncClient:
                 headers = {"authorization": f"Bearer {key}"}

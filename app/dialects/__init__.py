@@ -13,9 +13,10 @@ from app.settings import ConfigurationError, Settings
 from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
-"""Each has `TITLE`, `PREFIXES`, `render_error` and `routes`, of which the first POST creates a video; those with
-webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's paths lie below OpenAI's prefix, so the longest
-matching prefix decides. The last dialect renders errors of paths that belong to none."""
+"""Each has `TITLE`, `PREFIXES`, `render_error` with the `ErrorModel` that describes its errors, and `routes`, of which
+the first POST creates a video; those with webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's
+paths lie below OpenAI's prefix, so the longest matching prefix decides. The last dialect renders errors of paths that
+belong to none."""
 
 PREFIXES = tuple(prefix for dialect in DIALECTS for prefix in dialect.PREFIXES)
 

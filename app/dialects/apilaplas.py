@@ -16,11 +16,11 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts.auth import Caller
@@ -29,8 +29,8 @@ from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
-from app.http.fields import Address, Name, Word
-from app.http.openapi import Responses, create_schema, parameter
+from app.http.fields import Address, Base64Medium, Name, Word
+from app.http.openapi import Json, ResponseModel, Responses, create_schema, may_be_absent, parameter, returns
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import videos
@@ -53,9 +53,11 @@ STATE = {
 ORDER = list(STATE.values())
 """From the first state to the last."""
 
-NOT_NEW: Responses = {200: {"description": "The video that an earlier request with the same idempotency key created."}}
 IDS = parameter("query", "generation_ids", f"Up to {MAX_IDS} ids, comma-separated.")
 IDS_V1 = parameter("query", "ids[0]", f"An id; `ids[1]` and so on for more, {MAX_IDS} at most.")
+
+State = Annotated[str | None, Query(description="Wait until the video reaches this state, for 30 s at most.")]
+SameState = Annotated[str | None, Query(description="Another name of `state`.")]
 
 routes = APIRouter(tags=["apilaplas"])
 
@@ -65,31 +67,38 @@ class Config(shared.ModelConfig):
     """Longest wait of a GET with a `state`, in seconds; must be shorter than the timeout of a proxy in front."""
 
 
-class Frame(BaseModel):
+class ApilaplasFrame(BaseModel):
     """An image, or an earlier video."""
 
     type: Literal["image", "generation"]
-    url: Any = None
+    url: Base64Medium | None = None
     id: Word | None = None
 
 
-class Keyframes(BaseModel):
+class ApilaplasKeyframes(BaseModel):
+    """The first and the last frame."""
+
     model_config = ConfigDict(extra="forbid")
 
-    frame0: Frame | None = None
-    frame1: Frame | None = None
+    frame0: ApilaplasFrame | None = None
+    frame1: ApilaplasFrame | None = None
 
 
 class CreateGeneration(BaseModel):
     """POST /v2/generate/video/luma-ai/generation. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateApilaplasGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"prompt": "a paper boat on a pond", "aspect_ratio": "16:9"}]},
+    )
 
     prompt: shared.Prompt
     aspect_ratio: Word | None = None
     loop: bool | None = None
-    keyframes: Keyframes | None = None
-    keywords: Keyframes | None = None
+    keyframes: ApilaplasKeyframes | None = None
+    keywords: ApilaplasKeyframes | None = None
     """`keyframes`, as the vendor's prose calls them."""
     generation_type: Literal["video"] | None = None
     callback_url: Address | None = None
@@ -112,6 +121,85 @@ class CreateGenerationV1(BaseModel):
     model: Name | None = None
 
 
+class ApilaplasFile(ResponseModel):
+    url: str
+    """Signed URL; plays without a key until it expires."""
+
+
+class ApilaplasAssets(ResponseModel):
+    video: str
+    """The same URL as `video.url` of the generation."""
+
+
+class ApilaplasGivenFrame(ResponseModel):
+    """A key frame of a request."""
+
+    type: Literal["image", "generation"]
+    url: str | None = may_be_absent()
+    """URL of an image; null if its bytes were sent."""
+    id: str = may_be_absent()
+    """Id of a generation."""
+
+
+class ApilaplasGivenKeyframes(ResponseModel):
+    frame0: ApilaplasGivenFrame = may_be_absent()
+    frame1: ApilaplasGivenFrame = may_be_absent()
+
+
+class ApilaplasRequest(ResponseModel):
+    prompt: str
+    aspect_ratio: str | None
+    loop: bool | None
+    keyframes: ApilaplasGivenKeyframes | None
+
+
+class ApilaplasGeneration(ResponseModel):
+    """A video in Apilaplas' Luma API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "generation_type": "video",
+        "state": "queued",
+        "failure_reason": None,
+        "created_at": "2026-11-26T12:00:00.000Z",
+        "assets": None,
+        "video": None,
+        "model": "luma/ray-2",
+        "request": {"prompt": "a paper boat on a pond", "aspect_ratio": "16:9", "loop": False, "keyframes": None},
+    }
+
+    id: str
+    generation_type: Literal["video"]
+    state: Literal["queued", "dreaming", "completed", "failed"]
+    failure_reason: str | None
+    created_at: AwareDatetime
+    assets: ApilaplasAssets | None
+    """Set for a completed video, like `video`."""
+    video: ApilaplasFile | None
+    model: str
+    request: ApilaplasRequest
+
+
+class ApilaplasError(ResponseModel):
+    """An error in the shape of Apilaplas' API."""
+
+    message: str
+    path: str
+    requestId: str  # noqa: N815  the vendor's name
+    statusCode: str  # noqa: N815  the vendor's name
+    timestamp: AwareDatetime
+
+
+ErrorModel = ApilaplasError
+CREATED: Responses = {
+    201: {"model": ApilaplasGeneration},
+    200: {
+        "description": "The video that an earlier request with the same idempotency key created.",
+        "model": ApilaplasGeneration,
+    },
+}
+
+
 class Parsed(NamedTuple):
     """A create as it was read."""
 
@@ -130,7 +218,7 @@ def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> Parsed:
         message = "keywords: send keyframes or keywords, which mean the same, and not both"
         raise errors.InvalidRequest(message, param="keywords")
     name = "keyframes" if wire.keywords is None else "keywords"
-    frames = wire.keyframes or wire.keywords or Keyframes()
+    frames = wire.keyframes or wire.keywords or ApilaplasKeyframes()
     sources = {at: frame for at, frame in frames if frame is not None and frame.type == "generation"}
     if len(sources) > 1:
         message = f"{name}.frame1: only one of the two frames can be a generation; send the other as an image"
@@ -154,7 +242,7 @@ def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> Parsed:
     return Parsed(request, wire.model, next((source.id for source in sources.values()), None))
 
 
-def _names(frames: str, sources: Mapping[str, Frame]) -> dict[str, str | None]:
+def _names(frames: str, sources: Mapping[str, ApilaplasFrame]) -> dict[str, str | None]:
     """The client's names of fields; the operation is named after the frame that is a generation."""
     own: dict[str, str | None] = {"size": None, "seconds": "duration"}
     own |= {"first_frame": f"{frames}.frame0", "last_frame": f"{frames}.frame1"}
@@ -180,7 +268,7 @@ def parse_v1(body: Body, uploads: Uploads, webhook: Webhook | None) -> Parsed:
     return Parsed(request, wire.model)
 
 
-def _picture(frame: Frame | None, name: str, uploads: Uploads) -> Media | None:
+def _picture(frame: ApilaplasFrame | None, name: str, uploads: Uploads) -> Media | None:
     if frame is None:
         return None
     if frame.url in (None, ""):
@@ -236,7 +324,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     }
 
 
-@routes.post(f"{PATH}/generation", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGeneration))
+@routes.post(f"{PATH}/generation", status_code=201, responses=CREATED, openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Apilaplas' Luma API, or lengthen the generation given as a key frame: as `frame0` at its
     end, as `frame1` at its beginning."""
@@ -280,14 +368,14 @@ async def _create(
     return shared.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 
 
-@routes.get(f"{PATH}/generation")
+@routes.get(f"{PATH}/generation", responses=returns(ApilaplasGeneration))
 async def retrieve_generation(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    generation_id: str = "",
-    state: str | None = None,
-    status: str | None = None,
+    generation_id: Annotated[str, Query(description="Id of the video; required.")] = "",
+    state: State = None,
+    status: SameState = None,
 ) -> Response:
     """Read a video. With `state` (or `status`), wait until the video reaches it, for 30 s at most."""
     if not generation_id:
@@ -298,9 +386,13 @@ async def retrieve_generation(
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
-@routes.get(f"{PATH}/generations", openapi_extra={"parameters": [IDS]})
+@routes.get(
+    f"{PATH}/generations",
+    responses=returns(list[ApilaplasGeneration]),
+    openapi_extra={"parameters": [IDS]},
+)
 async def list_generations(
-    request: Request, gateway: GatewayDep, caller: CallerDep, state: str | None = None, status: str | None = None
+    request: Request, gateway: GatewayDep, caller: CallerDep, state: State = None, status: SameState = None
 ) -> Response:
     """Read several videos: one `generation_ids[]=...` for each, or `generation_ids` comma-separated. With `state` (or
     `status`), wait until all of them reach it, for 30 s at most. Ids that are unknown or not yours are left out."""
@@ -357,7 +449,7 @@ async def _get_videos(gateway: Gateway, caller: Caller, wanted: list[str]) -> li
 
 
 @routes.post(
-    f"{PATH_V1}/generations", status_code=201, responses=NOT_NEW, openapi_extra=create_schema(CreateGenerationV1)
+    f"{PATH_V1}/generations", status_code=201, responses=CREATED, openapi_extra=create_schema(CreateGenerationV1)
 )
 async def create_generation_v1(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with the older version of Apilaplas' Luma API."""
@@ -375,7 +467,7 @@ async def list_generations_v1(request: Request, gateway: GatewayDep, caller: Cal
 @routes.post(
     f"{PATH_V1}/generations/{{video_id}}/extend",
     status_code=201,
-    responses=NOT_NEW,
+    responses=CREATED,
     openapi_extra=create_schema(CreateGenerationV1),
 )
 async def extend_generation_v1(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:

@@ -10,11 +10,11 @@ the end, as its name says (yutoai's example, the only one, shows a pending objec
 every model, so it is not passed on. `last_frame` is always null: the gateway makes thumbnails only.
 """
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts.auth import Caller
@@ -24,9 +24,9 @@ from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
-from app.http.fields import Address, Name, Word
+from app.http.fields import Address, Base64Medium, Name, Word
 from app.http.files import thumbnail_url
-from app.http.openapi import create_schema
+from app.http.openapi import Json, ResponseModel, create_schema, returns
 from app.http.uploads import Uploads
 from app.http.wait import waiting_slot, watch_video
 from app.jobs import videos
@@ -60,13 +60,19 @@ class CreateGeneration(BaseModel):
     """POST /luma/generations and /luma/generations/{id}/extend. Fields not listed here are passed on to the provider
     unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateLumaGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"user_prompt": "a paper boat on a pond", "aspect_ratio": "16:9"}]},
+    )
 
     user_prompt: shared.Prompt
     expand_prompt: bool | None = None
-    image_url: Any = None
-    """The first frame: a URL, a data URL, or base64."""
-    image_end_url: Any = None
+    image_url: Base64Medium | None = None
+    """The first frame."""
+    image_end_url: Base64Medium | None = None
+    """The last frame."""
     notify_hook: Address | None = None
     """Receives the video at its end; `create.take_webhook` takes it out of the body."""
     loop: bool | None = None
@@ -80,7 +86,79 @@ class CreateGeneration(BaseModel):
 class Tasks(BaseModel):
     """POST /luma/tasks."""
 
+    model_config = ConfigDict(
+        title="LumaTasks", json_schema_extra={"examples": [{"ids": ["video_01kb3v9zq4e8tq6j8x2m5n7r9s"]}]}
+    )
+
     ids: Annotated[list[Word], Field(min_length=1, max_length=MAX_TASKS)]
+
+
+class LumaRequest(ResponseModel):
+    prompt: str
+    aspect_ratio: str | None
+
+
+class LumaCreated(ResponseModel):
+    """The response to a create of gpt.ge's Luma API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "state": "pending",
+        "created_at": "2026-11-26T12:00:00.000000Z",
+        "request": {"prompt": "a paper boat on a pond", "aspect_ratio": "16:9"},
+    }
+
+    id: str
+    state: Literal["pending", "processing", "completed", "failed"]
+    created_at: AwareDatetime
+    request: LumaRequest
+
+
+class LumaVideo(ResponseModel):
+    url: str
+    """Signed URL; plays without a key until it expires."""
+    width: int | None
+    height: int | None
+    download_url: str
+
+
+class LumaRawVideo(ResponseModel):
+    url: str
+    width: int | None
+    height: int | None
+    duration: float | None
+    media_type: Literal["video"]
+
+
+class LumaArtifact(ResponseModel):
+    video: LumaVideo
+    video_raw: LumaRawVideo
+    thumbnail: None
+    last_frame: None
+    created_at: AwareDatetime
+
+
+class LumaGeneration(LumaCreated):
+    """A video in gpt.ge's Luma API."""
+
+    failure_reason: str | None
+    video: LumaVideo | None
+    """Set for a completed video, like `video_raw` and `artifact`."""
+    video_raw: LumaRawVideo | None
+    thumbnail: None
+    last_frame: None
+    artifact: LumaArtifact | None
+
+
+class LumaError(ResponseModel):
+    """An error in the shape of gpt.ge's Luma API."""
+
+    code: str
+    message: str
+    data: None
+
+
+ErrorModel = LumaError
 
 
 def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> tuple[VideoRequest, str | None]:
@@ -152,7 +230,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"code": error.code, "message": error.message, "data": None}
 
 
-@routes.post("/luma/generations", openapi_extra=create_schema(CreateGeneration))
+@routes.post("/luma/generations", responses=returns(LumaCreated), openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with gpt.ge's Luma API."""
     created = await _create(request, gateway, caller)
@@ -190,7 +268,7 @@ async def create_and_wait(request: Request, gateway: GatewayDep, caller: CallerD
     return shared.answer(query_object(video, gateway.links, origin_of(request)), created=created)
 
 
-@routes.post("/luma/tasks", openapi_extra=body_schema(Tasks))
+@routes.post("/luma/tasks", responses=returns(list[LumaGeneration]), openapi_extra=body_schema(Tasks))
 async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read several videos at once. Ids that are unknown or not yours are left out."""
     async with body_of(request, Tasks) as body:
@@ -201,14 +279,16 @@ async def list_tasks(request: Request, gateway: GatewayDep, caller: CallerDep) -
     return shared.answer([query_object(video, gateway.links, origin) for video in found])
 
 
-@routes.get("/luma/generations/{video_id}")
+@routes.get("/luma/generations/{video_id}", responses=returns(LumaGeneration))
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video with gpt.ge's Luma API."""
     video = await get_video(gateway, caller, video_id)
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
-@routes.post("/luma/generations/{video_id}/extend", openapi_extra=create_schema(CreateGeneration))
+@routes.post(
+    "/luma/generations/{video_id}/extend", responses=returns(LumaCreated), openapi_extra=create_schema(CreateGeneration)
+)
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create an extension of a finished video."""
     async with body_of(request, CreateGeneration) as body:

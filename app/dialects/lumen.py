@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -25,8 +25,8 @@ from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, reject_bool, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
-from app.http.fields import Address, Name, Secret, Word
-from app.http.openapi import create_schema
+from app.http.fields import Address, Base64Medium, MediumOrList, Name, Secret, Word
+from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.video import MAX_SECONDS, Status, VideoRequest, Webhook
@@ -51,7 +51,14 @@ routes = APIRouter(tags=["lumen"])
 class CreateGeneration(BaseModel):
     """POST /v1/videos/generations. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateLumenGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [{"model": "veo-3-1", "prompt": "a paper boat on a pond", "duration": 8, "resolution": "720p"}]
+        },
+    )
 
     model: Name
     prompt: shared.Prompt
@@ -59,17 +66,74 @@ class CreateGeneration(BaseModel):
     aspect_ratio: Word | None = None
     duration: Annotated[int, Field(ge=MIN_SECONDS, le=MAX_SECONDS), BeforeValidator(reject_bool)] | None = None
     generate_audio: bool | None = None
-    image_url: Any = None
+    image_url: Base64Medium | None = None
     """The first frame."""
-    first_frame_url: Any = None
-    last_image_url: Any = None
-    last_frame_url: Any = None
-    reference_image_urls: Any = None
-    reference_images: Any = None
-    reference_video_url: Any = None
-    video_url: Any = None
+    first_frame_url: Base64Medium | None = None
+    """Another name of `image_url`."""
+    last_image_url: Base64Medium | None = None
+    last_frame_url: Base64Medium | None = None
+    """Another name of `last_image_url`."""
+    reference_image_urls: MediumOrList | None = None
+    reference_images: MediumOrList | None = None
+    """Another name of `reference_image_urls`."""
+    reference_video_url: Base64Medium | None = None
+    video_url: Base64Medium | None = None
+    """Another name of `reference_video_url`."""
     webhook_url: Address | None = None
     webhook_secret: Secret | None = None
+
+
+class LumenCreated(ResponseModel):
+    """The response to a create of Lumen's API."""
+
+    id: str
+    status: Literal["processing", "succeeded", "failed", "cancelled"]
+    created: int
+    """Unix time in seconds."""
+
+
+class LumenFile(ResponseModel):
+    url: str
+    """Signed URL; plays without a key until it expires."""
+
+
+class LumenFailure(ResponseModel):
+    message: str | None
+
+
+class LumenGeneration(ResponseModel):
+    """A video in Lumen's API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "status": "succeeded",
+        "data": [
+            {"url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x"}
+        ],
+    }
+
+    id: str
+    status: Literal["queued", "processing", "succeeded", "failed", "cancelled"]
+    data: list[LumenFile] = may_be_absent()
+    """The files of a video that succeeded; else absent."""
+    error: LumenFailure = may_be_absent()
+    """The reason for `failed` and `cancelled`; else absent."""
+
+
+class LumenErrorDetails(ResponseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class LumenError(ResponseModel):
+    """An error in the shape of Lumen's API."""
+
+    error: LumenErrorDetails
+
+
+ErrorModel = LumenError
 
 
 def parse(body: Body, uploads: Uploads, webhook: Webhook | None) -> VideoRequest:
@@ -151,7 +215,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-@routes.post("/v1/videos/generations", openapi_extra=create_schema(CreateGeneration))
+@routes.post("/v1/videos/generations", responses=returns(LumenCreated), openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lumen's API."""
     async with body_of(request, CreateGeneration) as body:
@@ -170,7 +234,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     return shared.answer(render(created.video), created=created)
 
 
-@routes.get("/v1/videos/generations/{video_id}")
+@routes.get("/v1/videos/generations/{video_id}", responses=returns(LumenGeneration))
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video with Lumen's API."""
     video = await get_video(gateway, caller, video_id)

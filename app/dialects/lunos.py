@@ -10,7 +10,7 @@ counts tokens is null, since a video has none. Not here: the client's `/v1/usage
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -23,7 +23,7 @@ from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency
 from app.http.fields import Name, Word
-from app.http.openapi import create_schema
+from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
 from app.providers.routing import Route
@@ -44,7 +44,9 @@ STATUS = {
 routes = APIRouter(tags=["lunos"])
 
 
-class Parameters(BaseModel):
+class LunosParameters(BaseModel):
+    """Optional parameters. Fields not listed here are passed on to the provider unchanged."""
+
     model_config = ConfigDict(extra="allow")
 
     aspectRatio: Word | None = None  # noqa: N815  the vendor's name
@@ -54,15 +56,62 @@ class Parameters(BaseModel):
 class CreateGeneration(BaseModel):
     """POST /v1/video/generations. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        title="CreateLunosGeneration",
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "google/veo-3.0-generate-preview",
+                    "prompt": "a paper boat on a pond",
+                    "parameters": {"aspectRatio": "16:9"},
+                }
+            ]
+        },
+    )
 
     model: Name
     prompt: shared.Prompt
-    parameters: Parameters = Parameters()
+    parameters: LunosParameters = LunosParameters()
     response_format: Literal["mp4"] | None = None
     user: str | None = Field(None, max_length=1_000)
     appId: str | None = Field(None, max_length=1_000)  # noqa: N815  the vendor's name
     """Takes precedence over the header `X-App-ID`."""
+
+
+class LunosCreated(ResponseModel):
+    """The response to a create of Lunos' API."""
+
+    id: str
+    operation_name: str
+    status: Literal["pending", "completed", "failed"]
+
+
+class LunosGeneration(ResponseModel):
+    """A video in Lunos' API."""
+
+    example: ClassVar[Json] = {
+        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "status": "completed",
+        "video_url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
+    }
+
+    id: str
+    status: Literal["pending", "completed", "failed"]
+    video_url: str = may_be_absent()
+    """Signed URL of a completed video, which plays without a key until it expires; else absent."""
+    error: str = may_be_absent()
+    """The reason for `failed`; else absent."""
+
+
+class LunosError(ResponseModel):
+    """An error in the shape of Lunos' API."""
+
+    error: str
+
+
+ErrorModel = LunosError
 
 
 def parse(body: Body) -> VideoRequest:
@@ -114,7 +163,7 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
     return {"error": error.message}
 
 
-@routes.post("/v1/video/generations", openapi_extra=create_schema(CreateGeneration))
+@routes.post("/v1/video/generations", responses=returns(LunosCreated), openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lunos' API."""
     async with body_of(request, CreateGeneration) as body:
@@ -127,7 +176,7 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
     return shared.answer(render(created.video), created=created)
 
 
-@routes.get("/v1/video/generations/{video_id:path}")
+@routes.get("/v1/video/generations/{video_id:path}", responses=returns(LunosGeneration))
 async def retrieve_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a video with Lunos' API."""
     video = await get_video(gateway, caller, video_id.rpartition(":")[2])

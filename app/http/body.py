@@ -18,6 +18,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from app import errors
+from app.http.fields import as_form
 from app.http.json_text import MAX_NAME_CHARACTERS, JsonReader, decode_fields
 from app.http.multipart import MAX_FIELDS, MAX_TEXT_BYTES, Items, close_files, read_multipart
 from app.http.spool import Bodies
@@ -34,6 +35,9 @@ FIELDS_OF_OTHER_DIALECTS = frozenset(
 )
 """Names with a meaning in another dialect. They are not passed on as vendor-specific fields: an upstream might apply
 them without the checks and the price of this gateway."""
+
+COMPONENT = "#/components/schemas/{model}"
+"""Reference to a model in the OpenAPI document."""
 
 Body = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -255,22 +259,17 @@ def _has_file(value: Any) -> bool:
     return isinstance(value, UploadFile)
 
 
-def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Return the `requestBody` in OpenAPI of a route that decodes its own body."""
-    schema = model.model_json_schema(ref_template="{model}")
-    whole = _inlined(schema, schema.pop("$defs", {}))
-    kinds = {kind: {"schema": whole} for kind in ("application/json", "multipart/form-data")}
-    return {"requestBody": {"required": required, "content": kinds}}
-
-
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Replace references by the models: several dialects have models of the same name, and none contains itself."""
-    if isinstance(schema, list):
-        return [_inlined(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    named = definitions.get(schema.get("$ref", ""), {})
-    return {name: _inlined(value, definitions) for name, value in {**named, **schema}.items() if name != "$ref"}
+def body_schema(model: type[BaseModel], *, required: bool = True, json: bool = True) -> dict[str, Any]:
+    """Return the `requestBody` in OpenAPI of a route that decodes its own body; `complete` in `http/openapi.py` makes
+    components of the schemas. Every route takes JSON and multipart; multipart is described where files can be sent,
+    and JSON unless `json` is false."""
+    schema = model.model_json_schema(ref_template=COMPONENT)
+    content = {"application/json": {"schema": schema}} if json else {}
+    parts = as_form(schema["properties"])
+    if parts != schema["properties"]:
+        form = {**schema, "title": f"{schema['title']}Form", "properties": parts}
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def reject_bool(value: Any) -> Any:

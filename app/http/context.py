@@ -15,7 +15,7 @@ from app.accounts.operator_keys import OperatorKeys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Video
-from app.http.openapi import BearerKey
+from app.http.openapi import CLIENT_KEY, KEY_HEADERS, BearerKey
 from app.http.slots import Slots
 from app.jobs import videos
 from app.jobs.durations import Durations
@@ -26,9 +26,6 @@ from app.providers.base import Provider
 from app.providers.routing import Router
 from app.settings import Settings
 from app.webhooks.sender import Sender
-
-KEY_HEADERS = ("api-key", "x-api-key", "x-goog-api-key")
-"""Headers with the key alone, as clients of Azure, Anthropic and Google send it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def _key_of(request: Request) -> str:
 
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 
-CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this gateway.", caller_of))]
+CallerDep = Annotated[Caller, Depends(BearerKey(CLIENT_KEY, "An API key of this gateway.", caller_of))]
 
 
 def require_operator(request: Request, key: SecretStr, what: str) -> None:

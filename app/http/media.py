@@ -1,8 +1,9 @@
 """Signed URLs: video files and thumbnails for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
@@ -51,14 +52,14 @@ async def show_thumbnail(
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
 @routes.head("/media/{video_id}/{index:int}.{suffix}", include_in_schema=False)
-async def play(
+async def play_video(
     video_id: str,
     index: int,
     suffix: str,
     request: Request,
     gateway: GatewayDep,
-    exp: str = "",
-    sig: str = "",
+    exp: Annotated[str, Query(description="Unix time at which the link expires.")] = "",
+    sig: Annotated[str, Query(description="The signature.")] = "",
 ) -> Response:
     """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")

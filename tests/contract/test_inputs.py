@@ -40,20 +40,22 @@ async def test_a_key_may_come_in_the_header_of_another_vendor(gateway: Running, 
 
 
 async def test_a_field_that_is_null_is_absent(gateway: Running, case: DialectCase) -> None:
-    operation = gateway.app.openapi()["paths"][case.create.removeprefix("/openai")]["post"]  # an alias of /v1
+    document = gateway.app.openapi()
+    operation = document["paths"][case.create.removeprefix("/openai")]["post"]  # an alias of /v1
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    body = with_nulls(case.body, schema)
+    body = with_nulls(case.body, schema, document["components"]["schemas"])
     assert None in body.values()
     response = await gateway.client.post(case.create, json=body)
     assert response.status_code == case.created, response.text
 
 
-def with_nulls(body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def with_nulls(body: Mapping[str, Any], schema: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
     """The body with null for each optional field that it lacks."""
-    optional = schema["properties"].keys() - set(schema.get("required", ()))
+    model = models[schema["$ref"].rpartition("/")[2]]
+    optional = model["properties"].keys() - set(model.get("required", ()))
     given = {
-        name: with_nulls(value, schema["properties"][name])
-        if isinstance(value, Mapping) and "properties" in schema["properties"].get(name, {})
+        name: with_nulls(value, model["properties"][name], models)
+        if isinstance(value, Mapping) and "$ref" in model["properties"].get(name, {})
         else value
         for name, value in body.items()
     }

@@ -17,10 +17,10 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.faults import is_unavailable
 from app.db.models import Video
-from app.dialects.openai import requests, webhooks
+from app.dialects.openai import requests, schemas, webhooks
 from app.dialects.openai.lumenfall import refuse_replay
 from app.dialects.openai.responses import answer, shown
-from app.dialects.openai.router import AliasedRouter
+from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
     CreateCharacter,
     CreateVideo,
@@ -30,7 +30,6 @@ from app.dialects.openai.wire import (
     parse,
     render_balance,
     render_character,
-    render_error,
     render_estimate,
     render_model,
 )
@@ -48,7 +47,7 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video, waiting_slot, watch_video
@@ -60,19 +59,21 @@ from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
-__all__ = ["PREFIXES", "TITLE", "render_error", "routes"]
-
 TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
 KEEP_ALIVE_S = 15
+"""Seconds between keep-alive comments: proxies close idle streams."""
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
-"""Seconds between keep-alive comments: proxies close idle streams."""
 
 DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
-NOT_NEW: Responses = {
-    200: {"description": "A dry run, or the video that an earlier request with the same idempotency key created."}
+CREATED: Responses = {
+    202: {"model": schemas.Video},
+    200: {
+        "description": "A dry run, or the video that an earlier request with the same idempotency key created.",
+        "model": schemas.Video | schemas.Estimate,
+    },
 }
 
 routes = AliasedRouter(tags=["videos"])
@@ -108,13 +109,13 @@ async def _from_source(
 # {video_id}; here the method tells them apart.
 
 
-@routes.get("/v1/videos/{video_id}")
+@routes.get("/v1/videos/{video_id}", responses=returns(schemas.Video))
 async def retrieve_video(
     video_id: str,
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for a change of the status.")] = 0,
 ) -> Response:
     """Read a video. Until it ends, the header `openai-poll-after-ms` suggests when to poll again. With `wait`, the
     response is delayed until the status changes, for at most that many seconds."""
@@ -130,7 +131,7 @@ async def retrieve_video(
 # Literal segments before {video_id}
 
 
-@routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
+@routes.post("/v1/videos", status_code=202, responses=CREATED, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
     async with body_of(request, CreateVideo) as body:
@@ -197,14 +198,16 @@ async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoR
     return next(iter(providers), None)
 
 
-@routes.get("/v1/videos")
+@routes.get("/v1/videos", responses=returns(schemas.VideoPage))
 async def list_videos(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=0, le=100)] = 20,
-    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+    after: After = None,
+    limit: Limit = 20,
+    order: Annotated[
+        str, Query(pattern="^(asc|desc)$", description="`desc`: newest first; `asc`: oldest first.")
+    ] = "desc",
 ) -> Response:
     """List your videos, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
     async with gateway.db.reading() as connection:
@@ -214,14 +217,14 @@ async def list_videos(
     return no_store(page_of(await shown(page, gateway, request), has_more=has_more))
 
 
-@routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
+@routes.post("/v1/videos/edits", status_code=202, responses=CREATED, openapi_extra=create_schema(EditVideo, DRY_RUN))
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by editing one of yours or an uploaded one as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
 
 
 @routes.post(
-    "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
+    "/v1/videos/extensions", status_code=202, responses=CREATED, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
 )
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a longer video from one of yours or an uploaded one."""
@@ -251,7 +254,11 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 # Characters: stored at the upstream that created them
 
 
-@routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
+@routes.post(
+    "/v1/videos/characters",
+    responses=returns(schemas.VideoCharacter),
+    openapi_extra=body_schema(CreateCharacter, json=False),  # multipart only, as OpenAI describes it
+)
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
     refuse_replay(request)
@@ -282,7 +289,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
     return JSONResponse(render_character(character))
 
 
-@routes.get("/v1/videos/characters/{character_id}")
+@routes.get("/v1/videos/characters/{character_id}", responses=returns(schemas.VideoCharacter))
 async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a character."""
     async with gateway.db.reading() as connection:
@@ -299,7 +306,7 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
     response_class=StreamingResponse,
     dependencies=[Depends(waiting_slot)],
     responses={
-        200: {"content": {"text/event-stream": {}}},
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         204: {"description": "The client has received the last event."},
     },
     openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
@@ -362,7 +369,7 @@ async def _event(name: str, mark: str, video: Video, gateway: Gateway, request: 
     return f"id: {mark}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
-@routes.delete("/v1/videos/{video_id}")
+@routes.delete("/v1/videos/{video_id}", responses=returns(schemas.DeletedVideo))
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
     cancelled is kept for an hour, so that a repeated call does not delete it."""
@@ -377,7 +384,7 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
 
 
 @routes.post(
-    "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
+    "/v1/videos/{video_id}/remix", status_code=202, responses=CREATED, openapi_extra=create_schema(RemixVideo, DRY_RUN)
 )
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by changing a finished one as the prompt says."""
@@ -404,7 +411,9 @@ async def download_content(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    variant: Annotated[
+        Literal["video", "thumbnail", "spritesheet"], Query(description="The video, or an image made from it.")
+    ] = "video",
     index: Annotated[
         int | None, Query(ge=0, le=3, description="Which output; the first finished one if absent.")
     ] = None,
@@ -417,7 +426,7 @@ async def download_content(
 # Models
 
 
-@routes.get("/v1/models", tags=["models"])
+@routes.get("/v1/models", tags=["models"], responses=returns(schemas.ModelList))
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """List the models that this key may use."""
     usable = gateway.router.permitted_models(caller.may_use)
@@ -425,14 +434,14 @@ async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     return JSONResponse({"object": "list", "data": data})
 
 
-@routes.get("/v1/models/{model:path}", tags=["models"])
+@routes.get("/v1/models/{model:path}", tags=["models"], responses=returns(schemas.Model))
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a model's capabilities and its price per second."""
     allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
     return JSONResponse(render_model(model, allowed, gateway))
 
 
-@routes.get("/v1/balance", tags=["models"])
+@routes.get("/v1/balance", tags=["models"], responses=returns(schemas.Balance))
 async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read the amount that this key may still spend, by the balance or the budget that limits it most; null if none
     does. Lumenfall's shape."""

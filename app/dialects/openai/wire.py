@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from app import errors, ids
 from app.accounts import pricing
@@ -17,7 +17,7 @@ from app.db.models import Attempt, Character, Video
 from app.dialects.openai.lumenfall import RetentionSeconds, executed_model, routing_of
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
-from app.http.fields import Address, Name, Secret, Word
+from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
 from app.http.files import media_link
 from app.http.uploads import Uploads
 from app.jobs.plan import Plan
@@ -55,15 +55,23 @@ Metadata = Annotated[
 ]
 
 Shape = Annotated[Word | None, BeforeValidator(_not_auto)]
+SourceVideo = Annotated[Any, WithJsonSchema(SOURCE_VIDEO)]
+"""A file, or `{"id": "video_..."}`."""
 
 CharacterId = Annotated[dict[Word, Word], Field(max_length=8)]
 """`{"id": "char_..."}`."""
 
 
+PROMPT_EXAMPLE: dict[str, Any] = {"examples": [{"prompt": "the same boat in the snow"}]}
+
+
 class _Prompted(BaseModel):
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra=PROMPT_EXAMPLE)
+
     prompt: Prompt
+    # `create.take_webhook` takes both fields out of the body.
     webhook_url: Address | None = None
-    """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
+    """Receives an event when the video ends."""
     webhook_secret: Secret | None = None
     """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
@@ -78,9 +86,14 @@ class _Prompted(BaseModel):
 class CreateVideo(_Prompted):
     """POST /v1/videos. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "sora-2", "prompt": "a paper boat on a pond", "seconds": 4, "size": "1280x720"}]
+        }
+    )
 
     model: Name | None = None
+    """A model or an alias, see GET /v1/models; absent: the default model, if the gateway has one."""
     seconds: Seconds | None = None
     duration: Seconds | None = None
     """Lumenfall's alias of `seconds`."""
@@ -89,18 +102,19 @@ class CreateVideo(_Prompted):
     aspect_ratio: Shape = None
     resolution: Shape = None
     """`720p`, or a tier: `1K` is 720p, `2K` 1440p, `4K` 2160p."""
-    input_reference: Any = None
-    """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
-    image_url: Any = None
+    input_reference: MediumOrList | None = None
+    """The first frame, or a list of reference images."""
+    image_url: MediumOrList | None = None
     """Lumenfall's alias of `input_reference`, as its model pages show it."""
-    last_frame: Any = None
-    reference_images: Any = None
-    reference_video: Any = None
-    video_url: Any = None
+    last_frame: Medium | None = None
+    reference_images: MediumOrList | None = None
+    reference_video: Medium | None = None
+    video_url: Medium | None = None
     """Lumenfall's alias of `reference_video`; `input_video` is another."""
-    input_video: Any = None
+    input_video: Medium | None = None
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
     n: Annotated[int, Field(ge=1, le=4), BeforeValidator(reject_bool)] = 1
+    """Number of outputs."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None
@@ -121,21 +135,30 @@ class CreateVideo(_Prompted):
 class RemixVideo(_Prompted):
     """POST /v1/videos/{video_id}/remix."""
 
-    model_config = ConfigDict(extra="allow")
-
 
 class EditVideo(_Prompted):
     """POST /v1/videos/edits."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "the same boat in the snow", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}}]
+        }
+    )
 
-    video: Any
-    """A file, or `{"id": "video_..."}`."""
+    video: SourceVideo
     model: Word | None = None
 
 
 class ExtendVideo(EditVideo):
     """POST /v1/videos/extensions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "it turns around", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}, "seconds": 4}
+            ]
+        }
+    )
 
     seconds: Seconds
 
@@ -143,8 +166,13 @@ class ExtendVideo(EditVideo):
 class CreateCharacter(BaseModel):
     """POST /v1/videos/characters."""
 
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"name": "Ada", "video": "https://videos.example.com/ada.mp4"}]},
+    )
+
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    video: Any
+    video: Medium
     model: Word | None = None
 
 
