@@ -3,7 +3,8 @@
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,3 +63,11 @@ async def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
             await pages.run(*install, folder=folder, patience_s=NPM_PATIENCE_S, **os.environ)  # npm's own settings
             (folder / "installed").touch()
     return folder / "node_modules"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A fresh directory that the embedded PostgreSQL can get at when the tests run as root."""
+    with tempfile.TemporaryDirectory(prefix="video-gateway-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name).resolve()

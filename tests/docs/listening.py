@@ -29,3 +29,7 @@ class Listening:
             video = answer.json()
         assert video["status"] == "completed", video
         return str(video["id"])
+
+
+def is_a_video(path: Path) -> bool:
+    return path.read_bytes()[4:8] == b"ftyp"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pages
 import pytest
-from docs.listening import NODE, Listening
+from docs.listening import NODE, Listening, is_a_video
 from harness import ALICE
 
 from app.settings import Settings
@@ -29,10 +29,6 @@ PNG = base64.b64decode(
 def addressed(code: str, url: str) -> str:
     """The code with the address and a key of this gateway."""
     return pages.replaced(code, vgw_=ALICE).replace("https://video.example.com", url)
-
-
-def is_a_video(path: Path) -> bool:
-    return path.read_bytes()[4:8] == b"ftyp"
 
 
 async def count(listening: Listening) -> int:

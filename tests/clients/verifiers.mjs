@@ -1,0 +1,17 @@
+// Driver of the JavaScript libraries that verify webhooks: `standardwebhooks` or `svix`, by the argument.
+import { event, must, step, version } from "./steps.mjs";
+
+const name = process.argv[2];
+version(name);
+const { Webhook } = await import(name);
+const { body, headers, secret } = event();
+await step("webhook", () => {
+  must(new Webhook(secret).verify(body, headers).type === "video.completed", "another type");
+  let refused = false;
+  try {
+    new Webhook(secret).verify(`${body} `, headers);
+  } catch {
+    refused = true;
+  }
+  must(refused, "a changed body passes");
+});

@@ -1,0 +1,23 @@
+"""Driver of the Python libraries that verify webhooks: `standardwebhooks` or `svix`, by the argument."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+from clients.steps import event, must, report, step
+
+
+def main(package: str) -> None:
+    report("version", version(package))
+    library = import_module(package if package == "standardwebhooks" else f"{package}.webhooks")
+    body, headers, secret = event()
+    with step("webhook"):
+        must(library.Webhook(secret).verify(body, headers)["type"] == "video.completed", "another type")
+        try:
+            library.Webhook(secret).verify(body + b" ", headers)
+        except library.WebhookVerificationError:
+            return
+        raise ValueError("a changed body passes")
+
+
+main(sys.argv[1])

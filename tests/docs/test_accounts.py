@@ -1,0 +1,110 @@
+"""The commands and calls of docs/accounts.md, and the prices of docs/providers.md."""
+
+import json
+import tomllib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pages
+import pytest
+from fakes.openai import FakeOpenAI
+from fakes.server import KEY, Elsewhere, Reset, serve
+from harness import Clock, StartGateway
+from money import ADMIN, Operator, operator_of
+
+from app.settings import Settings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+PAGE = pages.read("docs/accounts.md")
+KEYS, CALL = PAGE.one("sh", "keys create"), PAGE.one("sh", "/admin/v1/keys")
+BALANCE, CREDIT = json.loads(PAGE.one("json")), PAGE.one("sh", "projects credit")
+USAGE = PAGE.one("sh", "usage --by")
+FIND, FETCH = PAGE.one("sh", '"find"'), PAGE.one("sh", '"fetch"')
+PRICES = pages.read("docs/providers.md").one("toml")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time that moves on when the test waits for the end of a job."""
+    return Clock()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """An operator with a shell."""
+
+    admin: Operator
+    fake: FakeOpenAI
+    folder: Path
+    env: dict[str, str]
+
+    async def paste(self, code: str) -> str:
+        return await pages.shell(code, folder=self.folder, **self.env)
+
+    async def repair(self, video_id: str, code: str) -> dict[str, object]:
+        """Paste a call for the only attempt that needs a decision; returns the video at its end."""
+        (entry,) = (await self.admin.ask("GET", "repairs"))["data"]
+        assert entry["video"] == video_id
+        await self.paste(pages.replaced(code.replace("curl ", "curl -f "), att_=entry["id"]))
+        return await self.admin.gateway.finish(video_id)
+
+
+@pytest.fixture
+async def desk(start_gateway: StartGateway, database_url: str, fake: FakeOpenAI, tmp_path: Path) -> AsyncIterator[Desk]:
+    folder = tmp_path / "pasted"
+    folder.mkdir()
+    async with serve(fake) as upstream:
+        up = {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}
+        async with (
+            start_gateway(providers={"up": up}, admin_key=ADMIN) as gateway,
+            serve(gateway.app) as url,
+            operator_of(gateway) as admin,
+        ):
+            env = {"GATEWAY": url, "GATEWAY_ADMIN_KEY": ADMIN, "GATEWAY_DATABASE_URL": database_url}
+            env |= {"GATEWAY_PEPPER": "a pepper of the tests", "GATEWAY_DATA_DIR": str(tmp_path / "data")}
+            yield Desk(admin, fake, folder, env)
+
+
+async def test_projects_keys_credit_and_usage(desk: Desk) -> None:
+    some_key = "$(video-gateway keys list | grep -o 'key_[0-9a-z]*' | tail -1)"
+    printed = await desk.paste(KEYS.replace("key_...", some_key))
+    assert "proj_" in printed
+    assert "vgw_" in printed
+    made = json.loads(await desk.paste(CALL.replace("curl ", "curl -sf ")))
+    assert (made["name"], made["models"], made["monthly_budget_usd"]) == ("shop backend", ["lumen/*", "sora-2"], 50)
+    await desk.paste(CREDIT)
+    async with desk.admin.user({"key": made["key"]}) as client:
+        balance = (await client.get("/v1/balance")).json()
+    assert pages.shape(balance) == pages.shape(BALANCE)
+    assert (balance["billing_type"], balance["available"]["amount"]) == ("prepaid", 50), (
+        "100 once, and the key's budget"
+    )
+    await desk.admin.gateway.create(model="up/sora-2")
+    assert "up/sora-2" in await desk.paste(USAGE)
+    assert (desk.folder / "usage.csv").read_text("utf-8").startswith("day,provider,")
+
+
+async def test_an_unknown_outcome_is_found(desk: Desk) -> None:
+    desk.fake.script("submit", Reset())
+    video_id = (await desk.admin.gateway.create(model="up/sora-2"))["id"]
+    await desk.admin.gateway.worker.run_once()
+    (task,) = desk.fake.jobs
+    video = await desk.repair(video_id, FIND.replace("the vendor's id of the task", task))
+    assert video["status"] == "completed"
+
+
+async def test_the_file_of_a_finished_task_is_fetched(desk: Desk) -> None:
+    desk.fake.content_call = False
+    video_id = (await desk.admin.gateway.create(model="up/sora-2"))["id"]
+    assert (await desk.admin.gateway.finish(video_id))["error"]["code"] == "no_output"
+    async with serve(Elsewhere()) as url:
+        video = await desk.repair(video_id, FETCH.replace("https://cdn.example.com", url))
+    assert (video["status"], video["cost"]) == ("completed", 0)
+
+
+def test_the_prices_are_settings() -> None:
+    prices = Settings(_env_file=None, **tomllib.loads(PRICES)).prices
+    assert prices["gpu/Wan-AI/Wan2.2-T2V-A14B-Diffusers"] == 0
+    assert set(prices) == {"lumen/seedance-2", "gpu/Wan-AI/Wan2.2-T2V-A14B-Diffusers"}
