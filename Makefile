@@ -42,7 +42,7 @@ fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--ma
 	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
 
 test-clients: | $(NEEDS_UV) ## Drive the real clients in environments of their own; URL=... KEY=... for a gateway that runs
-	@PYTHONPATH=tests $(RUN) python -m clients
+	@PYTHONPATH=tests $(RUN) python -m clients $(ARGS)
 
 wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
 	@$(RUN) python -m tools.check_wheel

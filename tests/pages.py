@@ -20,7 +20,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
-PATIENCE_S = 120
+PATIENCE_S = 300
+"""Time limit of a command, long enough for an installation on a busy machine."""
 TOOLS_PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 """PATH with the commands of this environment first, `video-gateway` among them."""
 
@@ -94,7 +95,7 @@ def commands(code: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-async def run(*command: str | Path, folder: Path, patience_s: float = PATIENCE_S, **env: str) -> str:
+async def run(*command: str | Path, folder: Path, **env: str) -> str:
     """Run a command, which has to succeed, with this environment and no other; returns all it printed."""
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -105,7 +106,7 @@ async def run(*command: str | Path, folder: Path, patience_s: float = PATIENCE_S
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), patience_s)
+        out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     except TimeoutError:
         process.kill()
         await process.wait()

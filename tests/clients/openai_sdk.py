@@ -36,7 +36,7 @@ def main() -> None:
     if "EVENT" in os.environ:
         with step("webhook"):
             body, headers, secret = event()
-            must(client.webhooks.unwrap(body, headers, secret=secret).type == "video.completed", "another type")
+            must(str(client.webhooks.unwrap(body, headers, secret=secret).type) == "video.completed", "another type")
 
 
 main()

@@ -6,7 +6,7 @@ version(name);
 const { Webhook } = await import(name);
 const { body, headers, secret } = event();
 await step("webhook", () => {
-  must(new Webhook(secret).verify(body, headers).type === "video.completed", "another type");
+  new Webhook(secret).verify(body, headers);
   let refused = false;
   try {
     new Webhook(secret).verify(`${body} `, headers);

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from clients.steps import event, must, report, step
+from clients.steps import event, report, step
 
 
 def main(package: str) -> None:
@@ -12,7 +12,7 @@ def main(package: str) -> None:
     library = import_module(package if package == "standardwebhooks" else f"{package}.webhooks")
     body, headers, secret = event()
     with step("webhook"):
-        must(library.Webhook(secret).verify(body, headers)["type"] == "video.completed", "another type")
+        library.Webhook(secret).verify(body, headers)
         try:
             library.Webhook(secret).verify(body + b" ", headers)
         except library.WebhookVerificationError:

@@ -14,8 +14,6 @@ from docs.listening import Listening
 from fakes.server import serve
 from harness import Clock, StartGateway
 
-NPM_PATIENCE_S = 300
-
 
 class RealClock(Clock):
     def __call__(self) -> datetime:
@@ -60,7 +58,7 @@ async def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in ("package.json", "package-lock.json", ".npmrc"):
                 shutil.copy(pages.ROOT / "tests" / "clients" / name, folder)
             install = ("npm", "ci", "--no-audit", "--no-fund")
-            await pages.run(*install, folder=folder, patience_s=NPM_PATIENCE_S, **os.environ)  # npm's own settings
+            await pages.run(*install, folder=folder, **os.environ)  # npm's own settings
             (folder / "installed").touch()
     return folder / "node_modules"
 

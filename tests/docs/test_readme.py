@@ -60,10 +60,9 @@ async def test_the_commands_that_run_a_gateway_run(database_url: str, tmp_path: 
     export, *commands = pages.commands(PROCESSES)
     assert export[0] == "export"
     assert export[1].startswith("GATEWAY_DATABASE_URL=")
-    settings = {"database_url": database_url, "data_dir": tmp_path / "data"}
     for _, *words in commands:
         port = ["--port", "0"] if words[0] == "serve" else []
-        async with running(*words, *port, cwd=tmp_path, **settings) as child:
+        async with running(*words, *port, cwd=tmp_path, database_url=database_url, data_dir=tmp_path / "data") as child:
             if words[0] in ("serve", "worker"):
                 await child.line("Ctrl-C|worker")
                 child.kill(signal.SIGTERM)
