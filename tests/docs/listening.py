@@ -6,8 +6,7 @@ from pathlib import Path
 import pages
 from harness import ALICE, Running
 
-# Node 18 has no global File, which the OpenAI SDK needs for uploads.
-NODE = ("node", "--import", 'data:text/javascript,import {File} from "node:buffer"; globalThis.File ??= File;')
+NODE = ("node", "--require", str(pages.ROOT / "tests" / "clients" / "node18.cjs"))
 
 
 @dataclass(frozen=True)
