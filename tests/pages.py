@@ -33,7 +33,7 @@ class Block:
     language: str
     code: str
     reason: str | None
-    """Why no test runs it."""
+    """The reason why no test runs it."""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line} ({self.language or 'no language'})"

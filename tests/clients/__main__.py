@@ -1,7 +1,8 @@
 """`make test-clients`: drive the real clients in environments of their own, and print the table of docs/clients.md.
 
-Without URL and KEY in the environment a gateway with the sandbox is started for it. Packages come from the configured
-registries; releases younger than a week are left out. Node is brought along as a Python package.
+Without URL and KEY in the environment a gateway with the sandbox is started for it. Another gateway needs a model or an
+alias `sora-2`; webhooks are not tried there. Packages come from the configured registries, releases younger than a week
+are left out, and Node is brought along as a Python package.
 """
 
 import json
@@ -146,8 +147,6 @@ def drive(client: Client, served: Gateway, receiver: Receiver, folder: Path) -> 
     if served.receives:
         environment["EVENT"] = str(folder / "event.json")
         (folder / "event.json").write_text(json.dumps(receiver.webhook(served)), "utf-8")
-    elif client.driver.startswith("verifiers"):
-        return {"version": "-", "webhook": "not tried"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=DRIVE_S
     )

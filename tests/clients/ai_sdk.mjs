@@ -1,6 +1,6 @@
 // Driver of the AI SDK, with the provider of docs/clients.md, which stands in example.mts and runs when it is imported.
 import { readFileSync } from "node:fs";
-import { isAVideo, png, report, step, version } from "./steps.mjs";
+import { isAVideo, model, png, report, step, version } from "./steps.mjs";
 
 version("ai");
 let example;
@@ -12,6 +12,6 @@ if (example) {
   await step("download", () => isAVideo(readFileSync("boat.mp4")));
   await step("picture", async () => {
     const prompt = { image: png, text: "a paper boat" };
-    await example.generateVideo({ model: example.gatewayVideo("sora-2"), prompt, duration: 4 });
+    await example.generateVideo({ model: example.gatewayVideo(model), prompt, duration: 4 });
   });
 }

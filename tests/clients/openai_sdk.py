@@ -33,10 +33,12 @@ def main() -> None:
         must(second.status == "completed", f"{second.status} {second.error}")
     with step("delete"):
         must(client.videos.delete(video.id).deleted, "not deleted")
-    if "EVENT" in os.environ:
-        with step("webhook"):
-            body, headers, secret = event()
-            must(str(client.webhooks.unwrap(body, headers, secret=secret).type) == "video.completed", "another type")
+    if "EVENT" not in os.environ:
+        report("webhook", "not tried")
+        return
+    with step("webhook"):
+        body, headers, secret = event()
+        must(str(client.webhooks.unwrap(body, headers, secret=secret).type) == "video.completed", "another type")
 
 
 main()

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 
 export const { URL: url, KEY: key, EVENT } = process.env;
-export const model = process.env.MODEL ?? "sora-2";
+export const model = "sora-2";
 export const png = Buffer.from(
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
   "base64",

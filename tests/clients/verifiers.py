@@ -1,5 +1,6 @@
 """Driver of the Python libraries that verify webhooks: `standardwebhooks` or `svix`, by the argument."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -10,8 +11,11 @@ from clients.steps import event, report, step
 def main(package: str) -> None:
     report("version", version(package))
     library = import_module(package if package == "standardwebhooks" else f"{package}.webhooks")
-    body, headers, secret = event()
+    if "EVENT" not in os.environ:
+        report("webhook", "not tried")
+        return
     with step("webhook"):
+        body, headers, secret = event()
         library.Webhook(secret).verify(body, headers)
         try:
             library.Webhook(secret).verify(body + b" ", headers)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pages
 import pytest
+from commands import command, logging_as_before
 from docs.listening import Listening
 from fakes.server import serve
 from harness import Clock, StartGateway
+
+__all__ = ["command", "logging_as_before"]
 
 
 class RealClock(Clock):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pages
 import pytest
+from commands import Command
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Elsewhere, Reset, serve
 from harness import Clock, StartGateway
@@ -62,28 +63,35 @@ async def desk(start_gateway: StartGateway, database_url: str, fake: FakeOpenAI,
             serve(gateway.app) as url,
             operator_of(gateway) as admin,
         ):
-            env = {"GATEWAY": url, "GATEWAY_ADMIN_KEY": ADMIN, "GATEWAY_DATABASE_URL": database_url}
-            env |= {"GATEWAY_PEPPER": "a pepper of the tests", "GATEWAY_DATA_DIR": str(tmp_path / "data")}
+            env = {"GATEWAY": url, "GATEWAY_ADMIN_KEY": ADMIN}
             yield Desk(admin, fake, folder, env)
 
 
-async def test_projects_keys_credit_and_usage(desk: Desk) -> None:
-    some_key = "$(video-gateway keys list | grep -o 'key_[0-9a-z]*' | tail -1)"
-    printed = await desk.paste(KEYS.replace("key_...", some_key))
+async def test_projects_keys_credit_and_usage(desk: Desk, command: Command, tmp_path: Path) -> None:
+    async def paste(code: str) -> str:
+        """Run the commands of a block; returns what they print."""
+        printed = ""
+        for program, *words in pages.commands(code):
+            assert program == "video-gateway"
+            words = [printed[printed.index("key_") :].split()[0] if word == "key_..." else word for word in words]
+            done = await command(*words, pepper="a pepper of the tests")
+            assert done.code == 0, done.err
+            printed += done.out
+        return printed
+
+    printed = await paste(KEYS)
     assert "proj_" in printed
     assert "vgw_" in printed
     made = json.loads(await desk.paste(CALL.replace("curl ", "curl -sf ")))
     assert (made["name"], made["models"], made["monthly_budget_usd"]) == ("shop backend", ["lumen/*", "sora-2"], 50)
-    await desk.paste(CREDIT)
+    await paste(CREDIT)
     async with desk.admin.user({"key": made["key"]}) as client:
         balance = (await client.get("/v1/balance")).json()
     assert pages.shape(balance) == pages.shape(BALANCE)
-    assert (balance["billing_type"], balance["available"]["amount"]) == ("prepaid", 50), (
-        "100 once, and the key's budget"
-    )
+    assert (balance["billing_type"], balance["available"]["amount"]) == ("prepaid", 50)
     await desk.admin.gateway.create(model="up/sora-2")
-    assert "up/sora-2" in await desk.paste(USAGE)
-    assert (desk.folder / "usage.csv").read_text("utf-8").startswith("day,provider,")
+    assert "up/sora-2" in await paste(USAGE)
+    assert (tmp_path / "usage.csv").read_text("utf-8").startswith("day,provider,")
 
 
 async def test_an_unknown_outcome_is_found(desk: Desk) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import pages
@@ -10,7 +9,6 @@ import psycopg
 import pytest
 from fakes.bucket import open_bucket
 from harness import Running, scratch_database
-from processes import running
 
 from app.db.address import read_address
 from app.settings import load
@@ -18,18 +16,9 @@ from app.settings import load
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PAGE = pages.read("docs/deploy.md")
-PROCESSES, DOCTOR = PAGE.one("sh", "serve --no-worker"), PAGE.one("sh", "video-gateway doctor")
+DOCTOR = PAGE.one("sh", "video-gateway doctor")
 ADDRESSES, POOLER, S3 = PAGE.one("text", "postgresql://"), PAGE.one("sh", "pgbouncer"), PAGE.one("sh", "s3://")
 BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
-
-
-async def test_both_commands_start(database_url: str, tmp_path: Path) -> None:
-    for _, *words in pages.commands(PROCESSES):
-        port = ["--port", "0"] if words[0] == "serve" else []
-        async with running(*words, *port, cwd=tmp_path, database_url=database_url, data_dir=tmp_path / "data") as child:
-            await child.line("Ctrl-C|worker")
-            child.kill(signal.SIGTERM)
-            assert await child.end() == 0, child.printed
 
 
 def test_addresses_can_be_read() -> None:

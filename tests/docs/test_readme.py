@@ -17,6 +17,7 @@ START, GENERATE, PYTHON = PAGE.one("sh", "make run"), PAGE.one("sh", "generate")
 LOOK = PAGE.one("sh", "doctor")
 VENDORS, ALIASES = PAGE.one("sh", "PROVIDERS__LUMEN"), PAGE.one("toml")
 PROCESSES = PAGE.one("sh", "migrate")
+SEVERAL_MACHINES = pages.read("docs/deploy.md").one("sh", "serve --no-worker")
 
 
 async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> None:
@@ -59,6 +60,7 @@ async def test_providers_and_aliases_appear_among_the_models(database_url: str, 
 async def test_the_commands_that_run_a_gateway_run(database_url: str, tmp_path: Path) -> None:
     export, *commands = pages.commands(PROCESSES)
     assert export[0] == "export"
+    assert [words for words in commands if words[1] in ("serve", "worker")] == pages.commands(SEVERAL_MACHINES)
     assert export[1].startswith("GATEWAY_DATABASE_URL=")
     for _, *words in commands:
         port = ["--port", "0"] if words[0] == "serve" else []
