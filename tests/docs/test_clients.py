@@ -3,12 +3,16 @@
 import base64
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pages
 import pytest
 from docs.listening import NODE, Listening, is_a_video
+from fakes.server import Reset, serve
 from harness import ALICE
+from openai import AsyncOpenAI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import Settings
 
@@ -61,11 +65,11 @@ async def test_the_python_examples_make_videos(listening: Listening) -> None:
     assert await count(listening) == 5
 
 
-async def test_the_curl_examples_make_videos(listening: Listening) -> None:
-    video_id = await listening.finished(seconds=1, size="320x240")
-    await listening.bash("\n".join(SH), ID=video_id)
+async def test_the_curl_examples_run(listening: Listening) -> None:
+    """Each block with a finished video of its own, which it may extend or delete."""
+    for block in SH:
+        await listening.bash(block, ID=await listening.finished(seconds=1, size="128x128"))
     assert is_a_video(listening.folder / "boat.mp4")
-    assert await count(listening) == 8
 
 
 async def test_the_node_example_makes_one_video_from_a_picture(listening: Listening, project: Path) -> None:
@@ -97,3 +101,42 @@ async def test_the_typescript_examples_compile_and_make_videos(listening: Listen
         ("4", "a paper boat on a pond"),
         ("5", "the boat sails on"),
     ]
+
+
+@dataclass
+class LostAnswer:
+    """The gateway behind a connection that dies before the answer to the first POST arrives."""
+
+    app: ASGIApp
+    lost: bool = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or self.lost:
+            await self.app(scope, receive, send)
+            return
+        self.lost = True
+
+        async def nowhere(message: Message) -> None:
+            pass
+
+        await self.app(scope, receive, nowhere)
+        await Reset().play(scope, receive, send)
+
+
+@pytest.mark.parametrize(("headers", "jobs"), [({}, 2), ({"Idempotency-Key": "order-16"}, 1)])
+async def test_the_python_sdk_repeats_a_create_without_an_answer(
+    headers: dict[str, str], jobs: int, listening: Listening
+) -> None:
+    async with serve(LostAnswer(listening.gateway.app)) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key=ALICE) as sdk:
+        await sdk.videos.create(model="sora-2", prompt="a paper boat", extra_headers=headers)
+    assert await count(listening) == jobs
+
+
+async def test_the_node_example_makes_one_video_although_the_answer_is_lost(
+    listening: Listening, project: Path
+) -> None:
+    async with serve(LostAnswer(listening.gateway.app)) as url:
+        (project / "create.mjs").write_text(addressed(JS["openai"], url), "utf-8")
+        await node("create.mjs", project)
+    assert is_a_video(project / "boat.mp4")
+    assert await count(listening) == 1
