@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PAGE = pages.read("docs/deploy.md")
 DOCTOR = PAGE.one("sh", "video-gateway doctor")
 ADDRESSES, POOLER, S3 = PAGE.one("text", "postgresql://"), PAGE.one("sh", "pgbouncer"), PAGE.one("sh", "s3://")
+ORIGINS, CORS_RULE = PAGE.one("sh", "GATEWAY_CORS_ORIGINS"), PAGE.one("json", "CORSRules")
 BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
 
 
@@ -36,6 +37,17 @@ def test_the_settings_for_a_pooler_are_settings(tmp_path: Path) -> None:
         "pgbouncer",
         "postgres",
     ]
+
+
+def test_the_settings_for_web_pages_are_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(ORIGINS, "utf-8")
+    assert load(_env_file=tmp_path / ".env").cors_origins == ["https://app.example.com", "http://localhost:3000"]
+
+
+def test_the_rule_for_a_bucket_exposes_what_a_player_reads() -> None:
+    (rule,) = json.loads(CORS_RULE)["CORSRules"]
+    assert rule["AllowedOrigins"] == ["*"]
+    assert {"Content-Range", "Accept-Ranges", "ETag"} <= set(rule["ExposeHeaders"])
 
 
 async def test_the_settings_for_a_bucket_lead_to_it(database_url: str, tmp_path: Path) -> None:
