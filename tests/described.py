@@ -17,6 +17,8 @@ ALIAS = "/openai/v1/"
 """Second prefix of the OpenAI dialect, which the document omits."""
 WITH_SLASHES = ("model",)
 """Parameters of paths that may contain slashes."""
+UNDESCRIBED = ("HEAD", "OPTIONS")
+"""Methods that the document omits: HEAD is GET without a body, OPTIONS is a preflight of a browser at any path."""
 
 Json = dict[str, Any]
 
@@ -41,7 +43,7 @@ class DescribedTransport(httpx.ASGITransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         operation = operation_of(request.method, request.url.path)
-        if operation is not None and request.method != "HEAD":
+        if operation is not None and request.method not in UNDESCRIBED:
             kind = response.headers.get("content-type", "").partition(";")[0]
             content = await response.aread() if kind == "application/json" else b""
             described = (operation["operationId"], response.status_code)

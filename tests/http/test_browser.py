@@ -270,7 +270,7 @@ async def test_the_documentation_sends_a_request(browser: Browser, gateway: Runn
         open_tab(browser, f"{url}{path}/docs", viewport={"width": 1200, "height": 900}) as tab,
     ):
         page = tab.page
-        operation = page.locator("#operations-models-list_models_v1_models_get")
+        operation = page.locator("#operations-models-list_models")
         await operation.wait_for()
         assert await page.locator(".opblock").count() > 20
         await page.get_by_role("button", name="Authorize").first.click()
