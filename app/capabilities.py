@@ -98,7 +98,7 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
         can = ", ".join(sorted(able.operations))
         found["operation"] = Problem(f"it cannot {request.operation}; it can {can}", ())
     inherited = request.source is not None and request.source.video_id is not None
-    if not inherited or request.operation is Operation.extend:
+    if not inherited or request.operation.lengthens:
         _check_seconds(request, able, found)
     if not inherited:  # else size and ratio are the source's, not the client's choice
         request = _fit_size(request, able, found)
@@ -124,7 +124,7 @@ def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, P
         allowed = ", ".join(f"{seconds:g}" for seconds in able.seconds)
         why = f"it makes {allowed} seconds" if allowed else "its length cannot be chosen"
         # OpenAI's API requires a length for an extension, even if the vendor decides on it.
-        found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation is Operation.extend)
+        found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation.lengthens)
 
 
 def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> VideoRequest:
@@ -184,6 +184,10 @@ def _check_media(request: VideoRequest, able: Capabilities, can_link: bool, foun
     limit = able.max_reference_images
     if limit is not None and len(request.reference_images) > limit:
         found.setdefault("reference_images", Problem(f"it takes {limit} at most", ("reference_images",)))
+
+
+MEDIA_FIELDS = ("source", "first_frame", "last_frame", "reference_video", "reference_images", "characters")
+"""Fields that hold a medium or stand for one."""
 
 
 def media_of(request: VideoRequest) -> dict[str, tuple[Media, ...]]:

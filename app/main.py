@@ -22,11 +22,14 @@ from app.db.database import Database, read_and_warn, running_database
 from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
-from app.http import health, media
+from app.http import health, home, media
 from app.http.context import Gateway
+from app.http.cors import Cors
 from app.http.errors import install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import DescribedApp, error_responses, operation_id
+from app.http.proxies import ProxyMiddleware
+from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.durations import Durations
@@ -90,6 +93,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         gateway = Gateway(
             settings=config,
             dialects=configs,
+            create_paths={dialects.name_of(each): dialects.create_paths(each)[0] for each in dialects.DIALECTS},
             db=database,
             providers=upstreams,
             router=Router(config, upstreams),
@@ -143,9 +147,9 @@ def _all_routes() -> Sequence[BaseRoute]:
     for dialect, prefix in included:  # OpenAI first: it gets the most requests
         errors, named = error_responses(dialect.ErrorModel), operation_id(prefix)
         router.include_router(dialect.routes, responses=errors, generate_unique_id_function=named)
-    for others, prefix in ((media.routes, ""), (health.routes, ""), (admin.routes, "admin")):
+    for others, prefix in ((media, ""), (health, ""), (home, ""), (admin, "admin")):
         errors, named = error_responses(openai.ErrorModel), operation_id(prefix)
-        router.include_router(others, responses=errors, generate_unique_id_function=named)
+        router.include_router(others.routes, responses=errors, generate_unique_id_function=named)
     return router.routes
 
 
@@ -179,8 +183,8 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         "described where files can be sent.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        openapi_url=None,  # see http/health.py, which adds the address of the gateway
-        docs_url=None,
+        docs_url=None,  # see http/health.py
+        openapi_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -194,8 +198,11 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         render_error=dialects.render_error,
         max_body_bytes=max_body_bytes,
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
+        cors=Cors(chosen.cors_origins, [prefix for dialect in dialects.DIALECTS for prefix in dialect.PREFIXES]),
         https=https,
     )
+    app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
+    app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)
     return app
 
 

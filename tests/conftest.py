@@ -90,7 +90,18 @@ async def migrated(postgres: str) -> AsyncIterator[str]:
 async def database_url(migrated: str) -> AsyncIterator[str]:
     """The migrated database, emptied after the test."""
     yield migrated
-    async with await psycopg.AsyncConnection.connect(migrated, autocommit=True) as connection:
+    await _empty(migrated)
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(migrated: str) -> AsyncIterator[str]:
+    """The migrated database for one gateway of all tests of a module, emptied after the last one."""
+    yield migrated
+    await _empty(migrated)
+
+
+async def _empty(url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(_EMPTY)
 
 

@@ -41,7 +41,7 @@ class Credit(BaseModel):
 )
 async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Credit the balance of a project."""
-    async with body_of(request) as body:
+    async with body_of(request, Credit) as body:
         wire = validated(Credit, body, keep_nulls=True)
     amount = micros_or_refuse(wire.amount_usd, "amount_usd")
     async with gateway.db.transaction() as session:

@@ -59,7 +59,7 @@ async def list_repairs(gateway: GatewayDep) -> Response:
 async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Decide on one submit: `find` resumes the upstream's task `upstream_ref`, `resubmit` submits once more, `fail`
     refunds. Or `fetch` the file of a finished task from `url`; nothing is charged."""
-    async with body_of(request) as body:
+    async with body_of(request, Repair) as body:
         wire = validated(Repair, body, keep_nulls=True)
     deadline_s, now = gateway.settings.job_deadline_s, gateway.clock()
     match wire.action:

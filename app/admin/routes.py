@@ -114,7 +114,7 @@ async def list_projects(gateway: GatewayDep) -> Response:
 )
 async def create_project(request: Request, gateway: GatewayDep) -> Response:
     """Create a project."""
-    async with body_of(request) as body:
+    async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
     budget = budget_or_refuse(wire.monthly_budget_usd)
     async with gateway.db.transaction() as session:
@@ -136,7 +136,7 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
 )
 async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Spending of the current month already counts against a new budget."""
-    async with body_of(request) as body:
+    async with body_of(request, ProjectChanges) as body:
         wire = validated(ProjectChanges, body, keep_nulls=True)
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
@@ -168,7 +168,7 @@ async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Respon
 )
 async def create_key(request: Request, gateway: GatewayDep) -> Response:
     """Create a key. `key` is shown only in this response."""
-    async with body_of(request) as body:
+    async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
     async with gateway.db.transaction() as session:
@@ -193,7 +193,7 @@ async def show_key(key_id: str, gateway: GatewayDep) -> Response:
 )
 async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Takes effect in every process within a second."""
-    async with body_of(request) as body:
+    async with body_of(request, KeyChanges) as body:
         wire = validated(KeyChanges, body, keep_nulls=True)
     changes, now = _changes(wire), gateway.clock()
     async with gateway.db.transaction() as session:

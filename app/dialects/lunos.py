@@ -1,11 +1,15 @@
-"""Lunos' video API. Docs: lunos.tech/docs/generative/video and the client @lunos/client 1.5.0, read 2026-11-21.
+"""Lunos' video API. Docs: lunos.tech/docs/generative/video and the client @lunos/client 1.5.0, read 2026-11-21;
+lunos.tech/docs/api/models, read 2026-11-26.
 
 Quirks: errors are plain strings; the client repeats a create three times on every error but 401, so an idempotency key
 (header or body) should be sent. Beyond the vendor: any model, and any ratio. An unfinished video is always `pending`:
 the documented states are `pending` and `completed`, though the client's types have `processing`. Ids are ours; the part
-of an id before its last colon is ignored, since the vendor's ids have colons.
+of an id before its last colon is ignored, since the vendor's ids have colons. The model list is public at the vendor;
+here it needs a key, which the client sends with every call. Inferred: the capability word `video-generation`. What
+counts tokens is null, since a video has none. Not here: the client's `/v1/usage` and `/v1/account`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
@@ -22,10 +26,13 @@ from app.http.fields import Name, Word
 from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
+from app.providers.routing import Route
 from app.video import Status, VideoRequest
 
 TITLE = "Lunos"
-PREFIXES = ("/v1/video/",)
+PREFIXES = ("/v1/video/", "/public/")
+CAPABILITY = "video-generation"
+NAMES = {"size": None, "aspect_ratio": "parameters.aspectRatio", "negative_prompt": "parameters.negativePrompt"}
 
 STATUS = {
     Status.queued: "pending",
@@ -92,10 +99,34 @@ class LunosGeneration(ResponseModel):
 
     id: str
     status: Literal["pending", "completed", "failed"]
-    video_url: str = may_be_absent()
+    video_url: str | None = may_be_absent()
     """Signed URL of a completed video, which plays without a key until it expires; else absent."""
     error: str = may_be_absent()
     """The reason for `failed`; else absent."""
+
+
+class LunosModelParameters(ResponseModel):
+    context: None
+    max_output_tokens: None
+    size: None
+
+
+class LunosModelPricing(ResponseModel):
+    input: None
+    output: None
+
+
+class LunosModel(ResponseModel):
+    """A model in the list of Lunos' API."""
+
+    id: str
+    name: str
+    description: str
+    provider: str
+    parameters: LunosModelParameters
+    pricePerMillionTokens: LunosModelPricing  # noqa: N815  the vendor's name
+    capabilities: list[str]
+    status: Literal["available"]
 
 
 class LunosError(ResponseModel):
@@ -117,6 +148,7 @@ def parse(body: Body) -> VideoRequest:
         user=wire.user,
         app=wire.appId or None,
         extra=extra_of(wire.parameters) | extra_of(wire),
+        client_names=NAMES,
         **shared.sized(wire.parameters.aspectRatio),
     )
 
@@ -130,10 +162,25 @@ def query_object(video: Video, links: SignedLinks, origin: str) -> dict[str, Any
     """The response to a GET."""
     body: dict[str, Any] = {"id": video.id, "status": STATUS[video.status]}
     if video.status is Status.completed:
-        body["video_url"] = shared.links_of(video, links, origin)[0]
+        body["video_url"] = shared.link_of(video, links, origin)
     if video.status is Status.failed:
         body["error"] = video.error_message
     return body
+
+
+def render_model(name: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """An entry of the model list; the provider is that of the first route."""
+    provider = routes[0].provider
+    return {
+        "id": name,
+        "name": name,
+        "description": f"Video model of {provider.title}",
+        "provider": provider.name,
+        "parameters": {"context": None, "max_output_tokens": None, "size": None},
+        "pricePerMillionTokens": {"input": None, "output": None},
+        "capabilities": [CAPABILITY],
+        "status": "available",
+    }
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
@@ -143,9 +190,9 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 @routes.post("/v1/video/generations", responses=returns(LunosCreated), openapi_extra=create_schema(CreateGeneration))
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lunos' API."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateGeneration) as body:
         idempotency = take_idempotency(request, body, "lunos")
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body)
         created = await create_job(
             gateway, caller, parsed, uploads, dialect="lunos", app=app_name(request), idempotency=idempotency
@@ -158,3 +205,10 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
     """Read a video with Lunos' API."""
     video = await get_video(gateway, caller, video_id.rpartition(":")[2])
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
+
+
+@routes.get("/public/models", responses=returns(list[LunosModel]))
+async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
+    """List the models that this key may use, in the shape that Lunos' client reads."""
+    usable = gateway.router.permitted_models(caller.may_use)
+    return shared.answer([render_model(name, routes) for name, routes in usable.items()])

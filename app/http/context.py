@@ -35,6 +35,8 @@ class Gateway:
     settings: Settings
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
+    create_paths: Mapping[str, str]
+    """Path of the call that creates a video, by dialect."""
     db: Database
     providers: Mapping[str, Provider]
     router: Router
@@ -71,6 +73,7 @@ async def caller_of(request: Request) -> Caller:
     """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
     minute."""
     gateway = gateway_of(request)
+    request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
     caller = await gateway.authenticator.authenticate(_key_of(request))
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:
@@ -104,8 +107,9 @@ def require_operator(request: Request, key: SecretStr, what: str) -> None:
 
 
 def origin_of(request: Request) -> str:
-    """Scheme, host and mount path of this gateway as the client reached it."""
-    return str(request.base_url).rstrip("/")
+    """Scheme, host and path prefix of this gateway as the client reached it, see `proxies.py`."""
+    base = request.base_url
+    return f"{base.scheme}://{base.netloc}{request.scope['gateway_prefix']}"
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:

@@ -1,4 +1,4 @@
-"""Operational routes: /healthz, /readyz, /metrics, /openapi.json and /docs."""
+"""Operational routes: /healthz, /readyz, /metrics, /docs and /openapi.json."""
 
 import math
 import re
@@ -111,7 +111,7 @@ def openapi_document(request: Request) -> Response:
 async def docs(request: Request) -> Response:
     """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = request.scope["gateway_prefix"]
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title=f"{app.title} - Swagger UI",

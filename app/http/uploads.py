@@ -3,16 +3,18 @@
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
+import httpx
 from starlette.datastructures import UploadFile
 
-from app import errors
+from app import errors, net
 from app.http.context import Gateway
-from app.media.sniff import HEAD_BYTES, sniff_upload
+from app.media.sniff import HEAD_BYTES, sniff_upload, text_kind
 from app.media.uploads import chunks_of
 from app.video import Media
 
@@ -32,6 +34,8 @@ class Uploads:
     """Collects the files of one request; they are stored once the request is valid."""
 
     video_id: str
+    allow: Sequence[net.Network] = ()
+    """Private networks that addresses of clients may lead to."""
     files: list[tuple[Media, BinaryIO]] = field(default_factory=list)
     read: int = 0
 
@@ -60,7 +64,7 @@ class Uploads:
             if _DATA_URL.match(value):
                 return self._add(BytesIO(decode_data_url(value, name)), None, name)
             if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= LONGEST_ADDRESS:
-                return Media(url=value)
+                return Media(url=self._public(value, name))
             if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value.rstrip()):
                 raise errors.InvalidRequest(
                     f"{name}: this looks like base 64 alone; put data:image/png;base64, or the like in front of it",
@@ -73,13 +77,31 @@ class Uploads:
                 )
         raise errors.InvalidRequest(f"{name}: expected a file, an https:// URL or a data: URL", param=name)
 
+    def _public(self, url: str, name: str) -> str:
+        """Return the URL. Raises `InvalidRequest` for a private address; names are checked when they are called."""
+        try:
+            host = httpx.URL(url).raw_host.decode("ascii")
+        except (httpx.InvalidURL, ValueError):
+            raise errors.InvalidRequest(f"{name}: this is not an address", param=name) from None
+        if net.is_private(host, self.allow):
+            raise errors.PrivateAddress(name)
+        return url
+
     def _add(self, file: BinaryIO, filename: str | None, name: str) -> Media:
         head = file.read(HEAD_BYTES)
         file.seek(0)
         if not head:
             raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
+        content_type = sniff_upload(head)
+        text = text_kind(head) if content_type is None else None
+        if text is not None:
+            raise errors.InvalidRequest(
+                f"{name}: expected a picture or a video, and this is {text}; send the file itself, for a picture PNG, "
+                "JPEG or WebP",
+                param=name,
+            )
         key = f"uploads/{self.video_id}/{len(self.files)}"
-        found = Media(key=key, content_type=sniff_upload(head), filename=_plain_name(filename))
+        found = Media(key=key, content_type=content_type, filename=_plain_name(filename))
         self.files.append((found, file))
         return found
 

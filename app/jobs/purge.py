@@ -1,4 +1,4 @@
-"""Housekeeping: expired and deleted videos, files that no row references, stale holds."""
+"""Housekeeping: expired, deleted and purged videos, files that no row references, stale holds."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.accounts import ledger
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
-from app.jobs import reconcile
+from app.jobs import payloads, reconcile
 from app.jobs.claim import Claim, repair_due_times
 from app.media.store import StorageUnavailable, Store
 from app.settings import Settings
@@ -54,7 +54,8 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
 
 
 async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
-    """Delete the files of expired videos, and files and rows of deleted ones. A crash in between leaves the row."""
+    """Delete the files of expired and of purged videos, and files and rows of deleted ones. A crash in between leaves
+    the row."""
     async with db.transaction() as session:
         for video_id in await _expire_outputs(session, now):
             await store.delete_prefix(f"videos/{video_id}/")
@@ -62,6 +63,8 @@ async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
     async with db.transaction() as session:
         for video_id in await _delete_rows(session):
             await store.delete_prefix(f"videos/{video_id}/")
+    async with db.transaction() as session:
+        await payloads.repeat_purges(session, store, now=now)
 
 
 async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
@@ -112,7 +115,7 @@ async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str
     """Return those of the videos whose uploads may still be sent to an upstream: running ones, and ended ones that an
     operator may resubmit."""
     undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
-    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
+    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided, Video.purged_at.is_(None))
     return set(await connection.scalars(query))
 
 
@@ -139,4 +142,6 @@ async def _files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool,
         .where(Attempt.id == attempt_id)
     )
     row = (await connection.execute(query)).first()
-    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])
+    if row is None:
+        return True, []
+    return row.ended_at is not None, [output["key"] for output in row.outputs if output["key"]]  # without: purged

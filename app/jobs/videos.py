@@ -63,6 +63,15 @@ async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Atte
     return await rows.all_of(Attempt, connection, query)
 
 
+async def attempts_of(connection: AsyncConnection, video_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+    """Read all attempts of several videos with one query, by video, oldest first."""
+    query = rows.select(Attempt).where(Attempt.video_id.in_(video_ids)).order_by(Attempt.id)
+    found: dict[str, list[Attempt]] = {}
+    for attempt in await rows.all_of(Attempt, connection, query):
+        found.setdefault(attempt.video_id, []).append(attempt)
+    return found
+
+
 async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
     """Count unfinished attempts by (provider, state); the second value is the age of the oldest due time in seconds."""
     counted = await connection.execute(

@@ -1,5 +1,6 @@
 """The type of a file by its first bytes, and the suffix of each type. Pure; every byte is untrusted."""
 
+import codecs
 import re
 import struct
 
@@ -35,6 +36,20 @@ _PICTURE_BRANDS = {
 }
 """Types by the brand of the first box (ISO/IEC 23008-12, AVIF 1.1)."""
 _DOCTYPE = re.compile(rb"\x42\x82.{1,8}?(webm|matroska)", re.DOTALL)
+_TEXT_KINDS = {
+    "<!doctype html": "an HTML page",
+    "<html": "an HTML page",
+    "<head": "an HTML page",
+    "<body": "an HTML page",
+    "<": "XML or HTML",
+    "{": "JSON",
+    "[": "JSON",
+    "data:": "the text of a data URL",
+    "http://": "the text of an address",
+    "https://": "the text of an address",
+}
+"""Kinds of text by how they begin; the first one that fits."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _TS_PACKETS = ((188, 0), (192, 4))
 """Bytes of a packet and place of its sync byte; the longer packets begin with a time stamp (M2TS)."""
 
@@ -71,6 +86,37 @@ def suffix_of(content_type: str | None) -> str:
 def is_text(head: bytes) -> bool:
     """Return True if the first bytes are text, such as an error page or a playlist. No video file begins with text."""
     return bool(head) and all(byte >= 32 or byte in b"\t\n\f\r" for byte in head)
+
+
+def text_kind(head: bytes) -> str | None:
+    """Return the kind of text that an upload is by its first bytes, such as `an HTML page`; None if it is not text, or
+    not certainly so. The last character may be cut off."""
+    text = _decoded(head)
+    start = text and text.removeprefix("\ufeff").lstrip().lower()
+    if not start or _CONTROL.search(start) or not all(map(_is_shown, start)):
+        return None
+    if start.startswith("<") and "<svg" in start.partition("<html")[0]:
+        return "an SVG drawing"
+    return next((kind for mark, kind in _TEXT_KINDS.items() if start.startswith(mark)), "text")
+
+
+def _decoded(head: bytes) -> str | None:
+    """The text that the bytes are in UTF-8 or UTF-16; None if they are in neither."""
+    encoding = "utf-8"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif 0 in head and not any(head[1::2]):  # without a mark: every second byte of Latin letters is 0
+        encoding = "utf-16-le"
+    elif 0 in head and not any(head[::2]):
+        encoding = "utf-16-be"
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeError:
+        return None
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character.isspace()
 
 
 def _iso_type(head: bytes) -> str | None:

@@ -239,7 +239,7 @@ async def redeliver(
             )
     await session.refresh(delivery, with_for_update=True)
     if delivery.data is None and delivery.video is None:
-        raise errors.Conflict("the video was deleted, so there is nothing left to send", code="video_deleted")
+        raise errors.Conflict("the video was deleted or purged, so there is nothing left to send", code="video_deleted")
     if delivery.lease is None or delivery.due_at <= now:  # otherwise it is being sent at this moment
         delivery.state, delivery.ended_at, delivery.lease = DeliveryState.pending, None, None
         delivery.due_at, delivery.tries, delivery.give_up_at = now, 0, None

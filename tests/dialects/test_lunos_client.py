@@ -125,7 +125,8 @@ async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package
         const done = await client.video.generateVideoAndWait(asked, 100, 30000);
         const content = Buffer.from(await (await fetch(done.video_url)).arrayBuffer());
         const wide = await client.video.generateWidescreen({ prompt: "a boat", model: "sandbox/testcard" });
-        return { created, status, done, kind: content.toString("latin1", 4, 8), wide };
+        const mp4 = await client.video.generateMP4({ prompt: "a boat", model: "sandbox/testcard" });
+        return { created, status, done, kind: content.toString("latin1", 4, 8), wide, mp4 };
         """,
     )
     created, done = found["created"], found["done"]
@@ -135,7 +136,26 @@ async def test_the_client_makes_a_video_and_waits_for_it(served: Served, package
     assert found["status"]["status"] in ("pending", "completed")
     assert done == {"id": done["id"], "status": "completed", "video_url": done["video_url"]}
     assert found["kind"] == "ftyp"
-    assert found["wide"]["status"] == "pending"
+    assert found["wide"]["status"] == found["mp4"]["status"] == "pending"
+
+
+@pytest.mark.slow
+async def test_the_client_lists_the_models_and_finds_one(served: Served, package: Path) -> None:
+    found = await served.run(
+        package,
+        """
+        const names = (models) => models.map((model) => model.id);
+        const one = await client.models.getModelById("sandbox/testcard");
+        const none = await client.models.getModelById("sandbox/testcrad");
+        const video = names(await client.models.getModelsByCapability("video-generation"));
+        const chat = await client.models.getChatModels();
+        return { all: names(await client.models.getModels()), one, none, video, chat };
+        """,
+    )
+    assert "sandbox/testcard" in found["all"]
+    assert found["video"] == found["all"]
+    assert (found["one"]["provider"], found["one"]["status"]) == ("sandbox", "available")
+    assert (found["none"], found["chat"]) == (None, [])
 
 
 @pytest.mark.slow

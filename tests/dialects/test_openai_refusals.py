@@ -96,8 +96,6 @@ async def test_unreadable_bodies_are_refused(
         ({"size": "9x9"}, 400, "size", "invalid_value", "between 16 and 8192"),
         ({"size": "99999x99999"}, 400, "size", "invalid_value", "between 16 and 8192"),
         ({"size": 720}, 400, "size", "invalid_value", "string"),
-        ({"size": "1280x720", "aspect_ratio": "1:1"}, 400, "size", "invalid_value", "contradicts the aspect_ratio 1:1"),
-        ({"size": "1280x720", "resolution": "1080p"}, 400, "size", "invalid_value", "contradicts the resolution"),
         ({"size": "16:9", "aspect_ratio": "9:16"}, 400, "size", "invalid_value", "contradicts the aspect_ratio"),
         ({"aspect_ratio": "0:9"}, 400, "aspect_ratio", "invalid_value", "'0:9'"),
         ({"resolution": "huge"}, 400, "resolution", "invalid_value", "'huge'"),
@@ -154,8 +152,8 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
             {
                 "type": "output",
                 "metric": "second",
-                "quantity": 16.0,
-                "billable_quantity": 16.0,
+                "quantity": 16,
+                "billable_quantity": 16,
                 "unit_price": 0.0,
                 "total_cost": 0,
             }

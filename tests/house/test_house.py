@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.dialects import DIALECTS, dialect_of, name_of
+from app.dialects import DIALECTS, create_paths, dialect_of, name_of
 from app.jobs.enqueue import CREATE
 from app.providers import KINDS
 from app.settings import Settings, load
 from benchmarks.baseline import create_parameters
-from tools.docs import blocks, create_paths, written
+from tools.docs import blocks, written
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -105,7 +105,7 @@ def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
 
     configs = configure(read_as_dotenv(examples, tmp_path, monkeypatch))
     assert {name: config.model_dump() for name, config in configs.items()} == {
-        "luma": {"model": "gptge/luma"},
+        "luma": {"model": "gptge/luma", "hold_s": 55},
         "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
     }
 

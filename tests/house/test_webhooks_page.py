@@ -115,7 +115,7 @@ def test_numbers_in_the_page_are_those_of_the_code() -> None:
 
     assert list(deliveries.GAPS_S) == [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800]
     assert "after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h and then every 8 h" in TEXT
-    assert Settings.model_fields["webhook_timeout_s"].default == 15
+    assert Settings.model_fields["webhook_timeout_s"].default == 30
     assert Settings.model_fields["webhook_concurrency"].default == 50
     assert (deliveries.RETRY_S, worker.QUEUE_SHARE, endpoints.MAX_ENDPOINTS) == (72 * 3_600, 5, 50)
     assert (deliveries.KEPT_S, sender.MAX_ANSWER_CHARACTERS) == (30 * 86_400, 2_048)

@@ -1,4 +1,4 @@
-"""The OpenAI dialect: `wire.py` reads and renders bodies, `videos.py` and `webhooks.py` have the routes."""
+"""The OpenAI dialect: `wire.py` reads and renders bodies, the other modules have the routes."""
 
 from app.dialects.openai.schemas import OpenAIError as ErrorModel
 from app.dialects.openai.videos import PREFIXES, TITLE, routes

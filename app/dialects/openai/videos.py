@@ -17,7 +17,9 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.faults import is_unavailable
 from app.db.models import Video
-from app.dialects.openai import schemas, webhooks
+from app.dialects.openai import requests, schemas, webhooks
+from app.dialects.openai.lumenfall import refuse_replay
+from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
     CreateCharacter,
@@ -26,8 +28,6 @@ from app.dialects.openai.wire import (
     ExtendVideo,
     RemixVideo,
     parse,
-    provider_of,
-    render,
     render_balance,
     render_character,
     render_estimate,
@@ -47,11 +47,12 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter, returns
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, parameter, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video, waiting_slot, watch_video
 from app.jobs import lifecycle, videos
+from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
 from app.media.store import open_upload
@@ -66,24 +67,7 @@ KEEP_ALIVE_S = 15
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
 
-DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
-CREATED: Responses = {
-    202: {"model": schemas.Video},
-    200: {
-        "description": "A dry run, or the video that an earlier request with the same idempotency key created.",
-        "model": schemas.Video | schemas.Estimate,
-    },
-}
-
 routes = AliasedRouter(tags=["videos"])
-
-
-def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
-    headers = {"x-gateway-provider": provider_of(video)}
-    if not video.status.ended:
-        provider, _, model = str(video.routes[0]).partition("/")
-        headers["openai-poll-after-ms"] = str(gateway.durations.poll_after_ms(provider, model))
-    return no_store(render(video, gateway, request), status=status, headers=headers)
 
 
 async def _from_source(
@@ -127,12 +111,12 @@ async def retrieve_video(
     """Read a video. Until it ends, the header `openai-poll-after-ms` suggests when to poll again. With `wait`, the
     response is delayed until the status changes, for at most that many seconds."""
     if wait == 0:
-        return answer(await get_video(gateway, caller, video_id), gateway, request)
+        return await answer(await get_video(gateway, caller, video_id), gateway, request)
     before = (await get_video(gateway, caller, video_id)).status
     video = await wait_for_video(
         request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
     )
-    return answer(video, gateway, request)
+    return await answer(video, gateway, request)
 
 
 # Literal segments before {video_id}
@@ -141,10 +125,10 @@ async def retrieve_video(
 @routes.post("/v1/videos", status_code=202, responses=CREATED, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateVideo) as body:
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
         return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
@@ -156,12 +140,13 @@ async def _create(
     caller: Caller,
     parsed: VideoRequest,
     uploads: Uploads,
-    idempotency: tuple[str, str] | None,
+    idempotency: Idempotency | None,
     webhook: Webhook | None,
     *,
     only_provider: str | None = None,
     shown_model: str | None = None,
 ) -> Response:
+    refuse_replay(request)
     parsed = parsed.model_copy(update={"webhook": webhook})
     if _is_dry_run(request):
         plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
@@ -177,7 +162,8 @@ async def _create(
         shown_model=shown_model,
         idempotency=idempotency,
     )
-    response = answer(created.video, gateway, request, status=200 if created.replayed else 202)
+    status = 200 if created.replayed else 202
+    response = await answer(created.video, gateway, request, status=status, untried=not created.replayed)
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
@@ -219,8 +205,7 @@ async def list_videos(
         page, has_more = await videos.list_videos(
             connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
         )
-    data = [render(video, gateway, request) for video in page]
-    return no_store(page_of(data, has_more=has_more))
+    return no_store(page_of(await shown(page, gateway, request), has_more=has_more))
 
 
 @routes.post("/v1/videos/edits", status_code=202, responses=CREATED, openapi_extra=create_schema(EditVideo, DRY_RUN))
@@ -240,10 +225,10 @@ async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep)
 async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
-    async with body_of(request) as body:
+    async with body_of(request, wire_model) as body:
         idempotency = take_idempotency(request, body, str(operation))
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
         where = _pinned_to(source) if source else {}
@@ -267,9 +252,10 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 )
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
-    uploads = Uploads(ids.new("char"))
+    refuse_replay(request)
+    uploads = Uploads(ids.new("char"), gateway.settings.allow_networks)
     try:
-        async with body_of(request) as body:
+        async with body_of(request, CreateCharacter) as body:
             wire = validated(CreateCharacter, body)
             video = uploads.media(wire.video, "video")
             named = wire.model or gateway.router.default_model or ""
@@ -310,14 +296,19 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
     "/v1/videos/{video_id}/events",
     response_class=StreamingResponse,
     dependencies=[Depends(waiting_slot)],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "The client has received the last event."},
+    },
     openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
 )
 async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
-    skips the events already received."""
-    await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
+    skips the events already received; after `end` the response is 204, at which an EventSource stops."""
+    video = await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    if video.status.ended and request.headers.get("last-event-id") == _end_mark(video):
+        return Response(status_code=204, headers=headers)
     events = _events(video_id, request, gateway, caller)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -337,12 +328,12 @@ async def _events(video_id: str, request: Request, gateway: Gateway, caller: Cal
             raise
         if _mark(video) != seen:
             name = "progress" if seen.startswith(f"{video.status}.") else "status"
-            yield _event(name, video, gateway, request)
+            yield await _event(name, _mark(video), video, gateway, request)
             seen = _mark(video)
         elif not video.status.ended:
             yield b": still here\n\n"
         if video.status.ended:
-            yield _event("end", video, gateway, request)
+            yield await _event("end", _end_mark(video), video, gateway, request)
             return
         if gateway.listener.closed:
             return
@@ -353,21 +344,31 @@ def _mark(video: Video) -> str:
     return f"{video.status}.{video.progress}"
 
 
+def _end_mark(video: Video) -> str:
+    """The id of the last event, which differs from that of the status before it: a client cut off in between still
+    needs the `end`."""
+    return f"{_mark(video)}.end"
+
+
 def _is_news(video: Video, *, seen: str) -> bool:
     return video.status.ended or _mark(video) != seen
 
 
-def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
-    data = json.dumps(render(video, gateway, request), ensure_ascii=False)
-    return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
+async def _event(name: str, mark: str, video: Video, gateway: Gateway, request: Request) -> bytes:
+    [content] = await shown([video], gateway, request)
+    data = json.dumps(content, ensure_ascii=False)
+    return f"id: {mark}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
 @routes.delete("/v1/videos/{video_id}", responses=returns(schemas.DeletedVideo))
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
+    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
+    cancelled is kept for an hour, so that a repeated call does not delete it."""
     async with gateway.db.transaction() as session:
-        video = await lifecycle.cancel_or_delete(session, video_id, project_id=caller.project_id, now=gateway.clock())
-    if video.deleted_at is None:
+        video, cancelled = await lifecycle.cancel_or_delete(
+            session, video_id, project_id=caller.project_id, now=gateway.clock()
+        )
+    if cancelled:
         count_ended(video, gateway.providers)
     gateway.wake()
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
@@ -378,14 +379,14 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
 )
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by changing a finished one as the prompt says."""
-    async with body_of(request) as body:
+    async with body_of(request, RemixVideo) as body:
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
         extra = extra_of(wire)
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
-    uploads = Uploads(new_video_id())
+    uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_pinned_to(source))
 
 
@@ -419,11 +420,8 @@ async def download_content(
 @routes.get("/v1/models", tags=["models"], responses=returns(schemas.ModelList))
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """List the models that this key may use."""
-    data = [
-        render_model(name, allowed, gateway)
-        for name, candidates in gateway.router.models().items()
-        if (allowed := [route for route in candidates if caller.may_use(name, route.name)])
-    ]
+    usable = gateway.router.permitted_models(caller.may_use)
+    data = [render_model(name, routes, gateway) for name, routes in usable.items()]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -445,3 +443,4 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 routes.include_router(webhooks.routes)
+routes.include_router(requests.routes)

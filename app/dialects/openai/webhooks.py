@@ -144,7 +144,7 @@ def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
 )
 async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Register a URL that receives an event when a video of yours ends. Its secret is shown only in this response."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateEndpoint) as body:
         wire = validated(CreateEndpoint, body)
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     async with gateway.db.transaction() as session:
@@ -154,6 +154,7 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
             name=wire.name,
             url=wire.url,
             types=wire.event_types,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return no_store(_endpoint(endpoint, with_secret=True))
@@ -198,7 +199,7 @@ async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: Calle
 )
 async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Change the given fields. A new `url`, or `enabled: true`, re-enables a disabled endpoint."""
-    async with body_of(request) as body:
+    async with body_of(request, UpdateEndpoint) as body:
         wire = validated(UpdateEndpoint, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
@@ -210,6 +211,7 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
             url=wire.url,
             types=wire.event_types,
             enabled=wire.enabled,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return JSONResponse(_endpoint(endpoint))
@@ -230,7 +232,7 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
 )
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a new secret. With `keep_old_secret_active_for_24_hours`, events carry both signatures for a day."""
-    async with body_of(request, optional=True) as body:
+    async with body_of(request, RotateSecret, optional=True) as body:
         wire = validated(RotateSecret, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
@@ -248,7 +250,7 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
 )
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send one sample event now and return the receiver's status code; 400 with the reason if it did not respond."""
-    async with body_of(request) as body:
+    async with body_of(request, TestEndpoint) as body:
         (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
