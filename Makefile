@@ -12,10 +12,10 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type format bench fuzz wheel migration docs hooks clean
+.PHONY: help run test test-clients lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000" and the like
 	@$(RUN) video-gateway serve $(ARGS)
@@ -40,6 +40,9 @@ bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
 
 fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--max-examples 200" for longer
 	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
+
+test-clients: | $(NEEDS_UV) ## Drive the real clients in environments of their own; URL=... KEY=... for a gateway that runs
+	@PYTHONPATH=tests $(RUN) python -m clients $(ARGS)
 
 wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
 	@$(RUN) python -m tools.check_wheel

@@ -147,9 +147,9 @@ def _all_routes() -> Sequence[BaseRoute]:
     for dialect, prefix in included:  # OpenAI first: it gets the most requests
         errors, named = error_responses(dialect.ErrorModel), operation_id(prefix)
         router.include_router(dialect.routes, responses=errors, generate_unique_id_function=named)
-    for others, prefix in ((media, ""), (health, ""), (home, ""), (admin, "admin")):
+    for others, prefix in ((media.routes, ""), (health.routes, ""), (home.routes, ""), (admin.routes, "admin")):
         errors, named = error_responses(openai.ErrorModel), operation_id(prefix)
-        router.include_router(others.routes, responses=errors, generate_unique_id_function=named)
+        router.include_router(others, responses=errors, generate_unique_id_function=named)
     return router.routes
 
 
@@ -183,8 +183,8 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         "described where files can be sent.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        docs_url=None,  # see http/health.py
-        openapi_url=None,
+        openapi_url=None,  # see http/health.py, which adds the address of the gateway
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -1,6 +1,5 @@
 """Addresses that callers and upstreams give: wherever one of them comes in, it leads nowhere inside."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from fakes.server import KEY, Answer, Drip, Elsewhere, Fake, serve
 from fakes.sglang import FakeSGLang
 from fakes.vllm_omni import FakeVllmOmni
 from harness import Running, StartGateway
+from names import resolve_names
 
 pytestmark = pytest.mark.anyio
 
@@ -64,15 +64,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that knows some names of ours."""
-    really = socket.getaddrinfo
-
-    def resolve(host: Any, port: Any, *given: Any, **options: Any) -> Any:
-        known = NAMES.get(str(host).rstrip("."))
-        if known is None or options.get("flags") == socket.AI_NUMERICHOST:
-            return really(host, port, *given, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolve_names(monkeypatch, NAMES)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pages
 import pytest
 from fakes.nginx import free_port, nginx
 from harness import ALICE
@@ -17,8 +17,7 @@ from processes import PATIENCE_S, Served, served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
-SERVER, LOCATIONS = re.findall(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
+SERVER, LOCATIONS = pages.read("docs/deploy.md").claim("nginx")
 CARD = {"prompt": "a paper boat", "model": "sandbox/testcard", "seconds": "1", "size": "128x128"}
 UPLOAD = b"\x89PNG\r\n\x1a\n" + bytes(24 * 2**20)
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from fakes.receiver import Receiver
 from harness import StartGateway
+from names import resolve_names
 from webhooks.registration import cancelled, log_of, post, register
 
 pytestmark = pytest.mark.anyio
@@ -34,15 +35,8 @@ INWARD = [
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names that lead to private addresses."""
-    known = {f"inward-{number}.example.com": address for number, address in enumerate(INWARD)}
-    really = socket.getaddrinfo
-
-    def resolve(host: Any, port: Any, *given: Any, **options: Any) -> Any:
-        if host not in known or options.get("flags") == socket.AI_NUMERICHOST:
-            return really(host, port, *given, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    known = {f"inward-{number}.example.com": [address] for number, address in enumerate(INWARD)}
+    resolve_names(monkeypatch, known)
     return list(known)
 
 

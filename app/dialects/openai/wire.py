@@ -54,10 +54,9 @@ Metadata = Annotated[
     Field(max_length=64),
 ]
 
+Shape = Annotated[Word | None, BeforeValidator(_not_auto)]
 SourceVideo = Annotated[Any, WithJsonSchema(SOURCE_VIDEO)]
 """A file, or `{"id": "video_..."}`."""
-
-Shape = Annotated[Word | None, BeforeValidator(_not_auto)]
 
 CharacterId = Annotated[dict[Word, Word], Field(max_length=8)]
 """`{"id": "char_..."}`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
+import pages
 import pytest
 from fakes.server import serve
 from harness import ALICE, Clock, StartGateway
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 PATIENCE_S = 300
+PAGE = pages.read("docs/clients.md")
+COMMANDS, OVERRIDES = PAGE.one("bash", "openapi-python-client"), PAGE.one("yaml", "content_type_overrides")
 PYTHON_TOOLS = ("openapi-python-client==0.29.1", "mypy==2.4.1", "types-python-dateutil")
 
 
@@ -41,6 +44,13 @@ def run(*command: str | Path, cwd: Path) -> str:
     )
     assert ran.returncode == 0, f"{command}\n{ran.stdout}"
     return ran.stdout
+
+
+def test_the_documentation_names_the_versions_that_are_tested() -> None:
+    npm = json.loads((HERE / "package.json").read_text("utf-8"))["devDependencies"]
+    assert f"@hey-api/openapi-ts@{npm['@hey-api/openapi-ts']} " in COMMANDS
+    assert f"uvx {PYTHON_TOOLS[0].replace('==', '@')} generate " in COMMANDS
+    assert (HERE / "python-client.yaml").read_text("utf-8").endswith(OVERRIDES)
 
 
 @pytest.fixture(scope="module")
