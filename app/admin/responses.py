@@ -237,4 +237,7 @@ class VideoDetails(ResponseModel):
     deadline_at: AwareDatetime
     expires_at: AwareDatetime | None
     deleted_at: AwareDatetime | None
+    purge_due_at: AwareDatetime | None
+    purged_at: AwareDatetime | None
+    """Time at which its content was erased at the request of a client."""
     attempts: list[AttemptDetails]

@@ -74,7 +74,7 @@ class CreateGeneration(BaseModel):
     image_end_url: Base64Medium | None = None
     """The last frame."""
     notify_hook: Address | None = None
-    """Receives the video at its end; `create.take_webhook` takes it out of the body."""
+    """Receives the video at its end."""
     loop: bool | None = None
     aspect_ratio: Word | None = None
     model_name: Name | None = Field(None, validation_alias=AliasChoices("model_name", "model"))
@@ -130,10 +130,18 @@ class LumaRawVideo(ResponseModel):
     media_type: Literal["video"]
 
 
+class LumaThumbnail(ResponseModel):
+    url: str
+    """Signed URL of a picture, which opens without a key until it expires."""
+    width: int | None
+    height: int | None
+    media_type: Literal["image"]
+
+
 class LumaArtifact(ResponseModel):
     video: LumaVideo
     video_raw: LumaRawVideo
-    thumbnail: None
+    thumbnail: LumaThumbnail | None
     last_frame: None
     created_at: AwareDatetime
 
@@ -145,7 +153,7 @@ class LumaGeneration(LumaCreated):
     video: LumaVideo | None
     """Set for a completed video, like `video_raw` and `artifact`."""
     video_raw: LumaRawVideo | None
-    thumbnail: None
+    thumbnail: LumaThumbnail | None
     last_frame: None
     artifact: LumaArtifact | None
 
@@ -250,7 +258,10 @@ async def _create(request: Request, gateway: Gateway, caller: Caller) -> Created
 
 
 @routes.post(
-    "/luma/generations_sync", dependencies=[Depends(waiting_slot)], openapi_extra=create_schema(CreateGeneration)
+    "/luma/generations_sync",
+    responses=returns(LumaGeneration),
+    dependencies=[Depends(waiting_slot)],
+    openapi_extra=create_schema(CreateGeneration),
 )
 async def create_and_wait(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video and respond when it has ended, after 60 s at most with its state at that time. Without a free

@@ -118,6 +118,7 @@ class LumenGeneration(ResponseModel):
     """The files of a video that succeeded; else absent."""
     error: LumenFailure = may_be_absent()
     """The reason for `failed` and `cancelled`; else absent."""
+    warnings: list[str] = may_be_absent()
 
 
 class LumenErrorDetails(ResponseModel):

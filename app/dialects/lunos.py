@@ -99,10 +99,34 @@ class LunosGeneration(ResponseModel):
 
     id: str
     status: Literal["pending", "completed", "failed"]
-    video_url: str = may_be_absent()
+    video_url: str | None = may_be_absent()
     """Signed URL of a completed video, which plays without a key until it expires; else absent."""
     error: str = may_be_absent()
     """The reason for `failed`; else absent."""
+
+
+class LunosModelParameters(ResponseModel):
+    context: None
+    max_output_tokens: None
+    size: None
+
+
+class LunosModelPricing(ResponseModel):
+    input: None
+    output: None
+
+
+class LunosModel(ResponseModel):
+    """A model in the list of Lunos' API."""
+
+    id: str
+    name: str
+    description: str
+    provider: str
+    parameters: LunosModelParameters
+    pricePerMillionTokens: LunosModelPricing  # noqa: N815  the vendor's name
+    capabilities: list[str]
+    status: Literal["available"]
 
 
 class LunosError(ResponseModel):
@@ -183,7 +207,7 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
     return shared.answer(query_object(video, gateway.links, origin_of(request)))
 
 
-@routes.get("/public/models")
+@routes.get("/public/models", responses=returns(list[LunosModel]))
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """List the models that this key may use, in the shape that Lunos' client reads."""
     usable = gateway.router.permitted_models(caller.may_use)

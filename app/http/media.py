@@ -24,6 +24,9 @@ MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline';
 THUMBNAIL_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """The same for thumbnails."""
 
+Expiry = Annotated[str, Query(description="Unix time at which the link expires.")]
+Signature = Annotated[str, Query(description="The signature of the link.")]
+
 routes = APIRouter(tags=["media"])
 
 
@@ -35,7 +38,7 @@ routes = APIRouter(tags=["media"])
 )
 @routes.head("/media/{video_id}/{index:int}.thumbnail.webp", include_in_schema=False)
 async def show_thumbnail(
-    video_id: str, index: int, request: Request, gateway: GatewayDep, exp: str = "", sig: str = ""
+    video_id: str, index: int, request: Request, gateway: GatewayDep, exp: Expiry = "", sig: Signature = ""
 ) -> Response:
     """Send the thumbnail of a video file by its signed URL, and make it first if it does not exist yet."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
@@ -58,8 +61,8 @@ async def play_video(
     suffix: str,
     request: Request,
     gateway: GatewayDep,
-    exp: Annotated[str, Query(description="Unix time at which the link expires.")] = "",
-    sig: Annotated[str, Query(description="The signature.")] = "",
+    exp: Expiry = "",
+    sig: Signature = "",
 ) -> Response:
     """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")

@@ -31,6 +31,7 @@ METRICS_KEY = "metrics_key"
 PATH_PARAMETERS = {
     "video_id": "Id of the video, `video_...`.",
     "character_id": "Id of the character, `char_...`.",
+    "request_id": "Id of the request, which is the id of its video.",
     "endpoint_id": "Id of the webhook endpoint.",
     "delivery_id": "Id of the delivery.",
     "model": "Name of a model or an alias; it may contain slashes.",

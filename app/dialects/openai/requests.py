@@ -23,6 +23,7 @@ from app.accounts.keys import KeysOfProject
 from app.db.pages import Page, Place, Window
 from app.dialects.openai.router import AliasedRouter
 from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.openapi import ResponseModel, may_be_absent, returns
 from app.http.responses import no_store
 from app.jobs import payloads, request_log
 from app.jobs.request_log import Filters, Outcome
@@ -45,27 +46,108 @@ def _moment(value: Any) -> Any:
     return re.sub(r" (\d\d:?\d\d)$", r"+\1", written)
 
 
-Limit = Annotated[int, Query(ge=1, le=100)]
+Limit = Annotated[int, Query(ge=1, le=100, description="Longest page.")]
 Given = Annotated[str | None, Query(max_length=MAX_NAME_CHARACTERS, pattern=r"^[^\x00]*$")]
 Moment = Annotated[AwareDatetime | None, BeforeValidator(lambda value: value if value is None else _moment(value))]
+
+
+# Responses
+
+
+class LoggedRequest(ResponseModel):
+    """A create in the request log; its id is that of its video."""
+
+    id: str
+    object: Literal["request"]
+    created_at: AwareDatetime
+    model: str
+    modality: Literal["video"]
+    endpoint: str | None
+    """The path of the create."""
+    status: str
+    """`pending`, `processing`, `completed`, `upstream_failure` or `cancelled`."""
+    cost: float | None
+    """Null until it is known."""
+    currency: Literal["usd"]
+    duration_ms: int | None
+    key_id: str | None
+    error_code: str | None
+    error_message: str | None
+    session_id: None
+    trace_id: None
+    user: str | None
+    request_size_bytes: None
+    response_size_bytes: int | None
+    purged_at: AwareDatetime | None
+
+
+class RequestSummary(ResponseModel):
+    total_count: int
+    total_cost: float | None
+    currency: Literal["usd"]
+
+
+class RequestPage(ResponseModel):
+    """A page of requests, newest first."""
+
+    object: Literal["list"]
+    data: list[LoggedRequest]
+    next_page_url: str | None
+    """Path and query of the page with older ones."""
+    previous_page_url: str | None
+    summary: RequestSummary = may_be_absent()
+    """Present with `summary=true`."""
+
+
+class PurgedRequest(ResponseModel):
+    """The result of a purge."""
+
+    id: str
+    purged: Literal[True]
+    already_purged: bool
+    media_deleted: int
+    """Number of files."""
+
+
+class ProjectKey(ResponseModel):
+    """A key of the project, without the key itself."""
+
+    id: str
+    object: Literal["key"]
+    name: str | None
+    last_four: str | None
+    """Null for a key from the gateway's settings."""
+    status: Literal["active", "revoked"]
+    created_at: AwareDatetime | None
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+
+
+class ProjectKeyPage(ResponseModel):
+    """A page of keys, newest first."""
+
+    object: Literal["list"]
+    data: list[ProjectKey]
+    next_page_url: str | None
+    previous_page_url: str | None
 
 
 # Requests
 
 
-@routes.get("/v1/requests")
+@routes.get("/v1/requests", responses=returns(RequestPage))
 async def list_requests(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
     limit: Limit = 20,
-    starting_after: Given = None,
-    ending_before: Given = None,
-    created_after: Moment = None,
-    created_before: Moment = None,
-    key_id: Given = None,
-    status: Outcome | None = None,
-    summary: bool = False,
+    starting_after: Annotated[Given, Query(description="Id of the last entry of the page before.")] = None,
+    ending_before: Annotated[Given, Query(description="Id of the first entry of the page behind.")] = None,
+    created_after: Annotated[Moment, Query(description="ISO 8601 with an offset, included.")] = None,
+    created_before: Annotated[Moment, Query(description="ISO 8601 with an offset, included.")] = None,
+    key_id: Annotated[Given, Query(description="Only requests with this key.")] = None,
+    status: Annotated[Outcome | None, Query(description="Only requests with this status.")] = None,
+    summary: Annotated[bool, Query(description="Add number and cost of all matching requests.")] = False,
 ) -> Response:
     """List your project's requests, one for each video, newest first. `next_page_url` leads to older ones. `summary`
     adds number and cost of all matching requests."""
@@ -82,7 +164,7 @@ async def list_requests(
     return no_store(body)
 
 
-@routes.get("/v1/requests/{request_id}")
+@routes.get("/v1/requests/{request_id}", responses=returns(LoggedRequest))
 async def retrieve_request(request_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read one request: status, cost, duration and error. Its id is that of the video."""
     async with gateway.db.reading() as connection:
@@ -90,7 +172,7 @@ async def retrieve_request(request_id: str, gateway: GatewayDep, caller: CallerD
     return no_store(_request(row, gateway.create_paths))
 
 
-@routes.delete("/v1/requests/{request_id}/payloads")
+@routes.delete("/v1/requests/{request_id}/payloads", responses=returns(PurgedRequest))
 async def purge_payloads(request_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Delete for ever what was sent with a request and what was made of it: prompt, media, texts of errors, files. The
     video must have ended; its status, times, figures and cost stay. A repeated call does no harm."""
@@ -128,15 +210,15 @@ def _request(row: RowMapping, create_paths: Mapping[str, str]) -> dict[str, Any]
 # Keys
 
 
-@routes.get("/v1/keys")
+@routes.get("/v1/keys", responses=returns(ProjectKeyPage))
 async def list_keys(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
     limit: Limit = 20,
-    starting_after: Given = None,
-    ending_before: Given = None,
-    status: Literal["active", "revoked"] | None = None,
+    starting_after: Annotated[Given, Query(description="Id of the last entry of the page before.")] = None,
+    ending_before: Annotated[Given, Query(description="Id of the first entry of the page behind.")] = None,
+    status: Annotated[Literal["active", "revoked"] | None, Query(description="Only keys with this status.")] = None,
 ) -> Response:
     """List the keys of your project, newest first, without the keys themselves. A key that has expired is `revoked`,
     too."""

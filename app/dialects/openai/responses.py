@@ -7,11 +7,22 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from app.db.models import Attempt, Video
+from app.dialects.openai import schemas
 from app.dialects.openai.lumenfall import routing_headers, wants_routing
 from app.dialects.openai.wire import render
 from app.http.context import Gateway
+from app.http.openapi import Responses, parameter
 from app.http.responses import no_store
 from app.jobs import videos
+
+DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
+CREATED: Responses = {
+    202: {"model": schemas.Video},
+    200: {
+        "description": "A dry run, or the video that an earlier request with the same idempotency key created.",
+        "model": schemas.Video | schemas.Estimate,
+    },
+}
 
 
 async def shown(

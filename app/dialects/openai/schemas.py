@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from app.http.openapi import Json, ResponseModel, may_be_absent
-from app.video import Billing, DeliveryState, Operation, Status
+from app.video import AttemptState, Billing, DeliveryState, Operation, Status
 from app.webhooks.events import EventType
 
 Uri = Annotated[str, Field(json_schema_extra={"format": "uri"})]
@@ -56,6 +56,8 @@ class VideoFile(ResponseModel):
 
     url: Uri
     """Signed URL: plays without a key until it expires; read the video again for a new one."""
+    expires_at: int
+    """Time at which the link expires."""
     content_type: str
     """Such as `video/mp4`."""
     size_bytes: int
@@ -70,6 +72,17 @@ class VideoOutput(VideoFile):
 
     files: list[VideoFile] = may_be_absent()
     """All files of a video with several outputs; absent for one file."""
+
+
+class VideoAttempt(ResponseModel):
+    """A task at an upstream, in the routing of a video."""
+
+    provider: str
+    executed_model: str
+    """`provider/upstream-model`."""
+    status: AttemptState
+    upstream_id: str | None
+    error_code: str | None
 
 
 class Video(ResponseModel):
@@ -89,8 +102,10 @@ class Video(ResponseModel):
         "seconds": "4",
         "remixed_from_video_id": None,
         "error": None,
+        "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
         "output": {
             "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
+            "expires_at": 1764183660,
             "content_type": "video/mp4",
             "size_bytes": 1048576,
             "duration_seconds": 4.0,
@@ -124,10 +139,12 @@ class Video(ResponseModel):
     """The video that a remix, an edit or an extension was made from."""
     error: VideoFailure | None
     """Set for a failed video."""
+    url: str | None
+    """The `url` of `output`."""
     output: VideoOutput | None
     """Set for a completed video until its files are deleted."""
-    metadata: dict[str, str]
-    """The metadata of the request."""
+    metadata: dict[str, str | float | list[VideoAttempt] | None]
+    """The metadata of the request; at `/openai/v1`, or with `x-gateway-metadata: full`, also the routing."""
     provider: str
     """The provider that makes the video."""
     cost_estimate: float | None

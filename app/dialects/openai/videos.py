@@ -19,7 +19,7 @@ from app.db.faults import is_unavailable
 from app.db.models import Video
 from app.dialects.openai import requests, schemas, webhooks
 from app.dialects.openai.lumenfall import refuse_replay
-from app.dialects.openai.responses import answer, shown
+from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
     CreateCharacter,
@@ -47,7 +47,7 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter, returns
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, parameter, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video, waiting_slot, watch_video
@@ -66,15 +66,6 @@ KEEP_ALIVE_S = 15
 """Seconds between keep-alive comments: proxies close idle streams."""
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
-
-DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
-CREATED: Responses = {
-    202: {"model": schemas.Video},
-    200: {
-        "description": "A dry run, or the video that an earlier request with the same idempotency key created.",
-        "model": schemas.Video | schemas.Estimate,
-    },
-}
 
 routes = AliasedRouter(tags=["videos"])
 

@@ -16,21 +16,22 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects import shared
+from app.dialects.apilaplas.schemas import ApilaplasError, ApilaplasGeneration
 from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
 from app.http.fields import Address, Base64Medium, Name, Word
-from app.http.openapi import Json, ResponseModel, Responses, create_schema, may_be_absent, parameter, returns
+from app.http.openapi import Responses, create_schema, parameter, returns
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import videos
@@ -102,92 +103,11 @@ class CreateGeneration(BaseModel):
     """`keyframes`, as the vendor's prose calls them."""
     generation_type: Literal["video"] | None = None
     callback_url: Address | None = None
-    """Receives the video at its end; `create.take_webhook` takes it out of the body."""
+    """Receives the video at its end."""
     model: Name | None = None
     resolution: Word | None = None
     duration: shared.Seconds | None = None
     """A number of seconds, or `5s`."""
-
-
-class CreateGenerationV1(BaseModel):
-    """POST /luma-ai/generations and /luma-ai/generations/{id}/extend. Fields not listed here are passed on to the
-    provider unchanged."""
-
-    model_config = ConfigDict(extra="allow")
-
-    user_prompt: shared.Prompt
-    expand_prompt: bool | None = None
-    aspect_ratio: Word | None = None
-    model: Name | None = None
-
-
-class ApilaplasFile(ResponseModel):
-    url: str
-    """Signed URL; plays without a key until it expires."""
-
-
-class ApilaplasAssets(ResponseModel):
-    video: str
-    """The same URL as `video.url` of the generation."""
-
-
-class ApilaplasGivenFrame(ResponseModel):
-    """A key frame of a request."""
-
-    type: Literal["image", "generation"]
-    url: str | None = may_be_absent()
-    """URL of an image; null if its bytes were sent."""
-    id: str = may_be_absent()
-    """Id of a generation."""
-
-
-class ApilaplasGivenKeyframes(ResponseModel):
-    frame0: ApilaplasGivenFrame = may_be_absent()
-    frame1: ApilaplasGivenFrame = may_be_absent()
-
-
-class ApilaplasRequest(ResponseModel):
-    prompt: str
-    aspect_ratio: str | None
-    loop: bool | None
-    keyframes: ApilaplasGivenKeyframes | None
-
-
-class ApilaplasGeneration(ResponseModel):
-    """A video in Apilaplas' Luma API."""
-
-    example: ClassVar[Json] = {
-        "id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s",
-        "generation_type": "video",
-        "state": "queued",
-        "failure_reason": None,
-        "created_at": "2026-11-26T12:00:00.000Z",
-        "assets": None,
-        "video": None,
-        "model": "luma/ray-2",
-        "request": {"prompt": "a paper boat on a pond", "aspect_ratio": "16:9", "loop": False, "keyframes": None},
-    }
-
-    id: str
-    generation_type: Literal["video"]
-    state: Literal["queued", "dreaming", "completed", "failed"]
-    failure_reason: str | None
-    created_at: AwareDatetime
-    assets: ApilaplasAssets | None
-    """Set for a completed video, like `video`."""
-    video: ApilaplasFile | None
-    model: str
-    request: ApilaplasRequest
-
-
-class ApilaplasError(ResponseModel):
-    """An error in the shape of Apilaplas' API."""
-
-    message: str
-    path: str
-    requestId: str  # noqa: N815  the vendor's name
-    statusCode: str  # noqa: N815  the vendor's name
-    timestamp: AwareDatetime
 
 
 ErrorModel = ApilaplasError
@@ -198,6 +118,22 @@ CREATED: Responses = {
         "model": ApilaplasGeneration,
     },
 }
+
+
+class CreateGenerationV1(BaseModel):
+    """POST /luma-ai/generations and /luma-ai/generations/{id}/extend. Fields not listed here are passed on to the
+    provider unchanged."""
+
+    model_config = ConfigDict(
+        title="CreateApilaplasGenerationV1",
+        extra="allow",
+        json_schema_extra={"examples": [{"user_prompt": "a paper boat on a pond", "aspect_ratio": "16:9"}]},
+    )
+
+    user_prompt: shared.Prompt
+    expand_prompt: bool | None = None
+    aspect_ratio: Word | None = None
+    model: Name | None = None
 
 
 class Parsed(NamedTuple):
@@ -456,7 +392,9 @@ async def create_generation_v1(request: Request, gateway: GatewayDep, caller: Ca
     return await _create(request, gateway, caller, CreateGenerationV1, parse_v1)
 
 
-@routes.get(f"{PATH_V1}/generation", openapi_extra={"parameters": [IDS_V1]})
+@routes.get(
+    f"{PATH_V1}/generation", responses=returns(list[ApilaplasGeneration]), openapi_extra={"parameters": [IDS_V1]}
+)
 async def list_generations_v1(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read one or several videos by `ids[0]` and so on, as a list. Ids that are unknown or not yours are left out."""
     found = await _get_videos(gateway, caller, ids_of(request, "ids"))
