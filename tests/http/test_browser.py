@@ -274,7 +274,7 @@ async def test_the_documentation_sends_a_request(browser: Browser, gateway: Runn
         await operation.wait_for()
         assert await page.locator(".opblock").count() > 20
         await page.get_by_role("button", name="Authorize").first.click()
-        form = page.locator(".auth-container", has_text="api_key")
+        form = page.locator(".auth-container", has=page.get_by_text("bearer", exact=True))
         await form.get_by_label("auth-bearer-value").fill(ALICE)
         await form.get_by_role("button", name="Apply credentials").click()
         await form.get_by_role("button", name="Close").click()
