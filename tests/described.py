@@ -17,7 +17,6 @@ ALIAS = "/openai/v1/"
 """Second prefix of the OpenAI dialect, which the document omits."""
 WITH_SLASHES = ("model",)
 """Parameters of paths that may contain slashes."""
-UNDESCRIBED = ("HEAD", "OPTIONS")
 """Methods that the document omits: HEAD is GET without a body, OPTIONS is a preflight of a browser at any path."""
 
 Json = dict[str, Any]
