@@ -60,7 +60,9 @@ def refused(case: DialectCase, response: httpx.Response) -> str:
 
 
 def test_every_dialect_has_its_inputs() -> None:
-    assert [prefix for prefix, case in CASES.items() if case.inputs is None] == []
+    """An older version of an API may lack objects and media; the newest one of each dialect has them."""
+    without = [dialect.TITLE for dialect in DIALECTS if CASES[dialect.PREFIXES[0]].inputs is None]
+    assert without == []
 
 
 # Files
