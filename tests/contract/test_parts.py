@@ -11,6 +11,8 @@ from dialects.openai_wire import PNG
 from dialects.vendors import stored
 from harness import Running
 
+from app.dialects import DIALECTS
+
 pytestmark = pytest.mark.anyio
 
 BOUNDARY = "frontier"
