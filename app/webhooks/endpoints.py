@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids, net
+from app.addresses import public_url
 from app.db import rows
 from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Webhook
@@ -66,19 +66,8 @@ def checked_url(url: Any, param: str, allow: Iterable[net.Network]) -> str:
         raise refused(f"an address has at most {MAX_URL_CHARACTERS} characters")
     if not url.isprintable() or any(character.isspace() for character in url):
         raise refused("an address has no blanks or control characters in it")
-    try:
-        parsed = httpx.URL(url)
-        named, host, port = parsed.host, parsed.raw_host, parsed.port  # `host` is decoded only when it is read
-    except (httpx.InvalidURL, ValueError):
-        raise refused("this is not an address") from None
-    if parsed.scheme not in ("http", "https") or not named or b"%" in host:
-        raise refused("expected an http:// or https:// address")
-    if port is not None and not 0 < port < 65_536:
-        raise refused("there is no such port")
-    if parsed.userinfo:
+    if public_url(url, param, allow).userinfo:
         raise refused("an address must not have a user or password in it; sign the events instead")
-    if net.is_private(host.decode("ascii"), allow):
-        raise errors.PrivateAddress(param)
     return url
 
 
