@@ -12,11 +12,11 @@ from urllib.parse import unquote_to_bytes
 from starlette.datastructures import UploadFile
 
 from app import errors, net
-from app.addresses import public_url
 from app.http.context import Gateway
 from app.media.sniff import HEAD_BYTES, sniff_upload, text_kind
 from app.media.uploads import chunks_of
 from app.video import Media
+from app.webhooks.addresses import public_url
 
 MAX_MEDIA = 20
 """Limit per request, of files and URLs together: the worker fetches or forwards each of them."""

@@ -13,11 +13,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids, net
-from app.addresses import public_url
 from app.db import rows
 from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Webhook
 from app.webhooks import signing
+from app.webhooks.addresses import public_url
 from app.webhooks.events import checked_event_types
 from app.webhooks.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, PREFIX, is_standard, mint_secret, secret_bytes
 
