@@ -95,7 +95,7 @@ async def test_only_trusted_peers_are_believed(
 
 
 async def test_an_asterisk_trusts_the_peer_and_no_address_before_it(start_gateway: StartGateway) -> None:
-    """What stands before the peer's own entries was sent by its client."""
+    """The client of the peer has sent the entries before the peer's own."""
     forged = [
         ("x-forwarded-for", "198.51.100.1, 203.0.113.7"),
         ("x-forwarded-proto", "http, https"),
