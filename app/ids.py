@@ -13,16 +13,7 @@ _LENGTH = 26
 
 def new(prefix: str) -> str:
     """Return a fresh id such as `video_01jd3c8m2v9x4y6z8a0b2c4d6e` for `prefix="video"`."""
-    return _made(prefix, time.time_ns() // 1_000_000, secrets.randbits(80))
-
-
-def earliest(prefix: str, *, ago_s: int) -> str:
-    """Return an id that sorts before all that were made in the last `ago_s` seconds."""
-    return _made(prefix, time.time_ns() // 1_000_000 - ago_s * 1_000, 0)
-
-
-def _made(prefix: str, milliseconds: int, random: int) -> str:
-    value = milliseconds << 80 | random
+    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     text = "".join(_ALPHABET[value >> shift & 31] for shift in range(5 * (_LENGTH - 1), -1, -5))
     return f"{prefix}_{text}"
 

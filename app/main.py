@@ -25,7 +25,7 @@ from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, home, media
 from app.http.context import Gateway
 from app.http.cors import Cors
-from app.http.errors import install_error_handlers, to_response
+from app.http.errors import WITHOUT_VERSION, install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
 from app.http.openapi import DescribedApp, error_responses, operation_id
 from app.http.proxies import ProxyMiddleware
@@ -198,7 +198,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         render_error=dialects.render_error,
         max_body_bytes=max_body_bytes,
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
-        cors=Cors(chosen.cors_origins, [prefix for dialect in dialects.DIALECTS for prefix in dialect.PREFIXES]),
+        cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)

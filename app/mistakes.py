@@ -21,7 +21,7 @@ NESTED = {"providers", "prices", "models", "dialects"}
 ALIAS = ("routes", "unsupported", "on_unknown", "retry_failed")
 
 _SPAN = re.compile(r"(\d{1,9})([dhms])")
-_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>\d{1,5}))?")
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>[1-9]\d{0,4}|0))?")
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _INJECTED = re.compile(r"gateway_(\w+_)?(service_(host|port)\w*|port_\d+_\w+)")
 """Variables that Kubernetes and Docker set in every container beside a service named `gateway` or `gateway-...`."""

@@ -93,6 +93,20 @@ def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
     return found
 
 
+def _without_numbers(value: Any, field: str | None) -> Any:
+    """Refuse numbers in a list of networks, where 1 would be the address 0.0.0.1."""
+    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
+    if is_networks and any(isinstance(entry, int | float) for entry in value):
+        raise ValueError("not a network")
+    return value
+
+
+def _without_mapping(network: Any) -> Any:
+    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
+
+
 class Settings(BaseSettings):
     """All settings, one field per variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
@@ -238,10 +252,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
-            return value
+            return _without_numbers(value, info.field_name)
         if value.lstrip().startswith("[") or (info.field_name == "api_keys" and value.lstrip().startswith("{")):
-            return json.loads(value)
+            return _without_numbers(json.loads(value), info.field_name)
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("allow_networks", "trusted_proxies")
+    @classmethod
+    def _unmapped(cls, value: list[Any]) -> list[Any]:
+        return [_without_mapping(entry) for entry in value]
 
     @field_validator("api_keys")
     @classmethod

@@ -301,6 +301,34 @@ async def test_a_medium_at_a_literal_private_address_is_refused(start_gateway: S
         assert answer.is_success, answer.text
 
 
+AMBIGUOUS = (
+    *("http://127%2e0.0.1/a.png", "http://%31%32%37.0.0.1/a.png", "http://example.com%2f@10.0.0.1/a.png"),
+    *("http://example.com\\@10.0.0.1/a.png", "http://10.0.0.1\\@example.com/a.png", "http://10.0.0.1\\.example.com/"),
+    *("http://:80/a.png", "http://?a.png", "http://@/a.png", "http:///a.png"),
+)
+"""Hosts that libraries read in different ways, or none."""
+
+
+@pytest.mark.parametrize("param", MEDIA)
+async def test_a_medium_whose_host_is_ambiguous_is_refused(start_gateway: StartGateway, param: str) -> None:
+    way, fields = MEDIA[param]
+    async with start_gateway(allow_networks=[]) as gateway:
+        for url in AMBIGUOUS:
+            answer = await gateway.client.post(way.path, json={**way.body, **fields(url)})
+            assert answer.status_code == 400, url
+            assert f"{param}: " in answer.text
+        answer = await gateway.client.post(way.path, json={**way.body, **fields("https://a:b%5C@example.com/%2e\\?\\")})
+        assert answer.is_success, answer.text
+
+
+async def test_a_webhook_whose_host_is_ambiguous_is_refused(start_gateway: StartGateway, way: Way) -> None:
+    async with start_gateway(allow_networks=[]) as gateway:
+        for url in AMBIGUOUS:
+            answer = await gateway.client.post(way.path, json={**way.body, way.field: url})
+            assert answer.status_code == 400, url
+            assert f"{way.field}: " in answer.text
+
+
 BEFORE: dict[str, tuple[Callable[[], Fake], dict[str, Any], str]] = {
     "openai": (FakeOpenAI, {}, "/v1"),
     "vllm-omni": (FakeVllmOmni, {"kind": "openai", "flavor": "vllm-omni"}, "/v1"),

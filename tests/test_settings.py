@@ -399,6 +399,8 @@ def test_trusted_proxies_are_networks_addresses_or_an_asterisk(monkeypatch: pyte
     for text, proxies in (
         ("127.0.0.1, ::1", loopback),
         ("10.1.0.0/16", [ip_network("10.1.0.0/16")]),
+        ("::ffff:10.0.0.1, ::ffff:10.1.0.0/112", [ip_network("10.0.0.1"), ip_network("10.1.0.0/16")]),
+        ("::ffff:0:0/96, ::/80", [ip_network("0.0.0.0/0"), ip_network("::/80")]),
         ("*", ["*"]),
         ("[]", []),
         ("", loopback),
@@ -407,7 +409,10 @@ def test_trusted_proxies_are_networks_addresses_or_an_asterisk(monkeypatch: pyte
         assert load().trusted_proxies == proxies
 
 
-@pytest.mark.parametrize("text", ["10.1.0.1/16", "caddy", "10.0.0.1:80", "10.0.0.0/33", "10.1.0.0/16, proxy.example"])
+WRONG_NETWORKS = ("10.1.0.1/16", "caddy", "10.0.0.1:80", "10.0.0.0/33", "10.1.0.0/16, proxy.example")
+
+
+@pytest.mark.parametrize("text", [*WRONG_NETWORKS, "[1]", '["10.1.0.0/16", 2130706433]', "[true]"])
 def test_a_wrong_network_is_one_error_that_shows_the_form(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
     set_all(monkeypatch, ALLOW_NETWORKS=text, TRUSTED_PROXIES=text)

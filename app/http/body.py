@@ -62,7 +62,7 @@ async def body_of(request: Request, model: type[BaseModel], *, optional: bool = 
             if optional and not spool.size:
                 document: Body = {}
             elif kind == "multipart":
-                items, held = await read_multipart(request, spool, reader)
+                items, held = await read_multipart(request, spool, reader, model)
                 bodies.shrink(spool, held)
                 document = _nest(items)
             elif kind == "form":

@@ -1,7 +1,8 @@
 """Cross-origin resource sharing (CORS): the headers that let scripts of other sites read responses, and preflights.
 
 Media links are open to every origin: the signature in the link is the permission. The paths of the dialects are open to
-the origins of `GATEWAY_CORS_ORIGINS`, all other paths to none. Credentials of a browser, such as cookies, are not used.
+the origins of `GATEWAY_CORS_ORIGINS`, also those without their `/v1`, whose 404 says so; all other paths to none.
+Credentials of a browser, such as cookies, are not used.
 Decision 0038 says why this is not Starlette's middleware.
 """
 
@@ -36,13 +37,13 @@ class Cors:
     neither the status nor the message."""
 
     def __init__(self, origins: Iterable[str], prefixes: Iterable[str]) -> None:
-        """Open the paths below `prefixes` to `origins`, of which `*` stands for all."""
+        """Open the paths that begin with `prefixes` to `origins`, of which `*` stands for all."""
         self._origins = frozenset(origin.encode() for origin in origins)
         self._prefixes = tuple(prefixes) if self._origins else ()
 
     def headers(self, scope: Scope) -> Pairs:
         """The headers of any response to this request."""
-        path = f"{scope['path']}/"
+        path = f"/{scope['path'].lstrip('/')}/"  # a base URL may end with a slash
         if path.startswith(MEDIA):
             return [*OPEN]
         if not path.startswith(self._prefixes):

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from app import errors
 from app.accounts.operator_keys import OperatorKeys
 from app.db.faults import is_unavailable
-from app.http.context import Gateway, GatewayDep, origin_of, require_operator
+from app.http.context import Gateway, GatewayDep, gateway_of, origin_of, require_operator
 from app.http.openapi import METRICS_KEY, ResponseModel, may_be_absent, returns
 from app.jobs import presence, videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
@@ -101,10 +101,12 @@ async def readyz(
 
 @routes.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
 def openapi_document(request: Request) -> Response:
-    """The OpenAPI document, with the address at which the client reached this gateway as its server. In a thread, since
-    it takes a while to build."""
+    """The OpenAPI document. Its first server is the address at which the client reached this gateway, the only one that
+    /docs may call; the second one is the public address, if it is another. In a thread: building it takes a while."""
     app: FastAPI = request.app
-    return JSONResponse({**app.openapi(), "servers": [{"url": origin_of(request)}]})
+    public = gateway_of(request).settings.public_url
+    addresses = dict.fromkeys([origin_of(request), *([public] if public else [])])
+    return JSONResponse({**app.openapi(), "servers": [{"url": address} for address in addresses]})
 
 
 @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)

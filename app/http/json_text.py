@@ -2,7 +2,7 @@
 
 import json
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -50,6 +50,13 @@ def _where(raw: bytes, error: Exception) -> str:
         byte = error.object[error.start]
         return f": it is not {error.encoding.upper()}: byte {error.start} is 0x{byte:02X}; encode the text as UTF-8"
     return f" at line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+
+
+def takes_text(model: type[BaseModel], name: str) -> bool:
+    """True if the wire model has a field of this name that takes any text, or some words."""
+    field = model.model_fields.get(name)
+    kinds = _members(field.annotation) if field is not None else []
+    return any(kind is str or get_origin(kind) is Literal for kind in kinds)
 
 
 def decode_fields(model: type[BaseModel], document: dict[str, Any], reader: JsonReader, *, within: str = "") -> None:

@@ -65,13 +65,12 @@ class ProxyMiddleware:
         await self._app(scope, receive, send)
 
     def _trusts_peer(self, scope: Scope) -> bool:
-        """A peer without an address, at a Unix socket, is trusted with `*` only."""
+        """`*` trusts every peer, also one without an address, at a Unix socket."""
         peer = scope.get("client")
-        return self._trusts_all if peer is None else self._trusts(peer[0])
+        return self._trusts_all or (peer is not None and self._is_proxy(peer[0]))
 
-    def _trusts(self, host: str) -> bool:
-        if self._trusts_all:
-            return True
+    def _is_proxy(self, host: str) -> bool:
+        """True for an address of the networks. `*` names none: what the peer's entry says may be any client."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -105,7 +104,7 @@ class ProxyMiddleware:
             if found is None:
                 break
             client = found
-            if not self._trusts(found[0]):
+            if not self._is_proxy(found[0]):
                 break
             hops += 1
         return client, hops

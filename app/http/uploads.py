@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-import httpx
 from starlette.datastructures import UploadFile
 
 from app import errors, net
@@ -17,6 +16,7 @@ from app.http.context import Gateway
 from app.media.sniff import HEAD_BYTES, sniff_upload, text_kind
 from app.media.uploads import chunks_of
 from app.video import Media
+from app.webhooks.addresses import public_url
 
 MAX_MEDIA = 20
 """Limit per request, of files and URLs together: the worker fetches or forwards each of them."""
@@ -64,7 +64,8 @@ class Uploads:
             if _DATA_URL.match(value):
                 return self._add(BytesIO(decode_data_url(value, name)), None, name)
             if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= LONGEST_ADDRESS:
-                return Media(url=self._public(value, name))
+                public_url(value, name, self.allow)
+                return Media(url=value)
             if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value.rstrip()):
                 raise errors.InvalidRequest(
                     f"{name}: this looks like base 64 alone; put data:image/png;base64, or the like in front of it",
@@ -77,23 +78,12 @@ class Uploads:
                 )
         raise errors.InvalidRequest(f"{name}: expected a file, an https:// URL or a data: URL", param=name)
 
-    def _public(self, url: str, name: str) -> str:
-        """Return the URL. Raises `InvalidRequest` for a private address; names are checked when they are called."""
-        try:
-            host = httpx.URL(url).raw_host.decode("ascii")
-        except (httpx.InvalidURL, ValueError):
-            raise errors.InvalidRequest(f"{name}: this is not an address", param=name) from None
-        if net.is_private(host, self.allow):
-            raise errors.PrivateAddress(name)
-        return url
-
     def _add(self, file: BinaryIO, filename: str | None, name: str) -> Media:
         head = file.read(HEAD_BYTES)
         file.seek(0)
         if not head:
             raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
-        content_type = sniff_upload(head)
-        text = text_kind(head) if content_type is None else None
+        text = text_kind(head)  # first: a text may begin with the mark of a format
         if text is not None:
             raise errors.InvalidRequest(
                 f"{name}: expected a picture or a video, and this is {text}; send the file itself, for a picture PNG, "
@@ -101,7 +91,7 @@ class Uploads:
                 param=name,
             )
         key = f"uploads/{self.video_id}/{len(self.files)}"
-        found = Media(key=key, content_type=content_type, filename=_plain_name(filename))
+        found = Media(key=key, content_type=sniff_upload(head), filename=_plain_name(filename))
         self.files.append((found, file))
         return found
 

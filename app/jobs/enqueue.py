@@ -26,8 +26,6 @@ NOT_COVERED, TOO_MANY_JOBS = "VG402", "VG429"
 CONCURRENCY_RETRY_S = 10
 FOLD_S = 120
 """Seconds after a create in which its retry returns the same job."""
-FOLD_SLACK_S = 600
-"""Difference allowed between the time in an id, which is the machine's, and the database's."""
 RETRIED = "retry "
 """Mark before the hash of a job that a retry made."""
 _LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('gateway create ' || cast(:same as text), 0))")
@@ -203,11 +201,12 @@ async def _fold(db: Database, job: NewJob, idempotency: Idempotency, parameters:
         Video.idempotency_hash.in_(hashes),
         Video.created_at >= since,
         Video.deleted_at.is_(None),
-        Video.id >= ids.earliest("video", ago_s=FOLD_S + FOLD_SLACK_S),  # the index has project and id
     )
+    if idempotency.is_retry:  # after a cancellation the client wants another video
+        query = query.where(Video.error_code.is_distinct_from("cancelled"))
     async with db.transaction() as session:
         await session.execute(_LOCK, {"same": same})
-        existing = await session.scalar(query.order_by(Video.id.desc()).limit(1))
+        existing = await session.scalar(query.order_by(Video.created_at.desc(), Video.id.desc()).limit(1))
         if existing is None:
             connection = await session.connection()
             await connection.exec_driver_sql(CREATE.decode(), parameters)

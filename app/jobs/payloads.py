@@ -60,6 +60,7 @@ async def purge_payloads(session: AsyncSession, video_id: str, *, project_id: st
         return False
     for name, value in erased(video.__dict__).items():
         setattr(video, name, value)
+    video.idempotency_hash = video.idempotency_hash if video.idempotency_key else None  # folded: without a key
     video.purged_at = video.updated_at = now
     video.purge_due_at = now + timedelta(seconds=FIRST_REPEAT_S)
     await _erase_rows_of(session, video, now)

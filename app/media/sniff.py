@@ -23,8 +23,9 @@ VIDEO_SUFFIXES = {
 
 _NO_VIDEO_BRANDS = (b"avi", b"hei", b"hev", b"mif", b"msf", b"M4A", b"M4B")
 _IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
+_BMP = re.compile(rb"BM.{12}.\0\0\0", re.DOTALL)
+"""Two headers, of which the second one begins with its length of 12 to 124 bytes."""
 _PICTURES = {
-    b"BM": "image/bmp",
     b"II*\0": "image/tiff",
     b"MM\0*": "image/tiff",
     b"\0\0\1\0": "image/x-icon",
@@ -49,6 +50,10 @@ _TEXT_KINDS = {
     "https://": "the text of an address",
 }
 """Kinds of text by how they begin; the first one that fits."""
+_MARKUP = re.compile(
+    rb"""(?:\xef\xbb\xbf)?[\t\n\f\r ]*(?=<!doctype|<\?xml|<html|<head|<body|<svg|\{\s*")""", re.IGNORECASE
+)
+"""Beginnings of texts that are recognised in every charset that contains ASCII."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _TS_PACKETS = ((188, 0), (192, 4))
 """Bytes of a packet and place of its sync byte; the longer packets begin with a time stamp (M2TS)."""
@@ -74,7 +79,7 @@ def sniff_upload(head: bytes) -> str | None:
     """Return the content type of an upload by its first bytes: also of pictures that no finished video is made of."""
     if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
         return _PICTURE_BRANDS[head[8:12]]
-    found = sniff(head)
+    found = "image/bmp" if _BMP.match(head) else sniff(head)
     return found or next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
 
 
@@ -94,7 +99,10 @@ def text_kind(head: bytes) -> str | None:
     text = _decoded(head)
     start = text and text.removeprefix("\ufeff").lstrip().lower()
     if not start or _CONTROL.search(start) or not all(map(_is_shown, start)):
-        return None
+        markup = _MARKUP.match(head)
+        if markup is None:
+            return None
+        start = head[markup.end() :].decode("latin-1").lower()
     if start.startswith("<") and "<svg" in start.partition("<html")[0]:
         return "an SVG drawing"
     return next((kind for mark, kind in _TEXT_KINDS.items() if start.startswith(mark)), "text")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -18,6 +17,7 @@ from app.db import rows
 from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Webhook
 from app.webhooks import signing
+from app.webhooks.addresses import public_url
 from app.webhooks.events import checked_event_types
 from app.webhooks.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, PREFIX, is_standard, mint_secret, secret_bytes
 
@@ -66,19 +66,8 @@ def checked_url(url: Any, param: str, allow: Iterable[net.Network]) -> str:
         raise refused(f"an address has at most {MAX_URL_CHARACTERS} characters")
     if not url.isprintable() or any(character.isspace() for character in url):
         raise refused("an address has no blanks or control characters in it")
-    try:
-        parsed = httpx.URL(url)
-        named, host, port = parsed.host, parsed.raw_host, parsed.port  # `host` is decoded only when it is read
-    except (httpx.InvalidURL, ValueError):
-        raise refused("this is not an address") from None
-    if parsed.scheme not in ("http", "https") or not named or b"%" in host:
-        raise refused("expected an http:// or https:// address")
-    if port is not None and not 0 < port < 65_536:
-        raise refused("there is no such port")
-    if parsed.userinfo:
+    if public_url(url, param, allow).userinfo:
         raise refused("an address must not have a user or password in it; sign the events instead")
-    if net.is_private(host.decode("ascii"), allow):
-        raise errors.PrivateAddress(param)
     return url
 
 

@@ -100,6 +100,37 @@ async def test_a_retry_of_a_deleted_video_is_a_new_job(folding: Running) -> None
     assert again.status_code == 202
 
 
+async def test_a_retry_after_a_cancellation_is_a_new_job(folding: Running) -> None:
+    """The first try was refused or lost; the client has stopped the equal video before it, and wants another one."""
+    body = {"prompt": "p", "model": "sandbox/slow"}
+    first = await folding.client.post("/v1/videos", json=body)
+    assert (await folding.client.delete(f"/v1/videos/{first.json()['id']}")).status_code == 200
+    assert (await folding.client.get(f"/v1/videos/{first.json()['id']}")).json()["error"]["code"] == "cancelled"
+    again = await folding.client.post("/v1/videos", json=body, headers=RETRY)
+    assert again.status_code == 202
+    third = await folding.client.post("/v1/videos", json=body, headers=RETRY)
+    assert (third.status_code, third.json()["id"]) == (200, again.json()["id"])
+
+
+async def test_of_several_equal_videos_a_retry_returns_the_newest(folding: Running) -> None:
+    body = {"prompt": "p"}
+    for _ in range(3):
+        folding.clock.advance(1)
+        newest = await folding.client.post("/v1/videos", json=body)
+    assert (await folding.client.post("/v1/videos", json=body, headers=RETRY)).json()["id"] == newest.json()["id"]
+
+
+async def test_the_hash_of_a_create_without_a_key_is_purged(folding: Running) -> None:
+    body = {"prompt": "p", "model": "sandbox/reject"}
+    for key in ({}, {"idempotency-key": "order 17"}):
+        video_id = (await folding.client.post("/v1/videos", json=body, headers=key)).json()["id"]
+        await folding.finish(video_id)
+        assert (await folding.client.delete(f"/v1/requests/{video_id}/payloads")).status_code == 200
+        async with folding.gateway.db.transaction() as session:
+            video = await session.get_one(Video, video_id)
+            assert (video.idempotency_hash is not None) == bool(key)
+
+
 async def test_a_retry_with_another_key_of_the_project_is_a_new_job(start_gateway: StartGateway) -> None:
     async with start_gateway(fold_retries=True, admin_key=ADMIN) as gateway, operator_of(gateway) as operator:
         first = await operator.key("till")

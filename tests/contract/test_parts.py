@@ -245,6 +245,52 @@ async def test_a_json_file_stays_a_file(gateway: Running, case: DialectCase, inp
     )
 
 
+BLOB = '; filename="blob"'
+
+
+async def test_a_json_blob_of_a_browser_is_json(gateway: Running, case: DialectCase, inputs: Inputs) -> None:
+    """As `formData.append(name, new Blob([json], {type: "application/json"}))` sends it."""
+    name, value = inputs.structured
+    key = {"idempotency-key": "order 17"}
+    first = await gateway.client.post(case.create, json={**case.body, name: value}, headers=key)
+    assert first.status_code == case.created, first.text
+    blob = part(name, f" \n{json.dumps(value)}", JSON, BLOB)
+    again = await send(gateway, case, blob, **key)
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (200, "true"), again.text
+    assert inputs.read(await made(gateway, case, await send(gateway, case, blob)))
+    broken = part(name, '{"a": ', JSON, BLOB)
+    assert f"{name} is not valid JSON at line 1 column 7" in refused(case, await send(gateway, case, broken))
+    half = b"[" + b"0," * 150_000 + b"0]"
+    message = refused(case, await send(gateway, case, part("one", half, JSON, BLOB), part("two", half, JSON, BLOB)))
+    assert "two has too many values in it" in message
+
+
+async def test_a_picture_that_is_called_a_json_blob_stays_a_file(
+    gateway: Running, case: DialectCase, inputs: Inputs
+) -> None:
+    if inputs.picture is None or "[" in inputs.picture_part:
+        pytest.skip("it has no picture, or only within an object")
+    request = await made(gateway, case, await send(gateway, case, part(inputs.picture_part, PNG, JSON, BLOB)))
+    assert request.first_frame.content_type == "image/png"
+    assert await gateway.gateway.store.read(request.first_frame.key, 0, len(PNG) + 1) == PNG
+
+
+async def test_a_long_json_blob_counts_as_text(gateway: Running) -> None:
+    case, parts = CASES["/v1/"], [part(name, b'["' + b"x" * 13 * 2**20 + b'"]', JSON, BLOB) for name in ("one", "two")]
+    assert "its text parts have more than 24 MiB together" in refused(case, await send(gateway, case, *parts))
+
+
+async def test_text_that_is_labelled_json_stays_text(gateway: Running, case: DialectCase, inputs: Inputs) -> None:
+    """As curl sends `-F 'prompt=a paper boat;type=application/json'`."""
+    texts = {name: value for name, value in case.body.items() if isinstance(value, str) and "[" not in name}
+    parts = [part(name, value, JSON if name in texts else None) for name, value in case.body.items()]
+    content = b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
+    request = await made(gateway, case, await gateway.client.post(case.create, content=content, headers=MULTIPART))
+    assert inputs.prompt in texts
+    assert request.prompt == "a paper boat"
+
+
+# Bodies
 # Bodies
 
 

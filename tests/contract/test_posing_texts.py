@@ -25,6 +25,15 @@ TEXTS = {
     "JSON": (json.dumps({"error": "not found"}, indent=2).encode(), "JSON"),
     "an address": (b"https://example.com/boat.png\n", "the text of an address"),
     "a data URL": (b"data:image/png;base64,iVBORw0KGgo=", "the text of a data URL"),
+    "a page in Latin-1": ("<HTML><body>Zugriff für Gäste</body></HTML>".encode("latin-1"), "an HTML page"),
+    "a page in Shift JIS": ("\r\n <!DOCTYPE html><p>東京のページ</p>".encode("shift_jis"), "an HTML page"),
+    "a page in ISO-2022-JP": ("<head><title>東京</title>".encode("iso2022_jp"), "an HTML page"),
+    "a page in Windows-1252": (b"\xef\xbb\xbf<body>\x93not found\x94 \x80", "an HTML page"),
+    "a drawing in Latin-1": ('<?xml version="1.0"?><svg><!-- für --></svg>'.encode("latin-1"), "an SVG drawing"),
+    "XML in Latin-1": ("<?xml version='1.0'?><Error>für</Error>".encode("latin-1"), "XML or HTML"),
+    "JSON in Latin-1": (b'{\n "error": "kein Zugriff f\xfcr Sie"}', "JSON"),
+    "a text that begins like a bitmap": (b"BMW does not lend this picture", "text"),
+    "a text that begins like a QuickTime file": (b"The wide river is not here", "text"),
     "a long text with a character cut off": (b"x" * (HEAD_BYTES - 1) + "für".encode()[1:] * 9, "text"),
 }
 

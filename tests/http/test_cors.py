@@ -117,6 +117,16 @@ async def test_a_page_reads_every_error(open_to_pages: Running, case: DialectCas
             assert case.message_of(answer.json())
 
 
+@pytest.mark.parametrize("path", ["/videos", "//videos", "/models", "/webhook_endpoints/we_1"])
+async def test_a_page_reads_that_its_base_url_lacks_the_version(open_to_pages: Running, path: str) -> None:
+    async with page(open_to_pages) as client:
+        asked = await preflight(client, f"{ORIGIN}{path}")
+        assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, PAGE)
+        answer = readable(await client.post(f"{ORIGIN}{path}", json={}))
+    assert answer.status_code == 404
+    assert "the base URL has to end with /v1" in answer.json()["error"]["message"]
+
+
 async def test_a_page_reads_a_failure_of_the_gateway(open_to_pages: Running) -> None:
     open_to_pages.app.state.gateway = None  # no handler can work
     async with page(open_to_pages) as client:
@@ -248,6 +258,8 @@ def test_origins_are_read(given: str, origins: list[str], monkeypatch: pytest.Mo
         ("http://app.example.com:80", "leave out the default port"),
         ("http://app.example.com:0", "expected origins such as"),
         ("http://app.example.com:70000", "expected origins such as"),
+        ("http://app.example.com:08080", "expected origins such as"),
+        ("http://app.example.com:00080", "expected origins such as"),
         ("app.example.com", "expected origins such as https://app.example.com, or * for all"),
         ("https://*.example.com", "expected origins such as"),
         ("https://user@app.example.com", "expected origins such as"),

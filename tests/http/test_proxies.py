@@ -94,6 +94,28 @@ async def test_only_trusted_peers_are_believed(
         assert await is_blocked(client, other) is not believed
 
 
+async def test_an_asterisk_trusts_the_peer_and_no_address_before_it(start_gateway: StartGateway) -> None:
+    """The client of the peer has sent the entries before the peer's own."""
+    forged = [
+        ("x-forwarded-for", "198.51.100.1, 203.0.113.7"),
+        ("x-forwarded-proto", "http, https"),
+        ("x-forwarded-host", "evil.example, video.example.com"),
+        ("x-forwarded-prefix", "/evil, /video"),
+    ]
+    async with start_gateway(admin_key=ADMIN, trusted_proxies="*") as gateway, peer(gateway, "192.0.2.11") as client:
+        assert await origin_at(client, forged) == "https://video.example.com/video"
+        await block(client, forged)
+        assert await is_blocked(client, [("x-forwarded-for", "198.51.100.2, 203.0.113.7")]), "a forged entry"
+        assert not await is_blocked(client, [("x-forwarded-for", "203.0.113.7, 203.0.113.8")])
+
+
+async def test_networks_beside_an_asterisk_extend_the_walk(start_gateway: StartGateway) -> None:
+    hops = ("x-forwarded-for", "203.0.113.7, 10.1.1.1")
+    hosts = ("x-forwarded-host", "evil.example, video.example.com, inner.example")
+    async with start_gateway(trusted_proxies="*, 10.0.0.0/8") as gateway, peer(gateway, "192.0.2.11") as client:
+        assert await origin_at(client, [hops, hosts]) == "http://video.example.com"
+
+
 @pytest.mark.parametrize(("trusted", "believed"), [("*", True), (PROXIES, False)])
 async def test_a_unix_socket_is_trusted_with_an_asterisk_only(
     start_gateway: StartGateway, trusted: str, believed: bool
@@ -295,6 +317,16 @@ async def test_the_public_address_wins_in_links(start_gateway: StartGateway) -> 
         video = await gateway.finish((await gateway.create(model="sandbox/testcard", seconds="1"))["id"])
         shown = (await client.get(f"/v1/videos/{video['id']}", headers=ALL)).json()
     assert shown["output"]["url"].startswith("https://public.example/v/media/")
+
+
+async def test_the_document_names_the_address_of_the_client_first(start_gateway: StartGateway) -> None:
+    """/docs may call the address it was loaded from, and no other."""
+    public = "https://video.example.com/video/"
+    async with start_gateway(public_url=public) as gateway, peer(gateway, "127.0.0.1") as client:
+        inner = (await client.get("/openapi.json")).json()["servers"]
+        outer = (await client.get("/openapi.json", headers=ALL)).json()["servers"]
+    assert inner == [{"url": ORIGIN}, {"url": "https://video.example.com/video"}]
+    assert outer == [{"url": "https://video.example.com/video"}]
 
 
 @pytest.mark.parametrize("path", ["/video/v1/videos", "/video/healthz"])
