@@ -9,6 +9,7 @@ import pages
 import pytest
 from docs.listening import is_a_video
 from processes import running
+from programs import need
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -21,7 +22,7 @@ SEVERAL_MACHINES = pages.read("docs/deploy.md").one("sh", "serve --no-worker")
 
 
 async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> None:
-    pages.need("make")
+    need("make")
     assert pages.commands(START) == [["make", "run"]]
     command = ("make", "--file", str(pages.ROOT / "Makefile"), "run", "ARGS=--port 0")
     environment = {"UV_PROJECT": str(pages.ROOT), "PATH": f"{pages.ROOT / '.uv' / 'bin'}:{os.environ['PATH']}"}

@@ -11,12 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from browsers import Tab, chromium, open_tab
+from browsers import Browser, Tab, chromium, open_tab
 from fakes.openai import FakeOpenAI
 from fakes.s3 import S3
 from fakes.server import KEY, sample_mp4, serve
 from harness import ALICE, Running, StartGateway
-from playwright.async_api import Browser
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.cors import CORSMiddleware
