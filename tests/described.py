@@ -53,7 +53,7 @@ class DescribedTransport(httpx.ASGITransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
-        operation = operation_of(request.method, request.url.path)
+        operation = operation_of(request.method, re.sub("/+", "/", request.url.path).rstrip("/") or "/")
         if operation is not None and request.method not in ("HEAD", "OPTIONS"):  # a preflight is for all routes
             kind = response.headers.get("content-type", "").partition(";")[0]
             content = await response.aread() if kind == "application/json" else b""

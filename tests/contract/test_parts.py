@@ -11,6 +11,8 @@ from dialects.openai_wire import PNG
 from dialects.vendors import stored
 from harness import Running
 
+from app.dialects import DIALECTS
+
 pytestmark = pytest.mark.anyio
 
 BOUNDARY = "frontier"
@@ -60,7 +62,9 @@ def refused(case: DialectCase, response: httpx.Response) -> str:
 
 
 def test_every_dialect_has_its_inputs() -> None:
-    assert [prefix for prefix, case in CASES.items() if case.inputs is None] == []
+    """An older version of an API may lack objects and media; the newest one of each dialect has them."""
+    without = [dialect.TITLE for dialect in DIALECTS if CASES[dialect.PREFIXES[0]].inputs is None]
+    assert without == []
 
 
 # Files
