@@ -21,7 +21,7 @@ run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000
 	@$(RUN) video-gateway serve $(ARGS)
 
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/jobs -k lease" for some of them
-	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) --group browser pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) ruff check
@@ -29,7 +29,7 @@ lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) lint-imports --no-logo
 
 type: | $(NEEDS_UV) ## Check types
-	@$(RUN) mypy
+	@$(RUN) --group browser mypy
 
 format: | $(NEEDS_UV) ## Format the code and fix what can be fixed
 	@$(RUN) ruff check --fix

@@ -66,6 +66,8 @@ class Problem:
     why: str
     drop: tuple[str, ...]
     """Fields of the request to leave out."""
+    absent: bool = False
+    """True: the model has no such parameter at all, rather than other values of it."""
     forced: bool = False
     """True: the client's API requires the field, so it is left out with a warning rather than refused."""
 
@@ -104,11 +106,11 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
         request = _fit_size(request, able, found)
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
-            found[name] = Problem("it has no such parameter", (name,))
+            found[name] = Problem("it has no such parameter", (name,), absent=True)
     _check_media(request, able, can_link, found)
     if not able.passes_extra:
         unknown = request.extra.keys() - able.vendor_fields
-        found |= {name: Problem("it has no such parameter", (name,)) for name in sorted(unknown)}
+        found |= {name: Problem("it has no such parameter", (name,), absent=True) for name in sorted(unknown)}
     return Fitted(request, found)
 
 
@@ -124,7 +126,8 @@ def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, P
         allowed = ", ".join(f"{seconds:g}" for seconds in able.seconds)
         why = f"it makes {allowed} seconds" if allowed else "its length cannot be chosen"
         # OpenAI's API requires a length for an extension, even if the vendor decides on it.
-        found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation.lengthens)
+        forced = not allowed and request.operation.lengthens
+        found["seconds"] = Problem(why, ("seconds",), absent=not allowed, forced=forced)
 
 
 def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> VideoRequest:
@@ -139,7 +142,7 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
         near = nearest_ratio(request.aspect_ratio, able.aspect_ratios)
         if near is None:
             why = f"it makes {', '.join(able.aspect_ratios)}" if able.aspect_ratios else "its shape cannot be chosen"
-            found[requested_as] = Problem(why, ("size", "aspect_ratio"))
+            found[requested_as] = Problem(why, ("size", "aspect_ratio"), absent=not able.aspect_ratios)
         else:
             request = request.model_copy(update={"aspect_ratio": near})
     elif request.aspect_ratio:
@@ -150,8 +153,9 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
         why = f"it makes {allowed}" if allowed else "its resolution cannot be chosen, only the aspect_ratio"
         requested_as = "size" if request.size else "resolution"
         earlier = found.get(requested_as)
-        drop = ("size", "resolution", *(earlier.drop if earlier else ()))
-        found[requested_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop)
+        drop = (*(earlier.drop if earlier else ("size",)), "resolution")
+        absent = not allowed and (earlier is None or earlier.absent)
+        found[requested_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop, absent=absent)
     return request
 
 
@@ -168,7 +172,8 @@ def _choose_size(request: VideoRequest, sizes: tuple[str, ...], found: dict[str,
         if fits:
             return request.model_copy(update=triple)
     requested_as = "size" if request.size else "aspect_ratio" if request.aspect_ratio else "resolution"
-    found[requested_as] = Problem(f"it makes {', '.join(sizes)}", ("size", "aspect_ratio", "resolution"))
+    why = f"it makes {', '.join(sizes)}" if sizes else "its size cannot be chosen"
+    found[requested_as] = Problem(why, ("size", "aspect_ratio", "resolution"), absent=not sizes)
     return request
 
 

@@ -199,7 +199,7 @@ class VideoRequest(BaseModel):
     client_names: Annotated[dict[str, str | None], Field(exclude=True)] = {}
     """The client's own names of fields, for messages; None for a field that its API does not have."""
     drop_unsupported: Annotated[bool, Field(exclude=True)] = False
-    """True: parameters that the model does not have are left out with a warning; media and lengths never are."""
+    """True: parameters that the model does not have at all are left out with a warning, except media."""
     preferred: Annotated[dict[str, Any], Field(exclude=True)] = {}
     """The dialect's own defaults of absent fields, used if every route is known to support them."""
 

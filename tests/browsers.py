@@ -1,27 +1,27 @@
 """Chromium for tests: pages that are opened record what the browser complains of."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-from playwright.async_api import Browser, Page, async_playwright
 from processes import PATIENCE_S
+from programs import missing, need
 
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+try:
+    from playwright.async_api import Browser, Page, async_playwright
+except ImportError:
+    missing("playwright is not installed; `make test` installs it")
+
+__all__ = ["Browser", "Tab", "chromium", "open_tab"]
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Run Chromium; skips the test where it is not installed."""
-    if PROGRAM is None:
-        assert os.environ.get("CI_TOOLS") != "required", "chromium is not installed"
-        pytest.skip("chromium is not installed")
+    program = need("chromium", "chromium-browser", "google-chrome")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=PROGRAM)
+        browser = await playwright.chromium.launch(executable_path=program)
         try:
             yield browser
         finally:

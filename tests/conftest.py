@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import programs
 import psycopg
 import pytest
 from asgi_lifespan import LifespanManager
@@ -30,6 +31,13 @@ from app.main import create_app
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort slow tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The npm packages of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    return programs.install((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "npm")
 
 
 _TABLES = [table.name for table in Base.metadata.sorted_tables]

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import date, datetime
 from functools import cache, lru_cache
 from typing import Any
 
 import httpx
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from starlette.types import ASGIApp
 
 from app.main import create_app
@@ -20,6 +21,17 @@ WITH_SLASHES = ("model",)
 """Methods that the document omits: HEAD is GET without a body, OPTIONS is a preflight of a browser at any path."""
 
 Json = dict[str, Any]
+FORMATS = FormatChecker(())
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_date_time(value: object) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+@FORMATS.checks("date", raises=ValueError)
+def _is_date(value: object) -> bool:
+    return not isinstance(value, str) or bool(date.fromisoformat(value))
 
 
 @cache
@@ -83,8 +95,12 @@ def problems(operation: Json, status: int, kind: str, body: Any) -> Iterator[str
     described = responses.get(str(status), responses.get(f"{status // 100}XX"))
     if described is None:
         yield f"it has {', '.join(responses)} only"
+    elif not kind and described.get("content"):
+        yield f"it has no content, not {' or '.join(described['content'])}"
     elif kind and kind not in described.get("content", {}):
         yield f"it has no {kind}"
+    elif kind == "application/json" and body is None:
+        yield "it has no JSON"
     elif body is not None:
         schema = described["content"][kind]["schema"]
         yield from (
@@ -94,7 +110,7 @@ def problems(operation: Json, status: int, kind: str, body: Any) -> Iterator[str
 
 @cache
 def _validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator({**json.loads(schema), "components": _strict_components()})
+    return Draft202012Validator({**json.loads(schema), "components": _strict_components()}, format_checker=FORMATS)
 
 
 @cache

@@ -6,24 +6,20 @@ test runs has a comment with the reason directly above it: `<!-- not run: needs 
 """
 
 import asyncio
-import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+from programs import TOOLS_PATH, need
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 PATIENCE_S = 300
 """Time limit of a command, long enough for an installation on a busy machine."""
-TOOLS_PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-"""PATH with the commands of this environment first, `video-gateway` among them."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +116,6 @@ async def shell(code: str, *, folder: Path, **env: str) -> str:
     for program in ("bash", "curl"):
         need(program)
     return await run("bash", "-c", f"set -euo pipefail\n{code}", folder=folder, **env)
-
-
-def need(program: str) -> None:
-    """Skip the test without this program; fail where all are required."""
-    if any((Path(folder) / program).exists() for folder in TOOLS_PATH.split(":")):
-        return
-    assert os.environ.get("CI_TOOLS") != "required", f"{program} is not installed"
-    pytest.skip(f"{program} is not installed")
 
 
 def shape(value: Any) -> Any:

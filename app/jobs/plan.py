@@ -93,7 +93,7 @@ def _without_problems(router: Router, request: VideoRequest, fitted: Sequence[tu
     alias = router.aliases.get(request.model)
     drops = alias is not None and alias.unsupported == "drop"
     refused, route, found = min(
-        ((_refused(request, route, found, drops=drops), route, found) for route, found in fitted),
+        ((_refused(request, found, drops=drops), route, found) for route, found in fitted),
         key=lambda entry: (len(entry[0]), len(entry[2].problems)),
     )
     named = {name: (_client_name(request, name, problem), problem.why) for name, problem in found.problems.items()}
@@ -113,14 +113,15 @@ def _client_name(request: VideoRequest, name: str, problem: Problem) -> str:
     return request.client_names.get(name) or name
 
 
-def _refused(request: VideoRequest, route: Route, found: Fitted, *, drops: bool) -> list[str]:
-    """Names of the parameters that the route cannot express and that must not be left out."""
-    kept = {"operation"}
-    if not drops:
-        kept.update(MEDIA_FIELDS if request.drop_unsupported else found.problems)
-        if route.capabilities.seconds:  # else the model has no such parameter
-            kept.add("seconds")
-    return [name for name, problem in found.problems.items() if name in kept and not problem.forced]
+def _refused(request: VideoRequest, found: Fitted, *, drops: bool) -> list[str]:
+    """Names of the parameters that a route cannot express and that must not be left out."""
+
+    def may_go(name: str, problem: Problem) -> bool:
+        if drops:
+            return name != "operation"
+        return problem.forced or (request.drop_unsupported and problem.absent and name not in MEDIA_FIELDS)
+
+    return [name for name, problem in found.problems.items() if not may_go(name, problem)]
 
 
 def _with_preferred(request: VideoRequest, routes: Sequence[Route]) -> VideoRequest:

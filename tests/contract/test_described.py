@@ -175,6 +175,8 @@ VIDEO = {
         (200, "application/json", {"id": "video_x", "deleted": True}),
         (200, "application/json", {**VIDEO, "id": 7}),
         (200, "text/plain", None),
+        (200, "application/json", None),
+        (200, "", None),
         (201, "application/json", VIDEO),
         (404, "application/json", {"message": "an error of another dialect"}),
     ],
@@ -184,6 +186,16 @@ def test_a_response_that_differs_from_the_document_is_found(status: int, kind: s
     assert operation is not None
     assert list(problems(operation, 200, "application/json", VIDEO)) == []
     assert list(problems(operation, status, kind, body))
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "wrong"),
+    [("date", "2026-11-26", "26 November"), ("date-time", "2026-11-26T12:00:00Z", "2026-11-26T12:00:00")],
+)
+def test_a_wrong_day_or_time_is_found(form: str, right: str, wrong: str) -> None:
+    content = {"application/json": {"schema": {"type": "string", "format": form}}}
+    for text, found in ((right, False), (wrong, True)):
+        assert bool([*problems({"responses": {"200": {"content": content}}}, 200, "application/json", text)]) == found
 
 
 async def test_the_document_names_the_address_at_which_it_was_read(gateway: Running) -> None:

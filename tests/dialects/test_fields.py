@@ -30,6 +30,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
         (LUMEN, {"duration": True}, "duration"),
         (LUMEN, {"duration": "5s"}, "duration"),
         (LUMEN, {"seconds": 5}, "seconds is not a field of this call"),
+        (LUMEN, {"seed": 5}, "seed is not a field of this call"),
         (LUMEN, {"resolution": "big"}, "resolution"),
         (LUMEN, {"image_url": "ftp://example.com/a.png"}, "image_url"),
         (LUMEN, {"reference_images": ["a.png"]}, "reference_images"),

@@ -179,6 +179,33 @@ async def test_media_that_the_model_cannot_use_are_refused(
         assert (await gateway.client.get("/v1/videos")).json()["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "param", "why"),
+    [
+        ("lunos/google/veo-3.0-generate-preview", {"aspect_ratio": "9:16"}, "aspect_ratio", "it makes 16:9"),
+        (
+            "lunos/google/veo-3.0-generate-preview",
+            {"aspect_ratio": "9:16", "resolution": "720p"},
+            "aspect_ratio",
+            "it makes 16:9; its resolution cannot be chosen, only the aspect_ratio",
+        ),
+        ("lumen/veo-3-1", {"resolution": "4k"}, "resolution", "it makes 480p, 720p, 1080p"),
+        ("lumen/veo-3-1", {"resolution": "4k", "aspect_ratio": "16:9"}, "resolution", "it makes 480p, 720p, 1080p"),
+    ],
+)
+async def test_a_ratio_or_resolution_that_the_model_lacks_is_refused(
+    start_gateway: StartGateway, model: str, given: dict[str, str], param: str, why: str
+) -> None:
+    """The model has the parameter, so another value would make another video, which is paid for."""
+    up = {"base_url": "http://127.0.0.1:9", "api_key": KEY}
+    async with start_gateway(providers={"lunos": up, "lumen": up}) as gateway:
+        response = await gateway.client.post(LUMEN, json=fresh(model=model, **given))
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert (error["param"], error["message"]) == (param, f"{model} cannot express {param}: {why}")
+        assert (await gateway.client.get("/v1/videos")).json()["data"] == []
+
+
 async def test_many_unknown_fields_make_few_warnings(
     start_gateway: StartGateway, luma: tuple[FakeGptGe, dict[str, Any]]
 ) -> None:

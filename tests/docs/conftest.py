@@ -1,14 +1,10 @@
 """Fixtures of the tests that run the documentation: real time, a gateway that listens, JavaScript packages."""
 
-import fcntl
-import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pages
 import pytest
 from commands import command, logging_as_before
 from docs.listening import Listening
@@ -44,26 +40,6 @@ async def listening(start_gateway: StartGateway, tmp_path: Path) -> AsyncIterato
         serve(gateway.app) as url,
     ):
         yield Listening(gateway, url, folder)
-
-
-@pytest.fixture(scope="session")
-async def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of tests/clients/package-lock.json, installed once for all processes of a test run."""
-    for program in ("node", "npm"):
-        pages.need(program)
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "clients"
-    with (shared / "clients.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "installed").exists():
-            folder.mkdir(exist_ok=True)
-            for name in ("package.json", "package-lock.json", ".npmrc"):
-                shutil.copy(pages.ROOT / "tests" / "clients" / name, folder)
-            install = ("npm", "ci", "--no-audit", "--no-fund")
-            await pages.run(*install, folder=folder, **os.environ)  # npm's own settings
-            (folder / "installed").touch()
-    return folder / "node_modules"
 
 
 @pytest.fixture

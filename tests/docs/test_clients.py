@@ -80,12 +80,10 @@ async def test_the_node_example_makes_one_video_from_a_picture(listening: Listen
     assert await count(listening) == 1, "the second one had the same idempotency key"
 
 
-@pytest.mark.parametrize(("package", "printed"), [("@lunos/client", "/media/video_"), ("@tanstack/ai", "data:video/")])
-async def test_other_node_examples_make_a_video(
-    package: str, printed: str, listening: Listening, project: Path
-) -> None:
+@pytest.mark.parametrize("package", ["@lunos/client", "@tanstack/ai"])
+async def test_other_node_examples_make_a_video(package: str, listening: Listening, project: Path) -> None:
     (project / "create.mjs").write_text(addressed(JS[package], listening.url), "utf-8")
-    assert printed in await node("create.mjs", project)
+    assert f"{listening.url}/media/video_" in await node("create.mjs", project)
     assert await count(listening) == 1
 
 

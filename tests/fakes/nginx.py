@@ -1,8 +1,6 @@
 """nginx with a configuration of a test, on a free port and in a directory of its own."""
 
 import asyncio
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -10,10 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import pytest
 from processes import until
+from programs import TOOLS_PATH, need
 
-PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CONFIG = """
 daemon off;
 master_process off;
@@ -48,12 +45,10 @@ async def nginx(servers: str, port: int) -> AsyncIterator[None]:
 
 @contextmanager
 def _running(servers: str) -> Iterator[subprocess.Popen[bytes]]:
-    if PROGRAM is None:
-        assert os.environ.get("CI_TOOLS") != "required", "nginx is not installed"
-        pytest.skip("nginx is not installed")
+    program = need("nginx", path=f"{TOOLS_PATH}:/usr/sbin")
     with tempfile.TemporaryDirectory(prefix="gateway-nginx-") as name:
         (Path(name) / "nginx.conf").write_text(CONFIG.format(servers=servers))
-        command = [PROGRAM, "-p", name, "-e", "stderr", "-c", "nginx.conf"]
+        command = [program, "-p", name, "-e", "stderr", "-c", "nginx.conf"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             yield process

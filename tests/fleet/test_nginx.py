@@ -44,16 +44,23 @@ assert ROOT_LOCATION is not None
 CONFIGURATIONS = {
     "the page's": (SERVER, ""),
     "the page's below a path": (replaced(SERVER, **{ROOT_LOCATION[0]: LOCATIONS}), "/video"),
-    "no Host": (without(HOST), ""),
-    "no forwarded Host": (replaced(SERVER, **{FORWARDED_HOST: 'proxy_set_header X-Forwarded-Host "";'}), ""),
-    "compressed": (replaced(SERVER, **{VERSION: f"{VERSION} {COMPRESSED}"}), ""),
-    "HTTP/1.0": (replaced(SERVER, **{VERSION: "proxy_http_version 1.0;"}), ""),
-    "HTTP/1.0, no Host": (
-        replaced(SERVER, **{VERSION: "proxy_http_version 1.0;", HOST: 'proxy_set_header Host "";'}),
+    "buffering, no forwarded Host": (
+        replaced(
+            SERVER,
+            **{
+                VERSION: f"{VERSION} proxy_buffering on; proxy_buffers 8 64k;",
+                FORWARDED_HOST: 'proxy_set_header X-Forwarded-Host "";',
+            },
+        ),
         "",
     ),
-    "HTTP/1.0, compressed": (replaced(SERVER, **{VERSION: f"proxy_http_version 1.0; {COMPRESSED}"}), ""),
-    "buffering": (replaced(SERVER, **{VERSION: f"{VERSION} proxy_buffering on; proxy_buffers 8 64k;"}), ""),
+    "HTTP/1.0, compressed, no Host": (
+        replaced(
+            SERVER,
+            **{VERSION: f"proxy_http_version 1.0; {COMPRESSED}", HOST: 'proxy_set_header Host "";'},
+        ),
+        "",
+    ),
 }
 
 

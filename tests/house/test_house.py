@@ -178,12 +178,21 @@ def test_files_that_documents_name_exist() -> None:
     assert missing == []
 
 
-def test_changelog_has_this_version() -> None:
+def test_changelog_has_one_section_for_each_version() -> None:
+    """Versions that are not released yet share the first one."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert sections
-    assert sections[0] in ("Unreleased", version)
-    assert sections[0] == version or version in sections
+    sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    headings = [
+        re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (unreleased|\d{4}-\d\d-\d\d)", text.split("\n")[0]) for text in sections
+    ]
+    assert all(headings), "a heading is `## [X.Y.Z] - unreleased`, or has the day of the release"
+    versions, days = zip(*(heading.groups() for heading in headings if heading), strict=True)
+    assert version in versions
+    assert len(set(versions)) == len(versions)
+    assert "unreleased" not in days[1:]
+    for text in sections:
+        kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+        assert sorted(set(kinds)) == sorted(kinds)
 
 
 def test_make_targets_explain_themselves() -> None:

@@ -55,10 +55,9 @@ def _retention_s(value: Any) -> Any:
 RETENTION_SCHEMA = {
     "anyOf": [
         {"type": "integer", "minimum": MIN_RETENTION_S, "maximum": MAX_RETENTION_S},
-        {"type": "string", "maxLength": MAX_DURATION_CHARACTERS, "pattern": r"^([1-9]\d{0,2}[hd]|P[1-9]\d{0,2}D)$"},
+        {"type": "string", "maxLength": MAX_DURATION_CHARACTERS},
     ]
 }
-"""The most common forms, for the OpenAPI document."""
 RetentionSeconds = Annotated[
     int,
     Field(ge=MIN_RETENTION_S, le=MAX_RETENTION_S),

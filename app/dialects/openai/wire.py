@@ -98,7 +98,7 @@ class CreateVideo(_Prompted):
     duration: Seconds | None = None
     """Lumenfall's alias of `seconds`."""
     size: Shape = None
-    """`1280x720`, or a ratio such as `16:9`; pixels hold against the next two. `auto` means as if absent."""
+    """`1280x720`, or a ratio such as `16:9`; pixels take precedence over the next two. `auto` means as if absent."""
     aspect_ratio: Shape = None
     resolution: Shape = None
     """`720p`, or a tier: `1K` is 720p, `2K` 1440p, `4K` 2160p."""
@@ -256,7 +256,7 @@ def _character_id(entry: Mapping[str, str]) -> str:
 
 
 def _size(wire: CreateVideo) -> tuple[dict[str, Any], dict[str, str]]:
-    """The triple of a request, and the values that its size in pixels holds against."""
+    """The triple of a request, and the values over which its size in pixels takes precedence."""
     try:
         triple, ignored = complete_by_size(wire.size, wire.aspect_ratio, wire.resolution)
         return dict(triple), ignored

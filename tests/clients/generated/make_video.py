@@ -5,10 +5,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import assert_type
 
-from client import AuthenticatedClient
-from client.api.videos import create_video, download_content, retrieve_video
-from client.models import CreateVideo, CreateVideoForm, OpenAIError, Status, Video, VideoFailure
-from client.types import File
+from video_gateway_client import AuthenticatedClient
+from video_gateway_client.api.videos import create_video, download_content, retrieve_video
+from video_gateway_client.models import CreateVideo, CreateVideoForm, OpenAIError, Status, Video, VideoFailure
+from video_gateway_client.types import File
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(250))
 
