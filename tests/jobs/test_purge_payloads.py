@@ -161,7 +161,7 @@ async def test_figures_times_and_money_stay(gateway: Running, fake: FakeOpenAI, 
     gateway.clock.advance(60)
     await purge(gateway.client, video_id)
     text = "The text of this error was purged on request."
-    changed: dict[str, Any] = {"prompt": "", "metadata": {}, "output": None}
+    changed: dict[str, Any] = {"prompt": "", "metadata": {}, "url": None, "output": None}
     if not completed:
         changed["error"] = {"code": shown["error"]["code"], "message": text}
     assert await gateway.get(video_id) == shown | changed
@@ -171,10 +171,10 @@ async def test_figures_times_and_money_stay(gateway: Running, fake: FakeOpenAI, 
 
 
 async def test_the_figures_of_a_request_are_named_and_all_else_is_erased() -> None:
-    fields = set(VideoRequest.model_fields)
+    fields = {name for name, field in VideoRequest.model_fields.items() if not field.exclude}
     assert fields > KEPT
     contents = {"prompt", "negative_prompt", "first_frame", "last_frame", "reference_images", "reference_video"}
-    assert contents | {"source", "metadata", "user", "webhook", "extra"} == fields - KEPT - {"warnings"}
+    assert contents | {"source", "metadata", "user", "webhook", "extra"} == fields - KEPT
 
 
 async def test_files_of_all_kinds_are_counted_and_deleted(gateway: Running, fake: FakeOpenAI) -> None:
