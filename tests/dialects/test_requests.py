@@ -9,7 +9,7 @@ from contract.dialect_cases import CASES
 from dialects.case import DialectCase
 from dialects.openai_wire import error_of
 from dialects.vendors import APILAPLAS
-from harness import BOB, Running, StartGateway
+from harness import ALICE, BOB, ORIGIN, Running, StartGateway
 from money import ADMIN, Operator, operator_of
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +133,19 @@ async def test_pages_are_walked_in_both_directions_by_their_addresses(gateway: R
     assert await walked(gateway.client, f"{mount}/requests?limit=7", "next_page_url") == [newest]
     empty = await read(gateway.client, f"{mount}/requests?starting_after={newest[6]}")
     assert (empty["data"], empty["next_page_url"], empty["previous_page_url"]) == ([], None, None)
+
+
+async def test_addresses_of_pages_have_the_prefix_of_a_proxy(start_gateway: StartGateway) -> None:
+    async with start_gateway(trusted_proxies="10.0.0.0/8") as gateway:
+        newest = [(await gateway.create(model="sandbox/slow"))["id"] for _ in range(3)][::-1]
+        transport = httpx.ASGITransport(gateway.app, client=("10.0.0.1", 50_000))
+        headers = {"authorization": f"Bearer {ALICE}", "x-forwarded-prefix": "/video"}
+        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as client:
+            second = await read(client, f"/v1/requests?limit=1&starting_after={newest[0]}")
+            keys = await read(client, "/v1/keys?limit=1")
+    assert second["next_page_url"] == f"/video/v1/requests?starting_after={newest[1]}&limit=1"
+    assert second["previous_page_url"] == f"/video/v1/requests?ending_before={newest[1]}&limit=1"
+    assert keys["next_page_url"] is None
 
 
 async def test_a_page_goes_on_after_a_request_that_was_deleted_meanwhile(gateway: Running) -> None:
