@@ -82,7 +82,7 @@ def erased(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _error_text(code: str | None, message: str | None) -> str | None:
-    """The text instead of that of an error; our own one about a cancel stays, by which a cancel is told from others."""
+    """The text instead of that of an error; our own one about a cancel stays, by which it is recognised."""
     own = (code, message) == (CANCELLED.code, CANCELLED.message)
     return message if code is None or own else ERROR_TEXT
 

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 from dialects.openai_wire import Upstream, error_of
@@ -72,6 +73,27 @@ async def test_metadata_has_the_routing_beside_the_strings_of_the_caller(
     events = await up.client.get(f"{mount}/videos/{video_id}/events", headers=headers)
     data = [json.loads(line.removeprefix("data: ")) for line in events.text.splitlines() if line.startswith("data: ")]
     assert [video["metadata"] for video in data] == [expected] * 2
+
+
+async def test_a_stream_ends_when_the_database_fails_between_its_two_queries(up: Upstream) -> None:
+    video_id = (await up.client.post("/openai/v1/videos", json={"prompt": "p"})).json()["id"]
+    await up.client.delete(f"/v1/videos/{video_id}")
+    engine = up.gateway.gateway.db.engine
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    others = "datname = current_database() and pid <> pg_backend_pid()"
+
+    def cut(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "FROM attempts" in statement:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {others}".encode())
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", cut)
+    try:
+        cut_off = await up.client.get(f"/openai/v1/videos/{video_id}/events")
+    finally:
+        sa.event.remove(engine.sync_engine, "before_cursor_execute", cut)
+    assert (cut_off.status_code, cut_off.text) == (200, "")
+    assert "event: end" in (await up.client.get(f"/openai/v1/videos/{video_id}/events")).text
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-gateway-metadata": "none"}, {"x-gateway-metadata": ""}])
