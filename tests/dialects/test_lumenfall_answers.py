@@ -161,6 +161,21 @@ async def test_only_a_response_with_the_routing_reads_attempts(up: Upstream) -> 
         assert len(seen) == 2
 
 
+async def test_the_last_attempts_are_shown_and_their_long_texts_not_read(up: Upstream) -> None:
+    video_id = (await up.client.post("/openai/v1/videos", json={"prompt": "p"})).json()["id"]
+    await up.gateway.finish(video_id)
+    failed = "jsonb_build_object('id', 'att_' || n, 'state', 'failed', 'error_code', 'no_' || n)"
+    later = f"insert into attempts select (jsonb_populate_record(a, {failed})).* from attempts a, generate_series(10, 39) n"
+    async with up.gateway.gateway.db.transaction() as session:
+        await session.execute(sa.text(later))
+    with queries_for_attempts(up.gateway) as seen:
+        metadata = (await up.client.get(f"/openai/v1/videos/{video_id}")).json()["metadata"]
+    assert "error_body" not in seen[0]
+    assert metadata["upstream_id"] == next(iter(up.fake.jobs)), "of the attempt that made the video, however old"
+    assert len(metadata["attempts"]) == 20
+    assert {"no_21", "no_39"} < {attempt["error_code"] for attempt in metadata["attempts"]}
+
+
 async def test_the_routing_of_another_project_is_not_shown(up: Upstream) -> None:
     video_id = (await up.gateway.create())["id"]
     error_of(await up.gateway.bob.get(f"/openai/v1/videos/{video_id}"), 404)
