@@ -241,6 +241,10 @@ class Failure(BaseModel):
     """The upstream's answer, trimmed and without secrets; for the operator."""
 
 
+CANCELLED = Failure(code="cancelled", message="The video was cancelled on request.")
+"""The end of a video that its client cancelled."""
+
+
 class Progress(BaseModel):
     """Result of one poll."""
 

@@ -29,11 +29,10 @@ from app.jobs import reconcile
 from app.jobs.claim import Claim
 from app.jobs.transitions import add_attempt, lock_video, transition
 from app.telemetry import log
+from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission
 from app.video import AttemptState as S
-from app.video import Failure, Operation, Output, Progress, Status, Submission
 from app.webhooks import events
 
-CANCELLED = Failure(code="cancelled", message="The video was cancelled on request.")
 KEEP_CANCELLED = timedelta(hours=1)
 """Time for which a cancelled video cannot be deleted: a repeated cancel, whose response was lost, changes nothing."""
 MAX_CONSECUTIVE_FAILURES = 3

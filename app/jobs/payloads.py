@@ -2,8 +2,8 @@
 and money stay, and so does the hash of an idempotency key: a repeated create must not pay for a second video.
 
 Rows are erased at once, in one transaction, and the files after it. Then the purge is repeated (`repeat_purges`) until
-nothing is left that could still write: a crash between the two, a task that still runs upstream, a delivery that is
-still being tried.
+nothing is left that could still write: a crash between the two, or a task that still runs upstream. Deliveries that are
+still tried erase what is left themselves, with their last try (`webhooks/deliveries.py`).
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import errors, ids
+from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.media.store import StorageUnavailable, Store
 from app.telemetry import log
-from app.video import Settlement
+from app.video import CANCELLED, Settlement
 from app.webhooks import events
 
 KEPT = frozenset(
@@ -77,12 +78,18 @@ def erased(values: Mapping[str, Any]) -> dict[str, Any]:
         "request": request,
         "outputs": [{**output, "key": "", "sha256": ""} for output in values["outputs"]],
         "warnings": [],
-        "error_message": ERROR_TEXT if values["error_code"] else None,
+        "error_message": _error_text(values["error_code"], values["error_message"]),
     }
 
 
-async def _erase_rows_of(session: AsyncSession, video: Video, now: datetime) -> bool:
-    """Erase the payloads from attempts that have ended and from deliveries. True if a delivery is still pending."""
+def _error_text(code: str | None, message: str | None) -> str | None:
+    """The text instead of that of an error; our own one about a cancel stays, by which it is recognised."""
+    own = (code, message) == (CANCELLED.code, CANCELLED.message)
+    return message if code is None or own else ERROR_TEXT
+
+
+async def _erase_rows_of(session: AsyncSession, video: Video, now: datetime) -> None:
+    """Erase the payloads from attempts that have ended and from deliveries."""
     texts = (Attempt.error_message, Attempt.error_body, Attempt.output)
     await session.execute(
         sa.update(Attempt)
@@ -95,17 +102,21 @@ async def _erase_rows_of(session: AsyncSession, video: Video, now: datetime) -> 
     def erase(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, **erased(values), "purged_at": now.isoformat()}
 
-    return await events.purge_video(session, video.id, erase)
+    await events.purge_video(session, video.id, erase)
 
 
 async def delete_files(store: Store, video_id: str) -> int:
     """Delete all files of a video; returns the number of uploads, videos and pictures. Raises `StorageUnavailable`."""
-    folders = (f"videos/{video_id}/", f"uploads/{video_id}/")
+    folders = _folders(video_id)
     always = datetime.max.replace(tzinfo=UTC)
     found = [key for folder in folders for key in await store.written_before(folder, always)]
     for folder in folders:
         await store.delete_prefix(folder)
     return sum(not key.endswith(".failed") for key in found)
+
+
+def _folders(video_id: str) -> tuple[str, str]:
+    return f"videos/{video_id}/", f"uploads/{video_id}/"
 
 
 async def purge_files(store: Store, video_id: str) -> int:
@@ -120,8 +131,20 @@ async def purge_files(store: Store, video_id: str) -> int:
         ) from None
 
 
-async def repeat_purges(session: AsyncSession, store: Store, *, now: datetime) -> None:
-    """Repeat the purges that are due; the last time when nothing is left that could write something."""
+async def repeat_purges(db: Database, store: Store, *, now: datetime) -> None:
+    """Repeat the purges that are due, the last time when nothing is left that could write something. Files that cannot
+    be deleted are tried again with the next repetition of their video."""
+    async with db.transaction() as session:
+        due = await _erase_due(session, now)
+    done = [video_id for video_id, is_last in due if await store.try_to_delete(*_folders(video_id)) and is_last]
+    if done:
+        async with db.transaction() as session:
+            await session.execute(sa.update(Video).where(Video.id.in_(done)).values(purge_due_at=None))
+
+
+async def _erase_due(session: AsyncSession, now: datetime) -> list[tuple[str, bool]]:
+    """Erase the rows of the videos whose purge is due, and set the time of their next repetition. Returns their ids; the
+    second value is True where nothing can be written any more."""
     horizon = now + timedelta(seconds=2 * LAST_REPEAT_S)  # a time beyond it is from before the clock was set back
     due = await session.scalars(
         sa.select(Video)
@@ -130,10 +153,13 @@ async def repeat_purges(session: AsyncSession, store: Store, *, now: datetime) -
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
+    found = []
     for video in due.all():
-        is_pending = await _erase_rows_of(session, video, now)
+        await _erase_rows_of(session, video, now)
+        age_s = (now - (video.purged_at or now)).total_seconds()
         live = sa.exists().where(Attempt.video_id == video.id, Attempt.state.in_(LIVE))
-        is_open = is_pending or video.settlement is Settlement.held or await session.scalar(sa.select(live))
-        is_old = video.purged_at is not None and now >= video.purged_at + timedelta(seconds=LAST_REPEAT_S)
-        video.purge_due_at = None if is_old and not is_open else now + timedelta(seconds=REPEAT_S)
-        await delete_files(store, video.id)
+        is_open = video.settlement is Settlement.held or await session.scalar(sa.select(live))
+        found.append((video.id, age_s >= LAST_REPEAT_S and not is_open))
+        # growing gaps, so that a project with many such videos does not delay the purges of others
+        video.purge_due_at = now + timedelta(seconds=min(max(age_s, REPEAT_S), LAST_REPEAT_S))
+    return found

@@ -54,48 +54,27 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
 
 
 async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
-    """Delete the files of expired and of purged videos, and files and rows of deleted ones. A crash in between leaves
-    the row."""
-    async with db.transaction() as session:
-        for video_id in await _expire_outputs(session, now):
-            await store.delete_prefix(f"videos/{video_id}/")
-            log.info("expired files deleted", video=video_id)
-    async with db.transaction() as session:
-        for video_id in await _delete_rows(session):
-            await store.delete_prefix(f"videos/{video_id}/")
-    async with db.transaction() as session:
-        await payloads.repeat_purges(session, store, now=now)
-
-
-async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
-    """Remove the outputs from the rows of expired videos; returns their ids."""
-    expired = await session.scalars(
-        sa.select(Video)
-        .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
-        .order_by(Video.expires_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    purged = []
-    for video in expired:
-        purged.append(video.id)
-        video.outputs, video.updated_at = [], now
-    return purged
-
-
-async def _delete_rows(session: AsyncSession) -> list[str]:
-    """Delete the rows of deleted videos with neither live attempts nor held money; returns their ids."""
+    """Delete the files of expired and of purged videos, and files and rows of deleted ones. Files come before the rows
+    that name them, each video for itself: a crash or a file that cannot be deleted leaves the row."""
+    is_expired = (Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
-    found = await session.scalars(
-        sa.select(Video.id)
-        .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    deleted = list(found)
-    if deleted:
-        await session.execute(sa.delete(Video).where(Video.id.in_(deleted)))
-    return deleted
+    is_deleted = (Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
+    for expired in await _without_files(db, store, *is_expired):
+        async with db.transaction() as session:
+            emptied = {"outputs": [], "updated_at": now}
+            await session.execute(sa.update(Video).where(Video.id == expired, *is_expired).values(emptied))
+        log.info("expired files deleted", video=expired)
+    for deleted in await _without_files(db, store, *is_deleted):
+        async with db.transaction() as session:
+            await session.execute(sa.delete(Video).where(Video.id == deleted, *is_deleted))
+    await payloads.repeat_purges(db, store, now=now)
+
+
+async def _without_files(db: Database, store: Store, *conditions: sa.ColumnElement[bool]) -> list[str]:
+    """Delete the files of the videos that match; returns the ids of those where that was possible."""
+    async with db.reading() as connection:
+        found = list(await connection.scalars(sa.select(Video.id).where(*conditions).limit(BATCH)))
+    return [video_id for video_id in found if await store.try_to_delete(f"videos/{video_id}/")]
 
 
 async def _purge_uploads(db: Database, store: Store, now: datetime) -> None:

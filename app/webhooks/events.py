@@ -107,7 +107,7 @@ async def record_event(session: AsyncSession, video: Video, *, now: datetime) ->
 
 
 async def forget_video(session: AsyncSession, video_id: str) -> None:
-    """Erase a deleted video from its ended deliveries; pending ones still need it."""
+    """Erase a deleted video from its ended deliveries; pending ones still need it, and erase it with their last try."""
     await session.execute(
         sa.update(Delivery)
         .where(
@@ -115,16 +115,16 @@ async def forget_video(session: AsyncSession, video_id: str) -> None:
             Delivery.endpoint_id.is_(None),
             Delivery.state != DeliveryState.pending,
         )
-        .values(video=None, secret=None)
+        .values(video=None, secret=None, url=Delivery.queue_key)
         .execution_options(synchronize_session=False)
     )
 
 
 async def purge_video(
     session: AsyncSession, video_id: str, erase: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> bool:
+) -> None:
     """Erase the payloads of a video from its deliveries, as `erase` does from a row as JSON: pending ones are still
-    sent, with the figures. The answers of receivers are erased, too. Returns True while a delivery is pending."""
+    sent, with the figures, and erase the rest with their last try. The answers of receivers are erased, too."""
     to_endpoints = sa.and_(Delivery.video_id == video_id, Delivery.endpoint_id.is_not(None))
     by_request = sa.and_(Delivery.video_id == video_id, Delivery.endpoint_id.is_(None))
     found = await session.scalars(
@@ -143,8 +143,6 @@ async def purge_video(
         .values(answer=None)
         .execution_options(synchronize_session=False)
     )
-    pending = of_video.where(Delivery.state == DeliveryState.pending)
-    return bool(await session.scalar(sa.select(sa.exists(pending))))
 
 
 def _to_json(video: Video) -> dict[str, Any]:

@@ -13,13 +13,19 @@ branch_labels = None
 depends_on = None
 
 SHOWN = "deleted_at is null"
+ENDS = {
+    "completed": "completed_at is not null",
+    "failed": "error_code <> 'cancelled'",
+    "cancelled": "error_code = 'cancelled'",
+}
 INDEXES: dict[str, tuple[list[str], str]] = {
     "ix_videos_log": ([], SHOWN),
     "ix_videos_log_key": (["key_id"], SHOWN),
-    "ix_videos_log_completed": ([], f"completed_at is not null and {SHOWN}"),
-    "ix_videos_log_failed": ([], f"error_code <> 'cancelled' and {SHOWN}"),
-    "ix_videos_log_cancelled": ([], f"error_code = 'cancelled' and {SHOWN}"),
+    "ix_videos_log_running": ([], f"ended_at is null and {SHOWN}"),
+    **{f"ix_videos_log_{end}": ([], f"{where} and {SHOWN}") for end, where in ENDS.items()},
+    **{f"ix_videos_log_key_{end}": (["key_id"], f"{where} and {SHOWN}") for end, where in ENDS.items()},
 }
+
 
 
 def upgrade() -> None:

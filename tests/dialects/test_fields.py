@@ -94,6 +94,7 @@ async def test_pictures_are_read_in_every_form(start_gateway: StartGateway, path
     assert sent == ({"image_url": picture} if form == "url" else File.of("upload.png", "image/png", PNG))
 
 
+OPENAI = "/v1/videos"
 FIXED, TEXT = "fixed/luma", "text/google/veo-3.0-generate-preview"
 IMAGE = {"type": "image", "url": "https://example.com/a.png"}
 
@@ -114,6 +115,17 @@ IMAGE = {"type": "image", "url": "https://example.com/a.png"}
         (APILAPLAS, TEXT, {"keyframes": {"frame0": IMAGE}}, "keyframes.frame0"),
         (APILAPLAS, TEXT, {"keywords": {"frame1": IMAGE}}, "keywords.frame1"),
         (APILAPLAS_V1, TEXT, {"expand_prompt": True}, "expand_prompt"),
+        (OPENAI, FIXED, {"duration": 5}, "duration"),
+        (OPENAI, FIXED, {"seconds": 5}, "seconds"),
+        (OPENAI, FIXED, {"size": "21:9"}, "size"),
+        (OPENAI, FIXED, {"aspect_ratio": "21:9"}, "aspect_ratio"),
+        (OPENAI, FIXED, {"aspect_ratio": "16:9", "resolution": "720p"}, "resolution"),
+        (OPENAI, TEXT, {"image_url": IMAGE["url"]}, "image_url"),
+        (OPENAI, TEXT, {"image_url": [IMAGE["url"], "https://example.com/b.png"]}, "image_url"),
+        (OPENAI, TEXT, {"input_reference": IMAGE["url"]}, "input_reference"),
+        (OPENAI, TEXT, {"reference_images": [IMAGE["url"]]}, "reference_images"),
+        (OPENAI, TEXT, {"video_url": IMAGE["url"]}, "video_url"),
+        (OPENAI, TEXT, {"input_video": IMAGE["url"]}, "input_video"),
     ],
 )
 async def test_what_a_model_cannot_express_is_named_in_the_clients_words(

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 from dialects.openai_wire import Upstream, error_of
@@ -74,6 +75,27 @@ async def test_metadata_has_the_routing_beside_the_strings_of_the_caller(
     assert [video["metadata"] for video in data] == [expected] * 2
 
 
+async def test_a_stream_ends_when_the_database_fails_between_its_two_queries(up: Upstream) -> None:
+    video_id = (await up.client.post("/openai/v1/videos", json={"prompt": "p"})).json()["id"]
+    await up.client.delete(f"/v1/videos/{video_id}")
+    engine = up.gateway.gateway.db.engine
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    others = "datname = current_database() and pid <> pg_backend_pid()"
+
+    def cut(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "FROM attempts" in statement:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {others}".encode())
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", cut)
+    try:
+        cut_off = await up.client.get(f"/openai/v1/videos/{video_id}/events")
+    finally:
+        sa.event.remove(engine.sync_engine, "before_cursor_execute", cut)
+    assert (cut_off.status_code, cut_off.text) == (200, "")
+    assert "event: end" in (await up.client.get(f"/openai/v1/videos/{video_id}/events")).text
+
+
 @pytest.mark.parametrize("headers", [{}, {"x-gateway-metadata": "none"}, {"x-gateway-metadata": ""}])
 async def test_metadata_has_only_the_strings_of_the_caller_otherwise(up: Upstream, headers: dict[str, str]) -> None:
     made = await up.client.post("/v1/videos", json={"prompt": "p", "metadata": {"order": "17"}}, headers=headers)
@@ -137,6 +159,21 @@ async def test_only_a_response_with_the_routing_reads_attempts(up: Upstream) -> 
         assert (len(page), len(seen)) == (4, 2)
         assert (await up.client.get("/openai/v1/videos?limit=0")).json()["data"] == []
         assert len(seen) == 2
+
+
+async def test_the_last_attempts_are_shown_and_their_long_texts_not_read(up: Upstream) -> None:
+    video_id = (await up.client.post("/openai/v1/videos", json={"prompt": "p"})).json()["id"]
+    await up.gateway.finish(video_id)
+    failed = "jsonb_build_object('id', 'att_' || n, 'state', 'failed', 'error_code', 'no_' || n)"
+    later = f"insert into attempts select (jsonb_populate_record(a, {failed})).* from attempts a, generate_series(10, 39) n"
+    async with up.gateway.gateway.db.transaction() as session:
+        await session.execute(sa.text(later))
+    with queries_for_attempts(up.gateway) as seen:
+        metadata = (await up.client.get(f"/openai/v1/videos/{video_id}")).json()["metadata"]
+    assert "error_body" not in seen[0]
+    assert metadata["upstream_id"] == next(iter(up.fake.jobs)), "of the attempt that made the video, however old"
+    assert len(metadata["attempts"]) == 20
+    assert {"no_21", "no_39"} < {attempt["error_code"] for attempt in metadata["attempts"]}
 
 
 async def test_the_routing_of_another_project_is_not_shown(up: Upstream) -> None:

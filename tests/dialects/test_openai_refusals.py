@@ -163,6 +163,34 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []
 
 
+CREATES: dict[str, dict[str, Any]] = {
+    "/v1/videos": {},
+    "/openai/v1/videos": {},
+    "/v1/videos/edits": {"video": {"id": "{id}"}},
+    "/v1/videos/extensions": {"video": {"id": "{id}"}, "seconds": 4},
+    "/v1/videos/{id}/remix": {},
+}
+
+
+@pytest.mark.parametrize("path", CREATES)
+async def test_a_near_miss_of_a_dry_run_is_not_paid_for(gateway: Running, path: str) -> None:
+    source = (await gateway.create(seconds=1, size="64x64"))["id"]
+    await gateway.finish(source)
+    body = {"prompt": "p", **CREATES[path]}
+    if "video" in body:
+        body["video"] = {"id": source}
+    path = path.format(id=source)
+    for query in ("dryrun=true", "dry_run=true", "dry-run=1", "DRYRUN=false", "dryRun=true&dryRun=false"):
+        error = error_of(await gateway.client.post(f"{path}?{query}", json=body), 400)
+        assert error["param"] == query.partition("=")[0]
+    for name in ("dryRun", "dry_run", "dryrun"):
+        error = error_of(await gateway.client.post(path, json={**body, name: True}), 400)
+        assert error["param"] == name
+        assert "?dryRun=true" in error["message"]
+    assert [video["id"] for video in (await gateway.client.get("/v1/videos")).json()["data"]] == [source]
+    assert (await gateway.client.post(f"{path}?dryRun=true&dryRun=1", json=body)).json().get("estimated") is True
+
+
 @pytest.mark.parametrize("word", ["yes", "", "2", "null"])
 async def test_an_invalid_dry_run_is_refused(gateway: Running, word: str) -> None:
     error = error_of(await gateway.client.post(f"/v1/videos?dryRun={word}", json={"prompt": "p"}), 400)

@@ -8,12 +8,15 @@ import pytest
 from contract.dialect_cases import CASES
 from dialects.case import DialectCase
 from dialects.openai_wire import error_of
-from harness import BOB, Running, StartGateway
+from dialects.vendors import APILAPLAS
+from harness import ALICE, BOB, ORIGIN, Running, StartGateway
 from money import ADMIN, Operator, operator_of
 
 pytestmark = pytest.mark.anyio
 
 UNKNOWN_ID = "video_" + "0" * 26
+USUAL = {"/openai/v1/videos": "/v1/videos", "/luma-ai/generations": APILAPLAS}
+"""The usual create paths of the dialects of other ones."""
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ async def test_a_request_shows_the_facts_of_its_video(gateway: Running) -> None:
 async def test_each_create_of_each_dialect_is_a_request(gateway: Running, case: DialectCase) -> None:
     created = case.id_of((await gateway.client.post(case.create, json=case.body)).json())
     (row,) = (await read(gateway.client, "/v1/requests"))["data"]
-    endpoint = case.create.removeprefix("/openai")
+    endpoint = USUAL.get(case.create, case.create)
     assert (row["id"], row["endpoint"], row["status"], row["duration_ms"]) == (created, endpoint, "pending", None)
     assert (await gateway.client.post(case.create, json=case.bad_body)).status_code == 400
     assert await ids_of(gateway.client, "/v1/requests") == [created], "a refused create is no request"
@@ -132,11 +135,25 @@ async def test_pages_are_walked_in_both_directions_by_their_addresses(gateway: R
     assert (empty["data"], empty["next_page_url"], empty["previous_page_url"]) == ([], None, None)
 
 
+async def test_addresses_of_pages_have_the_prefix_of_a_proxy(start_gateway: StartGateway) -> None:
+    async with start_gateway(trusted_proxies="10.0.0.0/8") as gateway:
+        newest = [(await gateway.create(model="sandbox/slow"))["id"] for _ in range(3)][::-1]
+        transport = httpx.ASGITransport(gateway.app, client=("10.0.0.1", 50_000))
+        headers = {"authorization": f"Bearer {ALICE}", "x-forwarded-prefix": "/video"}
+        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as client:
+            second = await read(client, f"/v1/requests?limit=1&starting_after={newest[0]}")
+            keys = await read(client, "/v1/keys?limit=1")
+    assert second["next_page_url"] == f"/video/v1/requests?starting_after={newest[1]}&limit=1"
+    assert second["previous_page_url"] == f"/video/v1/requests?ending_before={newest[1]}&limit=1"
+    assert keys["next_page_url"] is None
+
+
 async def test_a_page_goes_on_after_a_request_that_was_deleted_meanwhile(gateway: Running) -> None:
     made = [(await gateway.create(model="sandbox/slow"))["id"] for _ in range(3)]
     address = (await read(gateway.client, "/v1/requests?limit=2"))["next_page_url"]
     for _ in range(2):  # cancelled, then deleted
         await gateway.client.delete(f"/v1/videos/{made[1]}")
+        gateway.clock.advance(3_600)
     assert await ids_of(gateway.client, address) == [made[0]]
     await gateway.worker.run_once()  # its row is deleted
     error = error_of(await gateway.client.get(address), 400)

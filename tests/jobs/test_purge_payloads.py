@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from shutil import rmtree
 from typing import Any
 
 import httpx
@@ -85,9 +86,13 @@ async def leave(gateway: Running, key: str) -> None:
     await gateway.gateway.store.put(key, content(), max_bytes=1_000)
 
 
-async def purge_due(gateway: Running) -> bool:
+async def due_ids(gateway: Running) -> list[str]:
     async with gateway.gateway.db.reading() as connection:
-        return bool(await connection.scalar(sa.select(sa.exists().where(Video.purge_due_at.is_not(None)))))
+        return list(await connection.scalars(sa.select(Video.id).where(Video.purge_due_at.is_not(None))))
+
+
+async def purge_due(gateway: Running) -> bool:
+    return bool(await due_ids(gateway))
 
 
 async def posted(gateway: Running, hook: str, **fields: str) -> httpx.Response:
@@ -161,7 +166,7 @@ async def test_figures_times_and_money_stay(gateway: Running, fake: FakeOpenAI, 
     gateway.clock.advance(60)
     await purge(gateway.client, video_id)
     text = "The text of this error was purged on request."
-    changed: dict[str, Any] = {"prompt": "", "metadata": {}, "output": None}
+    changed: dict[str, Any] = {"prompt": "", "metadata": {}, "url": None, "output": None}
     if not completed:
         changed["error"] = {"code": shown["error"]["code"], "message": text}
     assert await gateway.get(video_id) == shown | changed
@@ -171,10 +176,10 @@ async def test_figures_times_and_money_stay(gateway: Running, fake: FakeOpenAI, 
 
 
 async def test_the_figures_of_a_request_are_named_and_all_else_is_erased() -> None:
-    fields = set(VideoRequest.model_fields)
+    fields = {name for name, field in VideoRequest.model_fields.items() if not field.exclude}
     assert fields > KEPT
     contents = {"prompt", "negative_prompt", "first_frame", "last_frame", "reference_images", "reference_video"}
-    assert contents | {"source", "metadata", "user", "webhook", "extra"} == fields - KEPT - {"warnings"}
+    assert contents | {"source", "metadata", "user", "webhook", "extra"} == fields - KEPT
 
 
 async def test_files_of_all_kinds_are_counted_and_deleted(gateway: Running, fake: FakeOpenAI) -> None:
@@ -211,8 +216,6 @@ async def test_a_running_video_has_to_be_cancelled_first(gateway: Running, fake:
     await gateway.client.delete(f"/v1/videos/{video_id}")
     assert (await purge(gateway.client, video_id))["already_purged"] is False
     assert await tables_with(gateway, WORD) == ["deliveries"], "the address of the event that is still to be sent"
-    await gateway.worker.run_once()
-    gateway.clock.advance(HOUR_S)
     await gateway.worker.run_once()
     assert await tables_with(gateway, WORD) == []
 
@@ -304,15 +307,66 @@ async def test_a_delivery_that_is_still_tried_has_the_figures_and_then_nothing(
     assert data["output"] is None if completed else data["error"]["message"].startswith("The text of this error was")
     assert received.headers["webhook-signature"].startswith("v1,")
     assert WORD not in received.body.decode()
-    gateway.clock.advance(HOUR_S)
-    await gateway.worker.run_once()
     assert await tables_with(gateway, WORD) == []
-    assert not await purge_due(gateway)
     (delivery,) = (await gateway.client.get(f"/v1/videos/{video_id}/deliveries")).json()["data"]
     assert [(entry["status_code"], entry["answer"]) for entry in delivery["tries"]] == [(500, None), (200, None)]
     again = await gateway.client.post(f"/v1/videos/{video_id}/deliveries/{delivery['id']}/redeliver")
     assert again.status_code == 409
     assert "deleted or purged" in again.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_last_try_erases_what_a_delivery_still_needed(
+    gateway: Running, fake: FakeOpenAI, receiver: Receiver, hook: str, deleted: bool
+) -> None:
+    """Also the answers to the tries after the purge, of an endpoint of the project, too."""
+    receiver.always = Answer(500, WORD)
+    endpoint = {"name": "mine", "url": hook.partition(WORD)[0] + "own", "event_types": ["video.failed"]}
+    assert (await gateway.client.post("/v1/webhook_endpoints", json=endpoint)).status_code == 200
+    video_id = await ended(gateway, fake, hook, completed=False)
+    await purge(gateway.client, video_id)
+    if deleted:
+        assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
+    gateway.clock.advance(60)
+    await gateway.worker.run_once()
+    assert await tables_with(gateway, WORD) == ["deliveries"], "one more try"
+    gateway.clock.advance(73 * HOUR_S)
+    await gateway.worker.run_once()
+    assert len(receiver.received) == 6
+    assert await tables_with(gateway, WORD) == []
+    assert await tables_with(gateway, SECRET) == []
+
+
+async def test_a_folder_that_cannot_be_deleted_does_not_stop_the_other_purges(
+    gateway: Running, fake: FakeOpenAI, hook: str
+) -> None:
+    stuck, other = [await ended(gateway, fake, hook, completed=True) for _ in range(2)]
+    for video_id in (stuck, other):
+        await purge(gateway.client, video_id)
+        await leave(gateway, f"videos/{video_id}/left.mp4")
+    path = gateway.gateway.settings.data_dir / "media" / "videos" / stuck
+    rmtree(path)
+    path.touch()  # no folder, so it cannot be deleted as one
+    for _ in range(2):
+        gateway.clock.advance(HOUR_S)
+        await gateway.worker.purge()
+    assert f"videos/{other}/left.mp4" not in await files(gateway)
+    assert await due_ids(gateway) == [stuck]
+    path.unlink()
+    gateway.clock.advance(HOUR_S)
+    await gateway.worker.purge()
+    assert await due_ids(gateway) == []
+
+
+async def test_a_purged_cancel_can_be_repeated(gateway: Running, fake: FakeOpenAI, hook: str) -> None:
+    """Its response was lost: the video is kept for an hour, as without the purge."""
+    video_id = await create(gateway, hook)
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    await purge(gateway.client, video_id)
+    for status in (200, 404):
+        assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
+        assert (await gateway.client.get(f"/v1/videos/{video_id}")).status_code == status
+        gateway.clock.advance(HOUR_S)
 
 
 async def test_the_text_of_a_task_that_ends_after_the_purge_is_erased(

@@ -10,6 +10,13 @@ from app.db.models.base import Base, value_check
 from app.video import AttemptState, Settlement, Status
 
 
+_ENDS = {
+    "completed": "completed_at is not null",
+    "failed": "error_code <> 'cancelled'",
+    "cancelled": "error_code = 'cancelled'",
+}
+
+
 def _log_index(name: str, *columns: str, where: str = "") -> Index:
     """An index of the request log by time. Its conditions do not name columns that change while a job runs."""
     shown = text(f"{where} and deleted_at is null" if where else "deleted_at is null")
@@ -103,12 +110,13 @@ class Video(Base):
         Index("ix_videos_deadline_at", "deadline_at", postgresql_where=text("ended_at is null")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
         Index("ix_videos_purge_due_at", "purge_due_at", postgresql_where=text("purge_due_at is not null")),
-        # For the request log, its pages and sums: of all requests, of one key, and of those that ended in one way.
+        # For the request log, its pages and sums: of all requests, of one key, of running ones, and of those that ended
+        # in one way, of all keys or of one.
         _log_index("ix_videos_log"),
         _log_index("ix_videos_log_key", "key_id"),
-        _log_index("ix_videos_log_completed", where="completed_at is not null"),
-        _log_index("ix_videos_log_failed", where="error_code <> 'cancelled'"),
-        _log_index("ix_videos_log_cancelled", where="error_code = 'cancelled'"),
+        _log_index("ix_videos_log_running", where="ended_at is null"),
+        *(_log_index(f"ix_videos_log_{end}", where=where) for end, where in _ENDS.items()),
+        *(_log_index(f"ix_videos_log_key_{end}", "key_id", where=where) for end, where in _ENDS.items()),
     )
 
 

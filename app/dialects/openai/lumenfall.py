@@ -82,6 +82,29 @@ def refuse_replay(request: Request) -> None:
         )
 
 
+DRY_RUN = "dryRun"
+_NEAR_MISSES = re.compile(r"dry[_-]?run", re.IGNORECASE)
+
+
+def is_dry_run(request: Request, extra: Mapping[str, Any]) -> bool:
+    """True if a create asks for an estimate alone. Raises `InvalidRequest` for near misses, by which a video would be
+    made and paid for; `extra` are the unknown fields of the body."""
+    missed = [name for name in request.query_params if name != DRY_RUN and _NEAR_MISSES.fullmatch(name)]
+    missed += [name for name in extra if _NEAR_MISSES.fullmatch(name)]
+    if missed:
+        raise errors.InvalidRequest(
+            f"{missed[0]}: for an estimate, send ?{DRY_RUN}=true with the address, in this spelling; to make the video, "
+            "leave it out",
+            param=missed[0],
+            code="invalid_value",
+        )
+    given = {value.lower() for value in request.query_params.getlist(DRY_RUN)} or {"false"}
+    for answer, forms in ((True, {"true", "1"}), (False, {"false", "0"})):
+        if given <= forms:
+            return answer
+    raise errors.InvalidRequest(f"{DRY_RUN}: expected true or false, once", param=DRY_RUN, code="invalid_value")
+
+
 # Rendering
 
 

@@ -63,7 +63,7 @@ class LoggedRequest(ResponseModel):
     model: str
     modality: Literal["video"]
     endpoint: str | None
-    """The path of the create."""
+    """The usual path of a create in the API that was called; it may have been another one of that API."""
     status: str
     """`pending`, `processing`, `completed`, `upstream_failure` or `cancelled`."""
     cost: float | None
@@ -277,7 +277,8 @@ def _window(limit: int, cursor: tuple[str, str] | None, place: Place | None) -> 
 
 
 def _listing(request: Request, page: Page, data: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Lumenfall's list object; the addresses of other pages are relative to the host and keep the filters."""
+    """Lumenfall's list object; the addresses of other pages are relative to the host, with the path prefix of a proxy,
+    and keep the filters."""
     older = _page_url(request, "starting_after", data[-1]["id"]) if page.has_older else None
     newer = _page_url(request, "ending_before", data[0]["id"]) if page.has_newer else None
     return {"object": "list", "data": list(data), "next_page_url": older, "previous_page_url": newer}
@@ -286,7 +287,7 @@ def _listing(request: Request, page: Page, data: Sequence[dict[str, Any]]) -> di
 def _page_url(request: Request, name: str, value: str) -> str:
     given = request.query_params
     kept = [(filter_name, given[filter_name]) for filter_name in FILTERS if filter_name in given]
-    return f"{request.url.path}?{urlencode([(name, value), *kept])}"
+    return f"{request.scope['gateway_prefix']}{request.url.path}?{urlencode([(name, value), *kept])}"
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -35,7 +35,7 @@ async def shown(
     attempts: dict[str, list[Attempt]] = {}
     if page and not untried:
         async with gateway.db.reading() as connection:
-            attempts = await videos.attempts_of(connection, [video.id for video in page])
+            attempts = await videos.last_attempts_of(connection, [video.id for video in page])
     return [render(video, gateway, request, attempts=attempts.get(video.id, ())) for video in page]
 
 

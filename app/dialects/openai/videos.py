@@ -3,22 +3,19 @@
 The routes; wire models and rendering are in `wire.py`.
 """
 
-import json
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import Depends, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi import Query, Request
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
 from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
-from app.db.faults import is_unavailable
 from app.db.models import Video
-from app.dialects.openai import requests, schemas, webhooks
-from app.dialects.openai.lumenfall import refuse_replay
+from app.dialects.openai import events, requests, schemas, webhooks
+from app.dialects.openai.lumenfall import is_dry_run, refuse_replay
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
@@ -47,10 +44,10 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, parameter, returns
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
-from app.http.wait import wait_for_video, waiting_slot, watch_video
+from app.http.wait import wait_for_video
 from app.jobs import lifecycle, videos
 from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
@@ -62,10 +59,10 @@ from app.video import Operation, VideoRequest, Webhook
 TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
-KEEP_ALIVE_S = 15
-"""Seconds between keep-alive comments: proxies close idle streams."""
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
+SOURCE_NAMES = {"source": "video"}
+"""The client's name of the source of an edit or an extension."""
 
 routes = AliasedRouter(tags=["videos"])
 
@@ -79,7 +76,8 @@ async def _from_source(
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await get_finished_video(gateway, caller, str(wire.video["id"]))
         model = wire.model or source_model(source)
-        return request_from_source(source, wire.prompt, model, operation, extra, seconds=seconds), source
+        derived = request_from_source(source, wire.prompt, model, operation, extra, seconds=seconds)
+        return derived.model_copy(update={"client_names": SOURCE_NAMES}), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
@@ -92,6 +90,7 @@ async def _from_source(
         source=uploads.media(wire.video, "video"),
         seconds=seconds,
         extra=extra,
+        client_names=SOURCE_NAMES,
     )
     return request, None
 
@@ -148,7 +147,7 @@ async def _create(
 ) -> Response:
     refuse_replay(request)
     parsed = parsed.model_copy(update={"webhook": webhook})
-    if _is_dry_run(request):
+    if is_dry_run(request, parsed.extra):
         plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
         return no_store(render_estimate(plan.request, plan, gateway))
     created = await create_job(
@@ -167,13 +166,6 @@ async def _create(
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
-
-
-def _is_dry_run(request: Request) -> bool:
-    given = request.query_params.get("dryRun", "false").lower()
-    if given not in ("true", "1", "false", "0"):
-        raise errors.InvalidRequest("dryRun: expected true or false", param="dryRun", code="invalid_value")
-    return given in ("true", "1")
 
 
 async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
@@ -292,72 +284,7 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 # One video
 
 
-@routes.get(
-    "/v1/videos/{video_id}/events",
-    response_class=StreamingResponse,
-    dependencies=[Depends(waiting_slot)],
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        204: {"description": "The client has received the last event."},
-    },
-    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
-)
-async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
-    skips the events already received; after `end` the response is 204, at which an EventSource stops."""
-    video = await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    if video.status.ended and request.headers.get("last-event-id") == _end_mark(video):
-        return Response(status_code=204, headers=headers)
-    events = _events(video_id, request, gateway, caller)
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-async def _events(video_id: str, request: Request, gateway: Gateway, caller: Caller) -> AsyncIterator[bytes]:
-    seen = request.headers.get("last-event-id", "")
-    while True:
-        try:
-            video = await watch_video(
-                request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
-            )
-        except errors.GatewayError:  # the key was revoked, or the video deleted: end the stream
-            return
-        except Exception as error:
-            if is_unavailable(error):  # end it, too; the client connects again
-                return
-            raise
-        if _mark(video) != seen:
-            name = "progress" if seen.startswith(f"{video.status}.") else "status"
-            yield await _event(name, _mark(video), video, gateway, request)
-            seen = _mark(video)
-        elif not video.status.ended:
-            yield b": still here\n\n"
-        if video.status.ended:
-            yield await _event("end", _end_mark(video), video, gateway, request)
-            return
-        if gateway.listener.closed:
-            return
-
-
-def _mark(video: Video) -> str:
-    """The id of an event: status and progress of the video."""
-    return f"{video.status}.{video.progress}"
-
-
-def _end_mark(video: Video) -> str:
-    """The id of the last event, which differs from that of the status before it: a client cut off in between still
-    needs the `end`."""
-    return f"{_mark(video)}.end"
-
-
-def _is_news(video: Video, *, seen: str) -> bool:
-    return video.status.ended or _mark(video) != seen
-
-
-async def _event(name: str, mark: str, video: Video, gateway: Gateway, request: Request) -> bytes:
-    [content] = await shown([video], gateway, request)
-    data = json.dumps(content, ensure_ascii=False)
-    return f"id: {mark}\nevent: {name}\ndata: {data}\n\n".encode()
+routes.include_router(events.routes)
 
 
 @routes.delete("/v1/videos/{video_id}", responses=returns(schemas.DeletedVideo))

@@ -185,7 +185,9 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
     model = wire.model or default_model
     if model is None:
         raise errors.InvalidRequest("model is required; GET /v1/models lists all models", param="model")
-    references = _media(*_one_of(wire, "input_reference", "image_url"), uploads)
+    given, reference_name = _one_of(wire, "input_reference", "image_url")
+    references = _media(given, reference_name, uploads)
+    given_video, video_name = _one_of(wire, "reference_video", "input_video", "video_url")
     several = references if len(references) > 1 else []
     seconds = wire.seconds if wire.seconds is not None else wire.duration
     size, ignored = _size(wire)
@@ -196,7 +198,7 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
         first_frame=references[0] if len(references) == 1 else None,
         last_frame=_one(wire.last_frame, "last_frame", uploads),
         reference_images=(*several, *_media(wire.reference_images, "reference_images", uploads)),
-        reference_video=_one(*_one_of(wire, "reference_video", "input_video", "video_url"), uploads),
+        reference_video=_one(given_video, video_name, uploads),
         characters=tuple(_character_id(entry) for entry in wire.characters),
         negative_prompt=wire.negative_prompt,
         n=wire.n,
@@ -208,9 +210,24 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
         user=wire.user,
         retention_s=wire.media_retention,
         extra=extra_of(wire),
+        client_names=_names(wire, reference_name, video_name),
         warnings=tuple(f"{name} {value} was ignored: the size {size['size']} holds" for name, value in ignored.items()),
         **size,
     )
+
+
+def _names(wire: CreateVideo, reference_name: str, video_name: str) -> dict[str, str | None]:
+    """The client's names of fields that have several."""
+    names: dict[str, str | None] = {"first_frame": reference_name, "reference_video": video_name}
+    if wire.reference_images in (None, "", []):
+        names["reference_images"] = reference_name
+    if wire.seconds is None:
+        names["seconds"] = "duration"
+    if wire.size is None:
+        names["size"] = None
+    elif wire.aspect_ratio is None:
+        names["aspect_ratio"] = "size"
+    return names
 
 
 def _one_of(wire: CreateVideo, *names: str) -> tuple[Any, str]:
