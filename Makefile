@@ -12,16 +12,16 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type format bench fuzz wheel migration docs hooks clean
+.PHONY: help run test test-clients lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000" and the like
 	@$(RUN) video-gateway serve $(ARGS)
 
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/jobs -k lease" for some of them
-	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) --group browser pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) ruff check
@@ -29,7 +29,7 @@ lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) lint-imports --no-logo
 
 type: | $(NEEDS_UV) ## Check types
-	@$(RUN) mypy
+	@$(RUN) --group browser mypy
 
 format: | $(NEEDS_UV) ## Format the code and fix what can be fixed
 	@$(RUN) ruff check --fix
@@ -40,6 +40,9 @@ bench: | $(NEEDS_UV) ## Measure speed against bare routes on the same machine
 
 fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--max-examples 200" for longer
 	@PYTHONPATH=tests $(RUN) --group fuzz python -m fuzz $(ARGS)
+
+test-clients: | $(NEEDS_UV) ## Drive the real clients in environments of their own; URL=... KEY=... for a gateway that runs
+	@PYTHONPATH=tests $(RUN) python -m clients $(ARGS)
 
 wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
 	@$(RUN) python -m tools.check_wheel

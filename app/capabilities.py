@@ -68,6 +68,8 @@ class Problem:
     why: str
     drop: tuple[str, ...]
     """Fields of the request to leave out; empty if that is no help."""
+    absent: bool = False
+    """True: the model has no such parameter at all, rather than other values of it."""
     forced: bool = False
     """True: the client's API requires the field, so it is left out with a warning rather than refused."""
 
@@ -100,20 +102,20 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
         can = ", ".join(sorted(able.operations))
         found["operation"] = Problem(f"it cannot {request.operation}; it can {can}", ())
     inherited = request.source is not None and request.source.video_id is not None
-    if not inherited or request.operation is Operation.extend:
+    if not inherited or request.operation.lengthens:
         _check_seconds(request, able, found)
     if not inherited:  # else size and ratio are the source's, not the client's choice
         request = _fit_size(request, able, found)
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
-            found[name] = Problem("it has no such parameter", (name,))
+            found[name] = Problem("it has no such parameter", (name,), absent=True)
     for name in able.required:
         if getattr(request, name) in (None, ()):
             found[name] = Problem("it makes nothing without one", ())
     _check_media(request, able, can_link, found)
     if not able.passes_extra:
         unknown = request.extra.keys() - able.vendor_fields
-        found |= {name: Problem("it has no such parameter", (name,)) for name in sorted(unknown)}
+        found |= {name: Problem("it has no such parameter", (name,), absent=True) for name in sorted(unknown)}
     return Fitted(request, found)
 
 
@@ -129,7 +131,8 @@ def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, P
         allowed = ", ".join(f"{seconds:g}" for seconds in able.seconds)
         why = f"it makes {allowed} seconds" if allowed else "its length cannot be chosen"
         # OpenAI's API requires a length for an extension, even if the vendor decides on it.
-        found["seconds"] = Problem(why, ("seconds",), forced=not allowed and request.operation is Operation.extend)
+        forced = not allowed and request.operation.lengthens
+        found["seconds"] = Problem(why, ("seconds",), absent=not allowed, forced=forced)
 
 
 def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> VideoRequest:
@@ -144,7 +147,7 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
         near = nearest_ratio(request.aspect_ratio, able.aspect_ratios)
         if near is None:
             why = f"it makes {', '.join(able.aspect_ratios)}" if able.aspect_ratios else "its shape cannot be chosen"
-            found[requested_as] = Problem(why, ("size", "aspect_ratio"))
+            found[requested_as] = Problem(why, ("size", "aspect_ratio"), absent=not able.aspect_ratios)
         else:
             request = request.model_copy(update={"aspect_ratio": near})
     elif request.aspect_ratio:
@@ -155,8 +158,9 @@ def _fit_size(request: VideoRequest, able: Capabilities, found: dict[str, Proble
         why = f"it makes {allowed}" if allowed else "its resolution cannot be chosen, only the aspect_ratio"
         requested_as = "size" if request.size else "resolution"
         earlier = found.get(requested_as)
-        drop = ("size", "resolution", *(earlier.drop if earlier else ()))
-        found[requested_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop)
+        drop = (*(earlier.drop if earlier else ("size",)), "resolution")
+        absent = not allowed and (earlier is None or earlier.absent)
+        found[requested_as] = Problem(f"{earlier.why}; {why}" if earlier else why, drop, absent=absent)
     return request
 
 
@@ -173,7 +177,8 @@ def _choose_size(request: VideoRequest, sizes: tuple[str, ...], found: dict[str,
         if fits:
             return request.model_copy(update=triple)
     requested_as = "size" if request.size else "aspect_ratio" if request.aspect_ratio else "resolution"
-    found[requested_as] = Problem(f"it makes {', '.join(sizes)}", ("size", "aspect_ratio", "resolution"))
+    why = f"it makes {', '.join(sizes)}" if sizes else "its size cannot be chosen"
+    found[requested_as] = Problem(why, ("size", "aspect_ratio", "resolution"), absent=not sizes)
     return request
 
 
@@ -189,6 +194,10 @@ def _check_media(request: VideoRequest, able: Capabilities, can_link: bool, foun
     limit = able.max_reference_images
     if limit is not None and len(request.reference_images) > limit:
         found.setdefault("reference_images", Problem(f"it takes {limit} at most", ("reference_images",)))
+
+
+MEDIA_FIELDS = ("source", "first_frame", "last_frame", "reference_video", "reference_images", "characters")
+"""Fields that hold a medium or stand for one."""
 
 
 def media_of(request: VideoRequest) -> dict[str, tuple[Media, ...]]:

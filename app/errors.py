@@ -3,6 +3,7 @@
     GatewayError
     ├── InvalidRequest            400   the caller's parameters
     │   ├── UnsupportedParameter  400   valid, but no candidate provider can express it
+    │   ├── PrivateAddress        400   a URL that leads to this machine or a private network
     │   └── UnsupportedMediaType  415
     ├── AuthenticationFailed      401
     ├── InsufficientFunds         402   a balance or a budget does not cover the estimate
@@ -72,6 +73,14 @@ class InvalidRequest(GatewayError):
 
 class UnsupportedParameter(InvalidRequest):
     default_code = "unsupported_parameter"
+
+
+class PrivateAddress(InvalidRequest):
+    default_code = "private_address"
+
+    def __init__(self, param: str) -> None:
+        message = "the address is private; the operator of this gateway can allow it with GATEWAY_ALLOW_NETWORKS"
+        super().__init__(f"{param}: {message}", param=param)
 
 
 class UnsupportedMediaType(InvalidRequest):

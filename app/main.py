@@ -22,11 +22,14 @@ from app.db.database import Database, read_and_warn, running_database
 from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
-from app.http import health, media
+from app.http import health, home, media
 from app.http.context import Gateway
-from app.http.errors import install_error_handlers, to_response
+from app.http.cors import Cors
+from app.http.errors import WITHOUT_VERSION, install_error_handlers, to_response
 from app.http.middleware import METHODS, RequestMiddleware
-from app.http.openapi import error_responses
+from app.http.openapi import DescribedApp, error_responses, operation_id
+from app.http.proxies import ProxyMiddleware
+from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.durations import Durations
@@ -90,6 +93,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         gateway = Gateway(
             settings=config,
             dialects=configs,
+            create_paths={dialects.name_of(each): dialects.create_paths(each)[0] for each in dialects.DIALECTS},
             db=database,
             providers=upstreams,
             router=Router(config, upstreams),
@@ -138,11 +142,14 @@ async def require_secrets(database: Database, config: Settings, *, now: datetime
 def _all_routes() -> Sequence[BaseRoute]:
     """Build the routes once for all applications of a process: FastAPI parses every signature at each inclusion."""
     router = APIRouter()
-    for dialect in reversed(dialects.DIALECTS):  # OpenAI first: it gets the most requests
-        described = error_responses(dialect.render_error, dialect.PREFIXES[0])
-        router.include_router(dialect.routes, responses=described)
-    for others, path in ((media.routes, "/media/"), (health.routes, "/healthz"), (admin.routes, "/admin/")):
-        router.include_router(others, responses=error_responses(dialects.render_error, path))
+    *vendors, openai = dialects.DIALECTS
+    included = [(openai, ""), *((dialect, dialects.name_of(dialect)) for dialect in reversed(vendors))]
+    for dialect, prefix in included:  # OpenAI first: it gets the most requests
+        errors, named = error_responses(dialect.ErrorModel), operation_id(prefix)
+        router.include_router(dialect.routes, responses=errors, generate_unique_id_function=named)
+    for others, prefix in ((media.routes, ""), (health.routes, ""), (home.routes, ""), (admin.routes, "admin")):
+        errors, named = error_responses(openai.ErrorModel), operation_id(prefix)
+        router.include_router(others, responses=errors, generate_unique_id_function=named)
     return router.routes
 
 
@@ -168,12 +175,16 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
                     parts.worker.stop()
                     await running
 
-    app = FastAPI(
+    app = DescribedApp(
         title="video-gateway",
         version=version("video-gateway"),
         summary="The OpenAI Videos API in front of any video vendor.",
+        description="Every POST takes JSON, multipart/form-data and application/x-www-form-urlencoded; multipart is "
+        "described where files can be sent.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        docs_url=None,  # see http/health.py
+        openapi_url=None,  # see http/health.py, which adds the address of the gateway
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -187,8 +198,11 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         render_error=dialects.render_error,
         max_body_bytes=max_body_bytes,
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
+        cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
     )
+    app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
+    app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)
     return app
 
 

@@ -21,6 +21,7 @@ NESTED = {"providers", "prices", "models", "dialects"}
 ALIAS = ("routes", "unsupported", "on_unknown", "retry_failed")
 
 _SPAN = re.compile(r"(\d{1,9})([dhms])")
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>[1-9]\d{0,4}|0))?")
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _INJECTED = re.compile(r"gateway_(\w+_)?(service_(host|port)\w*|port_\d+_\w+)")
 """Variables that Kubernetes and Docker set in every container beside a service named `gateway` or `gateway-...`."""
@@ -49,6 +50,20 @@ def seconds(field: str | None, value: Any) -> Any:
     if not number <= LONGEST_S:
         raise ValueError(f"{wanted}; at most 100 years")
     return value
+
+
+def web_origin(value: str) -> str:
+    """Read the origin of a web page and return it as browsers send it. Raises `ValueError`."""
+    wanted = "expected origins such as https://app.example.com, or * for all"
+    if not value.isascii():
+        raise ValueError(f"{wanted}; a name with other letters is written as browsers send it, xn--...")
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None or int(match["port"] or 1) not in range(1, 65_536):
+        reason = "; without a path, not even a slash at the end" if re.match(r"[^/]*//[^/]+/", value) else ""
+        raise ValueError(wanted + reason)
+    if (match["scheme"], match["port"]) in (("http", "80"), ("https", "443")):
+        raise ValueError(f"{wanted}; leave out the default port, as browsers do")
+    return match[0]
 
 
 def too_short(name: str) -> str:
@@ -142,6 +157,9 @@ def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tupl
         case ("models", alias, "routes", int(number), *_):
             wanted = 'expected "provider/model", or { to = "provider/model", weight = 3 } with a weight above 0'
             return ("models", alias, "routes", number + 1), wanted
+        case ("allow_networks" | "trusted_proxies" as field, *_):
+            wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
+            return (field,), wanted + ("; or *" if field == "trusted_proxies" else "")
         case ("models", _, field) if kind == "extra_forbidden":
             near = nearest(str(field), ALIAS)
             return path, f"not a field of an alias{f'; did you mean {near}?' if near else ''}"

@@ -59,7 +59,6 @@ NO_COOKIES = DefaultCookiePolicy(allowed_domains=())  # a stranger's cookies wou
 NO_CODING = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
 """Values of `content-encoding` for a body that is not encoded; the last ones are mistakes, mostly of buckets."""
 
-
 BEFORE_SEND = "before_send"
 """Request extension: an async function, awaited when a connection is held and no byte of the request is sent yet. What
 it raises is raised by the call unchanged, nothing is sent, and the connection is closed."""
@@ -419,14 +418,15 @@ async def checked_address(host: str, port: int | None, allow: Iterable[Network])
     return addresses[0]
 
 
-def literal_address(host: str) -> str | None:
-    """The IP address that a host of a URL is, in any notation that sockets take, such as `2130706433`; None for a
-    name."""
+def is_private(host: str, allow: Iterable[Network] = ()) -> bool:
+    """Return True for a host of a URL that is this machine or a private IP address, in any notation that sockets take,
+    such as `2130706433`. Other names are only resolved, and checked, when they are called."""
+    name = re.sub(r"^(.*\.)?localhost$", "127.0.0.1", host.partition("%")[0].rstrip(".").lower())
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return None
-    return str(found[0][4][0]).partition("%")[0]
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):
+        return False
+    return not may_reach(str(found[0][4][0]).partition("%")[0], allow)
 
 
 def redact_urls(text: str) -> str:

@@ -42,6 +42,7 @@ from app.mistakes import (
     too_short,
     unknown_in_files,
     unknown_variables,
+    web_origin,
 )
 from app.video import shorter_side
 
@@ -92,6 +93,20 @@ def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
     return found
 
 
+def _without_numbers(value: Any, field: str | None) -> Any:
+    """Refuse numbers in a list of networks, where 1 would be the address 0.0.0.1."""
+    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
+    if is_networks and any(isinstance(entry, int | float) for entry in value):
+        raise ValueError("not a network")
+    return value
+
+
+def _without_mapping(network: Any) -> Any:
+    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
+
+
 class Settings(BaseSettings):
     """All settings, one field per variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
@@ -117,6 +132,14 @@ class Settings(BaseSettings):
     """true: redirect media links to a presigned URL at the configured bucket; false: stream through the gateway."""
     public_url: str | None = None
     """The URL at which clients and upstreams reach this gateway; unset: taken from each request."""
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network | Literal["*"]], NoDecode] = [
+        IPv4Network("127.0.0.1"),
+        IPv6Network("::1"),
+    ]
+    """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
+    cors_origins: Annotated[list[str], NoDecode] = []
+    """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
+    links are open to all pages."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
@@ -169,13 +192,16 @@ class Settings(BaseSettings):
     """Upstream calls that one worker process makes at once."""
     worker_stores: Annotated[int, Field(ge=1, le=1_000)] = 8
     """Files that one worker process downloads at once."""
-    webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=120)] = 30
     """Seconds for one webhook call, the whole answer included."""
     webhook_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
     """Webhook calls that one worker process makes at once; one endpoint or host gets at most a fifth of them."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20
     """Seconds for which a stopping worker lets running calls finish before it releases them."""
 
+    fold_retries: bool = False
+    """true: a create that an SDK repeats without an idempotency key (`x-stainless-retry-count`) returns the video of
+    the same request in the last two minutes; false: it is a new job."""
     max_body_mb: Annotated[int, Field(ge=1)] = 64
     """Largest request body in MiB; more is refused with 413."""
     max_bodies_mb: Annotated[int, Field(ge=1)] = 512
@@ -222,14 +248,19 @@ class Settings(BaseSettings):
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
         return seconds(info.field_name, value)
 
-    @field_validator("api_keys", "allow_networks", mode="before")
+    @field_validator("api_keys", "allow_networks", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
-            return value
+            return _without_numbers(value, info.field_name)
         if value.lstrip().startswith("[") or (info.field_name == "api_keys" and value.lstrip().startswith("{")):
-            return json.loads(value)
+            return _without_numbers(json.loads(value), info.field_name)
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("allow_networks", "trusted_proxies")
+    @classmethod
+    def _unmapped(cls, value: list[Any]) -> list[Any]:
+        return [_without_mapping(entry) for entry in value]
 
     @field_validator("api_keys")
     @classmethod
@@ -269,6 +300,11 @@ class Settings(BaseSettings):
         if value is not None and not re.match(r"https?://[^/\s]+", value):
             raise ValueError("expected an address such as https://video.example.com")
         return value.rstrip("/") if value else None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        return [entry if entry == "*" else web_origin(entry) for entry in value]
 
     @field_validator("storage_url")
     @classmethod

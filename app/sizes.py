@@ -61,6 +61,25 @@ def complete_size(size: str | None, aspect_ratio: str | None, resolution: str | 
     return triple
 
 
+def complete_by_size(
+    size: str | None, aspect_ratio: str | None, resolution: str | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the triple as `complete_size` does, where a size in pixels takes precedence over an aspect ratio or a
+    resolution that contradicts it; the second value has those that were ignored. Raises `ValueError` for invalid values."""
+    ignored: dict[str, str] = {}
+    given = {"aspect_ratio": aspect_ratio, "resolution": resolution}
+    if size is not None and SIZE.fullmatch(size):
+        complete_size(size, None, None)
+        for name, value in given.items():
+            alone = {**dict.fromkeys(given), name: value}
+            complete_size(None, **alone)
+            try:
+                complete_size(size, **alone)
+            except ValueError:
+                ignored[name] = str(value)
+    return complete_size(size, **{name: None if name in ignored else value for name, value in given.items()}), ignored
+
+
 def _ratio(text: str, field: str) -> tuple[int, int]:
     match = ASPECT_RATIO.fullmatch(text)
     if match is None:

@@ -22,11 +22,15 @@ SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
 
 
 def shorter_side(resolution: str) -> int:
-    """Return the pixels that `720p` or `4k` stands for. Raises `ValueError`."""
+    """Return the pixels that `720p` or `4k` stands for. Raises `ValueError`.
+
+    `1k` is inferred: Lumenfall sells its tier `1K` as sizes of about 1024 x 1024 pixels, at the price of 720p (model
+    page of seedance-2.0, read 2026-11-25).
+    """
     match = RESOLUTION.fullmatch(resolution)
     if match is None:
         raise ValueError(f"expected 480p, 720p, 1080p, 4k or the like, got {resolution!r:.60}")
-    return int(match[1]) if match[1] else {"1": 1080, "2": 1440, "4": 2160, "8": 4320}[match[2]]
+    return int(match[1]) if match[1] else {"1": 720, "2": 1440, "4": 2160, "8": 4320}[match[2]]
 
 
 class Status(StrEnum):
@@ -62,6 +66,13 @@ class Operation(StrEnum):
     remix = "remix"
     edit = "edit"
     extend = "extend"
+    prepend = "prepend"
+    """An extension whose new part comes before the source."""
+
+    @property
+    def lengthens(self) -> bool:
+        """True if the result contains the source, and the requested length is that of the new part."""
+        return self in (Operation.extend, Operation.prepend)
 
 
 class DeliveryState(StrEnum):
@@ -185,6 +196,12 @@ class VideoRequest(BaseModel):
     """Fields only the vendor knows, passed through unchanged."""
     warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     """Sentences for the client about what was read otherwise than it was written; they go into the video's warnings."""
+    client_names: Annotated[dict[str, str | None], Field(exclude=True)] = {}
+    """The client's own names of fields, for messages; None for a field that its API does not have."""
+    drop_unsupported: Annotated[bool, Field(exclude=True)] = False
+    """True: parameters that the model does not have at all are left out with a warning, except media."""
+    preferred: Annotated[dict[str, Any], Field(exclude=True)] = {}
+    """The dialect's own defaults of absent fields, used if every route is known to support them."""
 
 
 class Submission(BaseModel):
@@ -222,6 +239,10 @@ class Failure(BaseModel):
     message: str
     body: str | None = None
     """The upstream's answer, trimmed and without secrets; for the operator."""
+
+
+CANCELLED = Failure(code="cancelled", message="The video was cancelled on request.")
+"""The end of a video that its client cancelled."""
 
 
 class Progress(BaseModel):

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import programs
 import psycopg
 import pytest
 from asgi_lifespan import LifespanManager
+from described import DescribedTransport
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
@@ -29,6 +31,13 @@ from app.main import create_app
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort slow tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The npm packages of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    return programs.install((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "npm")
 
 
 _TABLES = [table.name for table in Base.metadata.sorted_tables]
@@ -89,7 +98,18 @@ async def migrated(postgres: str) -> AsyncIterator[str]:
 async def database_url(migrated: str) -> AsyncIterator[str]:
     """The migrated database, emptied after the test."""
     yield migrated
-    async with await psycopg.AsyncConnection.connect(migrated, autocommit=True) as connection:
+    await _empty(migrated)
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(migrated: str) -> AsyncIterator[str]:
+    """The migrated database for one gateway of all tests of a module, emptied after the last one."""
+    yield migrated
+    await _empty(migrated)
+
+
+async def _empty(url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(_EMPTY)
 
 
@@ -122,7 +142,7 @@ def start_gateway(database_url: str, tmp_path: Path, clock: Clock) -> StartGatew
         }
         app = create_app(settings.load(_env_file=None, **values), clock=its_clock or clock)
         async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30) as manager:
-            transport = httpx.ASGITransport(manager.app)
+            transport = DescribedTransport(manager.app)
 
             def client(key: str) -> httpx.AsyncClient:
                 headers = {"authorization": f"Bearer {key}"}

@@ -1,6 +1,5 @@
 """Addresses that callers and upstreams give: wherever one of them comes in, it leads nowhere inside."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +17,11 @@ from fakes.server import KEY, Answer, Drip, Elsewhere, Fake, serve
 from fakes.sglang import FakeSGLang
 from fakes.vllm_omni import FakeVllmOmni
 from harness import Running, StartGateway
+from names import resolve_names
 
 pytestmark = pytest.mark.anyio
 
-INWARD = (
+LITERAL = (
     "http://127.0.0.1:{port}/latest",
     "http://localhost:{port}/latest",
     "http://[::1]:{port}/latest",
@@ -32,6 +32,20 @@ INWARD = (
     "http://192.0.0.192/latest",
     "http://168.63.129.16/latest",
     "http://[fd00:ec2::254]/latest",
+    "http://[::ffff:10.0.0.1]/latest",
+    "http://2130706433:{port}/latest",
+    "http://0x7f.1:{port}/latest",
+    "http://127\u30020\u30020\u30021:{port}/latest",
+)
+"""Private whatever a resolver says: refused with the request."""
+REFUSED = (
+    *LITERAL,
+    "http://LOCALHOST.:{port}/latest",
+    "http://meta.localhost:{port}/latest",
+    "http://127.0.0.1.:{port}/latest",
+)
+"""The same with names that some resolvers do not know."""
+NAMED = (
     "http://inside.example.com:{port}/latest",
     "http://inside.example.com.:{port}/latest",
     "http://both.example.com:{port}/latest",
@@ -42,21 +56,15 @@ NAMES = {
     "both.example.com": ["1.1.1.1", "127.0.0.1"],
     "six.example.com": ["::ffff:127.0.0.1"],
 }
+"""Private by what the resolver says: looked at when they are called."""
+INWARD = (*LITERAL, *NAMED)
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that knows some names of ours."""
-    really = socket.getaddrinfo
-
-    def resolve(host: Any, port: Any, *given: Any, **options: Any) -> Any:
-        known = NAMES.get(str(host).rstrip("."))
-        if known is None:
-            return really(host, port, *given, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolve_names(monkeypatch, NAMES)
 
 
 @dataclass(frozen=True)
@@ -114,11 +122,11 @@ async def test_no_webhook_is_sent_to_a_private_address(
     start_gateway: StartGateway, way: Way, receiver: Receiver, port: int | None
 ) -> None:
     async with start_gateway(allow_networks=[]) as gateway:
-        for template in INWARD:
+        for template in NAMED:
             await way.send_event(gateway, template.format(port=port))
         await gateway.worker.run_once()
         made = await tries(gateway)
-    assert len(made) >= len(INWARD)
+    assert len(made) >= len(NAMED)
     for status, error in made:
         assert status is None
         assert "is not a public address, so nothing was sent" in error
@@ -129,7 +137,7 @@ async def test_no_test_event_is_sent_to_a_private_address(
     start_gateway: StartGateway, receiver: Receiver, port: int | None
 ) -> None:
     async with start_gateway(allow_networks=[]) as gateway:
-        for template in INWARD:
+        for template in NAMED:
             body = {"name": "mine", "url": template.format(port=port), "event_types": ["video.failed"]}
             endpoint = (await gateway.client.post("/v1/webhook_endpoints", json=body)).json()
             path = f"/v1/webhook_endpoints/{endpoint['id']}/test"
@@ -137,6 +145,39 @@ async def test_no_test_event_is_sent_to_a_private_address(
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "webhook_endpoint_unreachable")
             assert "is not a public address" in answer.json()["error"]["message"]
     assert receiver.received == []
+
+
+async def test_a_webhook_to_a_literal_private_address_is_refused(start_gateway: StartGateway, way: Way) -> None:
+    async with start_gateway(allow_networks=[]) as gateway:
+        for template in REFUSED:
+            url = template.format(port=8080)
+            answer = await gateway.client.post(way.path, json={**way.body, way.field: url})
+            assert answer.status_code == 400, url
+            assert f"{way.field}: the address is private" in answer.text
+            assert "GATEWAY_ALLOW_NETWORKS" in answer.text
+        answer = await gateway.client.post(way.path, json={**way.body, way.field: "https://1.1.1.1/hook"})
+        assert answer.is_success, answer.text
+
+
+async def test_an_endpoint_is_not_moved_to_a_literal_private_address(start_gateway: StartGateway) -> None:
+    async with start_gateway(allow_networks=[]) as gateway:
+        body = {"name": "mine", "url": "https://example.com/", "event_types": ["video.failed"]}
+        endpoint = (await gateway.client.post("/v1/webhook_endpoints", json=body)).json()
+        path = f"/v1/webhook_endpoints/{endpoint['id']}"
+        answer = await gateway.client.post(path, json={"url": "http://10.0.0.1/"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "private_address")
+        assert (await gateway.client.get(path)).json()["url"] == "https://example.com/"
+
+
+@pytest.mark.parametrize("allowed", ["10.1.0.0/16", "127.0.0.0/8"])
+async def test_an_allowed_network_may_be_named_by_its_addresses(
+    start_gateway: StartGateway, way: Way, allowed: str
+) -> None:
+    urls = {"10.1.0.0/16": "http://10.1.2.3/", "127.0.0.0/8": "http://localhost:9/"}
+    async with start_gateway(allow_networks=[allowed]) as gateway:
+        for network, url in urls.items():
+            answer = await gateway.client.post(way.path, json={**way.body, way.field: url})
+            assert answer.is_success == (network == allowed), answer.text
 
 
 async def test_no_redirect_leads_a_webhook_to_a_private_address(
@@ -224,7 +265,69 @@ async def test_a_file_that_comes_byte_by_byte_fails_the_job(start_gateway: Start
     assert slow.received
 
 
-# Pictures and videos that a caller names: they are passed on as they are
+# Pictures and videos that a caller names: literal private addresses are refused, others are passed on as they are
+
+MEDIA: dict[str, tuple[Way, Callable[[str], Any]]] = {
+    "input_reference": (WAYS["request"], lambda url: {"input_reference": url}),
+    "last_frame": (WAYS["request"], lambda url: {"last_frame": {"image_url": {"url": url}}}),
+    "reference_images": (WAYS["request"], lambda url: {"reference_images": ["https://example.com/1.png", url]}),
+    "reference_video": (WAYS["request"], lambda url: {"reference_video": {"video_url": url}}),
+    "image_url": (WAYS["lumen"], lambda url: {"image_url": url}),
+    "reference_image_urls": (WAYS["lumen"], lambda url: {"reference_image_urls": [url]}),
+    "video_url": (WAYS["lumen"], lambda url: {"video_url": url}),
+    "image_end_url": (WAYS["luma"], lambda url: {"image_end_url": url}),
+    "keyframes.frame0.url": (WAYS["apilaplas"], lambda url: {"keyframes": {"frame0": {"type": "image", "url": url}}}),
+    "keyframes.frame1.url": (WAYS["apilaplas"], lambda url: {"keyframes": {"frame1": {"type": "image", "url": url}}}),
+}
+
+
+@pytest.mark.parametrize("param", MEDIA)
+async def test_a_medium_at_a_literal_private_address_is_refused(start_gateway: StartGateway, param: str) -> None:
+    way, fields = MEDIA[param]
+    async with start_gateway(allow_networks=[]) as gateway:
+        for template in (*REFUSED, "http://user:pass@10.0.0.1/a.png"):
+            url = template.format(port=8080)
+            answer = await gateway.client.post(way.path, json={**way.body, **fields(url)})
+            assert answer.status_code == 400, url
+            assert f"{param}: the address is private" in answer.text
+        assert (await gateway.client.get("/v1/videos")).json()["data"] == []
+        answer = await gateway.client.post(way.path, json={**way.body, **fields("http://[::1")})
+        assert f"{param}: this is not an address" in answer.text
+        for name in NAMED:
+            answer = await gateway.client.post(way.path, json={**way.body, **fields(name.format(port=8080))})
+            assert answer.is_success, answer.text
+    async with start_gateway(allow_networks=["10.0.0.0/8"]) as gateway:
+        answer = await gateway.client.post(way.path, json={**way.body, **fields("http://10.0.0.1/a.png")})
+        assert answer.is_success, answer.text
+
+
+AMBIGUOUS = (
+    *("http://127%2e0.0.1/a.png", "http://%31%32%37.0.0.1/a.png", "http://example.com%2f@10.0.0.1/a.png"),
+    *("http://example.com\\@10.0.0.1/a.png", "http://10.0.0.1\\@example.com/a.png", "http://10.0.0.1\\.example.com/"),
+    *("http://:80/a.png", "http://?a.png", "http://@/a.png", "http:///a.png"),
+)
+"""Hosts that libraries read in different ways, or none."""
+
+
+@pytest.mark.parametrize("param", MEDIA)
+async def test_a_medium_whose_host_is_ambiguous_is_refused(start_gateway: StartGateway, param: str) -> None:
+    way, fields = MEDIA[param]
+    async with start_gateway(allow_networks=[]) as gateway:
+        for url in AMBIGUOUS:
+            answer = await gateway.client.post(way.path, json={**way.body, **fields(url)})
+            assert answer.status_code == 400, url
+            assert f"{param}: " in answer.text
+        answer = await gateway.client.post(way.path, json={**way.body, **fields("https://a:b%5C@example.com/%2e\\?\\")})
+        assert answer.is_success, answer.text
+
+
+async def test_a_webhook_whose_host_is_ambiguous_is_refused(start_gateway: StartGateway, way: Way) -> None:
+    async with start_gateway(allow_networks=[]) as gateway:
+        for url in AMBIGUOUS:
+            answer = await gateway.client.post(way.path, json={**way.body, way.field: url})
+            assert answer.status_code == 400, url
+            assert f"{way.field}: " in answer.text
+
 
 BEFORE: dict[str, tuple[Callable[[], Fake], dict[str, Any], str]] = {
     "openai": (FakeOpenAI, {}, "/v1"),

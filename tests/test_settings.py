@@ -391,3 +391,29 @@ def test_short_secrets_are_refused_in_strict_mode(name: str, monkeypatch: pytest
     assert load().short_secrets() == []
     set_all(monkeypatch, **{name: "sekret-15-chars"})
     assert refused(f"GATEWAY_{name}: ", "fewer than 16 characters").endswith("openssl rand -hex 32")
+
+
+def test_trusted_proxies_are_networks_addresses_or_an_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    loopback = [ip_network("127.0.0.1"), ip_network("::1")]
+    assert load().trusted_proxies == loopback
+    for text, proxies in (
+        ("127.0.0.1, ::1", loopback),
+        ("10.1.0.0/16", [ip_network("10.1.0.0/16")]),
+        ("::ffff:10.0.0.1, ::ffff:10.1.0.0/112", [ip_network("10.0.0.1"), ip_network("10.1.0.0/16")]),
+        ("::ffff:0:0/96, ::/80", [ip_network("0.0.0.0/0"), ip_network("::/80")]),
+        ("*", ["*"]),
+        ("[]", []),
+        ("", loopback),
+    ):
+        set_all(monkeypatch, TRUSTED_PROXIES=text)
+        assert load().trusted_proxies == proxies
+
+
+WRONG_NETWORKS = ("10.1.0.1/16", "caddy", "10.0.0.1:80", "10.0.0.0/33", "10.1.0.0/16, proxy.example")
+
+
+@pytest.mark.parametrize("text", [*WRONG_NETWORKS, "[1]", '["10.1.0.0/16", 2130706433]', "[true]"])
+def test_a_wrong_network_is_one_error_that_shows_the_form(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
+    set_all(monkeypatch, ALLOW_NETWORKS=text, TRUSTED_PROXIES=text)
+    refused(f"GATEWAY_TRUSTED_PROXIES: {wanted}; or *", f"GATEWAY_ALLOW_NETWORKS: {wanted}")

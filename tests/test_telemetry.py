@@ -25,7 +25,7 @@ async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_pa
         settings = {
             "database_url": database, "data_dir": tmp_path / "data", "api_keys": ALICE, "pepper": "sekret-pepper",
             "providers__up__kind": "openai", "providers__up__base_url": f"{url}/v1", "providers__up__api_key": KEY,
-            "worker_tick_s": 0.05, "poll_interval_s": 0.1, "log_level": "debug",
+            "worker_tick_s": 0.05, "poll_interval_s": 0.1, "log_level": "debug", "allow_networks": "127.0.0.0/8",
         }  # fmt: skip
         async with served(cwd=tmp_path, **settings) as gateway:
             hook = {"webhook_url": "http://127.0.0.1:9/?token=sekret-token", "webhook_secret": "sekret-hook"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from app.capabilities import Capabilities
-from app.dialects import DIALECTS, name_of
+from app.dialects import DIALECTS, create_paths, name_of
 from app.providers import KINDS
 from app.providers.base import Provider, ProviderConfig
 
@@ -106,12 +106,6 @@ def _dialect_row(dialect: ModuleType) -> tuple[str, ...]:
         ", ".join(f"`{path}`" for path in create_paths(dialect)),
         f"`GATEWAY_DIALECTS__{name.upper()}__MODEL`" if in_settings else f"in the body{default}",
     )
-
-
-def create_paths(dialect: ModuleType) -> list[str]:
-    """The paths of a dialect's first POST route, which creates a video, and its aliases."""
-    posts = [route for route in dialect.routes.routes if "POST" in getattr(route, "methods", ())]
-    return [route.path for route in posts if route.endpoint is posts[0].endpoint]
 
 
 # Layout

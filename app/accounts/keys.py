@@ -16,7 +16,8 @@ from app.accounts.pepper import require_pepper
 from app.accounts.projects import checked_name, create_project, get_project
 from app.accounts.secrets import derive_secret, mint_key
 from app.db import rows
-from app.db.models import Key
+from app.db.models import Key, Project
+from app.db.pages import Page, Place, Window, read_page
 from app.settings import ConfigurationError, Settings
 
 MAX_PATTERNS, MAX_PATTERN_CHARACTERS = 100, 200
@@ -123,6 +124,42 @@ async def list_keys(connection: AsyncConnection, *, project_id: str | None = Non
     return await rows.all_of(
         Key, connection, query if project_id is None else query.where(Key.project_id == project_id)
     )
+
+
+@dataclass(frozen=True)
+class KeysOfProject:
+    """The keys of one project as it may see them: those in the database, and the one in the settings if it is that
+    key's project, which is as old as the project."""
+
+    project_id: str
+    in_settings: bool
+    name_in_settings: str | None = None
+
+    async def read(self, connection: AsyncConnection, *, is_active: bool | None, window: Window, now: datetime) -> Page:
+        """Read a page: `id`, `name`, `last_four`, `created_at`, `expires_at`, `revoked_at`, and `is_active`, which is
+        false for a revoked and for an expired key; `is_active` selects those keys."""
+        found = self._rows(now)
+        query = sa.select(found) if is_active is None else sa.select(found).where(found.c.is_active == is_active)
+        return await read_page(connection, query, found.c.created_at, found.c.id, window)
+
+    async def find_place(self, connection: AsyncConnection, key_id: str, *, now: datetime) -> Place | None:
+        """The place of a key in the list; None for an unknown id."""
+        found = self._rows(now)
+        query = sa.select(found.c.created_at, found.c.id).where(found.c.id == key_id)
+        row: Any = (await connection.execute(query)).first()
+        return None if row is None else Place(row.created_at, row.id)
+
+    def _rows(self, now: datetime) -> sa.Subquery:
+        expires = sa.func.coalesce(Key.expires_at > now, sa.true())
+        columns = (Key.id, Key.name, Key.hint.label("last_four"), Key.created_at, Key.expires_at, Key.revoked_at)
+        own = sa.select(*columns, sa.and_(Key.revoked_at.is_(None), expires).label("is_active"))
+        own = own.where(Key.project_id == self.project_id)
+        if not self.in_settings:
+            return own.subquery()
+        name, text, moment = sa.literal(self.name_in_settings, sa.String), sa.cast(None, sa.String), Key.created_at.type
+        nothing = (text, Project.created_at, sa.cast(None, moment), sa.cast(None, moment), sa.true())
+        static = sa.select(Project.id, name, *nothing).where(Project.id == self.project_id)
+        return sa.union_all(own, static).subquery()
 
 
 async def revoke_key(session: AsyncSession, key_id: str, *, now: datetime) -> Key:

@@ -150,9 +150,10 @@ def quote(settings: Settings, routes: Sequence[Route], request: VideoRequest) ->
     )
 
 
-def no_price(
-    name: str, why: str = "no price is known for it", then: str = "the operator sets one under [prices]"
-) -> errors.InsufficientFunds:
+UNPRICED, SET_PRICE = "no price is known for it", "the operator sets one under [prices]"
+
+
+def no_price(name: str, why: str = UNPRICED, then: str = SET_PRICE) -> errors.InsufficientFunds:
     return errors.InsufficientFunds(
         f"{name}: {why}, so the limit of this key or its project cannot cover it; {then}", code="price_unknown"
     )
@@ -163,7 +164,13 @@ def unpriced(settings: Settings, route: Route, request: VideoRequest) -> errors.
     return no_price(route.name, *_reason(settings, route, request))
 
 
-def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, ...]:
+def no_estimate(settings: Settings, route: Route, request: VideoRequest) -> str:
+    """A sentence about a missing estimate on this route, with the reason and the next step."""
+    why, then = _reason(settings, route, request) or (UNPRICED, SET_PRICE)
+    return f"the cost cannot be estimated: {route.name}: {why}; {then}"
+
+
+def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, str] | tuple[()]:
     """Reason for a missing estimate, and the next step; empty when the route has no price at all."""
     table = prices_of(settings, route)
     if not table:

@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import ledger, projects
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
-from app.admin.schemas import Day, Dollars, Given, micros_or_refuse, project_object, row_json
+from app.admin import responses
+from app.admin.schemas import Day, Dollars, Given, GivenProject, micros_or_refuse, project_object, row_json
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
+from app.http.openapi import returns
 from app.http.responses import no_store, page_of
 
 routes = APIRouter(tags=["administration"])
@@ -19,7 +21,11 @@ routes = APIRouter(tags=["administration"])
 class Credit(BaseModel):
     """POST /admin/v1/projects/{project_id}/credits."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"amount_usd": 50, "reference": "invoice 17"}]},
+    )
 
     amount_usd: Dollars
     """Added to the balance; a negative amount is subtracted."""
@@ -27,10 +33,15 @@ class Credit(BaseModel):
     """Your reference, such as an invoice number: the same one is credited once, so that a repeated call is safe."""
 
 
-@routes.post("/admin/v1/projects/{project_id}/credits", status_code=201, openapi_extra=body_schema(Credit))
+@routes.post(
+    "/admin/v1/projects/{project_id}/credits",
+    status_code=201,
+    responses=returns(responses.Project, 201),
+    openapi_extra=body_schema(Credit),
+)
 async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Credit the balance of a project."""
-    async with body_of(request) as body:
+    async with body_of(request, Credit) as body:
         wire = validated(Credit, body, keep_nulls=True)
     amount = micros_or_refuse(wire.amount_usd, "amount_usd")
     async with gateway.db.transaction() as session:
@@ -42,14 +53,17 @@ async def credit_project(project_id: str, request: Request, gateway: GatewayDep)
 # Usage
 
 
-@routes.get("/admin/v1/usage", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
+@routes.get(
+    "/admin/v1/usage",
+    responses={200: {"model": responses.UsageReport, "content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
 async def show_usage(
     gateway: GatewayDep,
-    since: Day | None = None,
-    until: Day | None = None,
-    by: Annotated[str, Query(max_length=100)] = "day",
-    project: Given = None,
-    form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+    since: Annotated[Day | None, Query(description="First day, UTC; default: 30 days in all.")] = None,
+    until: Annotated[Day | None, Query(description="Last day, UTC; default: today.")] = None,
+    by: Annotated[str, Query(max_length=100, description="Dimensions, comma-separated.")] = "day",
+    project: GivenProject = None,
+    form: Annotated[Literal["json", "csv"], Query(alias="format", description="Format of the response.")] = "json",
 ) -> Response:
     """Report usage from `since` to `until`, both included (UTC, default: the last 30 days), grouped `by` any of
     project, key, model, provider, app, user and day, comma-separated. `format=csv` returns a spreadsheet."""
@@ -70,13 +84,13 @@ async def show_usage(
     return no_store({"object": "usage", **whole, "data": data})
 
 
-@routes.get("/admin/v1/ledger")
+@routes.get("/admin/v1/ledger", responses=returns(responses.LedgerPage))
 async def show_ledger(
     gateway: GatewayDep,
-    project: Given = None,
-    video: Given = None,
-    after: Given = None,
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    project: GivenProject = None,
+    video: Annotated[Given, Query(description="Only entries of this video, by id.")] = None,
+    after: Annotated[Given, Query(description="The `last_id` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="Longest page.")] = 100,
 ) -> Response:
     """List the entries of the ledger, newest first. Request the next page with `after=<last_id>` while `has_more` is
     true."""

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts import pricing
+from app.admin import responses
 from app.admin.schemas import listing
 from app.db.models import Attempt, Video
 from app.http.body import body_of, body_schema, validated
 from app.http.context import Gateway, GatewayDep
+from app.http.openapi import returns
 from app.http.responses import no_store
 from app.jobs import reconcile
 
@@ -23,7 +25,12 @@ routes = APIRouter(tags=["administration"])
 class Repair(BaseModel):
     """POST /admin/v1/repairs/{attempt_id}."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        title="RepairDecision",
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"action": "find", "upstream_ref": "task-17"}]},
+    )
 
     action: Literal["find", "resubmit", "fail", "fetch"]
     upstream_ref: Annotated[str, Field(min_length=1, max_length=500)] | None = None
@@ -32,7 +39,7 @@ class Repair(BaseModel):
     """With `fetch`: the http(s) URL of the finished file."""
 
 
-@routes.get("/admin/v1/repairs")
+@routes.get("/admin/v1/repairs", responses=returns(responses.RepairList))
 async def list_repairs(gateway: GatewayDep) -> Response:
     """List submits whose outcome is unknown (`reason` is `unknown_outcome`), oldest first: their possible cost is held
     until you decide. Then finished tasks of the last 30 days whose file could not be had (`no_file`), newest first:
@@ -44,11 +51,15 @@ async def list_repairs(gateway: GatewayDep) -> Response:
     return no_store(listing(found + [_without_file(attempt, video) for attempt, video in without_file]))
 
 
-@routes.post("/admin/v1/repairs/{attempt_id}", openapi_extra=body_schema(Repair))
-async def decide(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
+@routes.post(
+    "/admin/v1/repairs/{attempt_id}",
+    responses=returns(responses.DecidedRepair),
+    openapi_extra=body_schema(Repair),
+)
+async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Decide on one submit: `find` resumes the upstream's task `upstream_ref`, `resubmit` submits once more, `fail`
     refunds. Or `fetch` the file of a finished task from `url`; nothing is charged."""
-    async with body_of(request) as body:
+    async with body_of(request, Repair) as body:
         wire = validated(Repair, body, keep_nulls=True)
     deadline_s, now = gateway.settings.job_deadline_s, gateway.clock()
     match wire.action:

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing, repairs
+from app.admin import billing, repairs, responses
 from app.admin.schemas import (
     Dollars,
-    Given,
+    GivenProject,
     Moment,
     budget_or_refuse,
     key_object,
@@ -25,7 +25,7 @@ from app.admin.schemas import (
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep, gateway_of, require_operator
 from app.http.fields import Word
-from app.http.openapi import BearerKey
+from app.http.openapi import BearerKey, returns
 from app.http.responses import no_store
 from app.jobs import videos
 from app.video import Billing
@@ -48,7 +48,9 @@ routes = APIRouter(tags=["administration"], dependencies=[Depends(_admin_key)])
 class ProjectChanges(BaseModel):
     """Settable fields of a project."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_extra={"examples": [{"monthly_budget_usd": 100}]}
+    )
 
     name: Word | None = None
     billing: Billing | None = None
@@ -60,13 +62,17 @@ class ProjectChanges(BaseModel):
 class NewProject(ProjectChanges):
     """POST /admin/v1/projects."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "web shop", "billing": "prepaid"}]})
+
     name: Word
 
 
 class KeyChanges(BaseModel):
     """Settable fields of a key; null removes a limit."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_extra={"examples": [{"requests_per_minute": 60}]}
+    )
 
     name: Word | None = None
     models: Annotated[list[Word], Field(max_length=keys.MAX_PATTERNS)] | None = None
@@ -82,6 +88,8 @@ class KeyChanges(BaseModel):
 class NewKey(KeyChanges):
     """POST /admin/v1/keys."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "shop", "project": "web shop"}]})
+
     name: Word
     project: Word | None = None
     """Id or name of its project; null creates a project for it."""
@@ -90,7 +98,7 @@ class NewKey(KeyChanges):
 # Projects
 
 
-@routes.get("/admin/v1/projects")
+@routes.get("/admin/v1/projects", responses=returns(responses.ProjectList))
 async def list_projects(gateway: GatewayDep) -> Response:
     """List all projects, including one for each static key of the settings."""
     async with gateway.db.reading() as connection:
@@ -98,10 +106,15 @@ async def list_projects(gateway: GatewayDep) -> Response:
     return no_store(listing(await project_objects(gateway, found)))
 
 
-@routes.post("/admin/v1/projects", status_code=201, openapi_extra=body_schema(NewProject))
+@routes.post(
+    "/admin/v1/projects",
+    status_code=201,
+    responses=returns(responses.Project, 201),
+    openapi_extra=body_schema(NewProject),
+)
 async def create_project(request: Request, gateway: GatewayDep) -> Response:
     """Create a project."""
-    async with body_of(request) as body:
+    async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
     budget = budget_or_refuse(wire.monthly_budget_usd)
     async with gateway.db.transaction() as session:
@@ -110,7 +123,7 @@ async def create_project(request: Request, gateway: GatewayDep) -> Response:
     return no_store(await project_object(gateway, project), status=201)
 
 
-@routes.get("/admin/v1/projects/{project_id}")
+@routes.get("/admin/v1/projects/{project_id}", responses=returns(responses.Project))
 async def show_project(project_id: str, gateway: GatewayDep) -> Response:
     """Read a project."""
     async with gateway.db.transaction() as session:
@@ -118,10 +131,12 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
     return no_store(await project_object(gateway, project))
 
 
-@routes.patch("/admin/v1/projects/{project_id}", openapi_extra=body_schema(ProjectChanges))
+@routes.patch(
+    "/admin/v1/projects/{project_id}", responses=returns(responses.Project), openapi_extra=body_schema(ProjectChanges)
+)
 async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Spending of the current month already counts against a new budget."""
-    async with body_of(request) as body:
+    async with body_of(request, ProjectChanges) as body:
         wire = validated(ProjectChanges, body, keep_nulls=True)
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
@@ -139,8 +154,8 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
 # Keys
 
 
-@routes.get("/admin/v1/keys")
-async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
+@routes.get("/admin/v1/keys", responses=returns(responses.ApiKeyList))
+async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Response:
     """List all keys, without their secrets."""
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
@@ -148,10 +163,12 @@ async def list_keys(gateway: GatewayDep, project: Given = None) -> Response:
     return no_store(listing([key_object(key) for key in found]))
 
 
-@routes.post("/admin/v1/keys", status_code=201, openapi_extra=body_schema(NewKey))
+@routes.post(
+    "/admin/v1/keys", status_code=201, responses=returns(responses.NewApiKey, 201), openapi_extra=body_schema(NewKey)
+)
 async def create_key(request: Request, gateway: GatewayDep) -> Response:
     """Create a key. `key` is shown only in this response."""
-    async with body_of(request) as body:
+    async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
     changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
     async with gateway.db.transaction() as session:
@@ -162,17 +179,21 @@ async def create_key(request: Request, gateway: GatewayDep) -> Response:
     return no_store({**key_object(key), "key": secret}, status=201)
 
 
-@routes.get("/admin/v1/keys/{key_id}")
+@routes.get("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
 async def show_key(key_id: str, gateway: GatewayDep) -> Response:
     """Read a key, without its secret."""
     async with gateway.db.transaction() as session:
         return no_store(key_object(await keys.get_key(session, key_id)))
 
 
-@routes.patch("/admin/v1/keys/{key_id}", openapi_extra=body_schema(KeyChanges))
+@routes.patch(
+    "/admin/v1/keys/{key_id}",
+    responses=returns(responses.ApiKey),
+    openapi_extra=body_schema(KeyChanges),
+)
 async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
     """Change the given fields. Takes effect in every process within a second."""
-    async with body_of(request) as body:
+    async with body_of(request, KeyChanges) as body:
         wire = validated(KeyChanges, body, keep_nulls=True)
     changes, now = _changes(wire), gateway.clock()
     async with gateway.db.transaction() as session:
@@ -183,7 +204,7 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
     return no_store(key_object(key))
 
 
-@routes.delete("/admin/v1/keys/{key_id}")
+@routes.delete("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
 async def revoke_key(key_id: str, gateway: GatewayDep) -> Response:
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
     async with gateway.db.transaction() as session:
@@ -203,7 +224,7 @@ def _changes(wire: KeyChanges) -> Changes:
 # Videos
 
 
-@routes.get("/admin/v1/videos/{video_id}")
+@routes.get("/admin/v1/videos/{video_id}", responses=returns(responses.VideoDetails))
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     """Read a video of any project, with every attempt: its route, the upstream's answer, its cost. A deleted video is
     shown, with `deleted_at`, while it still runs upstream or has money held."""

@@ -30,6 +30,7 @@ def _written_as_a_day(value: Any) -> Any:
 Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
 """An id in a query; PostgreSQL cannot even compare text with a NUL."""
+GivenProject = Annotated[Given, Query(description="Only those of this project, by id or name.")]
 
 
 def micros_or_refuse(amount: float, param: str) -> int:

@@ -208,6 +208,7 @@ def _uvicorn_config(config: Settings, app: Any, **options: Any) -> uvicorn.Confi
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # see http/proxies.py
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(config.shutdown_grace_s)),

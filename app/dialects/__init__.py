@@ -13,9 +13,12 @@ from app.settings import ConfigurationError, Settings
 from app.webhooks.sender import WebhookStyle
 
 DIALECTS: tuple[ModuleType, ...] = (lunos, lumen, luma, apilaplas, openai)
-"""Each has `TITLE`, `PREFIXES`, `render_error` and `routes`, of which the first POST creates a video; those with
-webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's paths lie below OpenAI's prefix, so the longest
-matching prefix decides. The last dialect renders errors of paths that belong to none."""
+"""Each has `TITLE`, `PREFIXES`, `render_error` with the `ErrorModel` that describes its errors, and `routes`, of which
+the first POST creates a video; those with webhooks have a `WEBHOOK_STYLE`, those with settings a `Config`. Lumen's
+paths lie below OpenAI's prefix, so the longest matching prefix decides. The last dialect renders errors of paths that
+belong to none."""
+
+PREFIXES = tuple(prefix for dialect in DIALECTS for prefix in dialect.PREFIXES)
 
 WEBHOOK_STYLES: Mapping[str, WebhookStyle] = {
     dialect.WEBHOOK_STYLE.name: dialect.WEBHOOK_STYLE for dialect in DIALECTS if hasattr(dialect, "WEBHOOK_STYLE")
@@ -40,6 +43,12 @@ def configure(settings: Settings) -> dict[str, BaseModel]:
 
 def name_of(dialect: ModuleType) -> str:
     return dialect.__name__.rpartition(".")[2]
+
+
+def create_paths(dialect: ModuleType) -> list[str]:
+    """The paths of a dialect's first POST route, which creates a video, and its aliases."""
+    posts = [route for route in dialect.routes.routes if "POST" in getattr(route, "methods", ())]
+    return [route.path for route in posts if route.endpoint is posts[0].endpoint]
 
 
 def dialect_of(path: str) -> ModuleType:

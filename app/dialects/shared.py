@@ -17,7 +17,7 @@ from app.http.create import create_job, get_finished_video, request_from_source,
 from app.http.files import media_url
 from app.http.responses import no_store
 from app.http.uploads import Uploads
-from app.jobs.enqueue import Created
+from app.jobs.enqueue import Created, Idempotency
 from app.media.signed_links import SignedLinks
 from app.mistakes import seconds
 from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
@@ -119,17 +119,18 @@ async def extend(
     dialect: str,
     app: str | None,
     named: str | None,
-    idempotency: tuple[str, str] | None,
+    idempotency: Idempotency | None,
 ) -> Created:
     """Create an extension of a finished video at its provider and in its size; with its model, unless one of this
-    gateway is named.
+    gateway is named. The new part comes last unless `wanted` has the operation `prepend`.
 
     Raises `ModelNotFound`, `NotFound`, and `InvalidRequest` for a source that is not completed.
     """
     source = await get_finished_video(gateway, caller, source_id)
     given = named if named and is_ours(gateway, named) else None
-    based = request_from_source(source, wanted.prompt, given or source_model(source), Operation.extend, wanted.extra)
-    names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook")
+    operation = wanted.operation if wanted.operation.lengthens else Operation.extend
+    based = request_from_source(source, wanted.prompt, given or source_model(source), operation, wanted.extra)
+    names = ("seconds", "first_frame", "last_frame", "loop", "expand_prompt", "webhook", "client_names")
     request = based.model_copy(update={name: getattr(wanted, name) for name in names})
     return await create_job(
         gateway,
@@ -155,9 +156,17 @@ def answer(content: Any, *, status: int = 200, created: Created | None = None) -
 
 
 def links_of(video: Video, links: SignedLinks, origin: str) -> list[str]:
-    """Signed URLs of a completed video's files; at least one, which is a dead link once the files are deleted."""
+    """Signed URLs of a completed video's files; at least one, which is a dead link once the files have expired. None of
+    a purged video."""
+    if video.purged_at is not None:
+        return []
     outputs: Sequence[Mapping[str, Any]] = video.outputs or [{"index": 0, "content_type": None}]
     return [media_url(video, output, links, origin) for output in outputs]
+
+
+def link_of(video: Video, links: SignedLinks, origin: str) -> str | None:
+    """Signed URL of a completed video's first file, as `links_of`."""
+    return next(iter(links_of(video, links, origin)), None)
 
 
 def ratio_of(requested: Mapping[str, Any]) -> str | None:

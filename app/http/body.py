@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -16,22 +16,15 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app import errors
-from app.http.spool import Bodies, Spool, disk_errors
+from app.http.fields import as_form
+from app.http.json_text import MAX_NAME_CHARACTERS, JsonReader, decode_fields
+from app.http.multipart import MAX_FIELDS, MAX_TEXT_BYTES, Items, close_files, read_multipart
+from app.http.spool import Bodies
 from app.video import VideoRequest
 
-MAX_TEXT_BYTES = 24 * 2**20
-"""Limit of all text parts of a multipart body together: a data URL may have 20,971,520 characters."""
-FILE_MEMORY_BYTES = 64 * 2**10
-"""Bytes of each file part of a large body that stay in memory; longer ones are in a temporary file."""
-MAX_FIELDS = 1_000
-MAX_FILES = 20
 MAX_DEPTH = 32
-MAX_NAME_CHARACTERS = 80
-MAX_NODES = 200_000
-"""Limit of commas and opening brackets in a JSON body: a prompt of any length has fewer, and a data URL has one."""
 MAX_ESCAPES = 1_000_000
 """Limit of escapes such as `%41` in a form: decoding makes an object of each. The longest data URL has 0.75 million."""
 MAX_EXTRA_CHARACTERS = 64 * 2**10
@@ -43,15 +36,18 @@ FIELDS_OF_OTHER_DIALECTS = frozenset(
 """Names with a meaning in another dialect. They are not passed on as vendor-specific fields: an upstream might apply
 them without the checks and the price of this gateway."""
 
+COMPONENT = "#/components/schemas/{model}"
+"""Reference to a model in the OpenAPI document."""
+
 Body = dict[str, Any]
-Items = list[tuple[str, Any]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @asynccontextmanager
-async def body_of(request: Request, *, optional: bool = False) -> AsyncIterator[Body]:
+async def body_of(request: Request, model: type[BaseModel], *, optional: bool = False) -> AsyncIterator[Body]:
     """Receive a body and decode JSON, multipart or a URL-encoded form into one nested document; file parts are
-    `UploadFile`s, open until the block ends. An empty body is an empty document if it is `optional`.
+    `UploadFile`s, open until the block ends. JSON text in a field that `model` has as an object, a list or a medium is
+    decoded, too. An empty body is an empty document if it is `optional`.
 
     Raises `InvalidRequest` for a body that cannot be read or stored, `UnsupportedMediaType`, `PayloadTooLarge`,
     `RateLimited` and `ServiceUnavailable`.
@@ -60,20 +56,24 @@ async def body_of(request: Request, *, optional: bool = False) -> AsyncIterator[
     bodies: Bodies = request.scope["gateway_bodies"]
     at_most = MAX_TEXT_BYTES if kind == "multipart" else None
     items: Items = []
+    reader = JsonReader()
     async with bodies.receive(request, at_most=at_most) as spool:
         try:
             if optional and not spool.size:
                 document: Body = {}
             elif kind == "multipart":
-                items, held = await _multipart(request, spool)
+                items, held = await read_multipart(request, spool, reader, model)
                 bodies.shrink(spool, held)
                 document = _nest(items)
+            elif kind == "form":
+                document = _form(await spool.read(), reader)
             else:
-                document = (_form if kind == "form" else _json)(await spool.read())
+                document = _object(reader.read(await spool.read()))
             spool.close()
+            decode_fields(model, document, reader)
             yield _checked(document)
         finally:
-            _close(items)
+            close_files(items)
 
 
 def _kind_of(request: Request) -> Literal["multipart", "form", "json"]:
@@ -105,82 +105,16 @@ def _refuse_charset(request: Request) -> None:
         raise errors.UnsupportedMediaType(f"a form in the charset {charset.decode('latin-1')!r:.80} is not understood")
 
 
-def _json(raw: bytes) -> Body:
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_NODES:
-        raise errors.InvalidRequest("the body has too many values in it", code="invalid_json")
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        document = json.loads(raw, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:  # invalid UTF-8 raises ValueError, too
-        raise errors.InvalidRequest(f"the body is not valid JSON{_where(raw, error)}", code="invalid_json") from None
+def _object(document: Any) -> Body:
     if not isinstance(document, dict):
         raise errors.InvalidRequest("the body must be a JSON object", code="invalid_json")
     return document
 
 
-def _where(raw: bytes, error: Exception) -> str:
-    if not raw:
-        return ": it is empty"
-    if raw.lstrip().startswith(b"--"):
-        return ": it looks like multipart, whose content-type is multipart/form-data with a boundary"
-    return f" at line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-
-
-class _WholeMultiPartParser(MultiPartParser):
-    """Starlette's parser with a flag for the end, as Starlette accepts a body without its closing boundary, and with a
-    limit for all text parts together."""
-
-    complete = False
-    text_bytes = 0
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._current_part.file is None:
-            self.text_bytes += end - start
-            if self.text_bytes > MAX_TEXT_BYTES:
-                raise MultiPartException(
-                    f"its text parts have more than {MAX_TEXT_BYTES // 2**20} MiB together; send files as file parts."
-                )
-        super().on_part_data(data, start, end)
-
-    def on_end(self) -> None:
-        self.complete = True
-
-
-async def _multipart(request: Request, spool: Spool) -> tuple[Items, int]:
-    """Decode a multipart body; returns its parts and the bytes of its text."""
-    async with aclosing(spool.pieces()) as pieces:
-        parser = _WholeMultiPartParser(
-            request.headers, pieces, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT_BYTES
-        )
-        if spool.is_large:
-            parser.spool_max_size = FILE_MEMORY_BYTES
-        try:
-            with disk_errors():  # its files are written to the same directory
-                items = (await parser.parse()).multi_items()
-        except MultiPartException as error:
-            hint = " If that was a Buffer in Node: wrap it with toFile()." if "Too many fields" in error.message else ""
-            raise errors.InvalidRequest(f"the multipart body cannot be read: {error.message}{hint}") from None
-        except UnicodeError:
-            raise errors.InvalidRequest("the multipart body is not text in the charset it names") from None
-    if not parser.complete:
-        _close(items)
-        raise errors.InvalidRequest("the multipart body stops before its closing boundary; was the upload cut off?")
-    return items, parser.text_bytes
-
-
-def _close(items: Items) -> None:
-    for _, value in items:
-        if isinstance(value, UploadFile):
-            value.file.close()
-
-
-def _form(raw: bytes) -> Body:
+def _form(raw: bytes, reader: JsonReader) -> Body:
     """Decode a form. curl labels every `-d` body as a form, so a body that starts with `{` is read as JSON."""
     if raw.lstrip().startswith(b"{"):
-        return _json(raw)
+        return _object(reader.read(raw))
     if raw.count(b"%") > MAX_ESCAPES:
         raise errors.InvalidRequest("the form has too many %-escapes in it; send it as multipart/form-data or as JSON")
     try:
@@ -325,22 +259,17 @@ def _has_file(value: Any) -> bool:
     return isinstance(value, UploadFile)
 
 
-def body_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Return the `requestBody` in OpenAPI of a route that decodes its own body."""
-    schema = model.model_json_schema(ref_template="{model}")
-    whole = _inlined(schema, schema.pop("$defs", {}))
-    kinds = {kind: {"schema": whole} for kind in ("application/json", "multipart/form-data")}
-    return {"requestBody": {"required": required, "content": kinds}}
-
-
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Replace references by the models: several dialects have models of the same name, and none contains itself."""
-    if isinstance(schema, list):
-        return [_inlined(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    named = definitions.get(schema.get("$ref", ""), {})
-    return {name: _inlined(value, definitions) for name, value in {**named, **schema}.items() if name != "$ref"}
+def body_schema(model: type[BaseModel], *, required: bool = True, json: bool = True) -> dict[str, Any]:
+    """Return the `requestBody` in OpenAPI of a route that decodes its own body; `complete` in `http/openapi.py` makes
+    components of the schemas. Every route takes JSON and multipart; multipart is described where files can be sent,
+    and JSON unless `json` is false."""
+    schema = model.model_json_schema(ref_template=COMPONENT)
+    content = {"application/json": {"schema": schema}} if json else {}
+    parts = as_form(schema["properties"])
+    if parts != schema["properties"]:
+        form = {**schema, "title": f"{schema['title']}Form", "properties": parts}
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def reject_bool(value: Any) -> Any:

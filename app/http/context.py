@@ -15,7 +15,7 @@ from app.accounts.operator_keys import OperatorKeys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Video
-from app.http.openapi import BearerKey
+from app.http.openapi import CLIENT_KEY, KEY_HEADERS, BearerKey
 from app.http.slots import Slots
 from app.jobs import videos
 from app.jobs.durations import Durations
@@ -27,9 +27,6 @@ from app.providers.routing import Router
 from app.settings import Settings
 from app.webhooks.sender import Sender
 
-KEY_HEADERS = ("api-key", "x-api-key", "x-goog-api-key")
-"""Headers with the key alone, as clients of Azure, Anthropic and Google send it."""
-
 
 @dataclass(frozen=True)
 class Gateway:
@@ -38,6 +35,8 @@ class Gateway:
     settings: Settings
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
+    create_paths: Mapping[str, str]
+    """Path of the call that creates a video, by dialect."""
     db: Database
     providers: Mapping[str, Provider]
     router: Router
@@ -74,6 +73,7 @@ async def caller_of(request: Request) -> Caller:
     """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
     minute."""
     gateway = gateway_of(request)
+    request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
     caller = await gateway.authenticator.authenticate(_key_of(request))
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     if caller.requests_per_minute is not None:
@@ -95,7 +95,7 @@ def _key_of(request: Request) -> str:
 
 GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 
-CallerDep = Annotated[Caller, Depends(BearerKey("api_key", "An API key of this gateway.", caller_of))]
+CallerDep = Annotated[Caller, Depends(BearerKey(CLIENT_KEY, "An API key of this gateway.", caller_of))]
 
 
 def require_operator(request: Request, key: SecretStr, what: str) -> None:
@@ -107,8 +107,9 @@ def require_operator(request: Request, key: SecretStr, what: str) -> None:
 
 
 def origin_of(request: Request) -> str:
-    """Scheme, host and mount path of this gateway as the client reached it."""
-    return str(request.base_url).rstrip("/")
+    """Scheme, host and path prefix of this gateway as the client reached it, see `proxies.py`."""
+    base = request.base_url
+    return f"{base.scheme}://{base.netloc}{request.scope['gateway_prefix']}"
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:

@@ -1,5 +1,6 @@
 """Job creation for all dialects: plan, uploads, idempotency, webhook; and requests based on a finished video."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,9 +13,9 @@ from app.accounts.auth import Caller
 from app.db.faults import read_fault
 from app.db.models import Video
 from app.http.body import Body, fingerprint
-from app.http.context import Gateway, get_video, origin_of
+from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.uploads import Uploads
-from app.jobs.enqueue import Created, NewJob, enqueue
+from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue
 from app.jobs.plan import Plan, make_plan, only_priced
 from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints, signing
@@ -33,16 +34,15 @@ async def create_job(
     app: str | None,
     only_provider: str | None = None,
     shown_model: str | None = None,
-    idempotency: tuple[str, str] | None = None,
+    idempotency: Idempotency | None = None,
 ) -> Created:
     """Validate the request, store the uploads, create the job, wake the worker.
 
-    `shown_model` is the model name that the client sees if its request names none; `idempotency` is the client's key
-    and a hash of its request. After an exception nothing remains: no job, no upload, no hold.
+    `shown_model` is the model name that the client sees if its request names none; with `idempotency` the job of an
+    earlier request may be returned. After an exception nothing remains: no job, no upload, no hold.
     """
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model)
-    key, hashed = idempotency or (None, None)
     try:
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
@@ -55,8 +55,7 @@ async def create_job(
             plan=plan,
             quote=pricing.quote(gateway.settings, plan.routes, plan.request),
             deadline_s=gateway.settings.job_deadline_s,
-            idempotency_key=key,
-            idempotency_hash=hashed,
+            idempotency=idempotency,
         )
         created = await enqueue(gateway.db, job, now=gateway.clock())
     except BaseException as error:
@@ -82,7 +81,7 @@ def plan_request(
     have a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
     permitted = partial(caller.may_use, shown_model or request.model)
     plan = make_plan(gateway.router, request, only_provider=only_provider, permitted=permitted)
-    plan = replace(plan, warnings=(*request.warnings, *plan.warnings))
+    plan = replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
     return only_priced(gateway.settings, plan) if caller.limited else plan
 
 
@@ -92,21 +91,31 @@ def app_name(request: Request) -> str | None:
     return name[:MAX_APP_CHARACTERS] or None
 
 
-def take_idempotency(request: Request, body: Body, operation: str = "create") -> tuple[str, str] | None:
-    """Take the client's idempotency key out of the header or the body; return it with a hash of the request.
+def take_idempotency(request: Request, body: Body, operation: str = "create") -> Idempotency | None:
+    """Take the client's idempotency key out of the header or the body; return it with a hash of the request. Without a
+    key None, or the hash alone if retries are folded.
 
     Raises `InvalidRequest`.
     """
     in_body: Any = body.pop("idempotency_key", None)
     key = request.headers.get("idempotency-key") or in_body
+    arrived_at = request.scope["gateway_arrived_at"]
     if key is None:
-        return None
+        if not gateway_of(request).settings.fold_retries:
+            return None
+        retries = request.headers.get("x-stainless-retry-count", "")
+        return Idempotency(
+            None,
+            fingerprint(body, operation=operation),
+            is_retry=re.fullmatch("0*[1-9][0-9]*", retries) is not None,
+            arrived_at=arrived_at,
+        )
     if not isinstance(key, str) or not key.strip() or len(key) > MAX_IDEMPOTENCY_CHARACTERS or not key.isprintable():
         raise errors.InvalidRequest(
             f"idempotency_key: expected 1 to {MAX_IDEMPOTENCY_CHARACTERS} printable characters",
             param="idempotency_key",
         )
-    return key, fingerprint(body, operation=operation)
+    return Idempotency(key, fingerprint(body, operation=operation), arrived_at=arrived_at)
 
 
 def take_webhook(
@@ -131,6 +140,7 @@ def take_webhook(
         url_param=url_field,
         secret_param=secret_field or "",
         origin=origin_of(request),
+        allow=gateway_of(request).settings.allow_networks,
     )
 
 
@@ -146,6 +156,12 @@ async def get_finished_video(gateway: Gateway, caller: Caller, video_id: str) ->
     source = await get_video(gateway, caller, video_id)
     if source.status is not Status.completed:
         raise errors.InvalidRequest(f"the source video is {source.status}; it must be completed", param="video")
+    if source.purged_at is not None:
+        raise errors.InvalidRequest(
+            "the source video was purged, so nothing can be made from it; use another video",
+            param="video",
+            code="video_purged",
+        )
     return source
 
 

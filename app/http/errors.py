@@ -34,16 +34,16 @@ def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
 def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Response:
     """Render any exception in the shape of the path's dialect."""
     known = to_gateway_error(error)
-    if known.code == "unknown_url" and scope["path"].startswith(WITHOUT_VERSION):
-        message = f"there is nothing at this address, but at /v1{scope['path'][:200]}: the base URL has to end with /v1"
+    path = f"/{scope['path'].lstrip('/')}"  # a base URL may end with a slash
+    if known.code == "unknown_url" and path.startswith(WITHOUT_VERSION):
+        message = f"there is nothing at this address, but at /v1{path[:200]}: the base URL has to end with /v1"
         known = errors.NotFound(message, code="unknown_url")
     headers = known.headers
     if isinstance(known, errors.UpstreamError):  # from an upstream call inside a request, such as creating a character
         headers = {**headers, "x-should-retry": str(known.retryable).lower()}
         if known.retry_after_s is not None:
             headers["retry-after"] = str(ceil(known.retry_after_s))
-    path = scope["path"]
-    body = render_error(known, path=path, request_id=scope["gateway_request_id"])
+    body = render_error(known, path=scope["path"], request_id=scope["gateway_request_id"])
     return JSONResponse(body, status_code=known.status_code, headers=headers or None)
 
 

@@ -19,7 +19,18 @@ from app.media.sniff import suffix_of
 
 def media_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
     """Signed URL of an output, usable without a key until it expires, at the latest when the file is deleted."""
-    return links.video(video.id, output["index"], output["content_type"], expires_at=video.expires_at, origin=origin)
+    return media_link(video, output, links, origin)[0]
+
+
+def media_link(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> tuple[str, int]:
+    """Signed URL of an output as in `media_url`, and the Unix time at which it expires."""
+    end = links.end(video.expires_at)
+    return links.video(video.id, output["index"], output["content_type"], end=end, origin=origin), end
+
+
+def thumbnail_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
+    """Signed URL of an output's thumbnail, valid as long as `media_url`."""
+    return links.thumbnail(video.id, output["index"], end=links.end(video.expires_at), origin=origin)
 
 
 async def file_response(
@@ -104,6 +115,8 @@ def get_output(video: Video, index: int | None, now: datetime) -> dict[str, Any]
         )
     if video.status == "failed":
         raise errors.NotFound(f"the video failed, so it has no file: {video.error_message}", code="video_failed")
+    if video.purged_at is not None:
+        raise errors.VideoExpired("the video's files were deleted by a purge of its request", code="video_purged")
     if video.expires_at is not None and video.expires_at <= now:
         raise errors.VideoExpired(f"the video's files were kept until {video.expires_at:%Y-%m-%d %H:%M} UTC")
     for output in video.outputs:

@@ -1,4 +1,4 @@
-"""Operational routes: /healthz, /readyz, /metrics and /docs."""
+"""Operational routes: /healthz, /readyz, /metrics, /docs and /openapi.json."""
 
 import math
 import re
@@ -11,11 +11,11 @@ from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Annotated, Any, Literal
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, make_wsgi_app
@@ -25,7 +25,8 @@ from pydantic import SecretStr
 from app import errors
 from app.accounts.operator_keys import OperatorKeys
 from app.db.faults import is_unavailable
-from app.http.context import Gateway, GatewayDep, require_operator
+from app.http.context import Gateway, GatewayDep, gateway_of, origin_of, require_operator
+from app.http.openapi import METRICS_KEY, ResponseModel, may_be_absent, returns
 from app.jobs import presence, videos
 from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
 
@@ -48,14 +49,40 @@ OpenAPI document; nothing from another host. The page's own script is allowed by
 routes = APIRouter(tags=["operations"])
 
 
-@routes.get("/healthz")
+class Health(ResponseModel):
+    """A sign of life."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(ResponseModel):
+    """The readiness to serve requests."""
+
+    status: str
+    """`ready`, or what is missing."""
+    reason: str = may_be_absent()
+    """Details of a fault of the database."""
+
+
+@routes.get("/healthz", responses=returns(Health))
 async def healthz() -> Response:
     """Report that the process responds. The database is not checked, so that its outage restarts no process."""
     return JSONResponse({"status": "ok", "version": RELEASE})
 
 
-@routes.get("/readyz", responses={503: {"description": "The database is unavailable, or no worker runs."}})
-async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> Response:
+@routes.get(
+    "/readyz",
+    responses={
+        200: {"model": Readiness},
+        503: {"description": "The database is unavailable, or no worker runs.", "model": Readiness},
+    },
+)
+async def readyz(
+    request: Request,
+    gateway: GatewayDep,
+    deep: Annotated[bool, Query(description="Also require that a worker runs.")] = False,
+) -> Response:
     """Report readiness: 200 if the database responds, takes writes and its schema is current (checked at start), else
     503 with the reason. With `?deep=1` also 503 if no worker was seen for five minutes."""
     fault = await gateway.db.check()
@@ -72,13 +99,23 @@ async def readyz(request: Request, gateway: GatewayDep, deep: bool = False) -> R
     return JSONResponse({"status": "ready"})
 
 
+@routes.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+def openapi_document(request: Request) -> Response:
+    """The OpenAPI document. Its first server is the address at which the client reached this gateway, the only one that
+    /docs may call; the second one is the public address, if it is another. In a thread: building it takes a while."""
+    app: FastAPI = request.app
+    public = gateway_of(request).settings.public_url
+    addresses = dict.fromkeys([origin_of(request), *([public] if public else [])])
+    return JSONResponse({**app.openapi(), "servers": [{"url": address} for address in addresses]})
+
+
 @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
 async def docs(request: Request) -> Response:
     """FastAPI's Swagger UI page, with a content security policy that allows only what it needs."""
     app: FastAPI = request.app
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = request.scope["gateway_prefix"]
     page = get_swagger_ui_html(
-        openapi_url=f"{root}{app.openapi_url}",
+        openapi_url=f"{root}/openapi.json",
         title=f"{app.title} - Swagger UI",
         swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
         swagger_css_url=f"{root}/docs/swagger-ui.css",
@@ -97,7 +134,12 @@ async def docs_file(name: str) -> Response:
     return FileResponse(STATIC / name, media_type=SWAGGER_UI[name], headers={"cache-control": "public, max-age=3600"})
 
 
-@routes.get("/metrics", response_class=PlainTextResponse)
+@routes.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    openapi_extra={"security": [{}, {METRICS_KEY: []}]},
+)
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Return the Prometheus metrics of this process, and of the queue that all processes share. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""

@@ -1,8 +1,9 @@
-"""Signed URLs: video files for browsers, uploads for upstreams, callbacks of upstreams."""
+"""Signed URLs: video files and thumbnails for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
@@ -20,7 +21,31 @@ PRESIGNED_S = 900
 MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """Content security policy of video files: browsers apply it to the page in which they show an opened video file."""
 
+THUMBNAIL_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The same for thumbnails."""
+
+Expiry = Annotated[str, Query(description="Unix time at which the link expires.")]
+Signature = Annotated[str, Query(description="The signature of the link.")]
+
 routes = APIRouter(tags=["media"])
+
+
+@routes.get(
+    "/media/{video_id}/{index:int}.thumbnail.webp",
+    response_class=Response,
+    responses=file_responses("image/webp"),
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
+@routes.head("/media/{video_id}/{index:int}.thumbnail.webp", include_in_schema=False)
+async def show_thumbnail(
+    video_id: str, index: int, request: Request, gateway: GatewayDep, exp: Expiry = "", sig: Signature = ""
+) -> Response:
+    """Send the thumbnail of a video file by its signed URL, and make it first if it does not exist yet."""
+    _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
+    video = await videos.get_video(gateway.db, video_id, project_id=None)
+    response = await content_response(request, gateway, video, index, variant="thumbnail")
+    response.headers["content-security-policy"] = THUMBNAIL_POLICY
+    return response
 
 
 @routes.get(
@@ -30,14 +55,14 @@ routes = APIRouter(tags=["media"])
     openapi_extra={"parameters": [*FILE_HEADERS]},
 )
 @routes.head("/media/{video_id}/{index:int}.{suffix}", include_in_schema=False)
-async def play(
+async def play_video(
     video_id: str,
     index: int,
     suffix: str,
     request: Request,
     gateway: GatewayDep,
-    exp: str = "",
-    sig: str = "",
+    exp: Expiry = "",
+    sig: Signature = "",
 ) -> Response:
     """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")

@@ -1,4 +1,4 @@
-"""ASGI middleware: request id, body limits, security headers, access log, metrics, error responses.
+"""ASGI middleware: request id, body limits, security and CORS headers, access log, metrics, error responses.
 
 Pure ASGI, because it runs for every request and must not touch a streamed body.
 """
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
+from app.http.cors import Cors
 from app.http.errors import RenderError, to_response
 from app.http.spool import Bodies
 from app.telemetry import HTTP_SECONDS, log
@@ -50,12 +51,20 @@ class RequestMiddleware:
     """Longest pause while a request body is received, and the time before `LEAST_RATE` counts."""
 
     def __init__(
-        self, app: ASGIApp, *, render_error: RenderError, max_body_bytes: int, bodies: Bodies, https: bool = False
+        self,
+        app: ASGIApp,
+        *,
+        render_error: RenderError,
+        max_body_bytes: int,
+        bodies: Bodies,
+        cors: Cors,
+        https: bool = False,
     ) -> None:
         self._app = app
         self._render_error = render_error
         self._max_body_bytes = max_body_bytes
         self._bodies = bodies
+        self._cors = cors
         self._headers = SECURITY + (ONLY_HTTPS if https else ())
         self._names = frozenset(name for name, _ in self._headers)
 
@@ -65,7 +74,7 @@ class RequestMiddleware:
             return
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
-        scope["gateway_headers"] = []  # collected on the way, for any kind of response
+        scope["gateway_headers"] = self._cors.headers(scope)  # more are collected on the way, for any kind of response
         scope["gateway_bodies"] = self._bodies
         started = time.perf_counter()
         status = 0
@@ -95,7 +104,7 @@ class RequestMiddleware:
             try:
                 require_host(scope)
                 upload.refuse_declared()
-                await self._app(scope, upload.receive, tagged_send)
+                await (self._cors.preflight(scope) or self._app)(scope, upload.receive, tagged_send)
             except ClientDisconnect:
                 if upload.stalled and not status:
                     await self._error_response(upload.timeout())(scope, receive, tagged_send)
@@ -146,7 +155,8 @@ def require_host(scope: Scope) -> None:
 
 def loggable_path(path: str) -> str:
     """The path for the log, without the token of a callback."""
-    return CALLBACKS if path.startswith(CALLBACKS) else path[:200]
+    before, callback, _ = path.partition(CALLBACKS)
+    return f"{before}{callback}"[:200]
 
 
 def _is_last(message: Message) -> bool:

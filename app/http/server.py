@@ -8,6 +8,7 @@ import json
 from asyncio import TimerHandle, Transport
 from http import HTTPStatus
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app import errors, ids
@@ -54,6 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        if isinstance(self.app, ProxyHeadersMiddleware):  # it would hide the peer from http/proxies.py
+            self.app = self.app.app
         self._timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
 
     def data_received(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -10,11 +11,12 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import UploadFile
 
-from app import errors
+from app import errors, net
 from app.http.context import Gateway
-from app.media.sniff import HEAD_BYTES, sniff_upload
+from app.media.sniff import HEAD_BYTES, sniff_upload, text_kind
 from app.media.uploads import chunks_of
 from app.video import Media
+from app.webhooks.addresses import public_url
 
 MAX_MEDIA = 20
 """Limit per request, of files and URLs together: the worker fetches or forwards each of them."""
@@ -32,6 +34,8 @@ class Uploads:
     """Collects the files of one request; they are stored once the request is valid."""
 
     video_id: str
+    allow: Sequence[net.Network] = ()
+    """Private networks that addresses of clients may lead to."""
     files: list[tuple[Media, BinaryIO]] = field(default_factory=list)
     read: int = 0
 
@@ -60,6 +64,7 @@ class Uploads:
             if _DATA_URL.match(value):
                 return self._add(BytesIO(decode_data_url(value, name)), None, name)
             if re.match(r"(?i:https?)://[^/\s]+", value) and len(value) <= LONGEST_ADDRESS:
+                public_url(value, name, self.allow)
                 return Media(url=value)
             if len(value) > LONGEST_ADDRESS // 8 and _BARE_BASE64.fullmatch(value.rstrip()):
                 raise errors.InvalidRequest(
@@ -78,6 +83,13 @@ class Uploads:
         file.seek(0)
         if not head:
             raise errors.InvalidRequest(f"{name}: the file is empty", param=name)
+        text = text_kind(head)  # first: a text may begin with the mark of a format
+        if text is not None:
+            raise errors.InvalidRequest(
+                f"{name}: expected a picture or a video, and this is {text}; send the file itself, for a picture PNG, "
+                "JPEG or WebP",
+                param=name,
+            )
         key = f"uploads/{self.video_id}/{len(self.files)}"
         found = Media(key=key, content_type=sniff_upload(head), filename=_plain_name(filename))
         self.files.append((found, file))

@@ -24,6 +24,11 @@ from app.video import Settlement, Status
 NOT_COVERED, TOO_MANY_JOBS = "VG402", "VG429"
 """SQLSTATEs that the triggers raise."""
 CONCURRENCY_RETRY_S = 10
+FOLD_S = 120
+"""Seconds after a create in which its retry returns the same job."""
+RETRIED = "retry "
+"""Mark before the hash of a job that a retry made."""
+_LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('gateway create ' || cast(:same as text), 0))")
 MAX_REQUEST_BYTES = 256 * 2**10
 """Limit of the stored request as JSON; the fields together may have more, since each has its own limit."""
 
@@ -33,6 +38,24 @@ class Created:
     video: Video
     replayed: bool
     """True when the idempotency key was used before; nothing was created."""
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """A reason for a create to return the job of an earlier request."""
+
+    key: str | None
+    """The client's key; None: it sent none, and retries are folded (docs/decisions/0036-folded-retries.md)."""
+    fingerprint: str
+    """Hash of the request."""
+    arrived_at: datetime
+    is_retry: bool = False
+    """True if the client's library says that it sends the request once more."""
+
+    @property
+    def stored_hash(self) -> str:
+        """The hash as it is stored; of a job that a retry made, with a mark by which the first try finds it."""
+        return f"{RETRIED}{self.fingerprint}" if self.is_retry else self.fingerprint
 
 
 EMPTY: dict[str, Any] = dict.fromkeys(Video.__table__.columns.keys())
@@ -80,8 +103,7 @@ class NewJob:
     plan: Plan
     quote: Quote
     deadline_s: float
-    idempotency_key: str | None = None
-    idempotency_hash: str | None = None
+    idempotency: Idempotency | None = None
 
     def parameters(self, now: datetime) -> dict[str, Any]:
         """Column values of the row in `videos`."""
@@ -100,8 +122,8 @@ class NewJob:
             "hold_micros": self.quote.hold_micros,
             "longest_s": self.quote.longest_s,
             "source_video_id": request.source.video_id if request.source else None,
-            "idempotency_key": self.idempotency_key,
-            "idempotency_hash": self.idempotency_hash,
+            "idempotency_key": self.idempotency and self.idempotency.key,
+            "idempotency_hash": self.idempotency and self.idempotency.stored_hash,
             "deadline_at": now + timedelta(seconds=self.deadline_s),
         }
 
@@ -114,6 +136,7 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
     limit of the key or project does not cover it, `Conflict` when the project used the idempotency key for another
     request. Nothing is written then.
     """
+    idempotency = job.idempotency
     values = job.parameters(now)
     request_json = _request_json(values["request"])
     route, request = job.plan.routes[0], job.plan.request
@@ -127,11 +150,15 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
         **ledger.reserve_parameters(job.quote, request, now),
     }
     try:
-        written = await db.one(CREATE, parameters)
-    except psycopg.Error as error:
+        if idempotency is not None and idempotency.key is None:
+            existing = await _fold(db, job, idempotency, parameters)
+        else:
+            written = await db.one(CREATE, parameters)
+            existing = None if written or not idempotency else await _replay(db, job.caller.project_id, idempotency)
+    except (psycopg.Error, sa.exc.DBAPIError) as error:
         raise _refusal(error, route.name) from None
-    if written is None:
-        return await _replay(db, job.caller.project_id, str(job.idempotency_key), job.idempotency_hash)
+    if existing is not None:
+        return Created(existing, replayed=True)
     fresh = {
         "status": Status.queued,
         "progress": 0,
@@ -155,26 +182,58 @@ def _request_json(request: dict[str, Any]) -> str:
     return text
 
 
-async def _replay(db: Database, project_id: str, key: str, hashed: str | None) -> Created:
+async def _fold(db: Database, job: NewJob, idempotency: Idempotency, parameters: dict[str, Any]) -> Video | None:
+    """Create the job, or return the one of the same request: for a retry, one of the last `FOLD_S` seconds; for a first
+    try, one that its retry has made since it arrived.
+
+    Equal requests of a key take turns, so that the second one sees the row of the first.
+    """
+    caller, same = job.caller, f"{job.caller.key_id} {idempotency.fingerprint}"
+    retried, since = f"{RETRIED}{idempotency.fingerprint}", idempotency.arrived_at
+    if idempotency.is_retry:
+        hashes, since = [idempotency.fingerprint, retried], since - timedelta(seconds=FOLD_S)
+    else:
+        hashes = [retried]
+    query = sa.select(Video).where(
+        Video.project_id == caller.project_id,
+        Video.key_id == caller.key_id,
+        Video.idempotency_key.is_(None),
+        Video.idempotency_hash.in_(hashes),
+        Video.created_at >= since,
+        Video.deleted_at.is_(None),
+    )
+    if idempotency.is_retry:  # after a cancellation the client wants another video
+        query = query.where(Video.error_code.is_distinct_from("cancelled"))
+    async with db.transaction() as session:
+        await session.execute(_LOCK, {"same": same})
+        existing = await session.scalar(query.order_by(Video.created_at.desc(), Video.id.desc()).limit(1))
+        if existing is None:
+            connection = await session.connection()
+            await connection.exec_driver_sql(CREATE.decode(), parameters)
+    return existing
+
+
+async def _replay(db: Database, project_id: str, idempotency: Idempotency) -> Video:
     async with db.transaction() as session:
         video = await session.scalar(
-            sa.select(Video).where(Video.project_id == project_id, Video.idempotency_key == key)
+            sa.select(Video).where(Video.project_id == project_id, Video.idempotency_key == idempotency.key)
         )
     if video is None:  # deleted in between
         raise errors.ServiceUnavailable("the video of this idempotency key was just deleted; send the request again")
-    if video.idempotency_hash != hashed:
+    if video.idempotency_hash != idempotency.fingerprint:
         raise errors.Conflict(
             "this idempotency key was used for another request; use a new key for a new request",
             code="idempotency_key_reused",
             param="idempotency_key",
         )
-    return Created(video, replayed=True)
+    return video
 
 
-def _refusal(error: psycopg.Error, route: str) -> Exception:
+def _refusal(raised: psycopg.Error | sa.exc.DBAPIError, route: str) -> Exception:
     """Translate the error of a trigger into a client error; any other error is returned unchanged."""
-    if error.sqlstate not in (NOT_COVERED, TOO_MANY_JOBS):
-        return error
+    error = raised.orig if isinstance(raised, sa.exc.DBAPIError) else raised
+    if not isinstance(error, psycopg.Error) or error.sqlstate not in (NOT_COVERED, TOO_MANY_JOBS):
+        return raised
     detail = json.loads(error.diag.message_detail or "{}")
     if error.sqlstate == TOO_MANY_JOBS:
         refusal = errors.RateLimited(

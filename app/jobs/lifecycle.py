@@ -15,7 +15,7 @@ worker was faster, it changes nothing and returns False. The ledger entry is wri
 lost attempt keeps its hold. Each function runs inside one transaction; callers commit. Time is an argument.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,10 +29,12 @@ from app.jobs import reconcile
 from app.jobs.claim import Claim
 from app.jobs.transitions import add_attempt, lock_video, transition
 from app.telemetry import log
+from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission
 from app.video import AttemptState as S
-from app.video import Failure, Operation, Output, Progress, Status, Submission
 from app.webhooks import events
 
+KEEP_CANCELLED = timedelta(hours=1)
+"""Time for which a cancelled video cannot be deleted: a repeated cancel, whose response was lost, changes nothing."""
 MAX_CONSECUTIVE_FAILURES = 3
 """Consecutive answers "unknown task" or "file gone" after which an attempt fails."""
 
@@ -40,8 +42,11 @@ MAX_CONSECUTIVE_FAILURES = 3
 # Actions of clients
 
 
-async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: str, now: datetime) -> Video:
-    """Cancel a running video, or delete one that has ended. Raises `NotFound`.
+async def cancel_or_delete(
+    session: AsyncSession, video_id: str, *, project_id: str, now: datetime
+) -> tuple[Video, bool]:
+    """Cancel a running video, or delete one that has ended; one that was cancelled less than `KEEP_CANCELLED` ago stays
+    as it is. The second value is True if this call cancelled it. Raises `NotFound`.
 
     A cancelled video stays visible as failed; a deleted one is hidden at once, its files and row are purged later.
     """
@@ -54,13 +59,20 @@ async def cancel_or_delete(session: AsyncSession, video_id: str, *, project_id: 
         )
     if video is None:
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
-    if video.status.ended:
+    if not video.status.ended:
+        await _end(session, video, CANCELLED, now)
+        return video, True
+    if not _was_just_cancelled(video, now):
         video.deleted_at = video.updated_at = now
         video.idempotency_key = None
         await events.forget_video(session, video.id)
-    else:
-        await _end(session, video, Failure(code="cancelled", message="The video was cancelled on request."), now)
-    return video
+    return video, False
+
+
+def _was_just_cancelled(video: Video, now: datetime) -> bool:
+    """True for a cancel by the client; the code alone may also be that of an upstream's cancel."""
+    by_client = (video.error_code, video.error_message) == (CANCELLED.code, CANCELLED.message)
+    return by_client and video.ended_at is not None and now - video.ended_at < KEEP_CANCELLED
 
 
 # Results of workers
@@ -217,7 +229,7 @@ def cost_of(claim: Claim, made_s: float | None) -> pricing.Cost:
     requested = video.request.get("seconds")
     held = pricing.held_seconds(video.prices, video.hold_micros)
     requested = held if requested is None else max(requested, pricing.LEAST_SECONDS)
-    is_extension = video.request.get("operation") == Operation.extend and requested is not None
+    is_extension = Operation(video.request.get("operation", "generate")).lengthens and requested is not None
     seconds = requested if made_s is None or is_extension else made_s
     if claim.attempt.free:
         return pricing.Cost(0, seconds)

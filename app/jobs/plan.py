@@ -7,12 +7,15 @@ from typing import Any
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import Capabilities, Fitted, fit
+from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, fit
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
 from app.settings import Settings
 from app.sizes import complete_size
 from app.video import VideoRequest
+
+MAX_WARNINGS = 20
+"""Warnings about fields left out of one request; a request may have thousands of unknown ones."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ def make_plan(
     fitted = [(route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in routes]
     able = tuple(route for route, found in fitted if not found.problems)
     if able:
+        request = _with_preferred(request, able)
         # With several routes no defaults are filled in: another route may not be able to express them.
         return Plan(able, _with_defaults(request, able[0].capabilities_for(request)) if len(able) == 1 else request)
-    return _without_problems(router, request, *min(fitted, key=lambda entry: len(entry[1].problems)))
+    return _without_problems(router, request, fitted)
 
 
 def character_provider(router: Router, model: str | None, permitted: Callable[[str], bool]) -> Provider:
@@ -84,18 +88,54 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
     return Plan(routes, plan.request, plan.warnings)
 
 
-def _without_problems(router: Router, request: VideoRequest, route: Route, fitted: Fitted) -> Plan:
-    """Build the plan for a route that cannot express all of the request, if the rest may be left out."""
+def _without_problems(router: Router, request: VideoRequest, fitted: Sequence[tuple[Route, Fitted]]) -> Plan:
+    """Build the plan for the route with the fewest problems, if what it cannot express may be left out."""
     alias = router.aliases.get(request.model)
-    forced = all(problem.forced for problem in fitted.problems.values())
-    drop = (
-        alias is not None and alias.unsupported == "drop" and all(problem.drop for problem in fitted.problems.values())
+    drops = alias is not None and alias.unsupported == "drop"
+    refused, route, found = min(
+        ((_refused(request, found, drops=drops), route, found) for route, found in fitted),
+        key=lambda entry: (len(entry[0]), len(entry[2].problems)),
     )
-    if forced or drop:
-        warnings = tuple(f"{name} was left out: {route.name}: {p.why}" for name, p in fitted.problems.items())
-        return Plan((route,), fitted.without_problems, warnings)
-    name, problem = next(iter(fitted.problems.items()))
-    raise errors.UnsupportedParameter(f"{route.name} cannot express {name}: {problem.why}", param=name)
+    named = {name: (_client_name(request, name, problem), problem.why) for name, problem in found.problems.items()}
+    for name in refused:
+        shown, why = named[name]
+        raise errors.UnsupportedParameter(f"{route.name} cannot express {shown}: {why}", param=shown)
+    warnings = [f"{shown:.80} was left out: {route.name}: {why}" for shown, why in named.values()]
+    if len(warnings) > MAX_WARNINGS:
+        warnings[MAX_WARNINGS - 1 :] = [f"{len(warnings) - MAX_WARNINGS + 1} more parameters were left out"]
+    return Plan((route,), _with_preferred(found.without_problems, (route,)), tuple(warnings))
+
+
+def _client_name(request: VideoRequest, name: str, problem: Problem) -> str:
+    """The client's name of a parameter. A `size` that its API does not have was made of ratio and resolution."""
+    if name in request.client_names and request.client_names[name] is None:
+        name = next(other for other in problem.drop if other != name)
+    return request.client_names.get(name) or name
+
+
+def _refused(request: VideoRequest, found: Fitted, *, drops: bool) -> list[str]:
+    """Names of the parameters that a route cannot express and that must not be left out."""
+
+    def may_go(name: str, problem: Problem) -> bool:
+        if drops:
+            return bool(problem.drop)
+        return problem.forced or (request.drop_unsupported and problem.absent and name not in MEDIA_FIELDS)
+
+    return [name for name, problem in found.problems.items() if not may_go(name, problem)]
+
+
+def _with_preferred(request: VideoRequest, routes: Sequence[Route]) -> VideoRequest:
+    """Fill in the preferred values that all routes are known to support."""
+    for name, value in request.preferred.items():
+        filled = request.model_copy(update={name: value})
+        if getattr(request, name) is None and all(_supports(filled, name, route.capabilities_for(filled)) for route in routes):
+            request = filled
+    return request
+
+
+def _supports(request: VideoRequest, name: str, able: Capabilities) -> bool:
+    known = name != "seconds" or able.seconds is not None
+    return known and name not in fit(request, able, can_link=True).problems
 
 
 def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:

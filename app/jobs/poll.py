@@ -87,7 +87,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         if isinstance(error, errors.UpstreamGone):  # may be found again later, see UNKNOWN_TASK_GAP_S
             values["consecutive_failures"] = claim.attempt.consecutive_failures + 1
         if values["consecutive_failures"] >= lifecycle.MAX_CONSECUTIVE_FAILURES:
-            ended = S.failed, error.message
+            ended = S.failed, "the task is unknown"  # not the upstream's text: the ledger keeps its notes for ever
     if ended is None and context.is_late_watch_over(claim):
         ended = S.failed, "no late success"
     if ended is not None:

@@ -1,4 +1,4 @@
-"""Housekeeping: expired and deleted videos, files that no row references, stale holds."""
+"""Housekeeping: expired, deleted and purged videos, files that no row references, stale holds."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.accounts import ledger
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
-from app.jobs import reconcile
+from app.jobs import payloads, reconcile
 from app.jobs.claim import Claim, repair_due_times
 from app.media.store import StorageUnavailable, Store
 from app.settings import Settings
@@ -54,45 +54,27 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
 
 
 async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
-    """Delete the files of expired videos, and files and rows of deleted ones. A crash in between leaves the row."""
-    async with db.transaction() as session:
-        for video_id in await _expire_outputs(session, now):
-            await store.delete_prefix(f"videos/{video_id}/")
-            log.info("expired files deleted", video=video_id)
-    async with db.transaction() as session:
-        for video_id in await _delete_rows(session):
-            await store.delete_prefix(f"videos/{video_id}/")
-
-
-async def _expire_outputs(session: AsyncSession, now: datetime) -> list[str]:
-    """Remove the outputs from the rows of expired videos; returns their ids."""
-    expired = await session.scalars(
-        sa.select(Video)
-        .where(Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
-        .order_by(Video.expires_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    purged = []
-    for video in expired:
-        purged.append(video.id)
-        video.outputs, video.updated_at = [], now
-    return purged
-
-
-async def _delete_rows(session: AsyncSession) -> list[str]:
-    """Delete the rows of deleted videos with neither live attempts nor held money; returns their ids."""
+    """Delete the files of expired and of purged videos, and files and rows of deleted ones. Files come before the rows
+    that name them, each video for itself: a crash or a file that cannot be deleted leaves the row."""
+    is_expired = (Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
-    found = await session.scalars(
-        sa.select(Video.id)
-        .where(Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    deleted = list(found)
-    if deleted:
-        await session.execute(sa.delete(Video).where(Video.id.in_(deleted)))
-    return deleted
+    is_deleted = (Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
+    for expired in await _without_files(db, store, *is_expired):
+        async with db.transaction() as session:
+            emptied = {"outputs": [], "updated_at": now}
+            await session.execute(sa.update(Video).where(Video.id == expired, *is_expired).values(emptied))
+        log.info("expired files deleted", video=expired)
+    for deleted in await _without_files(db, store, *is_deleted):
+        async with db.transaction() as session:
+            await session.execute(sa.delete(Video).where(Video.id == deleted, *is_deleted))
+    await payloads.repeat_purges(db, store, now=now)
+
+
+async def _without_files(db: Database, store: Store, *conditions: sa.ColumnElement[bool]) -> list[str]:
+    """Delete the files of the videos that match; returns the ids of those where that was possible."""
+    async with db.reading() as connection:
+        found = list(await connection.scalars(sa.select(Video.id).where(*conditions).limit(BATCH)))
+    return [video_id for video_id in found if await store.try_to_delete(f"videos/{video_id}/")]
 
 
 async def _purge_uploads(db: Database, store: Store, now: datetime) -> None:
@@ -112,7 +94,7 @@ async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str
     """Return those of the videos whose uploads may still be sent to an upstream: running ones, and ended ones that an
     operator may resubmit."""
     undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
-    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided)
+    query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided, Video.purged_at.is_(None))
     return set(await connection.scalars(query))
 
 
@@ -139,4 +121,6 @@ async def _files_of(connection: AsyncConnection, attempt_id: str) -> tuple[bool,
         .where(Attempt.id == attempt_id)
     )
     row = (await connection.execute(query)).first()
-    return (True, []) if row is None else (row.ended_at is not None, [output["key"] for output in row.outputs])
+    if row is None:
+        return True, []
+    return row.ended_at is not None, [output["key"] for output in row.outputs if output["key"]]  # without: purged

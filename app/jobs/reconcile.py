@@ -170,12 +170,13 @@ async def _confirm(
 async def resubmit_by_operator(db: Database, attempt_id: str, *, deadline_s: float, now: datetime) -> None:
     """Submit a lost attempt once more, because it was never accepted; a job that failed runs again.
 
-    Raises `NotFound`, `Conflict` when the job completed or was cancelled or deleted, or the output is being made.
+    Raises `NotFound`, `Conflict` when the job completed or was cancelled, deleted or purged, or the output is being
+    made.
     """
     async with db.transaction() as session:
         video, attempt = await _lock(session, attempt_id)
         if video.status.ended and not _may_run_again(video):
-            raise errors.Conflict("a completed, cancelled or deleted job cannot run again; use fail or find")
+            raise errors.Conflict("a completed, cancelled, deleted or purged job cannot run again; use fail or find")
         if await is_being_made(session, attempt):
             raise errors.Conflict("another attempt is making this output; use fail or find")
         if video.status.ended:
@@ -211,7 +212,7 @@ async def fetch_by_operator(
     async with db.transaction() as session:
         video, attempt = await _lock(session, attempt_id, *WITHOUT_FILE)
         if video.status.ended and not _may_run_again(video):
-            raise errors.Conflict("a completed, cancelled or deleted job cannot run again")
+            raise errors.Conflict("a completed, cancelled, deleted or purged job cannot run again")
         made = any(output["index"] == attempt.output_index for output in video.outputs)
         if made or await is_being_made(session, attempt):
             raise errors.Conflict("another attempt has made this output or is making it")
@@ -246,9 +247,8 @@ def _checked(url: str, provider: Provider, allow: Collection[net.Network]) -> st
         raise errors.InvalidRequest("url: expected an http(s) URL", param="url") from None
     if target.scheme not in ("http", "https") or not target.host:
         raise errors.InvalidRequest("url: expected an http(s) URL", param="url")
-    literal = net.literal_address(target.host)
-    if literal is not None and target.host != home and not net.may_reach(literal, allow):
-        raise errors.InvalidRequest("url: the address is private; GATEWAY_ALLOW_NETWORKS can allow it", param="url")
+    if target.host != home and net.is_private(target.host, allow):
+        raise errors.PrivateAddress("url")
     return text
 
 
@@ -299,7 +299,8 @@ async def _is_another(session: AsyncSession, attempt: Attempt, which: sa.ColumnE
 
 
 def _may_run_again(video: Video) -> bool:
-    return video.status is Status.failed and video.error_code != "cancelled" and video.deleted_at is None
+    is_there = video.deleted_at is None and video.purged_at is None
+    return video.status is Status.failed and video.error_code != "cancelled" and is_there
 
 
 async def _reopen(session: AsyncSession, video: Video, status: Status, deadline_at: datetime, now: datetime) -> None:
@@ -315,6 +316,8 @@ async def _resume(session: AsyncSession, lost: Attempt, now: datetime, **values:
     attempt = await session.get(Attempt, lost.id, with_for_update=True, populate_existing=True)
     if video is None or attempt is None or attempt.state is not S.lost or await is_being_made(session, attempt):
         return False
+    if video.purged_at is not None:
+        video.purge_due_at = now  # it may write error texts again
     if attempt.settlement is not Settlement.held:
         await ledger.hold(session, video, attempt, now=now, note="the task was found after its hold was refunded")
     accepted = {"due_at": now, "accepted_at": now, "error_code": None, "error_message": None, "error_body": None}

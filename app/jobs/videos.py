@@ -15,6 +15,12 @@ from app.video import AttemptState
 _NAMES = ", ".join(column.name for column in Video.__table__.columns)
 _GET_ANY = f"select {_NAMES} from videos where id = %(id)s".encode()  # noqa: S608  # our own names
 _GET = _GET_ANY + b" and deleted_at is null"
+MAX_ATTEMPTS_SHOWN = 20
+"""Attempts of a video that its client sees: a video that waits for a provider may have very many."""
+_SHOWN = (
+    *(Attempt.id, Attempt.video_id, Attempt.state, Attempt.provider, Attempt.upstream_model),
+    *(Attempt.upstream_ref, Attempt.error_code, Attempt.submitted_at),
+)
 
 
 async def get_video(db: Database, video_id: str, *, project_id: str | None, deleted: bool = False) -> Video:
@@ -61,6 +67,19 @@ async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Atte
     """Read all attempts of a video, oldest first."""
     query = rows.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
     return await rows.all_of(Attempt, connection, query)
+
+
+async def last_attempts_of(connection: AsyncConnection, video_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+    """Read what clients see of the last attempts of several videos with one query, by video, oldest first. Those that made
+    an output are among them, however many failed later."""
+    last = ((Attempt.state == AttemptState.succeeded).desc(), Attempt.id.desc())
+    number = sa.func.row_number().over(partition_by=Attempt.video_id, order_by=last)
+    numbered = sa.select(*_SHOWN, number.label("number")).where(Attempt.video_id.in_(video_ids)).subquery()
+    query = sa.select(numbered).where(numbered.c.number <= MAX_ATTEMPTS_SHOWN).order_by(numbered.c.id)
+    found: dict[str, list[Attempt]] = {}
+    for attempt in await rows.all_of(Attempt, connection, query):
+        found.setdefault(attempt.video_id, []).append(attempt)
+    return found
 
 
 async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:

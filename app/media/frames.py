@@ -76,6 +76,12 @@ class Tile(NamedTuple):
     """RGB, three bytes a pixel."""
 
 
+def thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size of the thumbnail of a video that players show in this size, by the arithmetic of `THUMBNAIL`."""
+    across = max(2, 2 * (min(THUMBNAIL_WIDTH, width) // 2))
+    return across, max(2, 2 * int(across * height / width / 2 + 0.5))
+
+
 async def thumbnail(source: Path, target: Path, *, duration_s: float | None = None, timeout_s: float) -> None:
     """Make a WebP of the frame at a tenth of the length of the video track, else of the first one, at most 640 px
     wide. Raises `NoPicture`, `FfmpegFailed`."""

@@ -45,17 +45,20 @@ class SignedLinks:
         self._settings = settings
         self.clock = clock
 
-    def video(
-        self, video_id: str, index: int, content_type: str | None, *, expires_at: datetime | None, origin: str
-    ) -> str:
-        """A link that plays without a key until it expires, at the latest when the file is deleted. Its suffix is that
-        of the content type."""
-        expires = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
-        if expires_at is not None:
-            expires = min(expires, int(expires_at.timestamp()))
-        return self._signed(
-            f"/media/{video_id}/{index}.{suffix_of(content_type)}", expires, self._settings.public_url or origin
-        )
+    def end(self, file_expires_at: datetime | None) -> int:
+        """Unix time at which a link that is made now expires, at the latest when the file is deleted."""
+        end = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
+        return end if file_expires_at is None else min(end, int(file_expires_at.timestamp()))
+
+    def video(self, video_id: str, index: int, content_type: str | None, *, end: int, origin: str) -> str:
+        """A link that plays without a key until `end`. Its suffix is that of the content type."""
+        path = f"/media/{video_id}/{index}.{suffix_of(content_type)}"
+        return self._signed(path, end, self._settings.public_url or origin)
+
+    def thumbnail(self, video_id: str, index: int, *, end: int, origin: str) -> str:
+        """A link to the thumbnail of a video file until `end`. The picture is made when the link is first opened."""
+        path = f"/media/{video_id}/{index}.thumbnail.webp"
+        return self._signed(path, end, self._settings.public_url or origin)
 
     def for_upstream(self, medium: Media) -> str | None:
         """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""

@@ -200,6 +200,16 @@ class Store:
                 if left:
                     await obstore.delete_async(self._objects, left)
 
+    async def try_to_delete(self, *folders: str) -> bool:
+        """Delete all files of the folders. False: the storage failed, which is logged; the caller tries again later."""
+        try:
+            for folder in folders:
+                await self.delete_prefix(folder)
+        except StorageUnavailable as error:
+            log.warning("files not deleted, repeated later", folders=folders, error=error.message)
+            return False
+        return True
+
     async def written_before(self, prefix: str, moment: datetime) -> list[str]:
         """Return the keys in the folder `prefix` that were last written before `moment`."""
         folder = _checked(prefix.rstrip("/"))

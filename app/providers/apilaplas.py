@@ -3,7 +3,8 @@
 Wire: docs.apilaplas.com/api-references/video-models/luma-ai/luma-ai-v2 and /errors-and-messages/general-info, read
 2026-11-21. The OpenAPI file behind the first was not available. From AI/ML API (aimlapi.com), whose documentation
 Apilaplas repeats word for word: `aspect_ratio` is required; `model`, `resolution`, `duration`, `callback_url`; the 201.
-Quirks: an extension is a create with the older generation as key frame 0; images by URL only; error bodies contain the
+Quirks: an extension is a create with the older generation as key frame 0, or as key frame 1 to put the new part before
+it; images by URL only; error bodies contain the
 HTTP status as a string. No cancel is documented. A remix is sent as an extension with the new prompt, the closest
 operation.
 Inferred: the format of `duration` (`5s`) and `resolution` (`720p`, `4k`), which are Luma's own; the whole answer, since
@@ -36,7 +37,7 @@ LUMA = Capabilities(
     default_size=DEFAULT_RATIO,
     parameters=frozenset({"first_frame", "last_frame", "loop"}),
     media=frozenset({"url"}),
-    operations=frozenset({Operation.generate, Operation.extend, Operation.remix}),
+    operations=frozenset({Operation.generate, Operation.extend, Operation.prepend, Operation.remix}),
     vendor_fields=frozenset({"concepts", "generation_type"}),
 )
 MODELS = {"ray-1-6": LUMA, "ray-2": LUMA, "ray-flash-2": LUMA}
@@ -119,17 +120,21 @@ class Apilaplas(RestProvider):
         return {name: value for name, value in body.items() if value is not None}
 
     def _keyframes(self, task: Task) -> dict[str, Any] | None:
-        """Key frames: images, or for an extension the source generation as frame 0, which then cannot be an image."""
+        """Key frames: images; for an extension the source generation as frame 0, for one in front of it as frame 1."""
         request = task.request
-        first, last = self._picture(task, request.first_frame), self._picture(task, request.last_frame)
+        frames: dict[str, Any] = {
+            "frame0": self._picture(task, request.first_frame),
+            "frame1": self._picture(task, request.last_frame),
+        }
         if request.operation is not Operation.generate:
             if task.source_ref is None:
                 raise self.foreign_source()
-            if first is not None:
-                message = f"first_frame: {self.name} has no such parameter where it extends a video"
+            in_front = request.operation is Operation.prepend
+            at, field = ("frame1", "last_frame") if in_front else ("frame0", "first_frame")
+            if frames[at] is not None:
+                message = f"{field}: {self.name} has no such parameter where it extends a video"
                 raise errors.UpstreamRejected(message, provider=self.name)
-            first = {"type": "generation", "id": task.source_ref}
-        frames = {"frame0": first, "frame1": last}
+            frames[at] = {"type": "generation", "id": task.source_ref}
         return {name: frame for name, frame in frames.items() if frame is not None} or None
 
     def _picture(self, task: Task, picture: Media | None) -> dict[str, str] | None:

@@ -87,11 +87,11 @@ class Task:
     """The result of `Provider.prepare`."""
 
     async def data_url(self, media: Media, *, provider: str) -> str:
-        """An upload as a `data:` URL, for images within JSON. Raises `UpstreamRejected` if it is too large."""
+        """An upload as a `data:` URL within JSON. Raises `UpstreamRejected` if it is too large."""
         async with self.read(media) as upload:
             if upload.size > MAX_DATA_URL_BYTES:
                 limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
-                raise errors.UpstreamRejected(f"{limit}; send the picture's https:// address", provider=provider)
+                raise errors.UpstreamRejected(f"{limit}; send its https:// address", provider=provider)
             content = b"".join([chunk async for chunk in upload.chunks])
         return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 

@@ -4,12 +4,14 @@ vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21. Not tried
 Quirks: OpenAI's wire with additions. `idempotency_key` is a field of the body: the same key returns the existing video,
 with 200 instead of 202, so a create with unknown outcome is sent again. DELETE cancels a running task; one public
 client accepts 204, and treats 404 as ended. Files are kept on media.lumenfall.ai for about an hour and need no key. The
-`metadata` of answers is the vendor's own (provider, cost) and not read. Unlisted fields go to the vendor of the model:
-a last frame or a reference video is sent so, under that vendor's name for it. `webhook_url` must be https on port 443
+`metadata` of answers is the vendor's own (provider, cost) and not read. A reference video is
+`input_video`, a URL (model pages, read 2026-11-25). Unlisted fields go to the vendor of the model: a last frame is sent
+so, under that vendor's name for it. `webhook_url` must be https on port 443
 or 8443 and not a bare IP address, else the create is refused: any other is not sent.
 Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that no task
 was created, while after UPSTREAM_ERROR with a 5xx one may exist; `seed`, `generate_audio`, `loop` and `expand_prompt`
-under these names, as fields that are passed on; codes on failed jobs; the status words besides the four documented;
+under these names, as fields that are passed on; an uploaded video as a `data:` URL where this gateway has no public
+address; codes on failed jobs; the status words besides the four documented;
 that a DELETE answered with a job that has not failed has not stopped it.
 """
 
@@ -32,7 +34,7 @@ NOT_STOPPED = (400, 405, 409, 422, 501)
 PLAIN = ("negative_prompt", "seed", "generate_audio", "loop", "expand_prompt", "user")
 
 ANYTHING = Capabilities(
-    parameters=frozenset({"first_frame", "reference_images", *PLAIN} - {"user"}),
+    parameters=frozenset({"first_frame", "reference_images", "reference_video", *PLAIN} - {"user"}),
     passes_extra=True,
 )
 
@@ -124,6 +126,8 @@ class Lumenfall(RestProvider):
         addresses = [image.url or await task.data_url(image, provider=self.name) for image in images]
         references = [{"image_url": address} for address in addresses]
         body["input_reference"] = references if len(references) > 1 else next(iter(references), None)
+        if (video := request.reference_video) is not None:
+            body["input_video"] = task.link(video) or await task.data_url(video, provider=self.name)
         body |= {name: getattr(request, name) for name in PLAIN}
         body["metadata"] = request.metadata or None
         body["idempotency_key"] = task.id

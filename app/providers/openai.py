@@ -36,7 +36,11 @@ MAX_POLL_AFTER_S = 300
 NO_CONTENT_CALL = (400, 404, 405, 501)
 NOT_STOPPED = (400, 405, 409, 422, 501)
 
-ANYTHING = Capabilities(parameters=frozenset(OPTIONAL_PARAMETERS), operations=frozenset(Operation), passes_extra=True)
+ANYTHING = Capabilities(
+    parameters=frozenset(OPTIONAL_PARAMETERS),
+    operations=frozenset(Operation) - {Operation.prepend},
+    passes_extra=True,
+)
 
 PATHS = {Operation.generate: "/videos", Operation.edit: "/videos/edits", Operation.extend: "/videos/extensions"}
 

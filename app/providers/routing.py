@@ -61,6 +61,14 @@ class Router:
                 names.setdefault(route.name, (route,))
         return {name: routes for name, routes in names.items() if routes}
 
+    def permitted_models(self, permitted: Callable[[str, str], bool]) -> dict[str, Sequence[Route]]:
+        """The models of which a caller may use at least one route, with those routes; `permitted` takes the names of
+        the model and of a route."""
+        found = {
+            name: [route for route in routes if permitted(name, route.name)] for name, routes in self.models().items()
+        }
+        return {name: routes for name, routes in found.items() if routes}
+
     def routes(self, name: str) -> Sequence[Route]:
         """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
         if len(name) > MAX_NAME_CHARACTERS:

@@ -97,7 +97,8 @@ async def claim_deliveries(
 async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, *, now: datetime) -> str | None:
     """Record a try and return its outcome: `delivered`, `retried` or `failed`; None if another worker has claimed the
     delivery, or if it was deleted."""
-    endpoint = await _endpoint(session, delivery, answer, now)  # lock order: endpoint, delivery, as in its deletion
+    endpoint = await _endpoint(session, delivery, answer, now)  # lock order: endpoint, video, delivery
+    is_erased = await _is_erased(session, delivery.video_id)
     values: dict[str, Any] = {"lease": None}
     if answer.error is None:
         outcome = "delivered"
@@ -111,10 +112,8 @@ async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, 
         else:
             outcome = "retried"
             values["due_at"] = min(give_up_at, now + timedelta(seconds=gap_s(delivery.tries)))
-    if outcome != "retried" and delivery.video is not None:
-        deleted = ~sa.exists().where(Video.id == delivery.video_id, Video.deleted_at.is_(None))
-        values |= {"video": sa.case((deleted, None), else_=Delivery.video)}
-        values |= {"secret": sa.case((deleted, None), else_=Delivery.secret)}
+    if outcome != "retried" and is_erased and delivery.url is not None:
+        values |= {"video": None, "secret": None, "url": delivery.queue_key}
     moved = await session.scalar(
         sa.update(Delivery)
         .where(Delivery.id == delivery.id, Delivery.lease == delivery.lease, Delivery.state == DeliveryState.pending)
@@ -131,11 +130,19 @@ async def record_try(session: AsyncSession, delivery: Delivery, answer: Answer, 
             at=now,
             status=answer.status,
             duration_ms=answer.duration_ms,
-            answer=answer.text,
+            answer=None if is_erased else answer.text,
             error=answer.error,
         )
     )
     return outcome
+
+
+async def _is_erased(session: AsyncSession, video_id: str) -> bool:
+    """True if a video was deleted or purged. Its row is locked, so that a delete or a purge at the same time waits, and
+    then sees the try."""
+    kept = (Video.id == video_id, Video.deleted_at.is_(None), Video.purged_at.is_(None))
+    locked = sa.select(Video.id).where(*kept).with_for_update(read=True, key_share=True)
+    return await session.scalar(locked) is None
 
 
 async def _endpoint(session: AsyncSession, delivery: Delivery, answer: Answer, now: datetime) -> WebhookEndpoint | None:
@@ -239,7 +246,7 @@ async def redeliver(
             )
     await session.refresh(delivery, with_for_update=True)
     if delivery.data is None and delivery.video is None:
-        raise errors.Conflict("the video was deleted, so there is nothing left to send", code="video_deleted")
+        raise errors.Conflict("the video was deleted or purged, so there is nothing left to send", code="video_deleted")
     if delivery.lease is None or delivery.due_at <= now:  # otherwise it is being sent at this moment
         delivery.state, delivery.ended_at, delivery.lease = DeliveryState.pending, None, None
         delivery.due_at, delivery.tries, delivery.give_up_at = now, 0, None

@@ -4,22 +4,22 @@ Database only, no HTTP calls: `events.py` records deliveries, `deliveries.py` an
 """
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import errors, ids
+from app import errors, ids, net
 from app.db import rows
 from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
 from app.video import DeliveryState, Webhook
 from app.webhooks import signing
+from app.webhooks.addresses import public_url
 from app.webhooks.events import checked_event_types
-from app.webhooks.signing import PREFIX, mint_secret, secret_bytes
+from app.webhooks.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, PREFIX, is_standard, mint_secret, secret_bytes
 
 MAX_URL_CHARACTERS = 2_048
 MAX_SECRET_CHARACTERS = 512
@@ -41,19 +41,21 @@ def requested(
     url_param: str = "webhook_url",
     secret_param: str = "webhook_secret",  # noqa: S107  # the name of a parameter
     origin: str | None = None,
+    allow: Iterable[net.Network] = (),
 ) -> Webhook:
     """Check the webhook given with a request. Raises `InvalidRequest` naming the parameter as the dialect calls it.
 
-    Only the syntax is checked here: access to the address is checked at each call.
+    A name in the address is only resolved, and checked, at each call.
     """
-    checked = checked_url(url, url_param)
+    checked = checked_url(url, url_param, allow)
     if secret is not None:
         secret = _checked_secret(secret, secret_param, standard=style == signing.STANDARD)
     return Webhook(url=checked, secret=secret, style=style, origin=origin)
 
 
-def checked_url(url: Any, param: str) -> str:
-    """Return the URL unchanged. Raises `InvalidRequest`, which does not repeat it: it may hold a token."""
+def checked_url(url: Any, param: str, allow: Iterable[net.Network]) -> str:
+    """Return the URL unchanged; it may lead to the private networks of `allow`. Raises `InvalidRequest`, which does not
+    repeat it: it may hold a token."""
 
     def refused(why: str) -> errors.InvalidRequest:
         return errors.InvalidRequest(f"{param}: {why}", param=param, code="invalid_value")
@@ -64,16 +66,7 @@ def checked_url(url: Any, param: str) -> str:
         raise refused(f"an address has at most {MAX_URL_CHARACTERS} characters")
     if not url.isprintable() or any(character.isspace() for character in url):
         raise refused("an address has no blanks or control characters in it")
-    try:
-        parsed = httpx.URL(url)
-        named, host, port = parsed.host, parsed.raw_host, parsed.port  # `host` is decoded only when it is read
-    except (httpx.InvalidURL, ValueError):
-        raise refused("this is not an address") from None
-    if parsed.scheme not in ("http", "https") or not named or b"%" in host:
-        raise refused("expected an http:// or https:// address")
-    if port is not None and not 0 < port < 65_536:
-        raise refused("there is no such port")
-    if parsed.userinfo:
+    if public_url(url, param, allow).userinfo:
         raise refused("an address must not have a user or password in it; sign the events instead")
     return url
 
@@ -93,6 +86,16 @@ def _checked_secret(secret: Any, param: str, *, standard: bool) -> str:
                 f"{param}: what follows {PREFIX} is not base 64", param=param, code="invalid_value"
             )
     return secret
+
+
+def secret_warnings(webhook: Webhook | None) -> tuple[str, ...]:
+    """Sentences for the client about the secret of its request."""
+    if webhook is None or webhook.secret is None or webhook.style != signing.STANDARD or is_standard(webhook.secret):
+        return ()
+    return (
+        "webhook_secret: libraries of Standard Webhooks cannot verify with it; they expect "
+        f"{PREFIX} and the base 64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes",
+    )
 
 
 async def project_secret(session: rows.Connection, project_id: str) -> str:
@@ -120,14 +123,21 @@ def _checked_name(name: str) -> str:
 
 
 async def create_endpoint(
-    session: AsyncSession, *, project_id: str, name: str, url: str, types: Sequence[str], now: datetime
+    session: AsyncSession,
+    *,
+    project_id: str,
+    name: str,
+    url: str,
+    types: Sequence[str],
+    allow: Iterable[net.Network],
+    now: datetime,
 ) -> WebhookEndpoint:
     """Register an endpoint. Raises `InvalidRequest`."""
     endpoint = WebhookEndpoint(
         id=ids.new("whe"),
         project_id=project_id,
         name=_checked_name(name),
-        url=checked_url(url, "url"),
+        url=checked_url(url, "url", allow),
         event_types=checked_event_types(types),
         secret=mint_secret(),
         created_at=now,
@@ -191,6 +201,7 @@ async def update_endpoint(
     url: str | None = None,
     types: Sequence[str] | None = None,
     enabled: bool | None = None,
+    allow: Iterable[net.Network],
     now: datetime,
 ) -> WebhookEndpoint:
     """Change the given fields. A new URL enables an endpoint again, unless `enabled` is false.
@@ -201,7 +212,7 @@ async def update_endpoint(
     before = (endpoint.name, endpoint.url, endpoint.event_types, endpoint.disabled_at)
     endpoint.name = endpoint.name if name is None else _checked_name(name)
     endpoint.event_types = endpoint.event_types if types is None else checked_event_types(types)
-    if url is not None and checked_url(url, "url") != endpoint.url:
+    if url is not None and checked_url(url, "url", allow) != endpoint.url:
         endpoint.url = url
         enabled = True if enabled is None else enabled
     if enabled:

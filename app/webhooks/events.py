@@ -1,6 +1,6 @@
 """Webhook events: types, bodies, and the deliveries of a video that ends, written in the transaction that ends it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import errors, ids
 from app.db import rows
-from app.db.models import Delivery, Video, WebhookEndpoint
+from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.video import DeliveryState, Status, Webhook
 from app.webhooks import signing
 
@@ -107,7 +107,7 @@ async def record_event(session: AsyncSession, video: Video, *, now: datetime) ->
 
 
 async def forget_video(session: AsyncSession, video_id: str) -> None:
-    """Erase a deleted video from its ended deliveries; pending ones still need it."""
+    """Erase a deleted video from its ended deliveries; pending ones still need it, and erase it with their last try."""
     await session.execute(
         sa.update(Delivery)
         .where(
@@ -115,7 +115,32 @@ async def forget_video(session: AsyncSession, video_id: str) -> None:
             Delivery.endpoint_id.is_(None),
             Delivery.state != DeliveryState.pending,
         )
-        .values(video=None, secret=None)
+        .values(video=None, secret=None, url=Delivery.queue_key)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def purge_video(
+    session: AsyncSession, video_id: str, erase: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> None:
+    """Erase the payloads of a video from its deliveries, as `erase` does from a row as JSON: pending ones are still
+    sent, with the figures, and erase the rest with their last try. The answers of receivers are erased, too."""
+    to_endpoints = sa.and_(Delivery.video_id == video_id, Delivery.endpoint_id.is_not(None))
+    by_request = sa.and_(Delivery.video_id == video_id, Delivery.endpoint_id.is_(None))
+    found = await session.scalars(
+        sa.select(Delivery).where(by_request).with_for_update().execution_options(populate_existing=True)
+    )
+    for delivery in found:
+        if delivery.state is DeliveryState.pending:
+            delivery.video = erase(delivery.video or {})
+        else:  # the path and the query of a URL often hold a token
+            delivery.video, delivery.secret, delivery.url = None, None, delivery.queue_key
+    await session.flush()
+    of_video = sa.select(Delivery.id).where(sa.or_(to_endpoints, by_request))  # one index for each
+    await session.execute(
+        sa.update(DeliveryTry)
+        .where(DeliveryTry.delivery_id.in_(of_video), DeliveryTry.answer.is_not(None))
+        .values(answer=None)
         .execution_options(synchronize_session=False)
     )
 

@@ -10,13 +10,14 @@ STANDARD = "standard"
 """Name of the style of Standard Webhooks: a signed event with the video in it. Registered endpoints use no other."""
 PREFIX = "whsec_"
 
-SECRET_BYTES = 24
-"""A multiple of three, so that the base 64 has no padding; Standard Webhooks asks for 24 to 64."""
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
+"""Length of a secret by Standard Webhooks. Minted ones have the shorter one, a multiple of three, so that the base 64
+has no padding."""
 
 
 def mint_secret() -> str:
     """Return a new secret: `whsec_` and 32 random characters of base 64."""
-    return PREFIX + base64.b64encode(token_bytes(SECRET_BYTES)).decode()
+    return PREFIX + base64.b64encode(token_bytes(MIN_SECRET_BYTES)).decode()
 
 
 def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
@@ -31,6 +32,15 @@ def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
 def secret_bytes(secret: str) -> bytes:
     """Return the HMAC key of a secret. Raises `ValueError` if the part after `whsec_` is not base 64."""
     return base64.b64decode(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
+
+
+def is_standard(secret: str) -> bool:
+    """Return True for a secret as Standard Webhooks defines it: `whsec_` and the base 64 of 24 to 64 bytes."""
+    try:
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except ValueError:
+        return False
+    return secret.startswith(PREFIX) and MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES
 
 
 def standard_headers(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:

@@ -10,6 +10,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Elsewhere, Hang, Reset, serve
 from harness import another_worker
 from money import Operator
+from names import resolve_names
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +146,7 @@ async def test_a_worker_that_dies_during_the_fetch_settles_once(
         "http://[::ffff:10.0.0.1]/a.mp4",
         "http://2130706433/a.mp4",
         "http://10.1/a.mp4",
+        "http://localhost/a.mp4",
         "ftp://cdn.example/a.mp4",
         "data:video/mp4;base64,AAAA",
         "/a.mp4",
@@ -165,11 +167,12 @@ async def test_an_address_that_may_not_be_fetched_is_refused(opened: Open, fake:
 
 
 async def test_a_name_of_a_private_address_is_not_fetched(
-    opened: Open, fake: FakeOpenAI, elsewhere: tuple[Elsewhere, str]
+    opened: Open, fake: FakeOpenAI, elsewhere: tuple[Elsewhere, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resolve_names(monkeypatch, {"inside.example.com": ["127.0.0.1"]})
     async with opened(allow_networks=[]) as admin:
         video_id, repair = await without_file(admin, fake)
-        url = elsewhere[1].replace("127.0.0.1", "localhost")
+        url = elsewhere[1].replace("127.0.0.1", "inside.example.com")
         await admin.ask("POST", f"repairs/{repair['id']}", action="fetch", url=url)
         ended = await admin.gateway.finish(video_id, step_s=300)
         assert ended["error"]["code"] == "output_gone"

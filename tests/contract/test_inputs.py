@@ -40,20 +40,22 @@ async def test_a_key_may_come_in_the_header_of_another_vendor(gateway: Running, 
 
 
 async def test_a_field_that_is_null_is_absent(gateway: Running, case: DialectCase) -> None:
-    operation = gateway.app.openapi()["paths"][case.create.removeprefix("/openai")]["post"]  # an alias of /v1
+    document = gateway.app.openapi()
+    operation = document["paths"][case.create.removeprefix("/openai")]["post"]  # an alias of /v1
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    body = with_nulls(case.body, schema)
+    body = with_nulls(case.body, schema, document["components"]["schemas"])
     assert None in body.values()
     response = await gateway.client.post(case.create, json=body)
     assert response.status_code == case.created, response.text
 
 
-def with_nulls(body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def with_nulls(body: Mapping[str, Any], schema: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
     """The body with null for each optional field that it lacks."""
-    optional = schema["properties"].keys() - set(schema.get("required", ()))
+    model = models[schema["$ref"].rpartition("/")[2]]
+    optional = model["properties"].keys() - set(model.get("required", ()))
     given = {
-        name: with_nulls(value, schema["properties"][name])
-        if isinstance(value, Mapping) and "properties" in schema["properties"].get(name, {})
+        name: with_nulls(value, model["properties"][name], models)
+        if isinstance(value, Mapping) and "$ref" in model["properties"].get(name, {})
         else value
         for name, value in body.items()
     }
@@ -129,7 +131,9 @@ def test_padding_and_white_space_make_no_difference() -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image/heic"),
         (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "image/heif"),
         (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf", "image/avif"),
-        (b"BM\x36\0\0\0", "image/bmp"),
+        (b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0", "image/bmp"),
+        (b"BM\x1e\0\0\0\0\0\0\0\x1a\0\0\0\x0c\0\0\0", "image/bmp"),
+        ("BMW für alle, die es eilig haben".encode("latin-1"), None),
         (b"II*\0\x08\0\0\0", "image/tiff"),
         (b"MM\0*\0\0\0\x08", "image/tiff"),
         (b"\0\0\1\0\1\0\x10\x10", "image/x-icon"),

@@ -4,6 +4,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.video import VideoRequest
+
+PICTURE_URL = "https://example.com/boat.png"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Fields of one dialect for the tests of inputs, which every dialect reads alike; None: it has no such field."""
+
+    prompt: str
+    structured: tuple[str, Any]
+    """A field that is an object, a list or a medium, with a value."""
+    keyed: dict[str, str]
+    """The same or another such field as form fields with keys in brackets."""
+    read: Callable[[VideoRequest], bool]
+    """True for a request that has the value of `structured` and `keyed`."""
+    picture: Callable[[Any], dict[str, Any]] | None = None
+    """Body fields with this value as the first frame."""
+    picture_param: str = ""
+    """Name of that field in errors."""
+    picture_part: str = ""
+    """Name of that field in a form."""
+
+
+def has_picture(request: VideoRequest) -> bool:
+    """True for a request whose first frame is at `PICTURE_URL`."""
+    return request.first_frame is not None and request.first_frame.url == PICTURE_URL
+
 
 @dataclass(frozen=True)
 class DialectCase:
@@ -18,6 +46,8 @@ class DialectCase:
     """Reads the message out of an error, whose whole shape it checks."""
     bad_body: Mapping[str, Any]
     """Valid JSON that the dialect refuses."""
+    inputs: Inputs | None = None
+    """Required of every dialect by `tests/contract/test_parts.py`."""
     created: int = 202
     key_headers: Callable[[str], dict[str, str]] = lambda key: {"authorization": f"Bearer {key}"}
 

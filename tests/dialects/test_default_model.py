@@ -40,7 +40,7 @@ async def test_the_default_model_of_a_dialect_comes_from_its_settings(start_gate
 
 def test_dialect_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_DIALECTS__LUMA__MODEL", "gptge/luma")
-    assert configure(settings.load())["luma"].model_dump() == {"model": "gptge/luma"}
+    assert configure(settings.load())["luma"].model_dump() == {"model": "gptge/luma", "hold_s": 60}
     monkeypatch.setenv("GATEWAY_DIALECTS__LUNOS__MODEL", "x")
     with pytest.raises(settings.ConfigurationError, match="GATEWAY_DIALECTS__LUNOS"):
         configure(settings.load())

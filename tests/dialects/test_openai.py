@@ -5,13 +5,22 @@ import json
 from typing import Any
 
 import pytest
-from dialects.case import DialectCase, openai_message
+from dialects.case import PICTURE_URL, DialectCase, Inputs, has_picture, openai_message
 from dialects.openai_wire import MULTIPART, PNG, URL_ENCODED, Upstream, form, in_chunks, part
 from fakes.server import File
 from harness import Running
 
 pytestmark = pytest.mark.anyio
 
+INPUTS = Inputs(
+    prompt="prompt",
+    structured=("input_reference", {"image_url": PICTURE_URL}),
+    keyed={"input_reference[image_url]": PICTURE_URL},
+    read=has_picture,
+    picture=lambda value: {"input_reference": value},
+    picture_param="input_reference",
+    picture_part="input_reference",
+)
 CASES: dict[str, DialectCase] = {
     f"{mount}/": DialectCase(
         create=f"{mount}/videos",
@@ -20,6 +29,7 @@ CASES: dict[str, DialectCase] = {
         id_of=lambda body: str(body["id"]),
         message_of=openai_message,
         bad_body={"prompt": ""},
+        inputs=INPUTS,
     )
     for mount in ("/v1", "/openai/v1")
 }
@@ -44,6 +54,7 @@ async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
         "seconds": "8",
         "remixed_from_video_id": None,
         "error": None,
+        "url": None,
         "output": None,
         "metadata": {},
         "provider": "sandbox",
@@ -52,6 +63,7 @@ async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
         "cost_currency": "USD",
     }
     assert response.headers["x-gateway-provider"] == "sandbox"
+    assert response.headers["x-gateway-model"] == "sandbox/testcard"
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["openai-poll-after-ms"] == "1000"
     assert response.headers["x-request-id"].startswith("req_")

@@ -56,6 +56,7 @@ async def test_a_completed_video_serves_its_file(up: Upstream) -> None:
     assert head.headers["etag"] == whole.headers["etag"]
     assert done["output"] == {
         "url": done["output"]["url"],
+        "expires_at": int(up.gateway.clock().timestamp()) + 3_600,
         "content_type": "video/mp4",
         "size_bytes": len(video_file),
         "duration_seconds": 0.25,

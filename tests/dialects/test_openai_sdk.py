@@ -279,7 +279,7 @@ async def test_models_are_listed_with_capabilities_and_prices(sdk: Sdk) -> None:
             "resolutions": None,
             "parameters": sorted(OPTIONAL_PARAMETERS),
             "media": ["upload", "url"],
-            "operations": ["edit", "extend", "generate", "remix"],
+            "operations": ["edit", "extend", "generate", "prepend", "remix"],
             "n": {"minimum": 1, "maximum": 4},
             "passes_unknown_fields": True,
         },

@@ -70,7 +70,7 @@ async def test_a_videos_life_is_shown_in_four_vocabularies(gateway: Running) -> 
     playable = {"url": url, "width": 320, "height": 240, "download_url": url}
     raw = {"url": url, "width": 320, "height": 240, "duration": 1.0, "media_type": "video"}
     done_at = f"{gateway.clock():%Y-%m-%dT%H:%M:%S}.000000Z"
-    no_pictures = {"thumbnail": None, "last_frame": None}
+    picture = {"url": f"{ORIGIN}/media/{video_id}/0.thumbnail.webp", "width": 320, "height": 240, "media_type": "image"}
     await check(
         lunos={"status": "completed", "video_url": url},
         lumen={"status": "succeeded", "data": [{"url": url}]},
@@ -78,7 +78,14 @@ async def test_a_videos_life_is_shown_in_four_vocabularies(gateway: Running) -> 
             "state": "completed",
             "video": playable,
             "video_raw": raw,
-            "artifact": {"video": playable, "video_raw": raw, **no_pictures, "created_at": done_at},
+            "thumbnail": picture,
+            "artifact": {
+                "video": playable,
+                "video_raw": raw,
+                "thumbnail": picture,
+                "last_frame": None,
+                "created_at": done_at,
+            },
         },
         apilaplas={"state": "completed", "assets": {"video": url}, "video": {"url": url}},
     )
@@ -113,6 +120,7 @@ async def test_an_expired_video_stays_completed_with_a_dead_link(gateway: Runnin
     assert found["lunos"] == {"id": video_id, "status": "completed", "video_url": url}
     assert found["lumen"] == {"id": video_id, "status": "succeeded", "data": [{"url": url}]}
     assert found["luma"]["video"] == {"url": url, "width": None, "height": None, "download_url": url}
+    assert found["luma"]["thumbnail"] is None
     assert found["apilaplas"]["assets"] == {"video": url}
     link = (await gateway.client.get(f"{LUNOS}/{video_id}")).json()["video_url"]
     assert (await gateway.client.get(link)).status_code == 404

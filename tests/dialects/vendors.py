@@ -1,5 +1,7 @@
 """Paths and requests of the dialects of other vendors."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from harness import Running
@@ -8,13 +10,20 @@ from app.db.models import Video
 from app.video import VideoRequest
 
 LUNOS, LUMEN, LUMA = "/v1/video/generations", "/v1/videos/generations", "/luma/generations"
-APILAPLAS = "/v2/generate/video/luma-ai/generation"
+APILAPLAS, APILAPLAS_V1 = "/v2/generate/video/luma-ai/generation", "/luma-ai/generations"
 SMALL = {"seconds": "1", "size": "320x240"}
 UNKNOWN_ID = "video_" + "0" * 26
 
 
 def fresh(**changed: Any) -> dict[str, Any]:
     return {"prompt": "a paper boat", "model": "sandbox/testcard", **changed}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # many things ring; none of them is ours to watch
+            await asyncio.sleep(0)
 
 
 async def stored(gateway: Running, video_id: str) -> VideoRequest:

@@ -155,6 +155,18 @@ WIRES = {
         path=PATH,
         task=MADE,
     ),
+    "prepend": Wire(
+        ask(operation=Operation.prepend, first_frame=Media(url="https://x.example/a.png")),
+        {
+            **REQUEST,
+            "keyframes": {
+                "frame0": {"type": "image", "url": "https://x.example/a.png"},
+                "frame1": {"type": "generation", "id": "video_9/?"},
+            },
+        },
+        path=PATH,
+        task=MADE,
+    ),
     "extend towards a picture": Wire(
         ask(operation=Operation.extend, last_frame=Media(key="cat")),
         {

@@ -58,6 +58,7 @@ class FakeLumenfall(Fake):
             asked.get("model")
             and asked.get("prompt")
             and all(reference["image_url"].startswith(("https://", "data:image/")) for reference in references)
+            and asked.get("input_video", "https://").startswith(("https://", "data:video/"))
             and re.fullmatch(r"https://[a-z][a-z0-9.-]*\.[a-z]+(:443|:8443)?(/.*)?", hook)
             and all(isinstance(value, str) for value in asked.get("metadata", {}).values())
             and len(asked.get("idempotency_key", "")) <= 256
@@ -136,6 +137,11 @@ WIRES = {
     "upload": Wire(
         UPLOADED,
         {**KEYED, "seconds": "8", "input_reference": {"image_url": CAT_URL}},
+        path=PATH,
+    ),
+    "video": Wire(
+        ask(reference_video=Media(url="https://x.example/a.mp4")),
+        {**KEYED, "input_video": "https://x.example/a.mp4"},
         path=PATH,
     ),
     "pictures": Wire(

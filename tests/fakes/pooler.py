@@ -3,7 +3,6 @@
 import os
 import pwd
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from processes import until
+from programs import TOOLS_PATH, need
 
 from app.db import embedded
 from app.db.address import read_address
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CONFIG = """
 [databases]
 * = {server}
@@ -60,10 +58,8 @@ async def pooler(database_url: str) -> AsyncIterator[str]:
 
 @contextmanager
 def _running(database_url: str) -> Iterator[str]:
-    if PROGRAM is None:
-        assert os.environ.get("CI_TOOLS") != "required", "pgbouncer is not installed"
-        pytest.skip("pgbouncer is not installed")
-    version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    program = need("pgbouncer", path=f"{TOOLS_PATH}:/usr/sbin")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"(\d+)\.(\d+)", version)
     assert found is not None, version
     # From 1.21 on it can keep track of prepared statements; many installations do not.
@@ -81,7 +77,7 @@ def _running(database_url: str) -> Iterator[str]:
         users.write_text(f'"{options["user"]}" "{options.get("password", "")}"\n')
         config.write_text(CONFIG.format(server=server, port=port, users=users, more=more))
         process = subprocess.Popen(
-            [PROGRAM, "-q", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_unprivileged()
+            [program, "-q", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_unprivileged()
         )
         try:
             yield replace(address, options={**options, "host": "127.0.0.1", "port": str(port)}).url

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -23,6 +22,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import Hang, closed_port, serve
 from harness import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
+from programs import need
 from starlette.types import Receive, Scope, Send
 
 from app.db import embedded
@@ -97,8 +97,7 @@ async def pasted(child: Child) -> str:
     await child.line("Ctrl-C")
     printed = "\n".join(child.out)
     line = printed[printed.index("curl ") : printed.index("\nor create a video")]
-    if shutil.which("curl") is None:
-        pytest.skip("there is no curl here")
+    need("curl")
     shell = await asyncio.create_subprocess_shell(f"{line} --silent --fail-with-body", stdout=asyncio.subprocess.PIPE)
     answer = (await shell.communicate())[0].decode()
     assert shell.returncode == 0, answer

@@ -214,6 +214,7 @@ async def test_a_link_redirects_to_the_bucket(presigning: Running, s3: S3) -> No
     read = len(s3.asked("get"))
     answer = await presigning.client.get(done["output"]["url"], headers=NO_KEY)
     assert ttl_of(answer) == 900
+    assert answer.headers["access-control-allow-origin"] == "*", "a script must be able to follow it"
     assert len(s3.asked("get")) == read
     async with httpx.AsyncClient() as player:
         played = await player.get(answer.headers["location"])
@@ -544,3 +545,39 @@ async def test_a_bucket_that_does_not_answer_stops_no_start(
             done = await small_video(gateway)
     assert done["status"] == "completed"
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["bucket unusable, video files wait"]
+
+
+# Purges
+
+
+async def test_a_purge_that_dies_while_it_deletes_files_is_finished_by_a_worker(gateway: Running, s3: S3) -> None:
+    done = await small_video(gateway)
+    hang = Hang(accepted=False)
+    s3.script("delete", hang)
+    purging = asyncio.create_task(gateway.client.delete(f"/v1/requests/{done['id']}/payloads"))
+    await hang.reached.wait()
+    purging.cancel()
+    hang.release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await purging
+    assert (await gateway.get(done["id"]))["prompt"] == ""
+    assert len(s3.files) == 1
+    gateway.clock.advance(61)
+    await gateway.worker.purge()
+    assert s3.files == {}
+
+
+async def test_a_purge_without_the_bucket_says_so_and_is_finished_later(gateway: Running, s3: S3) -> None:
+    first, second = await small_video(gateway), await small_video(gateway)
+    with s3.away():
+        for done in (first, second):
+            refused = await gateway.client.delete(f"/v1/requests/{done['id']}/payloads")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
+            assert "the texts are purged" in refused.json()["error"]["message"]
+            assert (await gateway.get(done["id"]))["prompt"] == ""
+    assert len(s3.files) == 2
+    answer = (await gateway.client.delete(f"/v1/requests/{first['id']}/payloads")).json()
+    assert (answer["already_purged"], answer["media_deleted"]) == (True, 1)
+    gateway.clock.advance(61)
+    await gateway.worker.purge()
+    assert s3.files == {}

@@ -34,6 +34,7 @@ from uvicorn.server import ServerState
 
 from app import settings
 from app.dialects import render_error
+from app.http.cors import Cors
 from app.http.middleware import RequestMiddleware
 from app.http.server import HttpProtocol
 from app.http.spool import Bodies
@@ -443,7 +444,7 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
 
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(
-            RequestMiddleware(app, render_error=render_error, max_body_bytes=1, bodies=Bodies(1, 1))
+            RequestMiddleware(app, render_error=render_error, max_body_bytes=1, bodies=Bodies(1, 1), cors=Cors([], []))
         )
     ) as client:
         answer = await client.get("http://gateway.test/")

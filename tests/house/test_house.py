@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.dialects import DIALECTS, dialect_of, name_of
+from app.dialects import DIALECTS, create_paths, dialect_of, name_of
 from app.jobs.enqueue import CREATE
 from app.providers import KINDS
 from app.settings import Settings, load
 from benchmarks.baseline import create_parameters
-from tools.docs import blocks, create_paths, written
+from tools.docs import blocks, written
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -105,7 +105,7 @@ def test_dialect_examples_can_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
 
     configs = configure(read_as_dotenv(examples, tmp_path, monkeypatch))
     assert {name: config.model_dump() for name, config in configs.items()} == {
-        "luma": {"model": "gptge/luma"},
+        "luma": {"model": "gptge/luma", "hold_s": 55},
         "apilaplas": {"model": "apilaplas/ray-2", "hold_s": 25},
     }
 
@@ -178,16 +178,25 @@ def test_files_that_documents_name_exist() -> None:
     assert missing == []
 
 
-def test_changelog_has_this_version() -> None:
+def test_changelog_has_one_section_for_each_version() -> None:
+    """Versions that are not released yet share the first one."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert sections
-    assert sections[0] in ("Unreleased", version)
-    assert sections[0] == version or version in sections
+    sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    headings = [
+        re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (unreleased|\d{4}-\d\d-\d\d)", text.split("\n")[0]) for text in sections
+    ]
+    assert all(headings), "a heading is `## [X.Y.Z] - unreleased`, or has the day of the release"
+    versions, days = zip(*(heading.groups() for heading in headings if heading), strict=True)
+    assert version in versions
+    assert len(set(versions)) == len(versions)
+    assert "unreleased" not in days[1:]
+    for text in sections:
+        kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+        assert sorted(set(kinds)) == sorted(kinds)
 
 
 def test_make_targets_explain_themselves() -> None:
-    assert set(re.findall(r"^([a-z]+):[^\n]*## \S", makefile(), re.MULTILINE)) == make_targets()
+    assert set(re.findall(r"^([a-z-]+):[^\n]*## \S", makefile(), re.MULTILINE)) == make_targets()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".pre-commit-config.yaml"])
@@ -195,7 +204,7 @@ def test_documents_name_make_targets_that_exist(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     if name.endswith(".md"):
         text = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
-    commands = re.findall(r"\bmake ((?:[a-z]+\b(?!=) ?)+)", re.sub(r"^ *#.*$", "", text, flags=re.MULTILINE))
+    commands = re.findall(r"\bmake ((?:[a-z][a-z-]*\b(?!=) ?)+)", re.sub(r"^ *#.*$", "", text, flags=re.MULTILINE))
     assert commands
     assert {target for command in commands for target in command.split()} <= make_targets()
 

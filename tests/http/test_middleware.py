@@ -1,4 +1,4 @@
-"""The ASGI middleware: trailing slashes, declared lengths and endless bodies."""
+"""The ASGI middleware: paths without a route, declared lengths and endless bodies."""
 
 from collections.abc import AsyncIterator
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize(
     "path",
     [
-        *("/v1/videos/", "/v1/models/x/", "/v1/webhook_endpoints/", "/luma/generations/", "/v1/videos/generations/"),
-        *("/v2/generate/video/luma-ai/generation/", "/healthz/", "/metrics/", "/admin/v1/videos/", "/no/such/"),
+        *("/healthz/", "/metrics/", "/docs/", "/admin/v1/videos/", "/no/such/", "/media/x/0.mp4/", "/callbacks/x/y/"),
+        *("/v1/no/such/", "/luma/no/such/", "/v2/"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
 from harness import ALICE, Running, StartGateway
+from refusals import refused
 
 pytestmark = pytest.mark.anyio
 
@@ -150,7 +152,7 @@ async def test_events_tell_status_progress_and_end(gateway: Running, fake: FakeO
     assert names[1][0] == "status"
     assert names[1][1].startswith("in_progress.")
     assert ("progress", "in_progress.66") in names
-    assert names[-2:] == [("status", "completed.100"), ("end", "completed.100")]
+    assert names[-2:] == [("status", "completed.100"), ("end", "completed.100.end")]
     assert seen[-1][2]["output"]["url"]
 
 
@@ -160,9 +162,31 @@ async def test_a_stream_goes_on_where_it_was_left(gateway: Running) -> None:
     seen: list[tuple[str, str, Any]] = []
     await read_events(gateway, video["id"], seen, **{"last-event-id": "queued.0"})
     assert [name for name, _, _ in seen] == ["status", "end"]
-    seen.clear()
-    await read_events(gateway, video["id"], seen, **{"last-event-id": "failed.0"})
-    assert [name for name, _, _ in seen] == ["end"]
+    for mark, left in (("failed.0", 1), ("completed.100.end", 2), ("failed.0.end.end", 2), ("failed.0.e", 2)):
+        seen.clear()
+        await read_events(gateway, video["id"], seen, **{"last-event-id": mark})
+        assert len(seen) == left
+        assert seen[-1][:2] == ("end", "failed.0.end")
+
+
+@pytest.mark.parametrize("mount", ["/v1", "/openai/v1"])
+async def test_a_client_that_has_the_end_gets_a_204(gateway: Running, mount: str) -> None:
+    """The HTML standard: an EventSource connects again after every 200, and stops at a 204."""
+    video = await gateway.create(model="up/sora-2")
+    path = f"{mount}/videos/{video['id']}/events"
+
+    async def ask(mark: str) -> httpx.Response:
+        return await gateway.client.get(path, headers={"last-event-id": mark})
+
+    await gateway.client.delete(f"/v1/videos/{video['id']}")
+    first = await ask("")
+    assert first.status_code == 200
+    assert re.findall("^id: (.*)$", first.text, re.MULTILINE) == ["failed.0", "failed.0.end"]
+    stop = await ask("failed.0.end")
+    assert (stop.status_code, stop.content) == (204, b"")
+    assert "content-type" not in stop.headers
+    assert re.findall("^event: (.*)$", (await ask("failed.0")).text, re.MULTILINE) == ["end"]
+    refused(await gateway.bob.get(path, headers={"last-event-id": "failed.0.end"}), "video_id", 404)
 
 
 async def test_an_unknown_video_has_no_stream(gateway: Running) -> None:

@@ -26,6 +26,23 @@ async def test_expired_files_are_deleted_and_the_video_stays(gateway: Running, f
     assert (shown["status"], shown["output"], shown["expires_at"]) == ("completed", None, done["expires_at"])
 
 
+async def test_a_folder_that_cannot_be_deleted_does_not_stop_the_others(gateway: Running, fake: FakeOpenAI) -> None:
+    stuck, expired, deleted = [(await gateway.create(model="up/sora-2", media_retention=3600))["id"] for _ in range(3)]
+    for video_id in (stuck, expired, deleted):
+        await gateway.finish(video_id)
+    path = gateway.gateway.settings.data_dir / "media" / "videos" / stuck
+    path.rename(path.with_suffix(".kept"))
+    path.touch()  # no folder, so it cannot be deleted as one
+    await gateway.client.delete(f"/v1/videos/{deleted}")
+    gateway.clock.advance(3_601)
+    await gateway.worker.run_once()
+    assert [len(await stored_keys(gateway, video_id)) for video_id in (stuck, expired)] == [1, 0]
+    assert (len(await gateway.attempts(stuck)), await gateway.attempts(deleted)) == (1, [])
+    path.unlink()
+    await gateway.worker.purge()
+    assert await stored_keys(gateway, stuck) == []
+
+
 async def test_files_of_an_unfinished_video_are_not_purged(gateway: Running, fake: FakeOpenAI) -> None:
     fake.polls_until_done = 10_000
     video = await gateway.create(model="up/sora-2", n=2, media_retention=60)

@@ -107,7 +107,7 @@ async def test_an_upload_too_large_for_json_fails_the_job(start_gateway: StartGa
             fits, too_large = [await gateway.get(video["id"]) for video in videos]
     assert fits["error"] is None
     assert too_large["error"]["code"] == "upstream_rejected"
-    assert "up takes uploads of at most 20 MiB; send the picture's https:// address" in too_large["error"]["message"]
+    assert "up takes uploads of at most 20 MiB; send its https:// address" in too_large["error"]["message"]
     assert len(fake.submits) == 1
 
 

@@ -217,7 +217,8 @@ async def test_an_older_link_to_a_file_of_another_type_goes_on_to_work(
     """Links handed out before names followed the type end in `.mp4`."""
     fake.file = samples("web.webm")
     video = await up.finish((await up.create(model="up/sora-2"))["id"])
-    link = up.gateway.links.video(video["id"], 0, "video/mp4", expires_at=None, origin="http://gateway.test")
+    links = up.gateway.links
+    link = links.video(video["id"], 0, "video/mp4", end=links.end(None), origin="http://gateway.test")
     played = await up.client.get(link)
     assert link.partition("?")[0].endswith("/0.mp4")
     assert (played.status_code, played.headers["content-type"], played.content) == (200, "video/webm", fake.file)

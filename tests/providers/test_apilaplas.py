@@ -145,6 +145,11 @@ async def test_an_extension_is_submitted_polled_and_fetched(provider: Apilaplas,
             "first_frame: up has no such parameter where it extends a video",
         ),
         (
+            {**SOURCE, "operation": Operation.prepend, "last_frame": Media(url="https://x.example/a.png")},
+            "755f",
+            "last_frame: up has no such parameter where it extends a video",
+        ),
+        (
             {"first_frame": Media(key="cat")},
             None,
             "up takes images by URL only; send an https:// URL or set GATEWAY_PUBLIC_URL",

@@ -220,4 +220,4 @@ def test_parameters_that_it_cannot_express_are_named() -> None:
         reference_video=Media(url="https://x.example/f.mp4"),
         extra={"end_image_url": "https://x.example/z.png"},
     )
-    assert list(fit(request, ANYTHING, can_link=False).problems) == ["last_frame", "reference_video"]
+    assert list(fit(request, ANYTHING, can_link=False).problems) == ["last_frame"]

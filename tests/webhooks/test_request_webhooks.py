@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from base64 import b64encode
 
 import pytest
 import sqlalchemy as sa
@@ -105,8 +106,8 @@ async def test_the_event_of_a_deleted_video_is_still_delivered(gateway: Running,
     video_id = await cancelled(gateway, **given)
     receiver.script(Answer(500))
     await gateway.worker.run_once()
+    gateway.clock.advance(3_600)  # a cancelled video is kept for an hour
     assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
-    gateway.clock.advance(60)
     await gateway.worker.run_once()
     assert (await gateway.client.get(f"/v1/videos/{video_id}")).status_code == 404
     first, second = receiver.received
@@ -126,6 +127,7 @@ async def test_deleting_a_video_deletes_the_stored_event_data(gateway: Running, 
     await post(gateway.client, f"/v1/videos/{video_id}/deliveries/{entry['id']}/redeliver", 202)
     await gateway.worker.run_once()
     assert len(receiver.received) == 2
+    gateway.clock.advance(3_600)  # a cancelled video is kept for an hour
     await gateway.client.delete(f"/v1/videos/{video_id}")
     async with gateway.gateway.db.transaction() as session:
         assert (await session.execute(sa.text("select video, secret from deliveries"))).all() == [(None, None)]
@@ -151,3 +153,34 @@ async def test_other_styles_send_an_object_and_sign_their_way(
     assert "webhook-signature" not in received.headers
     assert received.headers["content-type"] == "application/json"
     assert ids.is_id(received.headers["webhook-id"], "wh")
+
+
+STANDARD = ["whsec_" + b64encode(bytes(range(length))).decode() for length in (24, 32, 64)]
+OTHER = [
+    "a secret of its own",
+    "whsec_" + b64encode(bytes(23)).decode(),
+    "whsec_" + b64encode(bytes(65)).decode(),
+    b64encode(bytes(32)).decode(),
+]
+
+
+@pytest.mark.parametrize("secret", [*STANDARD, *OTHER, None])
+async def test_a_secret_that_libraries_cannot_verify_with_is_said(gateway: Running, secret: str | None) -> None:
+    given = {"prompt": "p", "webhook_url": "https://example.com/hook"} | ({"webhook_secret": secret} if secret else {})
+    warning = (
+        "webhook_secret: libraries of Standard Webhooks cannot verify with it; they expect whsec_ and the base 64 of "
+        "24 to 64 bytes"
+    )
+    expected = [warning] if secret in OTHER else None
+    video = await post(gateway.client, "/v1/videos", 202, **given)
+    assert video.get("warnings") == expected
+    assert (await get(gateway, f"/v1/videos/{video['id']}")).get("warnings") == expected
+    estimate = await post(gateway.client, "/v1/videos?dryRun=true", 200, **given)
+    assert estimate.get("warnings") == expected
+
+
+async def test_the_secret_of_another_style_needs_no_form(gateway: Running) -> None:
+    given = {"webhook_url": "https://example.com/hook", "webhook_secret": "your-secret", "duration": 4}
+    body = {"prompt": "p", "model": "sandbox/testcard", **given}
+    video = await post(gateway.client, "/v1/videos/generations", 200, **body)
+    assert "warnings" not in await get(gateway, f"/v1/videos/{video['id']}")

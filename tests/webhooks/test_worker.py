@@ -12,9 +12,12 @@ from processes import served
 from webhooks.registration import TYPES, cancelled, log_of, post, register
 
 from app.db.models import Delivery
+from app.settings import Settings
 from app.webhooks import deliveries
 
 pytestmark = pytest.mark.anyio
+
+LEASE_S = Settings.model_fields["webhook_timeout_s"].default + Settings.model_fields["lease_s"].default
 
 
 async def test_an_event_is_written_in_the_transaction_of_its_end(
@@ -48,7 +51,7 @@ async def test_deliveries_of_a_dead_worker_are_taken_over(
     async with start_gateway() as gateway:
         await gateway.worker.run_once()
         assert len(receiver.received) == 1  # the lease is not over
-        gateway.clock.advance(15 + 60)
+        gateway.clock.advance(LEASE_S)
         await gateway.worker.run_once()
         (delivery,) = await log_of(gateway, endpoint)
         assert [received.id for received in receiver.received] == [delivery["id"]] * 2
@@ -87,7 +90,7 @@ async def test_the_result_of_a_worker_that_lost_its_lease_is_ignored(
     await cancelled(gateway)
     slow = asyncio.create_task(gateway.worker.run_once())
     await hang.reached.wait()
-    gateway.clock.advance(15 + 60)
+    gateway.clock.advance(LEASE_S)
     async with another_worker(gateway) as other:
         await other.run_once()
     hang.release.set()

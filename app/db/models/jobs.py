@@ -10,6 +10,20 @@ from app.db.models.base import Base, value_check
 from app.video import AttemptState, Settlement, Status
 
 
+_ENDS = {
+    "completed": "completed_at is not null",
+    "failed": "error_code <> 'cancelled'",
+    "cancelled": "error_code = 'cancelled'",
+}
+
+
+def _log_index(name: str, *columns: str, where: str = "") -> Index:
+    """An index of the request log by time. Its conditions do not name columns that change while a job runs."""
+    shown = text(f"{where} and deleted_at is null" if where else "deleted_at is null")
+    sums = ["cost_micros"]
+    return Index(name, "project_id", *columns, "created_at", "id", postgresql_include=sums, postgresql_where=shown)
+
+
 class Video(Base):
     """One job. Reading it needs no other table and no upstream."""
 
@@ -71,6 +85,10 @@ class Video(Base):
     """Time at which the files are deleted; None: never, or not completed yet."""
     deleted_at: Mapped[datetime | None]
     """Time of deletion by the client; hidden from all responses, the row is deleted after files and upstream tasks."""
+    purged_at: Mapped[datetime | None]
+    """Time at which the client had its payloads erased, see `jobs/payloads.py`; the figures stay."""
+    purge_due_at: Mapped[datetime | None]
+    """Time at which the purge is repeated: files may be left, or something may still be written."""
 
     __table_args__ = (
         CheckConstraint(value_check("status", Status), "status"),
@@ -91,6 +109,14 @@ class Video(Base):
         Index("ix_videos_expires_at", "expires_at", postgresql_where=text("outputs <> '[]'")),
         Index("ix_videos_deadline_at", "deadline_at", postgresql_where=text("ended_at is null")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
+        Index("ix_videos_purge_due_at", "purge_due_at", postgresql_where=text("purge_due_at is not null")),
+        # For the request log, its pages and sums: of all requests, of one key, of running ones, and of those that ended
+        # in one way, of all keys or of one.
+        _log_index("ix_videos_log"),
+        _log_index("ix_videos_log_key", "key_id"),
+        _log_index("ix_videos_log_running", where="ended_at is null"),
+        *(_log_index(f"ix_videos_log_{end}", where=where) for end, where in _ENDS.items()),
+        *(_log_index(f"ix_videos_log_key_{end}", "key_id", where=where) for end, where in _ENDS.items()),
     )
 
 

@@ -68,7 +68,7 @@ class Delivery(Base):
     queue_key: Mapped[str]
     """Fairness key: the endpoint id, or scheme, host and port of a URL given in a request."""
     url: Mapped[str | None]
-    """The URL given in the request."""
+    """The URL given in the request; scheme, host and port alone after a purge and the last try."""
     secret: Mapped[str | None]
     """The secret given in the request; cleared together with `video`."""
     style: Mapped[str] = mapped_column(String(16))
@@ -76,7 +76,7 @@ class Delivery(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """Event data for an endpoint; None: rendered from `video` on each try, so that signed links are fresh."""
     video: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    """The video's row at its end; cleared when the video is deleted and no try is left."""
+    """The video's row at its end; cleared when the video is deleted or purged and no try is left."""
     state: Mapped[DeliveryState]
     due_at: Mapped[datetime]
     """Time of the next try. A claim moves it to the end of the lease, as with attempts."""

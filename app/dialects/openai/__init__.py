@@ -1,6 +1,8 @@
-"""The OpenAI dialect: `wire.py` reads and renders bodies, `videos.py` and `webhooks.py` have the routes."""
+"""The OpenAI dialect: `wire.py` reads and renders bodies, the other modules have the routes."""
 
-from app.dialects.openai.videos import PREFIXES, TITLE, render_error, routes
+from app.dialects.openai.schemas import OpenAIError as ErrorModel
+from app.dialects.openai.videos import PREFIXES, TITLE, routes
 from app.dialects.openai.webhooks import WEBHOOK_STYLE
+from app.dialects.openai.wire import render_error
 
-__all__ = ["PREFIXES", "TITLE", "WEBHOOK_STYLE", "render_error", "routes"]
+__all__ = ["PREFIXES", "TITLE", "WEBHOOK_STYLE", "ErrorModel", "render_error", "routes"]

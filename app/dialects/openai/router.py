@@ -1,9 +1,12 @@
-"""The router of the OpenAI dialect, which has two prefixes."""
+"""The router of the OpenAI dialect, which has two prefixes, and the parameters of its lists."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+
+After = Annotated[str | None, Query(description="The `last_id` of the page before.")]
+Limit = Annotated[int, Query(ge=0, le=100, description="Longest page.")]
 
 
 class AliasedRouter(APIRouter):

@@ -3,22 +3,21 @@
 The routes; wire models and rendering are in `wire.py`.
 """
 
-import json
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import Depends, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi import Query, Request
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
 from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
-from app.db.faults import is_unavailable
 from app.db.models import Video
-from app.dialects.openai import webhooks
-from app.dialects.openai.router import AliasedRouter
+from app.dialects.openai import events, requests, schemas, webhooks
+from app.dialects.openai.lumenfall import is_dry_run, refuse_replay
+from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
+from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
     CreateCharacter,
     CreateVideo,
@@ -26,11 +25,8 @@ from app.dialects.openai.wire import (
     ExtendVideo,
     RemixVideo,
     parse,
-    provider_of,
-    render,
     render_balance,
     render_character,
-    render_error,
     render_estimate,
     render_model,
 )
@@ -48,41 +44,27 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, Responses, create_schema, file_responses, parameter
+from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
-from app.http.wait import wait_for_video, waiting_slot, watch_video
+from app.http.wait import wait_for_video
 from app.jobs import lifecycle, videos
+from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
 from app.media.store import open_upload
 from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
-__all__ = ["PREFIXES", "TITLE", "render_error", "routes"]
-
 TITLE = "OpenAI, Lumenfall"
 PREFIXES = ("/v1/", "/openai/v1/")
 MAX_WAIT_S = 60
-KEEP_ALIVE_S = 15
 MAX_CHARACTERS_WAITING = 8
 """Characters of one project that may wait for a turn, per provider and process."""
-"""Seconds between keep-alive comments: proxies close idle streams."""
-
-DRY_RUN = parameter("query", "dryRun", "Estimate the cost and create nothing.", kind="boolean")
-NOT_NEW: Responses = {
-    200: {"description": "A dry run, or the video that an earlier request with the same idempotency key created."}
-}
+SOURCE_NAMES = {"source": "video"}
+"""The client's name of the source of an edit or an extension."""
 
 routes = AliasedRouter(tags=["videos"])
-
-
-def answer(video: Video, gateway: Gateway, request: Request, *, status: int = 200) -> JSONResponse:
-    headers = {"x-gateway-provider": provider_of(video)}
-    if not video.status.ended:
-        provider, _, model = str(video.routes[0]).partition("/")
-        headers["openai-poll-after-ms"] = str(gateway.durations.poll_after_ms(provider, model))
-    return no_store(render(video, gateway, request), status=status, headers=headers)
 
 
 async def _from_source(
@@ -94,7 +76,8 @@ async def _from_source(
     if isinstance(wire.video, dict) and "id" in wire.video:
         source = await get_finished_video(gateway, caller, str(wire.video["id"]))
         model = wire.model or source_model(source)
-        return request_from_source(source, wire.prompt, model, operation, extra, seconds=seconds), source
+        derived = request_from_source(source, wire.prompt, model, operation, extra, seconds=seconds)
+        return derived.model_copy(update={"client_names": SOURCE_NAMES}), source
     if not isinstance(wire.video, UploadFile):
         raise errors.InvalidRequest('video: expected a file or {"id": "video_..."}', param="video")
     found = wire.model or gateway.router.default_model
@@ -107,6 +90,7 @@ async def _from_source(
         source=uploads.media(wire.video, "video"),
         seconds=seconds,
         extra=extra,
+        client_names=SOURCE_NAMES,
     )
     return request, None
 
@@ -115,35 +99,35 @@ async def _from_source(
 # {video_id}; here the method tells them apart.
 
 
-@routes.get("/v1/videos/{video_id}")
+@routes.get("/v1/videos/{video_id}", responses=returns(schemas.Video))
 async def retrieve_video(
     video_id: str,
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for a change of the status.")] = 0,
 ) -> Response:
     """Read a video. Until it ends, the header `openai-poll-after-ms` suggests when to poll again. With `wait`, the
     response is delayed until the status changes, for at most that many seconds."""
     if wait == 0:
-        return answer(await get_video(gateway, caller, video_id), gateway, request)
+        return await answer(await get_video(gateway, caller, video_id), gateway, request)
     before = (await get_video(gateway, caller, video_id)).status
     video = await wait_for_video(
         request, gateway, caller, video_id, until=lambda v: v.status.ended or v.status is not before, timeout_s=wait
     )
-    return answer(video, gateway, request)
+    return await answer(video, gateway, request)
 
 
 # Literal segments before {video_id}
 
 
-@routes.post("/v1/videos", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(CreateVideo, DRY_RUN))
+@routes.post("/v1/videos", status_code=202, responses=CREATED, openapi_extra=create_schema(CreateVideo, DRY_RUN))
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateVideo) as body:
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
         return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
@@ -155,14 +139,15 @@ async def _create(
     caller: Caller,
     parsed: VideoRequest,
     uploads: Uploads,
-    idempotency: tuple[str, str] | None,
+    idempotency: Idempotency | None,
     webhook: Webhook | None,
     *,
     only_provider: str | None = None,
     shown_model: str | None = None,
 ) -> Response:
+    refuse_replay(request)
     parsed = parsed.model_copy(update={"webhook": webhook})
-    if _is_dry_run(request):
+    if is_dry_run(request, parsed.extra):
         plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
         return no_store(render_estimate(plan.request, plan, gateway))
     created = await create_job(
@@ -176,17 +161,11 @@ async def _create(
         shown_model=shown_model,
         idempotency=idempotency,
     )
-    response = answer(created.video, gateway, request, status=200 if created.replayed else 202)
+    status = 200 if created.replayed else 202
+    response = await answer(created.video, gateway, request, status=status, untried=not created.replayed)
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
-
-
-def _is_dry_run(request: Request) -> bool:
-    given = request.query_params.get("dryRun", "false").lower()
-    if given not in ("true", "1", "false", "0"):
-        raise errors.InvalidRequest("dryRun: expected true or false", param="dryRun", code="invalid_value")
-    return given in ("true", "1")
 
 
 async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
@@ -202,32 +181,33 @@ async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoR
     return next(iter(providers), None)
 
 
-@routes.get("/v1/videos")
+@routes.get("/v1/videos", responses=returns(schemas.VideoPage))
 async def list_videos(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=0, le=100)] = 20,
-    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+    after: After = None,
+    limit: Limit = 20,
+    order: Annotated[
+        str, Query(pattern="^(asc|desc)$", description="`desc`: newest first; `asc`: oldest first.")
+    ] = "desc",
 ) -> Response:
     """List your videos, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
     async with gateway.db.reading() as connection:
         page, has_more = await videos.list_videos(
             connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
         )
-    data = [render(video, gateway, request) for video in page]
-    return no_store(page_of(data, has_more=has_more))
+    return no_store(page_of(await shown(page, gateway, request), has_more=has_more))
 
 
-@routes.post("/v1/videos/edits", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(EditVideo, DRY_RUN))
+@routes.post("/v1/videos/edits", status_code=202, responses=CREATED, openapi_extra=create_schema(EditVideo, DRY_RUN))
 async def edit_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by editing one of yours or an uploaded one as the prompt says."""
     return await _derive(request, gateway, caller, EditVideo, Operation.edit)
 
 
 @routes.post(
-    "/v1/videos/extensions", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
+    "/v1/videos/extensions", status_code=202, responses=CREATED, openapi_extra=create_schema(ExtendVideo, DRY_RUN)
 )
 async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a longer video from one of yours or an uploaded one."""
@@ -237,10 +217,10 @@ async def extend_video(request: Request, gateway: GatewayDep, caller: CallerDep)
 async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
-    async with body_of(request) as body:
+    async with body_of(request, wire_model) as body:
         idempotency = take_idempotency(request, body, str(operation))
         webhook = take_webhook(request, body)
-        uploads = Uploads(new_video_id())
+        uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         wire = validated(wire_model, body)
         parsed, source = await _from_source(gateway, caller, wire, uploads, operation)
         where = _pinned_to(source) if source else {}
@@ -257,12 +237,17 @@ def _pinned_to(source: Video) -> dict[str, str | None]:
 # Characters: stored at the upstream that created them
 
 
-@routes.post("/v1/videos/characters", openapi_extra=body_schema(CreateCharacter))
+@routes.post(
+    "/v1/videos/characters",
+    responses=returns(schemas.VideoCharacter),
+    openapi_extra=body_schema(CreateCharacter, json=False),  # multipart only, as OpenAI describes it
+)
 async def create_character(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a reusable character from a video, at the provider of `model`, else at the first that supports it."""
-    uploads = Uploads(ids.new("char"))
+    refuse_replay(request)
+    uploads = Uploads(ids.new("char"), gateway.settings.allow_networks)
     try:
-        async with body_of(request) as body:
+        async with body_of(request, CreateCharacter) as body:
             wire = validated(CreateCharacter, body)
             video = uploads.media(wire.video, "video")
             named = wire.model or gateway.router.default_model or ""
@@ -287,7 +272,7 @@ async def create_character(request: Request, gateway: GatewayDep, caller: Caller
     return JSONResponse(render_character(character))
 
 
-@routes.get("/v1/videos/characters/{character_id}")
+@routes.get("/v1/videos/characters/{character_id}", responses=returns(schemas.VideoCharacter))
 async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a character."""
     async with gateway.db.reading() as connection:
@@ -299,86 +284,36 @@ async def get_character(character_id: str, gateway: GatewayDep, caller: CallerDe
 # One video
 
 
-@routes.get(
-    "/v1/videos/{video_id}/events",
-    response_class=StreamingResponse,
-    dependencies=[Depends(waiting_slot)],
-    responses={200: {"content": {"text/event-stream": {}}}},
-    openapi_extra={"parameters": [parameter("header", "Last-Event-ID", "Id of the last event received.")]},
-)
-async def stream_events(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Stream server-sent events: `status` and `progress` with the video object, `end` as the last one. `Last-Event-ID`
-    skips the events already received."""
-    await get_video(gateway, caller, video_id)  # a 404 is a response, not an event
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    events = _events(video_id, request, gateway, caller)
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+routes.include_router(events.routes)
 
 
-async def _events(video_id: str, request: Request, gateway: Gateway, caller: Caller) -> AsyncIterator[bytes]:
-    seen = request.headers.get("last-event-id", "")
-    while True:
-        try:
-            video = await watch_video(
-                request, gateway, caller, video_id, until=partial(_is_news, seen=seen), timeout_s=KEEP_ALIVE_S
-            )
-        except errors.GatewayError:  # the key was revoked, or the video deleted: end the stream
-            return
-        except Exception as error:
-            if is_unavailable(error):  # end it, too; the client connects again
-                return
-            raise
-        if _mark(video) != seen:
-            name = "progress" if seen.startswith(f"{video.status}.") else "status"
-            yield _event(name, video, gateway, request)
-            seen = _mark(video)
-        elif not video.status.ended:
-            yield b": still here\n\n"
-        if video.status.ended:
-            yield _event("end", video, gateway, request)
-            return
-        if gateway.listener.closed:
-            return
-
-
-def _mark(video: Video) -> str:
-    """The id of an event: status and progress of the video."""
-    return f"{video.status}.{video.progress}"
-
-
-def _is_news(video: Video, *, seen: str) -> bool:
-    return video.status.ended or _mark(video) != seen
-
-
-def _event(name: str, video: Video, gateway: Gateway, request: Request) -> bytes:
-    data = json.dumps(render(video, gateway, request), ensure_ascii=False)
-    return f"id: {_mark(video)}\nevent: {name}\ndata: {data}\n\n".encode()
-
-
-@routes.delete("/v1/videos/{video_id}")
+@routes.delete("/v1/videos/{video_id}", responses=returns(schemas.DeletedVideo))
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended."""
+    """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
+    cancelled is kept for an hour, so that a repeated call does not delete it."""
     async with gateway.db.transaction() as session:
-        video = await lifecycle.cancel_or_delete(session, video_id, project_id=caller.project_id, now=gateway.clock())
-    if video.deleted_at is None:
+        video, cancelled = await lifecycle.cancel_or_delete(
+            session, video_id, project_id=caller.project_id, now=gateway.clock()
+        )
+    if cancelled:
         count_ended(video, gateway.providers)
     gateway.wake()
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
 @routes.post(
-    "/v1/videos/{video_id}/remix", status_code=202, responses=NOT_NEW, openapi_extra=create_schema(RemixVideo, DRY_RUN)
+    "/v1/videos/{video_id}/remix", status_code=202, responses=CREATED, openapi_extra=create_schema(RemixVideo, DRY_RUN)
 )
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by changing a finished one as the prompt says."""
-    async with body_of(request) as body:
+    async with body_of(request, RemixVideo) as body:
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
         extra = extra_of(wire)
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
-    uploads = Uploads(new_video_id())
+    uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
     return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_pinned_to(source))
 
 
@@ -394,7 +329,9 @@ async def download_content(
     request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
-    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    variant: Annotated[
+        Literal["video", "thumbnail", "spritesheet"], Query(description="The video, or an image made from it.")
+    ] = "video",
     index: Annotated[
         int | None, Query(ge=0, le=3, description="Which output; the first finished one if absent.")
     ] = None,
@@ -407,25 +344,22 @@ async def download_content(
 # Models
 
 
-@routes.get("/v1/models", tags=["models"])
+@routes.get("/v1/models", tags=["models"], responses=returns(schemas.ModelList))
 async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
     """List the models that this key may use."""
-    data = [
-        render_model(name, allowed, gateway)
-        for name, candidates in gateway.router.models().items()
-        if (allowed := [route for route in candidates if caller.may_use(name, route.name)])
-    ]
+    usable = gateway.router.permitted_models(caller.may_use)
+    data = [render_model(name, routes, gateway) for name, routes in usable.items()]
     return JSONResponse({"object": "list", "data": data})
 
 
-@routes.get("/v1/models/{model:path}", tags=["models"])
+@routes.get("/v1/models/{model:path}", tags=["models"], responses=returns(schemas.Model))
 async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read a model's capabilities and its price per second."""
     allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
     return JSONResponse(render_model(model, allowed, gateway))
 
 
-@routes.get("/v1/balance", tags=["models"])
+@routes.get("/v1/balance", tags=["models"], responses=returns(schemas.Balance))
 async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read the amount that this key may still spend, by the balance or the budget that limits it most; null if none
     does. Lumenfall's shape."""
@@ -436,3 +370,4 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 routes.include_router(webhooks.routes)
+routes.include_router(requests.routes)

@@ -6,17 +6,19 @@ and everything under `deliveries` are this gateway's own.
 
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
-from app.dialects.openai.router import AliasedRouter
+from app.dialects.openai import schemas
+from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.fields import Address, Word
+from app.http.openapi import returns
 from app.http.responses import no_store, page_of
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, endpoints, events, signing
@@ -24,7 +26,6 @@ from app.webhooks.sender import WebhookStyle
 
 routes = AliasedRouter(tags=["webhooks"])
 
-Limit = Annotated[int, Query(ge=0, le=100)]
 HINT_CHARACTERS = 4
 
 
@@ -34,6 +35,12 @@ HINT_CHARACTERS = 4
 class CreateEndpoint(BaseModel):
     """POST /v1/webhook_endpoints."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "shop", "url": "https://shop.example.com/events", "event_types": ["video.completed"]}]
+        }
+    )
+
     name: Word
     url: Address
     event_types: Annotated[list[Word], Field(max_length=100)]
@@ -41,6 +48,8 @@ class CreateEndpoint(BaseModel):
 
 class UpdateEndpoint(BaseModel):
     """POST /v1/webhook_endpoints/{id}; omitted fields stay unchanged."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"examples": [{"enabled": True}]})
 
     name: Word | None = None
     url: Address | None = None
@@ -57,6 +66,8 @@ class RotateSecret(BaseModel):
 
 class TestEndpoint(BaseModel):
     """POST /v1/webhook_endpoints/{id}/test."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"event_type": "video.completed"}]})
 
     event_type: Word
 
@@ -126,10 +137,14 @@ def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
 # Endpoints
 
 
-@routes.post("/v1/webhook_endpoints", openapi_extra=body_schema(CreateEndpoint))
+@routes.post(
+    "/v1/webhook_endpoints",
+    responses=returns(schemas.WebhookEndpointWithSecret),
+    openapi_extra=body_schema(CreateEndpoint),
+)
 async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Register a URL that receives an event when a video of yours ends. Its secret is shown only in this response."""
-    async with body_of(request) as body:
+    async with body_of(request, CreateEndpoint) as body:
         wire = validated(CreateEndpoint, body)
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     async with gateway.db.transaction() as session:
@@ -139,15 +154,14 @@ async def create_endpoint(request: Request, gateway: GatewayDep, caller: CallerD
             name=wire.name,
             url=wire.url,
             types=wire.event_types,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return no_store(_endpoint(endpoint, with_secret=True))
 
 
-@routes.get("/v1/webhook_endpoints")
-async def list_endpoints(
-    gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
-) -> Response:
+@routes.get("/v1/webhook_endpoints", responses=returns(schemas.WebhookEndpointPage))
+async def list_endpoints(gateway: GatewayDep, caller: CallerDep, after: After = None, limit: Limit = 20) -> Response:
     """List your endpoints, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
     async with gateway.db.reading() as connection:
         page, has_more = await endpoints.list_endpoints(
@@ -156,20 +170,20 @@ async def list_endpoints(
     return no_store(page_of([_endpoint(endpoint) for endpoint in page], has_more=has_more))
 
 
-@routes.get("/v1/webhook_event_types")
+@routes.get("/v1/webhook_event_types", responses=returns(schemas.WebhookEventTypes))
 async def list_event_types(caller: CallerDep) -> Response:
     """List the event types that an endpoint can subscribe to."""
     return JSONResponse({"object": "list", "data": [str(kind) for kind in events.EventType]})
 
 
-@routes.get("/v1/webhooks/secret")
+@routes.get("/v1/webhooks/secret", responses=returns(schemas.WebhookSecret))
 async def read_secret(gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read the secret that signs events for the `webhook_url` of a request without a `webhook_secret`."""
     async with gateway.db.transaction() as session:
         return no_store({"key": await endpoints.project_secret(session, caller.project_id)})
 
 
-@routes.get("/v1/webhook_endpoints/{endpoint_id}")
+@routes.get("/v1/webhook_endpoints/{endpoint_id}", responses=returns(schemas.WebhookEndpoint))
 async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Read an endpoint, without its secret."""
     async with gateway.db.reading() as connection:
@@ -178,10 +192,14 @@ async def retrieve_endpoint(endpoint_id: str, gateway: GatewayDep, caller: Calle
         )
 
 
-@routes.post("/v1/webhook_endpoints/{endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
+@routes.post(
+    "/v1/webhook_endpoints/{endpoint_id}",
+    responses=returns(schemas.WebhookEndpoint),
+    openapi_extra=body_schema(UpdateEndpoint),
+)
 async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Change the given fields. A new `url`, or `enabled: true`, re-enables a disabled endpoint."""
-    async with body_of(request) as body:
+    async with body_of(request, UpdateEndpoint) as body:
         wire = validated(UpdateEndpoint, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
@@ -193,12 +211,13 @@ async def update_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
             url=wire.url,
             types=wire.event_types,
             enabled=wire.enabled,
+            allow=gateway.settings.allow_networks,
             now=gateway.clock(),
         )
     return JSONResponse(_endpoint(endpoint))
 
 
-@routes.delete("/v1/webhook_endpoints/{endpoint_id}")
+@routes.delete("/v1/webhook_endpoints/{endpoint_id}", responses=returns(schemas.DeletedWebhookEndpoint))
 async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Delete an endpoint and its pending deliveries."""
     async with gateway.db.transaction() as session:
@@ -207,11 +226,13 @@ async def delete_endpoint(endpoint_id: str, gateway: GatewayDep, caller: CallerD
 
 
 @routes.post(
-    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret, required=False)
+    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret",
+    responses=returns(schemas.WebhookEndpointWithSecret),
+    openapi_extra=body_schema(RotateSecret, required=False),
 )
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a new secret. With `keep_old_secret_active_for_24_hours`, events carry both signatures for a day."""
-    async with body_of(request, optional=True) as body:
+    async with body_of(request, RotateSecret, optional=True) as body:
         wire = validated(RotateSecret, body)
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.transaction() as session:
@@ -222,10 +243,14 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
     return no_store(_endpoint(endpoint, with_secret=True))
 
 
-@routes.post("/v1/webhook_endpoints/{endpoint_id}/test", openapi_extra=body_schema(TestEndpoint))
+@routes.post(
+    "/v1/webhook_endpoints/{endpoint_id}/test",
+    responses=returns(schemas.WebhookEndpointTest),
+    openapi_extra=body_schema(TestEndpoint),
+)
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send one sample event now and return the receiver's status code; 400 with the reason if it did not respond."""
-    async with body_of(request) as body:
+    async with body_of(request, TestEndpoint) as body:
         (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
     caller = await gateway.authenticator.check(caller)
     async with gateway.db.reading() as connection:
@@ -243,9 +268,9 @@ async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep,
 # Deliveries: this gateway's own
 
 
-@routes.get("/v1/webhook_endpoints/{endpoint_id}/deliveries")
+@routes.get("/v1/webhook_endpoints/{endpoint_id}/deliveries", responses=returns(schemas.WebhookDeliveryPage))
 async def list_deliveries(
-    endpoint_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
+    endpoint_id: str, gateway: GatewayDep, caller: CallerDep, after: After = None, limit: Limit = 20
 ) -> Response:
     """List the deliveries to an endpoint in the last 30 days, newest first, with every try and its response."""
     async with gateway.db.reading() as connection:
@@ -256,7 +281,11 @@ async def list_deliveries(
     return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
 
 
-@routes.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver", status_code=202)
+@routes.post(
+    "/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    responses=returns(schemas.WebhookDelivery, 202),
+)
 async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send an event once more under the same `webhook-id`, even if it was delivered."""
     async with gateway.db.transaction() as session:
@@ -266,9 +295,9 @@ async def redeliver(endpoint_id: str, delivery_id: str, gateway: GatewayDep, cal
     return await _redelivered(delivery, gateway)
 
 
-@routes.get("/v1/videos/{video_id}/deliveries")
+@routes.get("/v1/videos/{video_id}/deliveries", responses=returns(schemas.WebhookDeliveryPage))
 async def list_deliveries_of_video(
-    video_id: str, gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20
+    video_id: str, gateway: GatewayDep, caller: CallerDep, after: After = None, limit: Limit = 20
 ) -> Response:
     """List the deliveries about a video: to your endpoints and to the `webhook_url` of its request."""
     async with gateway.db.reading() as connection:
@@ -280,7 +309,11 @@ async def list_deliveries_of_video(
     return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
 
 
-@routes.post("/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver", status_code=202)
+@routes.post(
+    "/v1/videos/{video_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    responses=returns(schemas.WebhookDelivery, 202),
+)
 async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send an event about a video once more under the same `webhook-id`, even if it was delivered."""
     async with gateway.db.transaction() as session:

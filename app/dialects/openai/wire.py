@@ -8,21 +8,22 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from app import errors, ids
 from app.accounts import pricing
 from app.capabilities import Capabilities
-from app.db.models import Character, Video
+from app.db.models import Attempt, Character, Video
+from app.dialects.openai.lumenfall import RetentionSeconds, executed_model, routing_of
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
-from app.http.fields import Address, Name, Secret, Word
-from app.http.files import media_url
+from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
+from app.http.files import media_link
 from app.http.uploads import Uploads
 from app.jobs.plan import Plan
 from app.media.signed_links import SignedLinks
 from app.providers.routing import Route
-from app.sizes import complete_size
+from app.sizes import complete_by_size
 from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, Status, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
@@ -41,6 +42,11 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _not_auto(value: Any) -> Any:
+    """Convert Lumenfall's `auto` to None: the model decides, as without the field."""
+    return None if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False), BeforeValidator(reject_bool)]
 Metadata = Annotated[
@@ -48,14 +54,24 @@ Metadata = Annotated[
     Field(max_length=64),
 ]
 
+Shape = Annotated[Word | None, BeforeValidator(_not_auto)]
+SourceVideo = Annotated[Any, WithJsonSchema(SOURCE_VIDEO)]
+"""A file, or `{"id": "video_..."}`."""
+
 CharacterId = Annotated[dict[Word, Word], Field(max_length=8)]
 """`{"id": "char_..."}`."""
 
 
+PROMPT_EXAMPLE: dict[str, Any] = {"examples": [{"prompt": "the same boat in the snow"}]}
+
+
 class _Prompted(BaseModel):
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra=PROMPT_EXAMPLE)
+
     prompt: Prompt
+    # `create.take_webhook` takes both fields out of the body.
     webhook_url: Address | None = None
-    """Receives an event when the video ends; `create.take_webhook` takes both fields out of the body."""
+    """Receives an event when the video ends."""
     webhook_secret: Secret | None = None
     """Signs the event; unset: the secret of GET /v1/webhooks/secret."""
 
@@ -70,23 +86,35 @@ class _Prompted(BaseModel):
 class CreateVideo(_Prompted):
     """POST /v1/videos. Fields not listed here are passed on to the provider unchanged."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "sora-2", "prompt": "a paper boat on a pond", "seconds": 4, "size": "1280x720"}]
+        }
+    )
 
     model: Name | None = None
+    """A model or an alias, see GET /v1/models; absent: the default model, if the gateway has one."""
     seconds: Seconds | None = None
     duration: Seconds | None = None
     """Lumenfall's alias of `seconds`."""
-    size: Word | None = None
-    """`1280x720`, or a ratio such as `16:9`."""
-    aspect_ratio: Word | None = None
-    resolution: Word | None = None
-    input_reference: Any = None
-    """A file, a URL, a data URL, `{"image_url": ...}`, or a list of these."""
-    last_frame: Any = None
-    reference_images: Any = None
-    reference_video: Any = None
+    size: Shape = None
+    """`1280x720`, or a ratio such as `16:9`; pixels take precedence over the next two. `auto` means as if absent."""
+    aspect_ratio: Shape = None
+    resolution: Shape = None
+    """`720p`, or a tier: `1K` is 720p, `2K` 1440p, `4K` 2160p."""
+    input_reference: MediumOrList | None = None
+    """The first frame, or a list of reference images."""
+    image_url: MediumOrList | None = None
+    """Lumenfall's alias of `input_reference`, as its model pages show it."""
+    last_frame: Medium | None = None
+    reference_images: MediumOrList | None = None
+    reference_video: Medium | None = None
+    video_url: Medium | None = None
+    """Lumenfall's alias of `reference_video`; `input_video` is another."""
+    input_video: Medium | None = None
     negative_prompt: Annotated[str, Field(max_length=5_000)] | None = None
     n: Annotated[int, Field(ge=1, le=4), BeforeValidator(reject_bool)] = 1
+    """Number of outputs."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     generate_audio: bool | None = None
     loop: bool | None = None
@@ -94,8 +122,8 @@ class CreateVideo(_Prompted):
     characters: Annotated[list[CharacterId], Field(max_length=2)] = []
     metadata: Metadata = {}
     user: Annotated[str, Field(max_length=1_000)] | None = None
-    media_retention: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
-    """Seconds that the finished file is kept."""
+    media_retention: RetentionSeconds | None = None
+    """Time that the finished file is kept: seconds, `12h`, `7d` or `P7D`."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "CreateVideo":
@@ -107,21 +135,30 @@ class CreateVideo(_Prompted):
 class RemixVideo(_Prompted):
     """POST /v1/videos/{video_id}/remix."""
 
-    model_config = ConfigDict(extra="allow")
-
 
 class EditVideo(_Prompted):
     """POST /v1/videos/edits."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "the same boat in the snow", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}}]
+        }
+    )
 
-    video: Any
-    """A file, or `{"id": "video_..."}`."""
+    video: SourceVideo
     model: Word | None = None
 
 
 class ExtendVideo(EditVideo):
     """POST /v1/videos/extensions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "it turns around", "video": {"id": "video_01kb3v9zq4e8tq6j8x2m5n7r9s"}, "seconds": 4}
+            ]
+        }
+    )
 
     seconds: Seconds
 
@@ -129,8 +166,13 @@ class ExtendVideo(EditVideo):
 class CreateCharacter(BaseModel):
     """POST /v1/videos/characters."""
 
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"name": "Ada", "video": "https://videos.example.com/ada.mp4"}]},
+    )
+
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    video: Any
+    video: Medium
     model: Word | None = None
 
 
@@ -143,9 +185,12 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
     model = wire.model or default_model
     if model is None:
         raise errors.InvalidRequest("model is required; GET /v1/models lists all models", param="model")
-    references = _media(wire.input_reference, "input_reference", uploads)
+    given, reference_name = _one_of(wire, "input_reference", "image_url")
+    references = _media(given, reference_name, uploads)
+    given_video, video_name = _one_of(wire, "reference_video", "input_video", "video_url")
     several = references if len(references) > 1 else []
     seconds = wire.seconds if wire.seconds is not None else wire.duration
+    size, ignored = _size(wire)
     return VideoRequest(
         prompt=wire.prompt,
         model=model,
@@ -153,7 +198,7 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
         first_frame=references[0] if len(references) == 1 else None,
         last_frame=_one(wire.last_frame, "last_frame", uploads),
         reference_images=(*several, *_media(wire.reference_images, "reference_images", uploads)),
-        reference_video=_one(wire.reference_video, "reference_video", uploads),
+        reference_video=_one(given_video, video_name, uploads),
         characters=tuple(_character_id(entry) for entry in wire.characters),
         negative_prompt=wire.negative_prompt,
         n=wire.n,
@@ -165,8 +210,46 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
         user=wire.user,
         retention_s=wire.media_retention,
         extra=extra_of(wire),
-        **_size(wire),
+        client_names=_names(wire, reference_name, video_name),
+        warnings=tuple(f"{name} {value} was ignored: the size {size['size']} holds" for name, value in ignored.items()),
+        **size,
     )
+
+
+def _names(wire: CreateVideo, reference_name: str, video_name: str) -> dict[str, str | None]:
+    """The client's names of fields that have several."""
+    names: dict[str, str | None] = {"first_frame": reference_name, "reference_video": video_name}
+    if wire.reference_images in (None, "", []):
+        names["reference_images"] = reference_name
+    if wire.seconds is None:
+        names["seconds"] = "duration"
+    if wire.size is None:
+        names["size"] = None
+    elif wire.aspect_ratio is None:
+        names["aspect_ratio"] = "size"
+    return names
+
+
+def _one_of(wire: CreateVideo, *names: str) -> tuple[Any, str]:
+    """Return the value of one input that has several names, and the name it was given under, else the first one. Raises
+    `InvalidRequest` where two of them name different media: none is dropped silently."""
+    given = {name: value for name in names if (value := getattr(wire, name)) not in (None, "", [])}
+    name = next(iter(given), names[0])
+    for other in given:
+        if _plain(given[other]) != _plain(given[name]):
+            raise errors.InvalidRequest(
+                f"{other} and {name} are two names of one input and contradict each other; send one of them",
+                param=other,
+                code="invalid_value",
+            )
+    return given.get(name), name
+
+
+def _plain(value: Any) -> Any:
+    """The address alone of `{"image_url": ...}` or a list of one, so that the forms of one medium are equal."""
+    while isinstance(value, list | dict) and len(value) == 1:
+        value = next(iter(value.values() if isinstance(value, dict) else value))
+    return value
 
 
 def _media(value: Any, name: str, uploads: Uploads) -> list[Media]:
@@ -189,9 +272,11 @@ def _character_id(entry: Mapping[str, str]) -> str:
     return entry["id"]
 
 
-def _size(wire: CreateVideo) -> dict[str, Any]:
+def _size(wire: CreateVideo) -> tuple[dict[str, Any], dict[str, str]]:
+    """The triple of a request, and the values over which its size in pixels takes precedence."""
     try:
-        return dict(complete_size(wire.size, wire.aspect_ratio, wire.resolution))
+        triple, ignored = complete_by_size(wire.size, wire.aspect_ratio, wire.resolution)
+        return dict(triple), ignored
     except ValueError as error:
         param = str(error).partition(":")[0]
         raise errors.InvalidRequest(str(error), param=param, code="invalid_value") from None
@@ -200,11 +285,15 @@ def _size(wire: CreateVideo) -> dict[str, Any]:
 # Rendering
 
 
-def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
-    """The video object: OpenAI's 13 keys, then ours."""
+def render(
+    video: Video, gateway: Gateway, request: Request, *, attempts: Sequence[Attempt] | None = None
+) -> dict[str, Any]:
+    """The video object: OpenAI's 13 keys, then ours. With its attempts, `metadata` has the routing beside the caller's
+    strings, which take precedence."""
     requested = video.request
+    output = render_output(video, gateway.links, origin_of(request), gateway.clock())
+    routing = {} if attempts is None else routing_of(video, attempts, gateway.providers)
     first = video.outputs[0] if video.outputs else {}
-    now = gateway.clock()
     return {
         "id": video.id,
         "object": "video",
@@ -219,19 +308,15 @@ def render(video: Video, gateway: Gateway, request: Request) -> dict[str, Any]:
         "seconds": _seconds_of(video, first),
         "remixed_from_video_id": video.source_video_id,
         "error": {"code": video.error_code, "message": video.error_message} if video.error_code else None,
-        "output": render_output(video, gateway.links, origin_of(request), now),
-        "metadata": requested.get("metadata", {}),
-        "provider": provider_of(video),
+        "url": output and output["url"],
+        "output": output,
+        "metadata": {**routing, **requested.get("metadata", {})},
+        "provider": executed_model(video).partition("/")[0],
         "cost_estimate": pricing.dollars(video.cost_estimate_micros),
         "cost": pricing.dollars(video.cost_micros),
         "cost_currency": "USD",
         **({"warnings": video.warnings} if video.warnings else {}),
     }
-
-
-def provider_of(video: Video) -> str:
-    """The provider that makes the video; before a submit, the first one of its plan."""
-    return video.provider or str(video.routes[0]).partition("/")[0]
 
 
 def _size_of(video: Video, output: Mapping[str, Any]) -> str | None:
@@ -247,7 +332,7 @@ def _seconds_of(video: Video, output: Mapping[str, Any]) -> str | None:
     """The measured length in whole seconds, of an extension the total; the requested one where it agrees. Else as for
     the size."""
     requested, measured = video.request.get("seconds"), output.get("duration_s")
-    is_extension = video.request.get("operation") == Operation.extend
+    is_extension = Operation(video.request.get("operation", "generate")).lengthens
     if measured and (requested is None or is_extension or abs(requested - measured) > AGREEMENT_S):
         return f"{max(1, round(measured))}"
     if requested is not None:
@@ -256,21 +341,23 @@ def _seconds_of(video: Video, output: Mapping[str, Any]) -> str | None:
 
 
 def render_output(video: Video, links: SignedLinks, origin: str, now: datetime) -> dict[str, Any] | None:
-    """The finished files, None if there are none or they have expired."""
-    if not video.outputs or (video.expires_at is not None and video.expires_at <= now):
+    """The finished files, None if there are none or they have expired or were purged."""
+    if not video.outputs or video.purged_at is not None or (video.expires_at is not None and video.expires_at <= now):
         return None
-    files = [
-        {
-            "url": media_url(video, output, links, origin),
-            "content_type": output["content_type"],
-            "size_bytes": output["size"],
-            "duration_seconds": output["duration_s"],
-            "width": output["width"],
-            "height": output["height"],
-        }
-        for output in video.outputs
-    ]
+    files = [_file(output, *media_link(video, output, links, origin)) for output in video.outputs]
     return files[0] if len(files) == 1 else {**files[0], "files": files}
+
+
+def _file(output: Mapping[str, Any], url: str, link_end: int) -> dict[str, Any]:
+    return {
+        "url": url,
+        "expires_at": link_end,  # of the link; the file's own is that of the video
+        "content_type": output["content_type"],
+        "size_bytes": output["size"],
+        "duration_seconds": output["duration_s"],
+        "width": output["width"],
+        "height": output["height"],
+    }
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:
@@ -335,17 +422,19 @@ def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
 
 
 def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
-    """The response to `?dryRun=true`, in Lumenfall's shape; no total if the price or the length is unknown."""
+    """The response to `?dryRun=true`, in Lumenfall's shape; no total and a warning if the price or the length is
+    unknown."""
     route = plan.routes[0]
     found = pricing.estimate(gateway.settings, route, request)
     component = found and {
         "type": "output",
         "metric": "second",  # inferred: Lumenfall shows this for images only
-        "quantity": found.seconds * found.outputs,
-        "billable_quantity": found.billable_seconds * found.outputs,
+        "quantity": _whole(found.seconds * found.outputs),
+        "billable_quantity": _whole(found.billable_seconds * found.outputs),
         "unit_price": found.micros_per_second / pricing.MICROS,
         "total_cost": found.micros,
     }
+    warnings = [*plan.warnings, *([] if found else [pricing.no_estimate(gateway.settings, route, request)])]
     return {
         "estimated": True,
         "model": request.model,
@@ -353,5 +442,10 @@ def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict
         "total_cost_micros": found.micros if found else None,
         "currency": "USD",
         "components": [component] if component else [],
-        **({"warnings": plan.warnings} if plan.warnings else {}),
+        **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _whole(number: float) -> float:
+    """The number as an integer where it is whole: Lumenfall documents integers."""
+    return int(number) if number == int(number) else number

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,23 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
-from fakes.server import serve
+from docs.listening import Listening
+from fakes.receiver import Receiver
+from fakes.server import Answer, serve
 from harness import ALICE, Running
 from openai import InvalidWebhookSignatureError
+from processes import until
+from programs import need
+from webhooks.registration import log_of, register
 
 from app.settings import Settings
 from app.webhooks import endpoints, events, sender, signing, worker
 
-TEXT = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text("utf-8")
+PAGE = pages.read("docs/webhooks.md")
+REGISTER, REQUEST = PAGE.one("python", "webhooks.create"), PAGE.one("python", "extra_body")
+WITH_SDK, WITHOUT_SDK = PAGE.one("python", "unwrap"), PAGE.one("python", "def verify")
+NODE = PAGE.one("js", "function verify")
+EVENT, OUTCOME, DELIVERY = (json.loads(block) for block in PAGE.claim("json"))
 BODY = '{"id":"evt_1","object":"event","created_at":1,"type":"video.completed","data":{"id":"video_1 äöü"}}'.encode()
-
-
-def block(language: str, *words: str) -> str:
-    """The only code block of the document that has all these words."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    (code,) = (code for code in found if all(word in code for word in words))
-    return str(code)
 
 
 def run(code: str, **names: Any) -> dict[str, Any]:
@@ -46,18 +47,37 @@ SECRETS = [signing.mint_secret(), "whsec_RdvaYFYUXuIFuEbvZHwMfYFhUf7aMYjYcmM24+A
 @pytest.mark.anyio
 async def test_the_registration_example_makes_an_endpoint(gateway: Running) -> None:
     async with serve(gateway.app) as url:
-        code = block("python", "webhooks.create")
-        code = code.replace("http://localhost:8080", url).replace("vgw_...", ALICE)
-        code += block("python", "extra_body")
+        code = REGISTER.replace("http://localhost:8080", url).replace("vgw_...", ALICE)
+        code += REQUEST
         names = await asyncio.to_thread(run, f"{code}client.close()\n")
     assert names["endpoint"].signing_secret.startswith("whsec_")
     (video,) = (await gateway.client.get("/v1/videos")).json()["data"]
     assert video["id"] == names["video"].id
 
 
+@pytest.mark.anyio
+async def test_events_and_deliveries_have_the_documented_fields(listening: Listening) -> None:
+    receiver = Receiver(always=Answer(500, "Internal Server Error"))
+    async with serve(receiver) as url:
+        endpoint = await register(listening.gateway, f"{url}/registered")
+        video_id = await listening.finished(seconds=1, size="128x128", webhook_url=f"{url}/asked")
+        await receiver.wait_for(2)
+
+        async def tried() -> Any:
+            (entry,) = await log_of(listening.gateway, endpoint)
+            return entry if entry["tries"] else None
+
+        delivery = await until(tried)
+    sent = {received.path: received.json for received in receiver.received}
+    assert pages.shape(sent["/registered"]) == pages.shape(EVENT)
+    assert pages.shape(sent["/asked"]) == pages.shape(OUTCOME)
+    assert {sent[path]["data"]["id"] for path in sent} == {video_id}
+    assert pages.shape(delivery) == pages.shape(DELIVERY)
+
+
 @pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
 def test_the_python_example_with_the_sdk_verifies_signatures(secret: str) -> None:
-    names = run(block("python", "unwrap").replace("whsec_...", secret))
+    names = run(WITH_SDK.replace("whsec_...", secret))
     handle: Callable[..., str] = names["handle"]
     assert handle(BODY, signed(secret)) == "video.completed video_1 äöü"
     assert handle(BODY, signed("whsec_b2xk", secret)) == "video.completed video_1 äöü"
@@ -69,7 +89,7 @@ def test_the_python_example_with_the_sdk_verifies_signatures(secret: str) -> Non
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["minted", "given", "plain"])
 def test_the_python_example_without_the_sdk_verifies_signatures(secret: str) -> None:
-    verify: Callable[..., dict[str, Any]] = run(block("python", "def verify"))["verify"]
+    verify: Callable[..., dict[str, Any]] = run(WITHOUT_SDK)["verify"]
     assert verify(secret, signed(secret), BODY) == json.loads(BODY)
     assert verify(secret, signed("whsec_b2xk", secret), BODY) == json.loads(BODY)
     for body, headers in ((BODY + b" ", signed(secret)), (BODY, signed("other")), (BODY, signed(secret, age_s=400))):
@@ -77,8 +97,8 @@ def test_the_python_example_without_the_sdk_verifies_signatures(secret: str) -> 
             verify(secret, headers, body)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_node_example_verifies_signatures(tmp_path: Path) -> None:
+    need("node")
     cases = []
     for secret in SECRETS:
         cases += [
@@ -91,7 +111,7 @@ def test_the_node_example_verifies_signatures(tmp_path: Path) -> None:
         ]
     script = tmp_path / "verify.cjs"
     script.write_text(
-        block("js", "function verify")
+        NODE
         + """
 for (const [secret, headers, body, good] of JSON.parse(require("node:fs").readFileSync(0, "utf8"))) {
   let found = null;
@@ -114,10 +134,10 @@ def test_numbers_in_the_page_are_those_of_the_code() -> None:
     from app.webhooks import deliveries
 
     assert list(deliveries.GAPS_S) == [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800]
-    assert "after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h and then every 8 h" in TEXT
-    assert Settings.model_fields["webhook_timeout_s"].default == 15
+    assert "after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h and then every 8 h" in PAGE.text
+    assert Settings.model_fields["webhook_timeout_s"].default == 30
     assert Settings.model_fields["webhook_concurrency"].default == 50
     assert (deliveries.RETRY_S, worker.QUEUE_SHARE, endpoints.MAX_ENDPOINTS) == (72 * 3_600, 5, 50)
     assert (deliveries.KEPT_S, sender.MAX_ANSWER_CHARACTERS) == (30 * 86_400, 2_048)
     for kind in events.EventType:
-        assert f"| `{kind}` |" in TEXT
+        assert f"| `{kind}` |" in PAGE.text

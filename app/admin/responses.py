@@ -1,0 +1,243 @@
+"""Models of the responses of the administration API, for the OpenAPI document. Amounts named `_usd` are US dollars."""
+
+from datetime import date
+from typing import Any, ClassVar, Literal
+
+from pydantic import AwareDatetime
+
+from app.http.openapi import Json, ResponseModel, may_be_absent
+from app.video import AttemptState, Billing, Entry, Settlement, Status
+
+
+class Project(ResponseModel):
+    """A project: keys, videos, webhooks and money belong to it."""
+
+    example: ClassVar[Json] = {
+        "id": "proj_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "object": "project",
+        "name": "web shop",
+        "billing": "prepaid",
+        "monthly_budget_usd": 100.0,
+        "available_usd": 42.5,
+        "created_at": "2026-11-26T12:00:00+00:00",
+    }
+
+    id: str
+    object: Literal["project"]
+    name: str
+    billing: Billing
+    monthly_budget_usd: float | None
+    """Null: no limit."""
+    available_usd: float | None
+    """The amount that it may still spend; null: no limit."""
+    created_at: AwareDatetime
+
+
+class ProjectList(ResponseModel):
+    object: Literal["list"]
+    data: list[Project]
+
+
+class ApiKey(ResponseModel):
+    """A key without its secret. A limit that is null is no limit."""
+
+    id: str
+    object: Literal["api_key"]
+    name: str
+    project: str
+    ends_in: str
+    """The last four characters of the key."""
+    models: list[str] | None
+    """Patterns of the models that it may use; null: all."""
+    requests_per_minute: int | None
+    concurrent_jobs: int | None
+    monthly_budget_usd: float | None
+    expires_at: AwareDatetime | None
+    created_at: AwareDatetime
+    revoked_at: AwareDatetime | None
+
+
+class NewApiKey(ApiKey):
+    """A key in the response to its creation, which alone shows it."""
+
+    key: str
+
+
+class ApiKeyList(ResponseModel):
+    object: Literal["list"]
+    data: list[ApiKey]
+
+
+class UsageRow(ResponseModel):
+    """Usage of one combination of the dimensions of the report; a dimension that the report lacks is absent."""
+
+    project: str | None = may_be_absent()
+    key: str | None = may_be_absent()
+    model: str | None = may_be_absent()
+    provider: str | None = may_be_absent()
+    app: str | None = may_be_absent()
+    user: str | None = may_be_absent()
+    day: date | None = may_be_absent()
+    jobs: int
+    outputs: int
+    seconds: float
+    cost_usd: float
+    held_usd: float
+    """Holds of running jobs and of submits whose outcome is unknown."""
+    unpriced_outputs: int
+    """Outputs without a price, which `cost_usd` does not include."""
+
+
+class UsageReport(ResponseModel):
+    object: Literal["usage"]
+    since: date
+    until: date
+    by: list[str]
+    data: list[UsageRow]
+
+
+class LedgerRow(ResponseModel):
+    """One movement of money."""
+
+    id: str
+    project: str
+    kind: Entry
+    amount_micros: int | None
+    """Change of the balance in millionths of a US dollar; null: no price is known."""
+    key_id: str | None
+    video_id: str | None
+    attempt_id: str | None
+    cost_micros: int | None
+    """Cost of an output, for `settle` only."""
+    seconds: float | None
+    model: str | None
+    provider: str | None
+    upstream_model: str | None
+    app: str | None
+    end_user: str | None
+    day: date
+    note: str | None
+    created_at: AwareDatetime
+
+
+class LedgerPage(ResponseModel):
+    object: Literal["list"]
+    data: list[LedgerRow]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class RepairError(ResponseModel):
+    code: str | None
+    message: str | None
+    body: str | None
+    """The upstream's answer, trimmed."""
+
+
+class Repair(ResponseModel):
+    """A submit whose outcome is unknown, or a finished task without a file."""
+
+    id: str
+    object: Literal["repair"]
+    video: str
+    video_status: Status
+    project: str
+    provider: str
+    upstream_model: str
+    upstream_ref: str | None
+    submitted_at: AwareDatetime | None
+    prompt: str
+    """The first 200 characters."""
+    error: RepairError
+    reason: Literal["unknown_outcome", "no_file"]
+    held_usd: float | None
+    given_back_at: AwareDatetime | None
+    """Time at which the hold is returned without a decision."""
+    actions: list[Literal["find", "resubmit", "fail", "fetch"]]
+    """Possible decisions."""
+
+
+class RepairList(ResponseModel):
+    object: Literal["list"]
+    data: list[Repair]
+
+
+class DecidedRepair(ResponseModel):
+    id: str
+    object: Literal["repair.decided"]
+    action: Literal["find", "resubmit", "fail", "fetch"]
+
+
+class AttemptDetails(ResponseModel):
+    """One task at one upstream."""
+
+    id: str
+    output_index: int
+    route_index: int
+    state: AttemptState
+    provider: str
+    upstream_model: str
+    base_url: str | None
+    credential: str | None
+    """Fingerprint of the upstream credential."""
+    upstream_ref: str | None
+    upstream_status: str | None
+    progress: int
+    due_at: AwareDatetime
+    submits: int
+    polls: int
+    consecutive_failures: int
+    cancel_tried: bool
+    settlement: Settlement
+    cost_micros: int | None
+    uncapped_micros: int | None
+    free: bool
+    output: dict[str, Any] | None
+    """Location of the file at the upstream."""
+    error_code: str | None
+    error_message: str | None
+    error_body: str | None
+    created_at: AwareDatetime
+    submitted_at: AwareDatetime | None
+    accepted_at: AwareDatetime | None
+    ended_at: AwareDatetime | None
+
+
+class VideoDetails(ResponseModel):
+    """A video with every attempt; the columns of the database."""
+
+    id: str
+    project: str
+    key_id: str
+    dialect: str
+    status: Status
+    progress: int
+    model: str
+    request: dict[str, Any]
+    routes: list[str]
+    outputs: list[dict[str, Any]]
+    provider: str | None
+    upstream_model: str | None
+    warnings: list[str]
+    source_video_id: str | None
+    cost_estimate_micros: int | None
+    prices: list[int | None]
+    hold_micros: int | None
+    longest_s: float | None
+    cost_micros: int | None
+    settlement: Settlement
+    error_code: str | None
+    error_message: str | None
+    idempotency_key: str | None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    completed_at: AwareDatetime | None
+    ended_at: AwareDatetime | None
+    deadline_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    deleted_at: AwareDatetime | None
+    purge_due_at: AwareDatetime | None
+    purged_at: AwareDatetime | None
+    """Time at which its content was erased at the request of a client."""
+    attempts: list[AttemptDetails]

