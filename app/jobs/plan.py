@@ -128,7 +128,9 @@ def _with_preferred(request: VideoRequest, routes: Sequence[Route]) -> VideoRequ
     """Fill in the preferred values that all routes are known to support."""
     for name, value in request.preferred.items():
         filled = request.model_copy(update={name: value})
-        if getattr(request, name) is None and all(_supports(filled, name, route.capabilities_for(filled)) for route in routes):
+        if getattr(request, name) is None and all(
+            _supports(filled, name, route.capabilities_for(filled)) for route in routes
+        ):
             request = filled
     return request
 
