@@ -274,7 +274,7 @@ def _code(code: str) -> str:
 
 
 def _defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Values that the vendor would decide on, sent so that the price is known; pictures and videos decide on the ratio."""
+    """Values that the vendor would decide on, sent so that the price is known; media decide on the ratio."""
     ratio = {"ratio": "16:9"} if len(given["content"]) == 1 else {}
     length = {} if "frames" in given else {"duration": DEFAULT_SECONDS}
     return {**ratio, "resolution": DEFAULT_RESOLUTION, **length}

@@ -1,4 +1,4 @@
-"""fal: the choice of an endpoint, through the API of the gateway; the wire is in the contract suite and the recordings."""
+"""fal: the choice of an endpoint by a request; the wire is in the contract suite and the recordings."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -71,14 +71,14 @@ async def test_an_endpoint_is_used_as_it_is_named(gateway: Running, fake: FakeFa
     body = {"prompt": "a paper boat", "model": model, "input_reference": FIRST}
     refused = await gateway.client.post("/v1/videos", json=body)
     assert refused.status_code == 400
-    assert refused.json()["error"]["param"] == "first_frame"
+    assert refused.json()["error"]["param"] == "input_reference"
 
 
 async def test_an_endpoint_that_animates_a_picture_needs_one(gateway: Running, fake: FakeFal) -> None:
     body = {"prompt": "a paper boat", "model": "fal/fal-ai/sora-2/image-to-video"}
     refused = await gateway.client.post("/v1/videos", json=body)
     assert refused.status_code == 400
-    assert "cannot express first_frame: it makes nothing without one" in refused.json()["error"]["message"]
+    assert "cannot express input_reference: it makes nothing without one" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
