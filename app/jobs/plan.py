@@ -128,9 +128,8 @@ def _with_preferred(request: VideoRequest, routes: Sequence[Route]) -> VideoRequ
     """Fill in the preferred values that all routes are known to support."""
     for name, value in request.preferred.items():
         filled = request.model_copy(update={name: value})
-        if getattr(request, name) is None and all(
-            _supports(filled, name, route.capabilities_for(filled)) for route in routes
-        ):
+        able = (route.capabilities_for(filled) for route in routes)
+        if getattr(request, name) is None and all(_supports(filled, name, one) for one in able):
             request = filled
     return request
 
