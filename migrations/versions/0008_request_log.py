@@ -27,7 +27,6 @@ INDEXES: dict[str, tuple[list[str], str]] = {
 }
 
 
-
 def upgrade() -> None:
     # Indexes first: until the columns are added, only writes wait.
     for name, (columns, where) in INDEXES.items():

@@ -165,7 +165,9 @@ async def test_the_last_attempts_are_shown_and_their_long_texts_not_read(up: Ups
     video_id = (await up.client.post("/openai/v1/videos", json={"prompt": "p"})).json()["id"]
     await up.gateway.finish(video_id)
     failed = "jsonb_build_object('id', 'att_' || n, 'state', 'failed', 'error_code', 'no_' || n)"
-    later = f"insert into attempts select (jsonb_populate_record(a, {failed})).* from attempts a, generate_series(10, 39) n"
+    later = (
+        f"insert into attempts select (jsonb_populate_record(a, {failed})).* from attempts a, generate_series(10, 39) n"
+    )
     async with up.gateway.gateway.db.transaction() as session:
         await session.execute(sa.text(later))
     with queries_for_attempts(up.gateway) as seen:

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db.models.base import Base, value_check
 from app.video import AttemptState, Settlement, Status
 
-
 _ENDS = {
     "completed": "completed_at is not null",
     "failed": "error_code <> 'cancelled'",
