@@ -65,7 +65,8 @@ def complete_by_size(
     size: str | None, aspect_ratio: str | None, resolution: str | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the triple as `complete_size` does, where a size in pixels takes precedence over an aspect ratio or a
-    resolution that contradicts it; the second value has those that were ignored. Raises `ValueError` for invalid values."""
+    resolution that contradicts it; the second value has those that were ignored. Raises `ValueError` for invalid
+    values."""
     ignored: dict[str, str] = {}
     given = {"aspect_ratio": aspect_ratio, "resolution": resolution}
     if size is not None and SIZE.fullmatch(size):

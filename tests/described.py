@@ -24,14 +24,16 @@ Json = dict[str, Any]
 FORMATS = FormatChecker(())
 
 
-@FORMATS.checks("date-time", raises=ValueError)
 def _is_date_time(value: object) -> bool:
     return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
 
 
-@FORMATS.checks("date", raises=ValueError)
 def _is_date(value: object) -> bool:
     return not isinstance(value, str) or bool(date.fromisoformat(value))
+
+
+FORMATS.checks("date-time", raises=ValueError)(_is_date_time)  # called, since as a decorator it is untyped
+FORMATS.checks("date", raises=ValueError)(_is_date)
 
 
 @cache

@@ -4,9 +4,9 @@ Quirks: several fields have two names, of which the first listed here wins; a vi
 image image-to-video; the response to a create shows `processing` for every unfinished video. Inferred: errors in
 OpenAI's envelope. As at the vendor, a parameter that the model does not have is ignored, here with a sentence in
 `warnings` of the GET object; unlike there, media that it cannot use, and a ratio or resolution that it lacks among
-others, are refused, since the video would not be the one that was asked for. The vendor's defaults of 5 s and of sound are sent where the model is known to have them; those of
-720p and 16:9 belong to the vendor's models. A length that the model lacks is a 404, as documented. Beyond the vendor:
-any model, and media as files or data URLs.
+others, are refused, since the video would not be the one that was asked for. The vendor's defaults of 5 s and of sound
+are sent where the model is known to have them; those of 720p and 16:9 belong to the vendor's models. A length that the
+model lacks is a 404, as documented. Beyond the vendor: any model, and media as files or data URLs.
 """
 
 import hashlib

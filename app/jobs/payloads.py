@@ -143,8 +143,8 @@ async def repeat_purges(db: Database, store: Store, *, now: datetime) -> None:
 
 
 async def _erase_due(session: AsyncSession, now: datetime) -> list[tuple[str, bool]]:
-    """Erase the rows of the videos whose purge is due, and set the time of their next repetition. Returns their ids; the
-    second value is True where nothing can be written any more."""
+    """Erase the rows of the videos whose purge is due, and set the time of their next repetition. Returns their ids;
+    the second value is True where nothing can be written any more."""
     horizon = now + timedelta(seconds=2 * LAST_REPEAT_S)  # a time beyond it is from before the clock was set back
     due = await session.scalars(
         sa.select(Video)

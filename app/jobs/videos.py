@@ -70,8 +70,8 @@ async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Atte
 
 
 async def last_attempts_of(connection: AsyncConnection, video_ids: Sequence[str]) -> dict[str, list[Attempt]]:
-    """Read what clients see of the last attempts of several videos with one query, by video, oldest first. Those that made
-    an output are among them, however many failed later."""
+    """Read what clients see of the last attempts of several videos with one query, by video, oldest first. Those that
+    made an output are among them, however many failed later."""
     last = ((Attempt.state == AttemptState.succeeded).desc(), Attempt.id.desc())
     number = sa.func.row_number().over(partition_by=Attempt.video_id, order_by=last)
     numbered = sa.select(*_SHOWN, number.label("number")).where(Attempt.video_id.in_(video_ids)).subquery()

@@ -47,7 +47,8 @@ def fill(url: str) -> None:
         project_id="case when mod(n, 4) = 3 then 'other' else 'mine' end",
         key_id=f"case when {rare} = 1 then 'rare' when {tidy} then 'tidy' else 'usual' end",
         status=f"case when {rare} = 2 or {tidy} then 'completed' when {rare} = 4 then 'queued' else 'failed' end",
-        error_code=f"case when {rare} in (2, 4) or {tidy} then null when {rare} = 5 then 'upstream' else 'cancelled' end",
+        error_code=f"case when {rare} in (2, 4) or {tidy} then null "
+        f"when {rare} = 5 then 'upstream' else 'cancelled' end",
         completed_at=f"case when {rare} = 2 or {tidy} then :now end",
         ended_at=f"case when {rare} <> 4 then :now end",
         created_at=f":now - ({VIDEOS} - n) * interval '1 s'",

@@ -93,8 +93,8 @@ def is_dry_run(request: Request, extra: Mapping[str, Any]) -> bool:
     missed += [name for name in extra if _NEAR_MISSES.fullmatch(name)]
     if missed:
         raise errors.InvalidRequest(
-            f"{missed[0]}: for an estimate, send ?{DRY_RUN}=true with the address, in this spelling; to make the video, "
-            "leave it out",
+            f"{missed[0]}: for an estimate, send ?{DRY_RUN}=true with the address, in this spelling; to make the "
+            "video, leave it out",
             param=missed[0],
             code="invalid_value",
         )

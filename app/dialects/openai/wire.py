@@ -219,10 +219,8 @@ def parse(body: Body, uploads: Uploads, *, default_model: str | None) -> VideoRe
 def _names(wire: CreateVideo, reference_name: str, video_name: str) -> dict[str, str | None]:
     """The client's names of fields that have several."""
     names: dict[str, str | None] = {"first_frame": reference_name, "reference_video": video_name}
-    if wire.reference_images in (None, "", []):
-        names["reference_images"] = reference_name
-    if wire.seconds is None:
-        names["seconds"] = "duration"
+    names["reference_images"] = "reference_images" if wire.reference_images else reference_name
+    names["seconds"] = "seconds" if wire.seconds is not None else "duration"
     if wire.size is None:
         names["size"] = None
     elif wire.aspect_ratio is None:
