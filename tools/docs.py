@@ -58,13 +58,16 @@ def _provider_row(kind: type[Provider]) -> tuple[str, ...]:
         models = f"{models}, any other" if models else f"any: `{kind.kind}/<model>`"
     inputs = sorted({name for one in able for name in one.parameters})
     operations = sorted({str(operation) for one in able for operation in one.operations} - {"generate"})
+    lengths, others = " or ".join(dict.fromkeys(_length(one) for one in able)), ", ".join(operations) or "–"
+    if kind.capabilities_for is not Provider.capabilities_for:
+        lengths = others = "by endpoint"
     return (
         f"`{kind.kind}`",
         kind.title,
         models,
-        " or ".join(dict.fromkeys(_length(one) for one in able)),
+        lengths,
         "any" if any(one.passes_extra for one in able) else ", ".join(inputs) or "none",
-        ", ".join(operations) or "–",
+        others,
         "callbacks and polls" if kind.callbacks else "polls",
         _settings(kind),
         kind.tried.isoformat() if kind.tried is not None else "no",
