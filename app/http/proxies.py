@@ -43,7 +43,7 @@ class ProxyMiddleware:
     `gateway_prefix` to the beginning of its path that is not routed here."""
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[Proxy]) -> None:
-        self._app = app
+        self.app = app
         self._trusts_all = "*" in trusted
         self._networks = tuple(network for network in trusted if network != "*")
         self._noticed_at = -math.inf
@@ -62,7 +62,7 @@ class ProxyMiddleware:
                 self._believe(scope, claims)
             elif claims:
                 self._notice(scope)
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _trusts_peer(self, scope: Scope) -> bool:
         """`*` trusts every peer, also one without an address, at a Unix socket."""

@@ -16,7 +16,7 @@ class SlashMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, prefixes: tuple[str, ...]) -> None:
-        self._app = app
+        self.app = app
         self._prefixes = prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,4 +26,4 @@ class SlashMiddleware:
             path = unquote(raw.decode("latin-1"))
             if f"{path}/".startswith(self._prefixes):
                 scope["path"], scope["raw_path"] = path, raw
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)

@@ -204,7 +204,7 @@ async def test_an_upload_reaches_a_vendor_that_takes_only_addresses(kind: str, s
     async with start(BY_KIND[kind]) as at:
         refused = await at.gateway.client.post("/v1/videos", data=fields, files=upload)
         assert refused.status_code == 400
-        assert refused.json()["error"]["param"] == "first_frame"
+        assert refused.json()["error"]["param"] == "input_reference"
         assert "GATEWAY_PUBLIC_URL" in refused.json()["error"]["message"]
         await at.gateway.worker.run_once()
         assert at.fake.submits == []
