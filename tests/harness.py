@@ -63,6 +63,13 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
+class RealClock(Clock):
+    """Time as it is, for clients that wait in it."""
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC)
+
+
 @dataclass
 class Running:
     """A gateway under test: its HTTP API as two projects call it, and its parts."""

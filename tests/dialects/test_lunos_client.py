@@ -5,14 +5,13 @@ import json
 import textwrap
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from fakes.server import serve
-from harness import ALICE, Clock, Running, StartGateway
+from harness import ALICE, Clock, RealClock, Running, StartGateway
 from programs import need
 
 pytestmark = pytest.mark.anyio
@@ -40,11 +39,6 @@ TAIL = """
 }
 main().then((found) => console.log(JSON.stringify(found)), (error) => { console.error(error); process.exit(1); });
 """
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return datetime.now(UTC)
 
 
 @pytest.fixture

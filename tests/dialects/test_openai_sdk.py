@@ -6,7 +6,6 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import openai
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, File, sample_mp4, serve
-from harness import ALICE, BOB, Clock, Running, StartGateway
+from harness import ALICE, BOB, Clock, RealClock, Running, StartGateway
 from openai import AsyncOpenAI, OpenAI
 from samples import Samples
 
@@ -24,11 +23,6 @@ pytestmark = pytest.mark.anyio
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
 QUICK: Any = {"poll_interval_ms": 20}
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return datetime.now(UTC)
 
 
 @pytest.fixture

@@ -2,21 +2,15 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from commands import command, logging_as_before
 from docs.listening import Listening
 from fakes.server import serve
-from harness import Clock, StartGateway
+from harness import Clock, RealClock, StartGateway
 
 __all__ = ["command", "logging_as_before"]
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return datetime.now(UTC)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pages
 import pytest
 from docs.listening import is_a_video
 from fakes.server import serve
-from harness import ALICE, Clock, StartGateway
+from harness import ALICE, Clock, RealClock, StartGateway
 from programs import missing, need
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -69,11 +68,6 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     except (AssertionError, subprocess.TimeoutExpired) as error:
         missing(f"uv could not install the packages: {str(error)[-500:]}")
     return command
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return datetime.now(UTC)
 
 
 @pytest.fixture
