@@ -21,13 +21,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import errors, ids
+from app import errors
 from app.accounts import ledger, pricing
 from app.db import rows
 from app.db.models import LIVE, Attempt, Video
 from app.jobs import reconcile
 from app.jobs.claim import Claim
-from app.jobs.transitions import add_attempt, lock_video, transition
+from app.jobs.transitions import add_attempt, lock_own_video, lock_video, transition
 from app.telemetry import log
 from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission
 from app.video import AttemptState as S
@@ -50,13 +50,7 @@ async def cancel_or_delete(
 
     A cancelled video stays visible as failed; a deleted one is hidden at once, its files and row are purged later.
     """
-    video = None
-    if ids.is_id(video_id, "video"):
-        video = await session.scalar(
-            sa.select(Video)
-            .where(Video.id == video_id, Video.project_id == project_id, Video.deleted_at.is_(None))
-            .with_for_update()
-        )
+    video = await lock_own_video(session, video_id, project_id=project_id)
     if video is None:
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
     if not video.status.ended:

@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import errors, ids
+from app import errors
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
+from app.jobs.transitions import lock_own_video
 from app.media.store import StorageUnavailable, Store
 from app.telemetry import log
 from app.video import CANCELLED, Settlement
@@ -42,13 +43,7 @@ async def purge_payloads(session: AsyncSession, video_id: str, *, project_id: st
 
     Returns False if that was done before. Raises `NotFound`, and `Conflict` for a video that has not ended.
     """
-    video = None
-    if ids.is_id(video_id, "video"):
-        video = await session.scalar(
-            sa.select(Video)
-            .where(Video.id == video_id, Video.project_id == project_id, Video.deleted_at.is_(None))
-            .with_for_update()
-        )
+    video = await lock_own_video(session, video_id, project_id=project_id)
     if video is None:
         raise errors.NotFound(f"no request has the id {video_id!r:.80}; it is the id of the video", param="request_id")
     if not video.status.ended:

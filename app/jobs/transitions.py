@@ -61,6 +61,14 @@ async def lock_video(session: AsyncSession, video_id: str) -> Video | None:
     return await session.get(Video, video_id, with_for_update=True, populate_existing=True)
 
 
+async def lock_own_video(session: AsyncSession, video_id: str, *, project_id: str) -> Video | None:
+    """Lock a video for its client; None for an id that is not the project's, and for a deleted video."""
+    if not ids.is_id(video_id, "video"):
+        return None
+    own = sa.select(Video).where(Video.id == video_id, Video.project_id == project_id, Video.deleted_at.is_(None))
+    return await session.scalar(own.with_for_update())
+
+
 async def add_attempt(
     session: AsyncSession,
     video: Video | None,
