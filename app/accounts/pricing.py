@@ -98,8 +98,7 @@ def prices_of(settings: Settings, route: Route) -> Mapping[str, int]:
     if configured is not None:
         table = configured if isinstance(configured, dict) else {"": configured}
         return {resolution: round(price * MICROS) for resolution, price in table.items()}
-    able = route.provider.capabilities(route.model)
-    return able.prices if able is not None else {}
+    return route.capabilities.prices
 
 
 def price(settings: Settings, route: Route, resolution: str | None) -> int | None:
@@ -111,8 +110,7 @@ def price(settings: Settings, route: Route, resolution: str | None) -> int | Non
 def expected_seconds(route: Route, request: VideoRequest) -> float | None:
     """Length of each output: as requested, else the model's default, at least that of the source of a remix or an
     edit; None when it is not known."""
-    able = route.provider.capabilities(route.model)
-    seconds = request.seconds if request.seconds is not None else able.default_seconds if able else None
+    seconds = request.seconds if request.seconds is not None else route.capabilities_for(request).default_seconds
     if request.operation in (Operation.remix, Operation.edit) and request.source and request.source.seconds:
         return max(seconds or 0, request.source.seconds)
     return seconds
@@ -121,8 +119,7 @@ def expected_seconds(route: Route, request: VideoRequest) -> float | None:
 def longest_seconds(settings: Settings, route: Route, request: VideoRequest) -> float:
     """Longest length that an output is charged for where nothing is held: the expected one, else the model's longest,
     else the setting."""
-    able = route.provider.capabilities(route.model)
-    known = able.seconds if able is not None else None
+    known = route.capabilities_for(request).seconds
     expected = expected_seconds(route, request)
     return max(expected or max(known or (settings.assumed_length_s,)), LEAST_SECONDS)
 
