@@ -91,3 +91,12 @@ def decoded_headers(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
     """Headers for a decoded body: no content-encoding, no content-length. As bytes, since they need not be ASCII."""
     undone = (b"content-encoding", b"content-length")
     return [(name, value) for name, value in headers.raw if name.lower() not in undone]
+
+
+def object_of(response: httpx.Response) -> dict[str, Any]:
+    """The answer as a JSON object; empty for anything else."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -20,13 +20,12 @@ from app import errors
 from app.capabilities import Capabilities
 from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
-from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
 from app.video import Media, Operation, Progress, Status, Submission
 
 PATH = "/contents/generations/tasks"
 BYTEPLUS = "https://ark.ap-southeast.bytepluses.com/api/v3"
 VOLCENGINE = "https://ark.cn-beijing.volces.com/api/v3"
-NOT_STOPPED = (400, 403, 405, 409, 422, 501)
 ACCOUNT_LIMITS = ("QuotaExceeded", "SetLimitExceeded")
 DEFAULT_SECONDS = 5
 DEFAULT_RESOLUTION = "720p"
@@ -182,15 +181,8 @@ class Ark(RestProvider):
         return f"{PATH}/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        try:
-            await self.call("cancel", "DELETE", self.poll_path(task))
-        except errors.UpstreamGone:
-            return True
-        except errors.UpstreamError as error:
-            if error.upstream_status in NOT_STOPPED:
-                return False
-            raise
-        return True
+        answer = await self.cancel_call("DELETE", self.poll_path(task), refusals=(*NOT_STOPPED, 403))
+        return answer is not False
 
     def capabilities(self, model: str) -> Capabilities | None:
         named = MODEL.fullmatch(model)

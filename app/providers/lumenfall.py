@@ -23,14 +23,13 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import segment
+from app.providers.answers import object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
 INNER_NAMES = (".localhost", ".local", ".internal")
-NOT_STOPPED = (400, 405, 409, 422, 501)
 PLAIN = ("negative_prompt", "seed", "generate_audio", "loop", "expand_prompt", "user")
 
 ANYTHING = Capabilities(
@@ -92,19 +91,10 @@ class Lumenfall(RestProvider):
         return f"/videos/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        try:
-            response = await self.call("cancel", "DELETE", f"/videos/{segment(task.ref)}")
-        except errors.UpstreamGone:
-            return True
-        except errors.UpstreamError as error:
-            if error.upstream_status in NOT_STOPPED:
-                return False
-            raise
-        try:
-            document = response.json()
-        except (ValueError, RecursionError):
-            return True
-        word = document.get("status") if isinstance(document, dict) else None
+        answer = await self.cancel_call("DELETE", f"/videos/{segment(task.ref)}")
+        if isinstance(answer, bool):
+            return answer
+        word = object_of(answer).get("status")
         return word is None or STATUS.get(str(word)) is Status.failed
 
     @property

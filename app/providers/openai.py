@@ -26,7 +26,7 @@ from pydantic import Field
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
-from app.providers.answers import segment
+from app.providers.answers import object_of, segment
 from app.providers.base import Download, ProviderConfig, ReadMedia, Task
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
@@ -34,7 +34,6 @@ from app.video import Failure, Media, Operation, Output, Progress, Status, Submi
 
 MAX_POLL_AFTER_S = 300
 NO_CONTENT_CALL = (400, 404, 405, 501)
-NOT_STOPPED = (400, 405, 409, 422, 501)
 
 ANYTHING = Capabilities(
     parameters=frozenset(OPTIONAL_PARAMETERS),
@@ -113,15 +112,8 @@ class OpenAI(RestProvider):
         return _path(task.ref)
 
     async def cancel(self, task: Task) -> bool:
-        try:
-            response = await self.call("cancel", "DELETE", _path(task.ref))
-        except errors.UpstreamGone:
-            return True
-        except errors.UpstreamError as error:
-            if error.upstream_status in NOT_STOPPED:
-                return False
-            raise
-        return _object(response).get("deleted") is True
+        answer = await self.cancel_call("DELETE", _path(task.ref))
+        return answer if isinstance(answer, bool) else object_of(answer).get("deleted") is True
 
     @asynccontextmanager
     async def fetch(self, task: Task, output: Output) -> AsyncIterator[Download]:
@@ -296,7 +288,7 @@ class OpenAI(RestProvider):
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)
-        job = _object(response)
+        job = object_of(response)
         if verb == "poll" and STATUS.get(str(job.get("status"))) is Status.failed:
             return _FailedJob(job, error)
         return error
@@ -382,11 +374,3 @@ def _percent(value: Any) -> int | None:
 def _poll_after_s(headers: httpx.Headers) -> float | None:
     value = headers.get("openai-poll-after-ms", "")
     return min(int(value) / 1000, MAX_POLL_AFTER_S) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        document = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

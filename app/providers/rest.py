@@ -45,6 +45,8 @@ CREDIT_WORDS = (
     "billing",
 )
 _LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
+NOT_STOPPED = (400, 405, 409, 422, 501)
+"""Statuses of an upstream that does not stop a task, or has no call for it."""
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 
 
@@ -112,6 +114,19 @@ class RestProvider(Provider):
     ) -> httpx.Response:
         """Send one free request to the configured origin; returns 2xx, raises an `UpstreamError` for all else."""
         return await self._call(verb, method, path, None, **kwargs)
+
+    async def cancel_call(
+        self, method: str, path: str, *, refusals: Collection[int] = NOT_STOPPED
+    ) -> httpx.Response | bool:
+        """Send a cancel; returns the answer, or True if the task is gone, False if the upstream refuses to stop it."""
+        try:
+            return await self.call("cancel", method, path)
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError as error:
+            if error.upstream_status in refusals:
+                return False
+            raise
 
     async def _call(self, verb: str, method: str, path: str, begin: net.Once | None, **kwargs: Any) -> httpx.Response:
         headers = {**self.auth, **kwargs.pop("headers", {})}

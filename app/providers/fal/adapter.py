@@ -19,12 +19,11 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import is_usable, segment
+from app.providers.answers import is_usable, object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.fal import endpoints
 from app.providers.fal.endpoints import UNKNOWN, Endpoint
 from app.providers.rest import RestProvider
-from app.sizes import complete_size
 from app.video import Failure, Media, Progress, Status, Submission, VideoRequest, shorter_side
 
 STATUS = {"in_queue": Status.queued, "in_progress": Status.in_progress, "completed": Status.completed}
@@ -34,7 +33,6 @@ DEEPER = ("workflows", "comfy")
 """Namespaces in which the name of an app has three segments."""
 IS_ENDPOINT = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[\w.\-]{1,100}(?:/[\w.\-]{1,100}){1,7}", re.ASCII)
 """Ids of endpoints and names of families: they become a path."""
-NOT_STOPPED = (400, 405, 409, 422, 501)
 CREDIT_WORDS = ("exhausted balance", "top up")
 CANCELLED_TYPES = ("client_cancelled", "request_cancelled", "cancelled")
 CODES = {"content_policy_violation": errors.ContentPolicy.default_code}
@@ -103,14 +101,7 @@ class Fal(RestProvider):
         return f"/{_app_of(task.model)}/requests/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        try:
-            await self.call("cancel", "PUT", f"{self.poll_path(task)}/cancel")
-        except errors.UpstreamGone:
-            return True
-        except errors.UpstreamError as error:
-            if error.upstream_status not in NOT_STOPPED:
-                raise
-        return False  # CANCELLATION_REQUESTED: a later poll tells
+        return await self.cancel_call("PUT", f"{self.poll_path(task)}/cancel") is True  # else a later poll tells
 
     def capabilities(self, model: str) -> Capabilities | None:
         return endpoints.merged(model) if IS_ENDPOINT.fullmatch(model) else None
@@ -183,7 +174,7 @@ class Fal(RestProvider):
             message = f"the gateway's account at {self.name} has no credit left"
             return errors.UpstreamCredit(message, provider=self.name, upstream_status=403, body=error.body)
         if verb == "poll" and isinstance(error, errors.UpstreamRejected | errors.UpstreamUnavailable):
-            document = _document(response)
+            document = object_of(response)
             code, _ = _details(document)
             if code is not None or "x-fal-error-type" in response.headers:
                 document.setdefault("error_type", response.headers.get("x-fal-error-type"))
@@ -191,7 +182,7 @@ class Fal(RestProvider):
         return error
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
-        code, message = _details(_document(response))
+        code, message = _details(object_of(response))
         return (code, message) if message else super().read_error(response)
 
     def _is_own_refusal(self, response: httpx.Response) -> bool:
@@ -229,12 +220,11 @@ def _duration(endpoint: Endpoint, seconds: float | None) -> Any:
 def _shape(endpoint: Endpoint, request: VideoRequest) -> dict[str, Any]:
     """Ratio and resolution in the words of the endpoint; its own defaults if the request has none."""
     found: dict[str, Any] = {}
-    triple = complete_size(request.size, request.aspect_ratio, request.resolution) if request.size else {}
     for name in ("aspect_ratio", "resolution"):
         field = endpoint.fields.get(name)
         if field is None:
             continue
-        value = getattr(request, name) or triple.get(name)
+        value = getattr(request, name)
         found[name] = field.default_value if value is None else _option(field.options, value)
     return {name: value for name, value in found.items() if value != "auto"}
 
@@ -266,11 +256,3 @@ def _details(document: dict[str, Any]) -> tuple[str | None, str]:
 def _place(entry: dict[str, Any]) -> str:
     place = [str(part) for part in entry.get("loc") or () if part != "body"]
     return f"{'.'.join(place)}: " if place else ""
-
-
-def _document(response: httpx.Response) -> dict[str, Any]:
-    try:
-        document = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
