@@ -45,7 +45,7 @@ async def download(context: StepContext, claim: Claim) -> None:
     try:
         if provider is None:
             raise context.not_configured(claim)
-        await context.store.stat(stem)  # raises if the store is unavailable, before the download starts
+        await purge.delete_earlier_files(claim, context.db, context.store)
         limit_s = provider.config.file_timeout_s
         output = await context.bounded(claim, _store_output(context, claim, provider, stem), limit_s=limit_s)
     except errors.UpstreamFailed as error:

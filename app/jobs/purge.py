@@ -1,7 +1,7 @@
 """Housekeeping: expired, deleted and purged videos, files that no row references, stale holds."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -96,6 +96,20 @@ async def needing_uploads(connection: AsyncConnection, video_ids: Collection[str
     undecided = sa.or_(Video.ended_at.is_(None), Video.settlement == Settlement.held)
     query = sa.select(Video.id).where(Video.id.in_(video_ids), undecided, Video.purged_at.is_(None))
     return set(await connection.scalars(query))
+
+
+async def delete_earlier_files(claim: Claim, db: Database, store: Store) -> None:
+    """Delete the files that workers with earlier leases stored and did not record, before this worker stores its own:
+    once the video has ended, a worker that is killed leaves no file behind. Raises `StorageUnavailable`."""
+    found = await store.written_before(claim.folder, datetime.max.replace(tzinfo=UTC))
+    if not found:
+        return
+    async with db.reading() as connection:
+        # Read after the files were listed: while the lease is ours, none of them is a later worker's.
+        held = await connection.scalar(sa.select(Attempt.lease).where(Attempt.id == claim.attempt.id))
+        _, kept = await _files_of(connection, claim.attempt.id)
+    if held == claim.attempt.lease:
+        await store.delete(key for key in found if not key.startswith(tuple(kept)))
 
 
 async def delete_stray_files(claim: Claim, db: Database, store: Store, key: str | None = None) -> None:

@@ -1,10 +1,11 @@
 """Files and uploads that are purged, and those that stay."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from fakes.openai import FakeOpenAI
-from fakes.server import Answer
+from fakes.server import Answer, Hang
 from harness import Running
 from jobs.upstream import stored_keys
 
@@ -63,6 +64,29 @@ async def test_uploads_are_deleted_when_the_video_has_ended(gateway: Running) ->
     assert await gateway.gateway.store.stat(key) == len(png)
     assert (await gateway.finish(created.json()["id"]))["status"] == "completed"
     assert await gateway.gateway.store.stat(key) is None
+
+
+async def test_files_of_killed_workers_are_deleted_before_the_next_worker_stores_its_own(
+    gateway: Running, fake: FakeOpenAI
+) -> None:
+    """So a worker that is killed as soon as the video has ended leaves none of them behind."""
+    video = await gateway.create(model="up/sora-2")
+    hang = Hang()
+    fake.script("content", Answer(503), hang)
+    fake.polls_until_working = fake.polls_until_done = 0
+    await gateway.worker.run_once()
+    gateway.clock.advance(20)
+    await gateway.worker.run_once()
+    (attempt,) = await gateway.attempts(video["id"])
+    left = f"videos/{video['id']}/{attempt.id}/0123456789.mp4"
+    await gateway.gateway.store.put(left, pieces(fake.file), max_bytes=2**20)
+    gateway.clock.advance(20)
+    download = asyncio.create_task(gateway.worker.run_once())
+    await hang.reached.wait()
+    assert await gateway.gateway.store.stat(left) is None
+    hang.release.set()
+    await download
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
