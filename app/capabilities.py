@@ -55,6 +55,13 @@ class Capabilities(BaseModel):
     operations: frozenset[Operation] = frozenset({Operation.generate})
     prices: dict[str, int] = {}
     """The vendor's list price in micro-dollars per second, by resolution; `""` for any other. Empty: not known."""
+    silent_prices: dict[str, int] = {}
+    """The same without sound; empty: sound makes no difference."""
+    least_micros: int = 0
+    """The vendor's least price of a task."""
+    image_micros: int = 0
+    """The vendor's price of an input image, beyond the first `free_images`."""
+    free_images: int = 0
     passes_extra: bool = False
     """True: unknown fields are passed on."""
     vendor_fields: frozenset[str] = frozenset()

@@ -38,6 +38,18 @@ CAPPED_DOLLARS = Counter(
     ("provider",),
     registry=REGISTRY,
 )
+UNDERPRICED = Counter(
+    "gateway_underpriced_costs_total",
+    "Outputs for which the upstream reported over 5 % more than they cost by our price.",
+    ("provider",),
+    registry=REGISTRY,
+)
+UNDERPRICED_DOLLARS = Counter(
+    "gateway_underpriced_cost_dollars_total",
+    "Cost reported by upstreams beyond our price, where it is over 5 % more; it was not charged.",
+    ("provider",),
+    registry=REGISTRY,
+)
 UPSTREAM_SECONDS = Histogram(
     "gateway_upstream_request_duration_seconds",
     "Time of one call to an upstream.",

@@ -254,5 +254,7 @@ class Progress(BaseModel):
     poll_after_s: float | None = None
     output: Output | None = None
     """Set with `completed`."""
+    reported_micros: int | None = None
+    """Cost of the task that the upstream reports, in millionths of a US dollar."""
     failure: Failure | None = None
     """Set with `failed`."""

@@ -59,14 +59,23 @@ def reserve_parameters(quote: Quote, request: VideoRequest, now: datetime) -> di
 # Called by the state machine
 
 
-async def settle(session: AsyncSession, video: Video, attempt: Attempt, cost: Cost, *, now: datetime) -> None:
-    """Settle an attempt that made an output: return its hold, charge its cost. Does nothing if already done. `video` is
-    locked by the caller."""
+async def settle(
+    session: AsyncSession,
+    video: Video,
+    attempt: Attempt,
+    cost: Cost,
+    *,
+    reported_micros: int | None = None,
+    now: datetime,
+) -> None:
+    """Settle an attempt that made an output: return its hold, charge its cost, keep the reported one beside it. Does
+    nothing if already done. `video` is locked by the caller."""
     micros = cost.micros
     if not await _close(session, attempt.id, Settlement.settled, cost):
         return
     known = None if video.hold_micros is None and micros is None else (video.hold_micros or 0) - (micros or 0)
-    await _write(session, video, attempt, Entry.settle, known, now, cost_micros=micros, seconds=cost.seconds)
+    values = {"cost_micros": micros, "seconds": cost.seconds, "reported_micros": reported_micros}
+    await _write(session, video, attempt, Entry.settle, known, now, **values)
     if micros is not None:
         video.cost_micros = (video.cost_micros or 0) + micros
     await update_video_settlement(session, video)

@@ -4,7 +4,7 @@ A price of zero is 0; an unknown price is None.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from app import errors
@@ -16,8 +16,41 @@ MICROS = 1_000_000
 LEAST_SECONDS = 1.0
 """Least billed length of an output: no upstream makes a video as short as a request may ask for."""
 
+TOLERANCE = 0.05
+"""Share of our price by which a reported cost may be above it before the operator is warned."""
 ASSUMED_SECONDS = 60.0
 """Longest charged length of an output for jobs of releases that did not fix one."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Price of one output on one route: an amount per second and a fixed one, in micros."""
+
+    per_second: int
+    fixed: int = 0
+    """For the task itself, such as its input images."""
+    least: int = 0
+    """Least price of a task."""
+
+    @classmethod
+    def read(cls, stored: int | Mapping[str, int] | None) -> "Formula | None":
+        """The formula that `stored` is; None: no price is known."""
+        if stored is None or isinstance(stored, int):
+            return None if stored is None else cls(stored)
+        return cls(**stored)
+
+    @property
+    def stored(self) -> int | dict[str, int]:
+        """The formula as it is kept with a job: micros per second where that is all."""
+        return asdict(self) if self.fixed or self.least else self.per_second
+
+    def micros(self, seconds: float) -> int:
+        """Price of one output of this length."""
+        return max(self.fixed + round(seconds * self.per_second), self.least)
+
+    def seconds(self, micros: int) -> float:
+        """Length that costs so much; only for a price by length."""
+        return max(0, micros - self.fixed) / self.per_second
 
 
 @dataclass(frozen=True)
@@ -27,7 +60,7 @@ class Estimate:
     seconds: float
     """Length of each output."""
     outputs: int
-    micros_per_second: int
+    formula: Formula
 
     @property
     def billable_seconds(self) -> float:
@@ -37,7 +70,7 @@ class Estimate:
     @property
     def micros(self) -> int:
         """Cost of all outputs together."""
-        return charge(self.billable_seconds, self.micros_per_second) * self.outputs
+        return self.formula.micros(self.billable_seconds) * self.outputs
 
 
 @dataclass(frozen=True)
@@ -46,8 +79,8 @@ class Quote:
 
     estimate_micros: int | None
     """Cost of all outputs on the first route, as shown to the client."""
-    prices: list[int | None]
-    """Micros per second of each route; None: not known."""
+    prices: list[int | dict[str, int] | None]
+    """Formula of each route as it is stored; None: not known."""
     hold_micros: int | None
     """Hold for each output: the highest estimate of all routes; None when one of them is not known."""
     longest_s: float
@@ -69,9 +102,9 @@ class Cost:
 NO_COST = Cost(None, None)
 
 
-def charge(seconds: float, micros_per_second: int) -> int:
-    """Cost of one output of this length, in micros."""
-    return round(seconds * micros_per_second)
+def is_underpriced(cost_micros: int, reported_micros: int | None) -> bool:
+    """True if an upstream reports a cost that is above ours by more than `TOLERANCE`."""
+    return reported_micros is not None and reported_micros > cost_micros * (1 + TOLERANCE)
 
 
 def dollars(micros: int | None) -> float | None:
@@ -92,19 +125,28 @@ def micros_of(amount: float | Decimal) -> int:
     return int(exact)
 
 
-def prices_of(settings: Settings, route: Route) -> Mapping[str, int]:
-    """Micros per second by resolution, `""` for any: prices from the settings, else the vendor's list prices."""
+def prices_of(settings: Settings, route: Route, request: VideoRequest | None = None) -> Mapping[str, int]:
+    """Micros per second by resolution, `""` for any: prices from the settings, else the vendor's list prices, for a
+    request without sound those without where the vendor has such."""
     configured = settings.prices.get(route.name)
     if configured is not None:
         table = configured if isinstance(configured, dict) else {"": configured}
         return {resolution: round(price * MICROS) for resolution, price in table.items()}
-    return route.capabilities.prices
+    if request is None:
+        return route.capabilities.prices
+    able = route.capabilities_for(request)
+    return able.silent_prices if able.silent_prices and request.generate_audio is False else able.prices
 
 
-def price(settings: Settings, route: Route, resolution: str | None) -> int | None:
-    """Micros per second; None when no price is known for that resolution."""
-    table = prices_of(settings, route)
-    return table.get(resolution or "", table.get(""))
+def price(settings: Settings, route: Route, request: VideoRequest) -> Formula | None:
+    """The formula for a request; None when no price is known for its resolution."""
+    table = prices_of(settings, route, request)
+    per_second = table.get(request.resolution or "", table.get(""))
+    if per_second is None or route.name in settings.prices:
+        return None if per_second is None else Formula(per_second)
+    able = route.capabilities_for(request)
+    images = sum(medium is not None for medium in (request.first_frame, request.last_frame, *request.reference_images))
+    return Formula(per_second, max(0, images - able.free_images) * able.image_micros, able.least_micros)
 
 
 def expected_seconds(route: Route, request: VideoRequest) -> float | None:
@@ -127,21 +169,22 @@ def longest_seconds(settings: Settings, route: Route, request: VideoRequest) -> 
 def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimate | None:
     """Estimate a request on one route; None when the price or the length is not known."""
     seconds = expected_seconds(route, request)
-    per_second = price(settings, route, request.resolution)
-    if per_second == 0:
-        seconds = seconds or 0  # free at any length
-    if seconds is None or per_second is None:
+    formula = price(settings, route, request)
+    if formula is not None and formula.per_second == 0:
+        seconds = seconds or 0  # the same at any length
+    if seconds is None or formula is None:
         return None
-    return Estimate(seconds, request.n, per_second)
+    return Estimate(seconds, request.n, formula)
 
 
 def quote(settings: Settings, routes: Sequence[Route], request: VideoRequest) -> Quote:
     """Quote a request for the routes of its plan."""
     estimates = [estimate(settings, route, request) for route in routes]
+    formulas = [price(settings, route, request) for route in routes]
     holds = [found.micros // found.outputs for found in estimates if found is not None]
     return Quote(
         estimate_micros=estimates[0].micros if estimates[0] is not None else None,
-        prices=[price(settings, route, request.resolution) for route in routes],
+        prices=[None if formula is None else formula.stored for formula in formulas],
         hold_micros=max(holds) if len(holds) == len(estimates) else None,
         longest_s=max(longest_seconds(settings, route, request) for route in routes),
     )
@@ -169,10 +212,10 @@ def no_estimate(settings: Settings, route: Route, request: VideoRequest) -> str:
 
 def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[str, str] | tuple[()]:
     """Reason for a missing estimate, and the next step; empty when the route has no price at all."""
-    table = prices_of(settings, route)
+    table = prices_of(settings, route, request)
     if not table:
         return ()
-    if price(settings, route, request.resolution) is None:
+    if price(settings, route, request) is None:
         scope = f"for {request.resolution}" if request.resolution else "without a resolution"
         return f"no price is known {scope}", f"name a resolution that has one: {', '.join(table)}"
     if request.operation is Operation.edit:
@@ -181,7 +224,7 @@ def _reason(settings: Settings, route: Route, request: VideoRequest) -> tuple[st
 
 
 def cost(
-    prices: Sequence[int | None],
+    prices: Sequence[int | dict[str, int] | None],
     route_index: int,
     seconds: float | None,
     *,
@@ -190,19 +233,21 @@ def cost(
 ) -> Cost:
     """Cost of one output by its length, at the prices of its quote, at most what was held for it; where nothing was
     held, at most that of `longest_s`."""
-    per_second = prices[route_index] if route_index < len(prices) else None
-    if per_second == 0:
-        return Cost(0, None if seconds is None else min(seconds, max(longest_s, LEAST_SECONDS)))
-    if seconds is None or per_second is None:
+    formula = Formula.read(prices[route_index]) if route_index < len(prices) else None
+    if formula is None:
         return Cost(None, None if seconds is None else min(seconds, longest_s))
-    most = charge(longest_s, per_second) if hold_micros is None else hold_micros
-    by_length = charge(seconds, per_second)
+    if formula.per_second == 0:
+        return Cost(formula.micros(0), None if seconds is None else min(seconds, max(longest_s, LEAST_SECONDS)))
+    if seconds is None:
+        return Cost(None, None)
+    most = formula.micros(longest_s) if hold_micros is None else hold_micros
+    by_length = formula.micros(seconds)
     if by_length <= most:
         return Cost(by_length, seconds)
-    return Cost(most, most / per_second, uncapped_micros=by_length)
+    return Cost(most, formula.seconds(most), uncapped_micros=by_length)
 
 
-def held_seconds(prices: Sequence[int | None], hold_micros: int | None) -> float | None:
+def held_seconds(prices: Sequence[int | dict[str, int] | None], hold_micros: int | None) -> float | None:
     """Length that the hold covers, at the price of the most expensive route; for requests without a length."""
-    dearest = max((per_second for per_second in prices if per_second), default=None)
-    return hold_micros / dearest if hold_micros and dearest else None
+    formulas = [formula for formula in map(Formula.read, prices) if formula is not None and formula.per_second]
+    return min((formula.seconds(hold_micros) for formula in formulas), default=None) if hold_micros else None

@@ -27,17 +27,21 @@ DIMENSIONS = {
 _USAGE = """
 with used as (
   select project_id, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs,
-    null::bigint as held_micros, (cost_micros is null)::int as unpriced
+    null::bigint as held_micros, (cost_micros is null)::int as unpriced, reported_micros
   from ledger where kind = 'settle' and day between :since and :until
   union all
   select attempts.project_id, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
-    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, hold_micros, (hold_micros is null)::int
+    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, hold_micros, (hold_micros is null)::int, null
   from attempts join videos on videos.id = attempts.video_id
   where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
 )
 select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
   coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
-  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced
+  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced,
+  coalesce(sum(reported_micros), 0)::bigint as reported_micros,
+  coalesce(
+    sum(reported_micros - cost_micros) filter (where reported_micros > cost_micros * (1 + :tolerance)), 0
+  )::bigint as underpriced_micros
 from used where (cast(:project_id as text) is null or project_id = :project_id) {group}
 """
 
@@ -49,13 +53,15 @@ async def report(
     or a single row without `by`.
 
     Columns: jobs, outputs, seconds, cost_micros, held_micros (running jobs and unknown outcomes), unpriced (outputs
-    without a price, not included in cost_micros).
+    without a price, not included in cost_micros), reported_micros (costs that upstreams reported), underpriced_micros
+    (reported beyond our price, of outputs where that is more than `TOLERANCE`).
     """
     columns = [DIMENSIONS[name] for name in by]
     group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
     chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
     statement = sa.text(_USAGE.format(columns=chosen, group=group))
-    rows = await connection.execute(statement, {"since": since, "until": until, "project_id": project_id})
+    parameters = {"since": since, "until": until, "project_id": project_id, "tolerance": pricing.TOLERANCE}
+    rows = await connection.execute(statement, parameters)
     return [dict(row) for row in rows.mappings()]
 
 
@@ -83,12 +89,21 @@ def usage_row(row: dict[str, Any]) -> dict[str, Any]:
     usage: dict[str, Any] = {name: v.isoformat() if isinstance(v, date) else v for name, v in row.items()}
     cost, held = usage.pop("cost_micros"), usage.pop("held_micros")
     unpriced = usage.pop("unpriced")
-    return {**usage, "cost_usd": pricing.dollars(cost), "held_usd": pricing.dollars(held), "unpriced_outputs": unpriced}
+    reported, beyond = usage.pop("reported_micros"), usage.pop("underpriced_micros")
+    return {
+        **usage,
+        "cost_usd": pricing.dollars(cost),
+        "held_usd": pricing.dollars(held),
+        "unpriced_outputs": unpriced,
+        "reported_usd": pricing.dollars(reported),
+        "underpriced_usd": pricing.dollars(beyond),
+    }
 
 
 def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """Format the report as CSV; text from clients is escaped so that a spreadsheet does not run it as a formula."""
-    columns = [*dimensions, "jobs", "outputs", "seconds", "cost_usd", "held_usd", "unpriced_outputs"]
+    money = ("cost_usd", "held_usd", "unpriced_outputs", "reported_usd", "underpriced_usd")
+    columns = [*dimensions, "jobs", "outputs", "seconds", *money]
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)

@@ -86,6 +86,10 @@ class UsageRow(ResponseModel):
     """Holds of running jobs and of submits whose outcome is unknown."""
     unpriced_outputs: int
     """Outputs without a price, which `cost_usd` does not include."""
+    reported_usd: float
+    """Costs that vendors reported for the same outputs; not every vendor does."""
+    underpriced_usd: float
+    """Reported beyond our price, of outputs where that is over 5 %; it was not charged."""
 
 
 class UsageReport(ResponseModel):
@@ -109,6 +113,8 @@ class LedgerRow(ResponseModel):
     attempt_id: str | None
     cost_micros: int | None
     """Cost of an output, for `settle` only."""
+    reported_micros: int | None
+    """Cost of that output as its vendor reported it."""
     seconds: float | None
     model: str | None
     provider: str | None
@@ -192,6 +198,8 @@ class AttemptDetails(ResponseModel):
     settlement: Settlement
     cost_micros: int | None
     uncapped_micros: int | None
+    reported_micros: int | None
+    """Cost that the vendor reported; never charged."""
     free: bool
     output: dict[str, Any] | None
     """Location of the file at the upstream."""
@@ -202,6 +210,14 @@ class AttemptDetails(ResponseModel):
     submitted_at: AwareDatetime | None
     accepted_at: AwareDatetime | None
     ended_at: AwareDatetime | None
+
+
+class PriceFormula(ResponseModel):
+    """A price that is not by length alone, in micros: `fixed` and `per_second`, at least `least`."""
+
+    per_second: int
+    fixed: int
+    least: int
 
 
 class VideoDetails(ResponseModel):
@@ -222,7 +238,8 @@ class VideoDetails(ResponseModel):
     warnings: list[str]
     source_video_id: str | None
     cost_estimate_micros: int | None
-    prices: list[int | None]
+    prices: list[int | PriceFormula | None]
+    """Price of each route at create, in micros per second; null: not known."""
     hold_micros: int | None
     longest_s: float | None
     cost_micros: int | None

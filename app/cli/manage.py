@@ -414,5 +414,11 @@ def _show_usage(
         )
         table.add_row(*(cell(value) for value in cells), *counts, *money)
     console.print(table)
+    beyond = sum(row["underpriced_micros"] for row in rows)
+    if beyond:
+        console.print(
+            f"Vendors reported {pricing.format_usd(beyond)} more than your prices, which was not charged; "
+            "--by provider,model shows where."
+        )
     if not rows:
         console.print(f"Nothing was used from {first} to {last}.")

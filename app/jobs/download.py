@@ -8,7 +8,7 @@ from app import errors
 from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
-from app.jobs.metrics import count_capped
+from app.jobs.metrics import count_capped, count_underpriced
 from app.media import sniff
 from app.media.measure import measure
 from app.media.store import IncompleteFile, StorageUnavailable
@@ -70,6 +70,8 @@ async def download(context: StepContext, claim: Claim) -> None:
         video = await context.end(lifecycle.stored, claim, output, cost, expires_at=expires_at, now=now)
         if video is not None and cost.uncapped_micros is not None:
             count_capped(claim.attempt, cost)
+        if video is not None:
+            count_underpriced(claim.attempt, cost)
         await purge.delete_stray_files(claim, context.db, context.store, output["key"])
 
 

@@ -197,6 +197,7 @@ async def done(session: AsyncSession, claim: Claim, progress: Progress, output: 
         upstream_status=progress.raw_status,
         progress=99,
         output=output.model_dump(mode="json"),
+        reported_micros=progress.reported_micros,
     )
     if moved:
         await session.execute(
@@ -253,7 +254,8 @@ async def stored(
         return video if ours else None  # ours: the same call has committed before, but the commit was not confirmed
     if video is None:
         return None
-    await ledger.settle(session, video, claim.attempt, cost, now=now)
+    reported_micros = claim.attempt.reported_micros
+    await ledger.settle(session, video, claim.attempt, cost, reported_micros=reported_micros, now=now)
     if video.status.ended:
         return None
     if all(other["index"] != output["index"] for other in video.outputs):  # else a second task has made the same output
@@ -309,14 +311,19 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
     return video
 
 
-async def ended_late(session: AsyncSession, claim: Claim, to: S, *, note: str, now: datetime) -> None:
+async def ended_late(
+    session: AsyncSession, claim: Claim, to: S, *, note: str, reported_micros: int | None = None, now: datetime
+) -> None:
     """End an attempt whose job has ended before: settle it if the task succeeded upstream, else refund it."""
     video = await lock_video(session, claim.video.id)
     code = None if to is S.succeeded else "abandoned"
-    if video is None or not await transition(session, claim, to, ended_at=now, error_code=code):
+    reported_micros = claim.attempt.reported_micros if reported_micros is None else reported_micros
+    values = {"ended_at": now, "error_code": code, "reported_micros": reported_micros}
+    if video is None or not await transition(session, claim, to, **values):
         return
     if to is S.succeeded:
-        await ledger.settle(session, video, claim.attempt, cost_of(claim, None), now=now)
+        cost = cost_of(claim, None)
+        await ledger.settle(session, video, claim.attempt, cost, reported_micros=reported_micros, now=now)
     else:
         await ledger.refund(session, video, claim.attempt, now=now, note=note)
     log.warning("abandoned task ended", attempt=claim.attempt.id, outcome=str(to), note=note)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from app.accounts.pricing import MICROS, Cost, format_usd
+from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.models import Attempt, Video
 from app.providers.base import Provider
-from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, log
+from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS, log
 
 
 def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
@@ -21,3 +21,19 @@ def count_capped(attempt: Attempt, cost: Cost) -> None:
     CAPPED.labels(attempt.provider).inc()
     CAPPED_DOLLARS.labels(attempt.provider).inc((by_length - charged) / MICROS)
     log.warning("cost capped", attempt=attempt.id, charged=format_usd(charged), by_length=format_usd(by_length))
+
+
+def count_underpriced(attempt: Attempt, cost: Cost) -> None:
+    """Count and log an output for which the upstream reported more than our price."""
+    if cost.micros is None or not is_underpriced(cost.micros, attempt.reported_micros):
+        return
+    reported = attempt.reported_micros or 0
+    UNDERPRICED.labels(attempt.provider).inc()
+    UNDERPRICED_DOLLARS.labels(attempt.provider).inc((reported - cost.micros) / MICROS)
+    log.warning(
+        "reported cost is above our price; set it under [prices]",
+        route=f"{attempt.provider}/{attempt.upstream_model}",
+        attempt=attempt.id,
+        reported=format_usd(reported),
+        charged=format_usd(cost.micros),
+    )

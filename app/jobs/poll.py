@@ -68,6 +68,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
     provider = context.provider_of(claim)
     ended: tuple[S, str] | None = None
     values: dict[str, Any] = {"consecutive_failures": 0}
+    reported_micros = None
     try:
         if provider is None:
             raise context.not_configured(claim)
@@ -75,6 +76,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         progress = await context.bounded(claim, provider.poll(task))
         if progress.status is Status.completed:
             ended = S.succeeded, "late success"
+            reported_micros = progress.reported_micros
         elif progress.status is Status.failed:
             ended = S.failed, "no late success"
         elif not claim.attempt.cancel_tried and await context.bounded(claim, provider.cancel(task)):
@@ -92,7 +94,8 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         ended = S.failed, "no late success"
     if ended is not None:
         to, note = ended
-        await context.record(lifecycle.ended_late, claim, to, note=note, now=context.clock())
+        now = context.clock()
+        await context.record(lifecycle.ended_late, claim, to, note=note, reported_micros=reported_micros, now=now)
     else:
         await context.record(lifecycle.snooze, claim, due_at=context.after(ABANDONED_GAP_S), **values)
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 MAX_REF_CHARACTERS = 512
+MAX_REPORTED_DOLLARS = 1_000_000
 
 
 def segment(ref: str | None, *, safe: str = "") -> str:
@@ -41,6 +43,19 @@ def declared_size(headers: httpx.Headers) -> int | None:
     """File size in bytes from `content-length`; None if it is missing, invalid or counts encoded bytes."""
     length = headers.get("content-length", "")
     return int(length) if re.fullmatch(r"[0-9]{1,15}", length) and "content-encoding" not in headers else None
+
+
+def reported_micros(answer: Any, place: Sequence[str]) -> int | None:
+    """The US dollars at `place` of an answer, in micros; None if there is no usable number."""
+    for name in place:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    if isinstance(answer, bool) or not isinstance(answer, int | float | str):
+        return None
+    try:
+        dollars = float(answer)
+    except (ValueError, OverflowError):
+        return None
+    return round(dollars * 1_000_000) if 0 <= dollars <= MAX_REPORTED_DOLLARS else None
 
 
 def is_usable(ref: object) -> TypeGuard[str]:

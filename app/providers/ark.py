@@ -17,11 +17,11 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
-from app.capabilities import Capabilities
+from app.capabilities import Capabilities, media_of
 from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
-from app.video import Media, Operation, Progress, Status, Submission
+from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
 
 PATH = "/contents/generations/tasks"
 BYTEPLUS = "https://ark.ap-southeast.bytepluses.com/api/v3"
@@ -45,12 +45,10 @@ def _seedance(
     fields: frozenset[str],
     references: int | None = None,
     operations: tuple[Operation, ...] = (),
-    prices: dict[str, float] | None = None,
+    prices: dict[str, float],
+    silent: dict[str, float] | None = None,
 ) -> Capabilities:
-    """Capabilities of one model; prices in US dollars per second."""
-    micros = {resolution: round(dollars * 1_000_000) for resolution, dollars in (prices or {}).items()}
-    if micros:
-        micros[""] = micros[DEFAULT_RESOLUTION]
+    """Capabilities of one model; prices in US dollars per second at 16:9, with sound and without."""
     return Capabilities(
         seconds=seconds,
         seconds_range=True,
@@ -60,9 +58,15 @@ def _seedance(
         parameters=parameters,
         max_reference_images=references,
         operations=frozenset({Operation.generate, *operations}),
-        prices=micros,
+        prices=_micros(prices),
+        silent_prices=_micros(silent or {}),
         vendor_fields=fields,
     )
+
+
+def _micros(prices: dict[str, float]) -> dict[str, int]:
+    micros = {resolution: round(dollars * 1_000_000) for resolution, dollars in prices.items()}
+    return micros | {"": micros[DEFAULT_RESOLUTION]} if micros else {}
 
 
 FAMILIES: dict[str, Capabilities] = {
@@ -104,17 +108,33 @@ FAMILIES: dict[str, Capabilities] = {
         *("480p", "720p", "1080p"),
         parameters=FRAMES | {"generate_audio", "seed"},
         fields=ONE | {"draft"},
+        prices={"480p": 0.024, "720p": 0.0518, "1080p": 0.1166},
+        silent={"480p": 0.012, "720p": 0.0259, "1080p": 0.0583},
     ),
-    "1-0-pro": _seedance((2, 12), *("480p", "720p", "1080p"), parameters=FRAMES | {"seed"}, fields=ONE | {"frames"}),
+    "1-0-pro": _seedance(
+        (2, 12),
+        *("480p", "720p", "1080p"),
+        parameters=FRAMES | {"seed"},
+        fields=ONE | {"frames"},
+        prices={"480p": 0.024, "720p": 0.0515, "1080p": 0.12},
+    ),
     "1-0-pro-fast": _seedance(
         (2, 12),
         *("480p", "720p", "1080p"),
         parameters=frozenset({"first_frame", "seed"}),
         fields=ONE | {"frames"},
+        prices={"480p": 0.0097, "720p": 0.0216, "1080p": 0.0486},
     ),
 }
 """By the part of a model's name between `seedance-` and its date. Lengths, resolutions and inputs: the vendor's pages
-and SDK types; prices: the price map of LiteLLM 1.110.2, 2026-11. Those of 1.x are by token and not in it."""
+and SDK types; prices: the price map of LiteLLM 1.110.2, 2026-11, and for 1.x those that ComfyUI and OpenRouter show."""
+PIXELS = {
+    "480p": {"16:9": 864 * 496, "4:3": 752 * 560, "1:1": 640 * 640, "21:9": 992 * 432},
+    "720p": {"16:9": 1280 * 720, "4:3": 1112 * 834, "1:1": 960 * 960, "21:9": 1470 * 630},
+}
+"""Pixels of a frame by resolution and ratio, the same upright: the vendor counts tokens, which are pixels times
+seconds. Source: the same price map, for 2.x; inferred: 1.x makes the same frames. From 1080p on they are not known."""
+PIXELS_2_5 = {"480p": {**PIXELS["480p"], "16:9": 854 * 480}, "720p": PIXELS["720p"]}
 MODEL = re.compile(r"(?:doubao-|dreamina-)?seedance-([\d\-]+?(?:-(?:pro-fast|pro|fast|mini))?)-\d{6}")
 LISTED = (
     "dreamina-seedance-2-5-260628",
@@ -187,6 +207,15 @@ class Ark(RestProvider):
     def capabilities(self, model: str) -> Capabilities | None:
         named = MODEL.fullmatch(model)
         return FAMILIES.get(named[1], ANYTHING) if named is not None else ANYTHING
+
+    def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
+        able = self.capabilities(model)
+        if able is None or not able.prices:
+            return able
+        pixels = PIXELS_2_5 if able is FAMILIES["2-5"] else PIXELS
+        ratio = request.aspect_ratio or (None if media_of(request) else "16:9")
+        prices, silent = (_at_ratio(prices, pixels, ratio) for prices in (able.prices, able.silent_prices))
+        return able.model_copy(update={"prices": prices, "silent_prices": silent})
 
     # Writing requests
 
@@ -270,6 +299,17 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
     ratio = {"ratio": "16:9"} if len(given["content"]) == 1 else {}
     length = {} if "frames" in given else {"duration": DEFAULT_SECONDS}
     return {**ratio, "resolution": DEFAULT_RESOLUTION, **length}
+
+
+def _at_ratio(prices: dict[str, int], pixels: dict[str, dict[str, int]], ratio: str | None) -> dict[str, int]:
+    """The prices at a ratio; at the one with most pixels if the media decide on it."""
+    wide = ":".join(sorted(ratio.split(":"), key=int, reverse=True)) if ratio is not None else None
+    found = {}
+    for resolution, micros in prices.items():
+        frames = pixels.get(resolution or DEFAULT_RESOLUTION, {"16:9": 1})
+        area = max(frames.values()) if wide is None else frames.get(wide, frames["16:9"])
+        found[resolution] = round(micros * area / frames["16:9"])
+    return found
 
 
 def _number(seconds: float | None) -> int | float | None:

@@ -64,6 +64,7 @@ class Lumenfall(RestProvider):
     any_model = ANYTHING
     poll_interval_s = 3
     poll_interval_max_s = 30
+    cost_place = ("metadata", "cost")
 
     class Config(ProviderConfig):
         api_key: SecretStr = Field(min_length=1)

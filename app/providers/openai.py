@@ -26,7 +26,7 @@ from pydantic import Field
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
-from app.providers.answers import object_of, segment
+from app.providers.answers import object_of, reported_micros, segment
 from app.providers.base import Download, ProviderConfig, ReadMedia, Task
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
@@ -66,6 +66,7 @@ class OpenAI(RestProvider):
     title = "OpenAI-shaped servers"
     any_model = ANYTHING
     characters = True
+    cost_place = ("usage", "cost")  # of OpenRouter and servers of its shape
 
     class Config(ProviderConfig):
         base_url: str = Field(min_length=1)
@@ -276,6 +277,7 @@ class OpenAI(RestProvider):
             poll_after_s=None if status.ended else poll_after_s,
             output=named or Output() if status is Status.completed else None,
             failure=self._failure(job, raw) if status is Status.failed else None,
+            reported_micros=reported_micros(job, self.cost_place),
         )
 
     def _failure(self, job: dict[str, Any], raw: str) -> Failure:

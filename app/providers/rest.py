@@ -11,14 +11,22 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 
 from app import errors, net
 from app.media.uploads import CHUNK_BYTES
 from app.providers import embedded
-from app.providers.answers import address, declared_size, decoded_headers, is_usable, retry_after_s, secret_pattern
+from app.providers.answers import (
+    address,
+    declared_size,
+    decoded_headers,
+    is_usable,
+    reported_micros,
+    retry_after_s,
+    secret_pattern,
+)
 from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
 from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
@@ -53,6 +61,8 @@ CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
 class RestProvider(Provider):
     """A provider with an HTTP API: one client for its configured host, a guarded one for all other addresses."""
 
+    cost_place: ClassVar[Place] = ()
+    """Place of the cost in US dollars in the answer to a poll; empty: the vendor reports none."""
     needs_whole_body = True  # neither JSON nor a form can be read before its end
 
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
@@ -239,7 +249,8 @@ class RestProvider(Provider):
         output = find_output(job, first=first, sent=sent_urls(task)) if status is Status.completed else None
         if status is Status.completed and output is None:
             status, failure = Status.failed, self.no_output(raw, job)
-        return Progress(status=status, raw_status=raw, output=output, failure=failure)
+        cost = reported_micros(job, self.cost_place)
+        return Progress(status=status, raw_status=raw, output=output, failure=failure, reported_micros=cost)
 
     def no_output(self, raw: str, job: dict[str, Any]) -> Failure:
         """The failure of a finished task without a file, with the answer for the operator."""

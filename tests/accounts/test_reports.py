@@ -47,6 +47,8 @@ async def test_usage_is_grouped_by_day_model_project_and_key(admin: Operator) ->
             "cost_usd": 0.075,
             "held_usd": 0,
             "unpriced_outputs": 0,
+            "reported_usd": 0,
+            "underpriced_usd": 0,
         }
     ]
     by_app = {(row["app"], row["user"]): row["jobs"] for row in await admin.usage("app,user")}

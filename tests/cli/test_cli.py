@@ -142,7 +142,9 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     (row,) = (line for line in used.out if "Movies" in line)
     assert "[31mred" in row
     assert used.printed.replace("\n", "").isprintable()
-    assert sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs"
+    assert (
+        sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs,reported_usd,underpriced_usd"
+    )
     assert any(line.startswith(f"{project},1,") for line in sheet.out)
 
 

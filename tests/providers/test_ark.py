@@ -59,6 +59,29 @@ async def test_a_video_costs_what_was_sent(gateway: Running, fake: FakeArk) -> N
 
 
 @pytest.mark.parametrize(
+    ("model", "fields", "cost"),
+    [
+        ("dreamina-seedance-2-0-260128", {"aspect_ratio": "9:16", "resolution": "480p"}, 0.33),
+        ("dreamina-seedance-2-0-260128", {"aspect_ratio": "1:1", "resolution": "480p"}, 0.33 * 409_600 / 428_544),
+        ("dreamina-seedance-2-5-260628", {"aspect_ratio": "3:4", "resolution": "480p"}, 0.48 * 421_120 / 409_920),
+        ("dreamina-seedance-2-0-260128", {"aspect_ratio": "21:9", "resolution": "1080p"}, 1.77),
+        (
+            "dreamina-seedance-2-0-260128",
+            {"input_reference": {"image_url": "https://example.com/a.png"}},
+            0.71 * 927_408 / 921_600,
+        ),
+        ("seedance-1-5-pro-251215", {"generate_audio": True}, 0.259),
+        ("seedance-1-5-pro-251215", {"generate_audio": False}, 0.1295),
+    ],
+)
+async def test_a_price_counts_the_pixels_of_the_ratio_and_the_sound(
+    gateway: Running, model: str, fields: dict[str, Any], cost: float
+) -> None:
+    video = await gateway.create(model=f"ark/{model}", **fields)
+    assert video["cost_estimate"] == pytest.approx(cost, abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("model", "fields", "param"),
     [
         ("dreamina-seedance-2-0-260128", {"seed": 7}, "seed"),

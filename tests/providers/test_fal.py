@@ -123,3 +123,13 @@ async def test_families_are_listed_with_their_capabilities_and_prices(gateway: R
     assert listed["fal/fal-ai/veo3.1"]["capabilities"]["operations"] == ["extend", "generate"]
     video = await gateway.create(model="fal/bytedance/seedance-2.0", seconds=5, resolution="720p")
     assert video["cost_estimate"] == pytest.approx(1.517)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost"),
+    [({}, 3.2), ({"generate_audio": False}, 1.6), ({"resolution": "1080p", "seconds": 4}, 1.6)],
+)
+async def test_a_price_is_that_of_what_is_sent(gateway: Running, fields: dict[str, Any], cost: float) -> None:
+    """The default length and resolution are sent, so they count."""
+    video = await gateway.create(model="fal/fal-ai/veo3.1", **fields)
+    assert video["cost_estimate"] == pytest.approx(cost)

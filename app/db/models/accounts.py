@@ -93,6 +93,8 @@ class LedgerEntry(Base):
     attempt_id: Mapped[str | None]
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Cost of an output, for `settle` only; None in a `settle` entry: no price is known."""
+    reported_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Cost of an output that the upstream reported, for `settle` only."""
     seconds: Mapped[float | None]
     """Billed length of an output."""
     model: Mapped[str | None]

@@ -57,8 +57,8 @@ class Video(Base):
     cost_estimate_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Expected cost in millionths of a US dollar; None: no price is known, which is not zero."""
     prices: Mapped[list[Any]] = mapped_column(server_default="[]")
-    """Micros per second of each route at create, None where no price is known; later price changes do not affect this
-    job."""
+    """Price of each route at create: micros per second, or a `Formula` as an object; None where no price is known.
+    Later price changes do not affect this job."""
     hold_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Hold for each output until it is settled: the highest estimate of all routes. None: no price."""
     longest_s: Mapped[float | None]
@@ -174,6 +174,8 @@ class Attempt(Base):
     """Cost of this output in millionths of a US dollar; None: not settled, or no price is known."""
     uncapped_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Cost by the measured length where that is more than may be charged; None: not capped."""
+    reported_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Cost that the upstream reported; never charged. None: none reported."""
     free: Mapped[bool] = mapped_column(server_default=false())
     """True after an operator had the file of a refunded attempt fetched: nothing is charged."""
     output: Mapped[dict[str, Any] | None]

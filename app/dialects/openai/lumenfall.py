@@ -1,5 +1,5 @@
-"""Lumenfall's additions to OpenAI's API: the forms of `media_retention`, the replay header, and the routing in the
-`metadata` of a video.
+"""Lumenfall's additions to OpenAI's API: the forms of `media_retention`, the replay header, the routing in the
+`metadata` of a video, balance and estimate.
 
 Facts: docs.lumenfall.ai and the model pages of lumenfall.ai, read 2026-11-25. Inferred: the words of `media_retention`,
 which the vendor does not list, and the entries of `attempts`.
@@ -18,8 +18,10 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WithJ
 from app import errors
 from app.accounts import pricing
 from app.db.models import Attempt, Video
+from app.http.context import Gateway
+from app.jobs.plan import Plan
 from app.providers.base import Provider
-from app.video import AttemptState
+from app.video import AttemptState, Billing, VideoRequest
 
 PREFIX = "/openai/v1/"
 """The vendor's own prefix, where `metadata` has the routing without being asked for it."""
@@ -156,3 +158,62 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "upstream_id": attempt.upstream_ref,
         "error_code": attempt.error_code,
     }
+
+
+# Money
+
+
+def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
+    """The balance of a project; unlike Lumenfall's, the amount can be null."""
+    return {
+        "object": "balance",
+        "billing_type": str(billing),
+        "available": {"amount": pricing.dollars(left_micros), "currency": "usd"},
+    }
+
+
+def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
+    """The response to `?dryRun=true`; no total and a warning if the price or the length is
+    unknown."""
+    route = plan.routes[0]
+    found = pricing.estimate(gateway.settings, route, request)
+    components = [] if found is None else _components(found)
+    warnings = [*plan.warnings, *([] if found else [pricing.no_estimate(gateway.settings, route, request)])]
+    return {
+        "estimated": True,
+        "model": request.model,
+        "provider": route.provider.name,
+        "total_cost_micros": found.micros if found else None,
+        "currency": "USD",
+        "components": components,
+        **({"warnings": warnings} if warnings else {}),
+    }
+
+
+def _components(found: pricing.Estimate) -> list[dict[str, Any]]:
+    """The cost by length, and what is added for the tasks themselves."""
+    seconds, outputs = found.billable_seconds, found.outputs
+    by_length = round(seconds * found.formula.per_second) * outputs
+    component = {
+        "type": "output",
+        "metric": "second",  # inferred: Lumenfall shows this for images only
+        "quantity": _whole(found.seconds * outputs),
+        "billable_quantity": _whole(seconds * outputs),
+        "unit_price": found.formula.per_second / pricing.MICROS,
+        "total_cost": by_length,
+    }
+    rest = found.micros - by_length
+    added = {
+        "type": "output",
+        "metric": "task",
+        "quantity": outputs,
+        "billable_quantity": outputs,
+        "unit_price": rest / outputs / pricing.MICROS,
+        "total_cost": rest,
+    }
+    return [component, *([added] if rest else [])]
+
+
+def _whole(number: float) -> float:
+    """The number as an integer where it is whole: Lumenfall documents integers."""
+    return int(number) if number == int(number) else number

@@ -15,7 +15,7 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.models import Video
 from app.dialects.openai import events, requests, schemas, webhooks
-from app.dialects.openai.lumenfall import is_dry_run, refuse_replay
+from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import (
@@ -25,9 +25,7 @@ from app.dialects.openai.wire import (
     ExtendVideo,
     RemixVideo,
     parse,
-    render_balance,
     render_character,
-    render_estimate,
     render_model,
 )
 from app.http.body import body_of, body_schema, extra_of, validated

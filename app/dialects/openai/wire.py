@@ -20,11 +20,10 @@ from app.http.context import Gateway, origin_of
 from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
 from app.http.files import media_link
 from app.http.uploads import Uploads
-from app.jobs.plan import Plan
 from app.media.signed_links import SignedLinks
 from app.providers.routing import Route
 from app.sizes import complete_by_size
-from app.video import MAX_PROMPT_CHARACTERS, Billing, Media, Operation, Status, VideoRequest
+from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, Status, VideoRequest
 
 DEFAULT_SECONDS, DEFAULT_SIZE = "4", "720x1280"
 """OpenAI's documented defaults; shown until the file is there if the request has no value."""
@@ -408,42 +407,3 @@ def render_capabilities(able: Capabilities) -> dict[str, Any]:
         "n": {"minimum": 1, "maximum": 4},
         "passes_unknown_fields": able.passes_extra,
     }
-
-
-def render_balance(billing: Billing, left_micros: int | None) -> dict[str, Any]:
-    """Lumenfall's shape; unlike Lumenfall's, the amount can be null."""
-    return {
-        "object": "balance",
-        "billing_type": str(billing),
-        "available": {"amount": pricing.dollars(left_micros), "currency": "usd"},
-    }
-
-
-def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict[str, Any]:
-    """The response to `?dryRun=true`, in Lumenfall's shape; no total and a warning if the price or the length is
-    unknown."""
-    route = plan.routes[0]
-    found = pricing.estimate(gateway.settings, route, request)
-    component = found and {
-        "type": "output",
-        "metric": "second",  # inferred: Lumenfall shows this for images only
-        "quantity": _whole(found.seconds * found.outputs),
-        "billable_quantity": _whole(found.billable_seconds * found.outputs),
-        "unit_price": found.micros_per_second / pricing.MICROS,
-        "total_cost": found.micros,
-    }
-    warnings = [*plan.warnings, *([] if found else [pricing.no_estimate(gateway.settings, route, request)])]
-    return {
-        "estimated": True,
-        "model": request.model,
-        "provider": route.provider.name,
-        "total_cost_micros": found.micros if found else None,
-        "currency": "USD",
-        "components": [component] if component else [],
-        **({"warnings": warnings} if warnings else {}),
-    }
-
-
-def _whole(number: float) -> float:
-    """The number as an integer where it is whole: Lumenfall documents integers."""
-    return int(number) if number == int(number) else number

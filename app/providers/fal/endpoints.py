@@ -82,7 +82,9 @@ class Endpoint:
     fields: Mapping[str, Field]
     operation: Operation
     prices: Mapping[str, int]
-    """Micro-dollars per second by resolution."""
+    """Micro-dollars per second by resolution; `""` where it cannot be chosen."""
+    silent_prices: Mapping[str, int]
+    """The same without sound, where that is cheaper."""
 
     def name_of(self, parameter: str) -> str | None:
         """The field for a medium or another parameter of a request; None if the endpoint has none."""
@@ -110,9 +112,16 @@ class Endpoint:
             parameters=frozenset(given),
             required=frozenset(name for name, field in given.items() if self.fields[field].required),
             operations=frozenset({self.operation}),
-            prices=dict(self.prices),
+            prices=self._with_default(self.prices),
+            silent_prices=self._with_default(self.silent_prices),
             vendor_fields=frozenset(self.fields) - used,
         )
+
+    def _with_default(self, prices: Mapping[str, int]) -> dict[str, int]:
+        """The prices, with that of the default resolution for requests that name none: the adapter sends it."""
+        resolution = self.fields.get("resolution")
+        default = next(_resolutions(Field(f'"{resolution.default_value}"')), "") if resolution is not None else ""
+        return {**({"": prices[default]} if default in prices else {}), **prices}
 
     def _options(self, name: str, read: Any) -> tuple[str, ...] | None:
         if name not in self.fields:
@@ -157,13 +166,18 @@ def known_endpoints() -> Mapping[str, Endpoint]:
     folder = Path(__file__).parent
     typed = json.loads((folder / "endpoints.json").read_text("utf-8"))["endpoints"]
     own = tomllib.loads((folder / "endpoints.toml").read_text("utf-8"))
+    listed = tomllib.loads((folder / "prices.toml").read_text("utf-8"))["rows"]
+    prices = own | {name: row for row in listed for name in row["endpoints"]}
     fields: dict[str, Mapping[str, Any]] = {**typed, **{name: row["fields"] for name, row in own.items()}}
     return {
         name: Endpoint(
             name,
             {field: Field(**values) for field, values in given.items()},
             _operation_of(name),
-            {key: round(dollars * 1_000_000) for key, dollars in own.get(name, {}).get("prices", {}).items()},
+            *(
+                {resolution: round(dollars * 1_000_000) for resolution, dollars in table.items()}
+                for table in (prices.get(name, {}).get("prices", {}), prices.get(name, {}).get("silent", {}))
+            ),
         )
         for name, given in fields.items()
     }
@@ -208,6 +222,7 @@ def merged(model: str) -> Capabilities:
         parameters=frozenset().union(*(one.parameters for one in able)),
         operations=frozenset().union(*(one.operations for one in able)),
         prices=able[0].prices,
+        silent_prices=able[0].silent_prices,
         vendor_fields=frozenset().union(*(one.vendor_fields for one in able)),
     )
 
