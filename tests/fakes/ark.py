@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.providers.ark import Ark
 from app.video import Media, Operation, Status
+from fakes.recorded import recorded
 from fakes.server import Call, Fake, Job, as_json, segments
 from fakes.upstream import CAT_URL, HOOK, Upstream, Wire, ask
 
@@ -15,7 +16,27 @@ FIELDS = {"model", "content", "ratio", "resolution", "duration", "generate_audio
 FIELDS |= {"watermark", "return_last_frame", "execution_expires_after", "priority", "tools"}
 OF_2_5 = {"output_format", "omni_reference_task_type"}
 ROLES = {"first_frame", "last_frame", "reference_image", "reference_video", "reference_audio", None}
-CREATED_AT = 1_795_600_800
+STATUSES = {
+    "queued": "poll_queued",
+    "running": "poll_running",
+    "succeeded": "poll_succeeded",
+    "success": "poll_succeeded",
+    "failed": "poll_failed_internal",
+    "cancelled": "poll_cancelled",
+    "expired": "poll_expired",
+}
+"""The recorded answer for each status word."""
+ERRORS = {
+    400: "error_400_invalid_parameter",
+    401: "error_401_auth",
+    403: "error_403_access_denied",
+    404: "poll_404",
+    409: "cancel_running",
+    422: "error_422",
+    429: "error_429_rpm",
+    503: "error_503",
+}
+"""The recorded answer for each HTTP status; 500 for all else."""
 
 
 class FakeArk(Fake):
@@ -49,54 +70,53 @@ class FakeArk(Fake):
                 return self.cancel(self.jobs[subject])
             case "content" if subject.removesuffix(".mp4") in self.jobs:
                 return Response(self.file, media_type="video/mp4")
-        return self.refuse(404, "The specified resource is not found.", "ResourceNotFound")
+        return as_json(recorded("ark", "poll_404"), 404)
 
     def create(self, call: Call) -> Response:
         asked = {name: value for name, value in call.fields.items() if value is not None}
         content = asked.get("content") or []
         if not content or not asked.get("model"):
-            message = "The request failed because it is missing `content` parameter."
-            return self.refuse(400, message, "MissingParameter")
+            return as_json(recorded("ark", "error_400_missing_parameter"), 400)
         known = FIELDS | (OF_2_5 if "2-5" in asked["model"] else set())
         unknown = set(asked) - known if "seedance" in asked["model"] else set()
         roles = [item.get("role") for item in content]
         mixed = {"first_frame", "last_frame"} & set(roles) and any("reference" in str(role) for role in roles)
         if unknown or mixed or not set(roles) <= ROLES:
-            where = min(unknown, default="content")
-            return self.refuse(
-                400, f"The parameter `{where}` specified in the request is not valid.", "InvalidParameter"
-            )
+            return self.invalid(min(unknown, default="content"))
         job = self.job(f"cgt-20261125100000-{len(self.jobs) + 1:05}", asked)
-        return as_json({"id": job.ref})
+        echoed = {name: asked[name] for name in ("safety_identifier",) if name in asked}
+        return as_json(recorded("ark", "t2v_minimal") | {"id": job.ref} | echoed)
+
+    def invalid(self, name: str) -> Response:
+        document = recorded("ark", "error_400_invalid_parameter")
+        error = document["error"]
+        error |= {"message": error["message"].replace(error["param"], name), "param": name}
+        return as_json(document, 400)
 
     def cancel(self, job: Job) -> Response:
         if job.status == self.working:
-            message = "The request failed because the task is running."
-            return self.refuse(409, message, "InvalidAction.RunningTaskDeletion")
+            return as_json(recorded("ark", "cancel_running"), 409)
         del self.jobs[job.ref]
-        return as_json({})
+        return as_json(recorded("ark", "cancel_queued_empty_object"))
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)
         self.jobs[ref].raw["content"] = {"video_url": url}
 
+    def unauthorized(self) -> Response:
+        return as_json(recorded("ark", "error_401_auth"), 401)
+
     def refuse(self, status: int, message: str, code: str | None = None) -> Response:
-        error = {"code": code or "Error", "message": message, "param": "", "type": "BadRequest"}
-        return as_json({"error": error}, status)
+        document = recorded("ark", ERRORS.get(status, "error_500"))
+        document["error"] |= {"code": code or "Error", "message": message, "param": ""}
+        return as_json(document, status)
 
     def document(self, job: Job, call: Call) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "id": job.ref,
-            "model": job.asked["model"],
-            "status": job.status,
-            "created_at": CREATED_AT,
-            "updated_at": CREATED_AT + job.polls,
-            "service_tier": "default",
-            "execution_expires_after": 172_800,
-        }
-        if job.status in (self.done, "success"):
-            shown["content"] = {"video_url": f"http://{call.headers['host']}/files/{job.ref}.mp4"}
-            shown["usage"] = {"completion_tokens": 108_900, "total_tokens": 108_900}
+        shown: dict[str, Any] = recorded("ark", STATUSES.get(job.status, "poll_unknown_status"))
+        shown |= {"id": job.ref, "model": job.asked["model"], "status": job.status}
+        if "content" in shown:
+            shown["content"] = {"video_url": f"{call.origin}/files/{job.ref}.mp4"}
+            shown |= {name: job.asked[name] for name in ("resolution", "ratio", "duration") if name in job.asked}
         if job.status == self.failed:
             shown["error"] = {"code": job.code, "message": job.message}
         return shown | job.raw

@@ -8,12 +8,20 @@ from starlette.responses import Response
 
 from app.providers.fal import Fal
 from app.video import Media, Status
+from fakes.recorded import recorded
 from fakes.server import KEY, Answer, Call, Fake, Job, as_json, segments
 from fakes.upstream import CAT_URL, Upstream, Wire, ask
 
 MODEL = "fal-ai/kling-video/v3/pro"
-HOSTS = "https://queue.fal.run"
 ENDED = ("COMPLETED", "completed")
+STATUSES = {
+    "IN_QUEUE": "poll_queued",
+    "IN_PROGRESS": "poll_running",
+    "COMPLETED": "poll_completed",
+    "completed": "poll_completed",
+    "FAILED": "poll_completed_error",
+}
+"""The recorded answer for each status word; `FAILED` is a word of the fake alone."""
 
 
 class FakeFal(Fake):
@@ -54,55 +62,67 @@ class FakeFal(Fake):
             case "submit":
                 return self.create(subject, call)
             case "poll" if subject in self.jobs:
-                return self.status(self.polled(self.jobs[subject]))
+                return self.status(self.polled(self.jobs[subject]), call)
             case "result" if subject in self.jobs:
                 return self.result(self.jobs[subject], call)
-            case "cancel" if subject in self.jobs:
-                return self.cancel(self.jobs[subject])
+            case "cancel":
+                return self.cancel(subject)
             case "content":
                 return Response(self.file, media_type="video/mp4")
-        return self.refuse(404, "Request not found")
+        return as_json(recorded("fal", "poll_404"), 404)
 
     def create(self, name: str, call: Call) -> Response:
         asked = call.json if isinstance(call.json, dict) else {}
         if not asked.get("prompt"):
-            return self.refuse(422, "Field required", "missing")
+            return as_json(recorded("fal", "submit_error_422_input"), 422)
         if set(parse_qs(call.query)) - {"fal_webhook"}:
-            return self.refuse(400, "unknown query")
+            return self.refuse(400, "unknown query")  # no recorded answer
         parts = name.split("/")
         app = "/".join(parts[: 3 if parts[0] in ("workflows", "comfy") else 2])
         job = self.job(f"764cabcf-{len(self.jobs) + 1}", asked | {"app": app})
-        return as_json({"status": job.status, "queue_position": 0, **urls(job)})
+        return as_json(recorded("fal", "t2v") | urls(job, call))
 
-    def status(self, job: Job) -> Response:
-        shown: dict[str, Any] = {"status": job.status, "logs": None, **urls(job)}
-        if job.status == self.waiting:
-            shown["queue_position"] = 3
+    def status(self, job: Job, call: Call) -> Response:
+        shown = recorded("fal", STATUSES.get(job.status, "poll_unknown_status")) | urls(job, call)
         if job.status == self.failed:
-            shown |= {"status": "COMPLETED", "error": job.message, "error_type": job.code or "internal_error"}
+            shown |= {"error": job.message, "error_type": job.code or "internal_error"}
+        else:
+            shown["status"] = job.status
         return as_json(shown, 200 if shown["status"] in ENDED else 202)
 
     def result(self, job: Job, call: Call) -> Response:
+        if job.status == self.failed:
+            error = {"detail": job.message or "", "error_type": job.code or "internal_error"}
+            return as_json(recorded("fal", "result_504_request_timeout", 1) | error, 504)
         if job.status not in ENDED:
-            return self.refuse(400, "Request is still in progress")
-        url = f"http://{call.headers['host']}/files/{job.ref}.mp4"
-        return as_json({"video": {"url": url, "content_type": "video/mp4", "file_size": len(self.file)}, **job.raw})
+            return as_json(recorded("fal", "result_early_400"), 400)
+        found = recorded("fal", "result_success", 3)
+        found["video"] |= {"url": f"{call.origin}/files/{job.ref}.mp4", "file_size": len(self.file)}
+        return as_json(found | job.raw)
 
-    def cancel(self, job: Job) -> Response:
-        if job.status in ENDED:
-            return as_json({"status": "ALREADY_COMPLETED"}, 400)
-        self.fail(job.ref, "request_cancelled", "Request was cancelled")
-        return as_json({"status": "CANCELLATION_REQUESTED"}, 202)
+    def cancel(self, ref: str) -> Response:
+        if ref not in self.jobs:
+            return as_json(recorded("fal", "cancel_404"), 404)
+        if self.jobs[ref].status in (*ENDED, self.failed):
+            return as_json(recorded("fal", "cancel_400_already"), 400)
+        ended = recorded("fal", "poll_completed_cancelled")
+        self.fail(ref, ended["error_type"], ended["error"])
+        return as_json(recorded("fal", "cancel_202"), 202)
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)
         self.jobs[ref].raw["video"] = {"url": url}
 
+    def unauthorized(self) -> Response:
+        return as_json(recorded("fal", "submit_error_401"), 401)
+
     def refuse(self, status: int, message: str, code: str | None = None) -> Response:
         """A text, or what a model found wrong in a list."""
         if code is None:
-            return as_json({"detail": message}, status)
-        return as_json({"detail": [{"loc": ["body"], "msg": message, "type": code, "input": {}}]}, status)
+            return as_json(recorded("fal", "poll_404") | {"detail": message}, status)
+        document = recorded("fal", "submit_error_422_input")
+        document["detail"][0] |= {"loc": ["body"], "msg": message, "type": code}
+        return as_json(document, status)
 
     def refusal(
         self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None
@@ -110,8 +130,8 @@ class FakeFal(Fake):
         return Answer(status, json.loads(bytes(self.refuse(status, message, code).body)), headers or {})
 
 
-def urls(job: Job) -> dict[str, str]:
-    url = f"{HOSTS}/{job.asked['app']}/requests/{job.ref}"
+def urls(job: Job, call: Call) -> dict[str, str]:
+    url = f"{call.origin}/{job.asked['app']}/requests/{job.ref}"
     return {"request_id": job.ref, "response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
 
 

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from app.providers.openai import OpenAI
 from app.video import Operation, Status
+from fakes.recorded import recorded
 from fakes.server import Answer, Call, Fake, Job, as_json, segments
 from fakes.upstream import (
     BASIC,
@@ -26,7 +27,16 @@ from fakes.upstream import (
     ask,
 )
 
-CREATED_AT = 1_795_255_200
+STATUSES = {
+    "in_progress": "retrieve in_progress",
+    "completed": "retrieve completed",
+    "failed": "retrieve failed",
+    "cancelled": "retrieve cancelled",
+    "expired": "retrieve expired",
+}
+"""The recorded answer for each status word; that of `queued` for all else."""
+ERRORS = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503)
+"""Statuses of which an answer is recorded; that of 400 for all else."""
 
 
 class FakeOpenAI(Fake):
@@ -61,8 +71,8 @@ class FakeOpenAI(Fake):
         if verb == "character":
             ref = f"char_{len(self.characters) + 1}"
             self.characters[ref] = call
-            return as_json({"id": ref, "name": call.fields["name"], "created_at": CREATED_AT})
-        if verb == "other":
+            return as_json(recorded("openai", "character create") | {"id": ref, "name": call.fields["name"]})
+        if verb == "other":  # no recorded answer
             models = {"object": "list", "data": [{"id": "sora-2", "object": "model", "owned_by": "openai"}]}
             return as_json(models) if subject == "/v1/models" else self.refuse(404, "Unknown path")
         job = self.jobs.get(subject)
@@ -90,7 +100,7 @@ class FakeOpenAI(Fake):
 
     def cancel(self, job: Job, call: Call) -> Response:
         del self.jobs[job.ref]
-        return as_json({"id": job.ref, "object": "video.deleted", "deleted": True})
+        return as_json(recorded("openai", "delete") | {"id": job.ref})
 
     def content(self, job: Job, call: Call) -> Response:
         if not self.content_call or job.status != self.done:
@@ -102,28 +112,18 @@ class FakeOpenAI(Fake):
         self.script("content", Answer(302, headers={"location": url}))
 
     def refuse(self, status: int, message: str, code: str | None = None) -> Response:
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-        return as_json({"error": error}, status)
+        document = recorded("openai", f"create HTTP {status if status in ERRORS else 400}")
+        document["error"] |= {"message": message, "code": code}
+        return as_json(document, status)
 
     def document(self, job: Job) -> dict[str, object]:
-        error = {"code": job.code, "message": job.message} if job.status == self.failed else None
-        return {
-            "id": job.ref,
-            "object": "video",
-            "model": job.asked.get("model", "sora-2"),
-            "status": job.status,
-            "progress": {self.waiting: 0, self.working: 33, self.done: 100}.get(job.status, 0),
-            "created_at": CREATED_AT,
-            "completed_at": CREATED_AT + 60 if job.status == self.done else None,
-            "expires_at": None,
-            "prompt": job.asked["prompt"],
-            "size": job.asked.get("size", "720x1280"),
-            "seconds": str(job.asked.get("seconds", "4")),
-            "remixed_from_video_id": None,
-            "error": error,
-            **(self.named if job.status == self.done else {}),
-            **job.raw,
-        }
+        shown: dict[str, Any] = recorded("openai", STATUSES.get(job.status, "retrieve queued"))
+        shown |= {name: job.asked[name] for name in ("model", "prompt", "size") if name in job.asked}
+        shown |= {"id": job.ref, "status": job.status, "seconds": str(job.asked.get("seconds", "4"))}
+        if job.status == self.failed:
+            shown["error"] = {"code": job.code, "message": job.message}
+        named = self.named if job.status == self.done else {}
+        return shown | named | job.raw
 
 
 OPENAI_WORDS = {

@@ -124,6 +124,8 @@ class Call:
     headers: dict[str, str]
     json: Any = None
     form: list[tuple[str, str | File]] | None = None
+    origin: str = ""
+    """Scheme and host at which the client called."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -369,8 +371,11 @@ class Fake:
 
     def _answer(self, verb: str, subject: str, call: Call) -> Response:
         if not self.allowed(call):
-            return self.refuse(401, "Incorrect API key provided", "invalid_api_key")
+            return self.unauthorized()
         return self.answer(verb, subject, call)
+
+    def unauthorized(self) -> Response:
+        return self.refuse(401, "Incorrect API key provided", "invalid_api_key")
 
     def job(self, ref: str, asked: dict[str, Any]) -> Job:
         self.jobs[ref] = Job(ref, asked, self.waiting)
@@ -410,7 +415,8 @@ async def read_call(request: Request) -> Call:
         except ValueError:
             document = body
     path = request.scope["raw_path"].partition(b"?")[0].decode()
-    return Call(request.method, path, request.url.query, dict(request.headers), document, form)
+    origin = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    return Call(request.method, path, request.url.query, dict(request.headers), document, form, origin)
 
 
 async def _part(value: UploadFile | str) -> str | File:
