@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -365,6 +365,12 @@ def load(**overrides: Any) -> Settings:
 def unknown_names() -> list[str]:
     """Sentences about the variables of the environment that are not settings."""
     return unknown_variables(os.environ, Settings.model_fields)
+
+
+def are_set(names: Sequence[str]) -> list[str]:
+    """Those of these variables, mostly of other programs, that the environment or `.env` has; without their values."""
+    dotenv = DotEnvSettingsSource(Settings, env_file=".env").env_vars
+    return [name for name in names if os.environ.get(name) or dotenv.get(name.lower())]
 
 
 PARTS = {"providers": 3, "dialects": 3, "models": 3, "prices": 2}

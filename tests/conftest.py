@@ -26,6 +26,7 @@ from app.db.clock import DatabaseClock
 from app.db.migrate import upgrade_schema
 from app.db.models import Base
 from app.main import create_app
+from app.providers import KINDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,9 +61,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Tests see neither the environment's settings nor a .env or gateway.toml that happens to lie around."""
+    """Tests see neither the environment's settings and vendors' keys nor a .env or gateway.toml that happens to lie
+    around."""
+    keys = {variable for kind in KINDS for variable in kind.key_variables}
     for name in list(os.environ):
-        if name.startswith("GATEWAY_"):
+        if name.startswith("GATEWAY_") or name in keys:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

@@ -67,6 +67,12 @@ class Installation:
     secrets: list[re.Pattern[str]] = field(default_factory=list)
     """Find the secrets of the settings in any text."""
 
+    def use(self, config: Settings) -> None:
+        """Take these settings as those of the installation."""
+        self.found_settings = config
+        hidden = sorted(secrets_of(config), key=len, reverse=True)
+        self.secrets = [secret_pattern(secret) for secret in hidden if len(secret) >= SHORT]
+
     @property
     def settings(self) -> Settings:
         if self.found_settings is None:
@@ -116,9 +122,7 @@ async def check_settings(here: Installation) -> AsyncGenerator[Check]:
         for problem in str(error).splitlines():
             yield Check(name, Status.failed, problem, ".env.example lists all settings")
         return
-    here.found_settings = config
-    hidden = sorted(secrets_of(config), key=len, reverse=True)
-    here.secrets = [secret_pattern(secret) for secret in hidden if len(secret) >= SHORT]
+    here.use(config)
     files, found = settings.origins()
     read = " and ".join(files) if files else "the environment alone"
     yield Check(name, Status.ok, f"{len({path[0] for path in found})} set, from {read}")

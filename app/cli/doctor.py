@@ -55,14 +55,9 @@ async def examine(report: Callable[[Check], None]) -> None:
     """Run all checks in their order, and report each result as it comes."""
     async with AsyncExitStack() as stack:
         here = Installation(stack)
-
-        def without_secrets(check: Check) -> None:
-            """Report a result; an error in it may repeat a secret."""
-            report(replace(check, text=_clean(check.text, here), hint=_clean(check.hint, here)))
-
         for name, run in _all_checks(here):
             with telemetry.collected_warnings():  # the results have them in words
-                await _run(name, run, here, without_secrets)
+                await run_check(name, run, here, report)
         with telemetry.collected_warnings():
             await stack.aclose()
 
@@ -88,20 +83,25 @@ def _all_checks(here: Installation) -> Iterator[tuple[str, Run]]:
     yield "API keys", checks_database.check_keys
 
 
-async def _run(name: str, run: Run, here: Installation, report: Callable[[Check], None]) -> None:
-    """Run one check, and report its results, whatever happens in it."""
+async def run_check(name: str, run: Run, here: Installation, report: Callable[[Check], None]) -> None:
+    """Run one check, and report its results without secrets, whatever happens in it."""
+
+    def without_secrets(check: Check) -> None:
+        """Report a result; an error in it may repeat a secret."""
+        report(replace(check, text=_clean(check.text, here), hint=_clean(check.hint, here)))
+
     embedded = here.found_settings is not None and here.found_settings.database_url is None
     limit_s = PATIENCE_S if name == "database" and embedded else LIMIT_S
     try:
         async with asyncio.timeout(limit_s), aclosing(run(here)) as results:
             async for check in results:
-                report(check)
+                without_secrets(check)
     except Skip as reason:
-        report(Check(name, Status.skipped, str(reason)))
+        without_secrets(Check(name, Status.skipped, str(reason)))
     except TimeoutError:
-        report(Check(name, Status.failed, f"no result within {limit_s:g} s", "check the network in between"))
+        without_secrets(Check(name, Status.failed, f"no result within {limit_s:g} s", "check the network in between"))
     except Exception as error:
-        report(failure(name, error))
+        without_secrets(failure(name, error))
 
 
 def _clean(text: str, here: Installation) -> str:

@@ -31,6 +31,7 @@ from app.cli.config import config_cli
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
 from app.cli.pepper import pepper_cli
+from app.cli.providers import list_providers
 from app.db.database import Database, running_database
 from app.db.migrate import upgrade_schema
 from app.http import health
@@ -38,6 +39,7 @@ from app.http.server import HttpProtocol
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.providers.routing import Router
+from app.providers.vendor_keys import report_unused_keys
 from app.settings import ConfigurationError, Settings
 
 T = TypeVar("T")
@@ -105,6 +107,7 @@ def serve(
     """
     given = {"host": host, "port": port, "run_worker": worker}
     config = load(**{name: value for name, value in given.items() if value is not None})
+    report_unused_keys(config, providers.KINDS)
     with _bound(config.host, config.port) as listener:
         if workers == 1:
             with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
@@ -315,6 +318,7 @@ def _command() -> str:
 def worker() -> None:
     """Process jobs without serving requests. Any number of workers can run, on any number of machines."""
     config = load()
+    report_unused_keys(config, providers.KINDS)
     if config.worker_metrics_port is not None:
         try:
             health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
@@ -409,6 +413,7 @@ def generate(
 cli.command()(manage.usage)
 cli.command()(doctor.doctor)
 cli.command()(status.status)
+cli.command("providers")(list_providers)
 
 
 def _own_key(config: Settings) -> str:

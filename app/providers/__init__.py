@@ -1,11 +1,14 @@
 """Upstreams: one file per kind, the list of kinds, and the instances that the settings name."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from pydantic import ValidationError
 
 from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
 from app.providers.ark import Ark
-from app.providers.base import Provider
+from app.providers.base import Provider, ProviderConfig
 from app.providers.fal import Fal
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
@@ -29,9 +32,38 @@ KINDS: tuple[type[Provider], ...] = (
     Sandbox,
 )
 
-__all__ = ["KINDS", "KIND_NAMES", "build", "unused_routes"]
+__all__ = ["KINDS", "KIND_NAMES", "Instance", "build", "read_instances", "unused_routes"]
 
 KIND_NAMES = {kind.kind: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One provider of the settings, whether or not it is enabled and complete."""
+
+    name: str
+    kind: type[Provider]
+    config: ProviderConfig | None
+    """None if required settings are missing."""
+    missing: str = ""
+    """The variables of those."""
+
+
+def read_instances(settings: Settings) -> Iterator[Instance]:
+    """Read the settings of every provider, and of the sandbox. Raises `ConfigurationError` with the variable."""
+    for name, values in {**settings.providers, "sandbox": settings.providers.get("sandbox", {})}.items():
+        prefix = f"GATEWAY_PROVIDERS__{name.upper()}__"
+        kind = KIND_NAMES.get(str(values.get("kind", name)))
+        if kind is None:
+            raise ConfigurationError(f"{prefix}KIND: expected one of {', '.join(KIND_NAMES)}")
+        try:
+            yield Instance(name, kind, kind.Config.model_validate({**values, "kind": kind.kind}))
+        except ValidationError as error:
+            missing = [p for p in error.errors() if p["type"] == "missing"]
+            if len(missing) < error.error_count():
+                raise ConfigurationError(explain(error, prefix)) from None
+            fields = ", ".join(prefix + "__".join(str(part).upper() for part in p["loc"]) for p in missing)
+            yield Instance(name, kind, None, fields)
 
 
 def build(settings: Settings) -> dict[str, Provider]:
@@ -39,23 +71,11 @@ def build(settings: Settings) -> dict[str, Provider]:
 
     A provider whose required fields are not all set is left out with a warning, and so are aliases without a route.
     """
-    kinds = KIND_NAMES
     providers: dict[str, Provider] = {}
-    for name, values in {**settings.providers, "sandbox": settings.providers.get("sandbox", {})}.items():
-        prefix = f"GATEWAY_PROVIDERS__{name.upper()}__"
-        kind = kinds.get(str(values.get("kind", name)))
-        if kind is None:
-            raise ConfigurationError(f"{prefix}KIND: expected one of {', '.join(kinds)}")
-        try:
-            config = kind.Config.model_validate({**values, "kind": kind.kind})
-        except ValidationError as error:
-            missing = [p for p in error.errors() if p["type"] == "missing"]
-            if len(missing) == error.error_count():
-                fields = ", ".join(prefix + "__".join(str(part).upper() for part in p["loc"]) for p in missing)
-                log.warning("provider left out", provider=name, missing=fields)
-                continue
-            raise ConfigurationError(explain(error, prefix)) from None
-        if config.enabled:
-            providers[name] = kind(name, config, tuple(settings.allow_networks))
-    report_unused(settings, providers, kinds)
+    for one in read_instances(settings):
+        if one.config is None:
+            log.warning("provider left out", provider=one.name, missing=one.missing)
+        elif one.config.enabled:
+            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks))
+    report_unused(settings, providers, KIND_NAMES)
     return providers

@@ -61,6 +61,7 @@ class Apilaplas(RestProvider):
 
     kind = "apilaplas"
     title = "Luma via Apilaplas"
+    key_variables = ("LAPLASAPI_KEY",)
     callbacks = True
     models = MODELS
     poll_interval_s = 3

@@ -11,6 +11,7 @@ Inferred: that a length of 5 s and 720p, which every model has, may be sent wher
 """
 
 import re
+from datetime import date
 from typing import Any
 
 import httpx
@@ -167,6 +168,9 @@ class Ark(RestProvider):
 
     kind = "ark"
     title = "Seedance at ModelArk and Volcengine Ark"
+    key_variables = ("ARK_API_KEY",)
+    key_page = "https://console.byteplus.com/ark/region:ark+ap-southeast-1/apikey"
+    prices_read = date(2026, 11, 25)
     callbacks = True
     models = MODELS
     any_model = ANYTHING

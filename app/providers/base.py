@@ -10,6 +10,7 @@ derive from `RestProvider` in `rest.py`.
 import base64
 import hashlib
 import json
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -141,6 +142,8 @@ class ProviderConfig(BaseModel):
             return value
         if not all(" " <= character <= "~" for character in value.strip()):
             raise ValueError("expected printable ASCII: nothing else can be sent")
+        if re.fullmatch(r"\$(\w+|\{\w+\})", value.strip()):
+            raise ValueError("the name of a variable was not replaced by the key; .env takes ${NAME}, with braces")
         return value.strip()
 
     @field_validator("base_url")
@@ -162,6 +165,12 @@ class Provider(ABC):
     """The vendor's name for display."""
     tried: ClassVar[date | None] = None
     """When it was last used with the vendor's real API; None: never."""
+    key_variables: ClassVar[tuple[str, ...]] = ()
+    """Variables in which people may already have a key of the vendor: that of its SDK first; empty if it names none."""
+    key_page: ClassVar[str] = ""
+    """The page on which the vendor makes keys; empty if none is known."""
+    prices_read: ClassVar[date | None] = None
+    """When the list prices in `models` were read; None if there are none."""
     models: ClassVar[Mapping[str, Capabilities]] = {}
     """Known models; all others have the capabilities of `any_model`."""
     any_model: ClassVar[Capabilities | None] = None

@@ -60,6 +60,8 @@ class Lumenfall(RestProvider):
 
     kind = "lumenfall"
     title = "Lumenfall"
+    key_variables = ("LUMENFALL_API_KEY",)
+    key_page = "https://lumenfall.ai/app"
     callbacks = True
     any_model = ANYTHING
     poll_interval_s = 3

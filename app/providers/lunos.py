@@ -48,6 +48,7 @@ CRASHED = ("internal server error", "internal error", "unknown error", "")
 class Lunos(RestProvider):
     kind = "lunos"
     title = "Lunos"
+    key_page = "https://lunos.tech/dashboard/api-keys"
     models = MODELS
     poll_interval_s = 10
     poll_interval_max_s = 30

@@ -64,6 +64,7 @@ class OpenAI(RestProvider):
 
     kind = "openai"
     title = "OpenAI-shaped servers"
+    key_variables = ("OPENAI_API_KEY",)
     any_model = ANYTHING
     characters = True
     cost_place = ("usage", "cost")  # of OpenRouter and servers of its shape

@@ -12,6 +12,7 @@ names no type is fal's and not the model's, so the result is asked for again.
 
 import json
 import re
+from datetime import date
 from typing import Any
 
 import httpx
@@ -45,6 +46,9 @@ class Fal(RestProvider):
 
     kind = "fal"
     title = "fal"
+    key_variables = ("FAL_KEY",)
+    key_page = "https://fal.ai/dashboard/keys"
+    prices_read = date(2026, 11, 25)
     callbacks = True
     any_model = UNKNOWN
     poll_interval_s = 3
