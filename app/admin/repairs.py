@@ -1,10 +1,11 @@
 """Administration API, repairs: submits whose outcome is unknown, finished tasks without a file, and the operator's
 decisions about them."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,8 @@ from app.http.context import Gateway, GatewayDep
 from app.http.openapi import returns
 from app.http.responses import no_store
 from app.jobs import reconcile
+from app.jobs.candidates import find_candidates
+from app.providers.base import ListedTask
 
 routes = APIRouter(tags=["administration"])
 
@@ -40,14 +43,22 @@ class Repair(BaseModel):
 
 
 @routes.get("/admin/v1/repairs", responses=returns(responses.RepairList))
-async def list_repairs(gateway: GatewayDep) -> Response:
+async def list_repairs(
+    gateway: GatewayDep,
+    candidates: Annotated[bool, Query(description="True: ask the vendors for tasks of that minute.")] = False,
+) -> Response:
     """List submits whose outcome is unknown (`reason` is `unknown_outcome`), oldest first: their possible cost is held
     until you decide. Then finished tasks of the last 30 days whose file could not be had (`no_file`), newest first:
-    they are refunded, and `error.body` is the upstream's answer."""
+    they are refunded, and `error.body` is the upstream's answer.
+
+    With `candidates=true` vendors that have a list of tasks are asked for those that were created within a minute of
+    the submit and that no job of this gateway has: one of them may be the lost one, or another program's."""
     async with gateway.db.reading() as connection:
         undecided = await reconcile.list_undecided(connection)
         without_file = await reconcile.list_without_file(connection, now=gateway.clock())
-    found = [_undecided(attempt, video, gateway) for attempt, video in undecided]
+    attempts = [attempt for attempt, _ in undecided] if candidates else []
+    tasks = await find_candidates(attempts, db=gateway.db, providers=gateway.providers)
+    found = [_undecided(attempt, video, gateway, tasks.get(attempt.id)) for attempt, video in undecided]
     return no_store(listing(found + [_without_file(attempt, video) for attempt, video in without_file]))
 
 
@@ -94,7 +105,9 @@ async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) 
     return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
 
 
-def _undecided(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, Any]:
+def _undecided(
+    attempt: Attempt, video: Video, gateway: Gateway, candidates: Sequence[ListedTask] | None
+) -> dict[str, Any]:
     given_back = attempt.ended_at and attempt.ended_at + timedelta(seconds=gateway.settings.late_watch_s)
     return {
         **_repair(attempt, video),
@@ -102,12 +115,22 @@ def _undecided(attempt: Attempt, video: Video, gateway: Gateway) -> dict[str, An
         "held_usd": pricing.dollars(video.hold_micros),
         "given_back_at": given_back and given_back.isoformat(),
         "actions": ["find", "resubmit", "fail"],
+        "candidates": candidates and [_candidate(task) for task in candidates],
+    }
+
+
+def _candidate(task: ListedTask) -> dict[str, Any]:
+    return {
+        "upstream_ref": task.ref,
+        "created_at": task.created_at.isoformat(),
+        "upstream_model": task.model,
+        "upstream_status": task.raw_status,
     }
 
 
 def _without_file(attempt: Attempt, video: Video) -> dict[str, Any]:
     none = {"held_usd": 0, "given_back_at": None}
-    return {**_repair(attempt, video), "reason": "no_file", **none, "actions": ["fetch"]}
+    return {**_repair(attempt, video), "reason": "no_file", **none, "actions": ["fetch"], "candidates": None}
 
 
 def _repair(attempt: Attempt, video: Video) -> dict[str, Any]:

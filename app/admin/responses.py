@@ -141,6 +141,15 @@ class RepairError(ResponseModel):
     """The upstream's answer, trimmed."""
 
 
+class RepairCandidate(ResponseModel):
+    """A task in the vendor's list that may be the lost one."""
+
+    upstream_ref: str
+    created_at: AwareDatetime
+    upstream_model: str | None
+    upstream_status: str | None
+
+
 class Repair(ResponseModel):
     """A submit whose outcome is unknown, or a finished task without a file."""
 
@@ -162,6 +171,8 @@ class Repair(ResponseModel):
     """Time at which the hold is returned without a decision."""
     actions: list[Literal["find", "resubmit", "fail", "fetch"]]
     """Possible decisions."""
+    candidates: list[RepairCandidate] | None
+    """Tasks of that minute that no job of this gateway has, nearest first; null: not asked for, or not known."""
 
 
 class RepairList(ResponseModel):

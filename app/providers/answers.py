@@ -3,14 +3,29 @@
 import re
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
 import httpx
 
+from app.providers.base import ListedTask
+
 MAX_REF_CHARACTERS = 512
 MAX_REPORTED_DOLLARS = 1_000_000
+MAX_UNIX_S = 2**32
+
+
+def listed_tasks(rows: Any) -> list[ListedTask]:
+    """The tasks of a list: those with a usable `id` and the seconds since 1970 as `created_at`."""
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        ref, seconds = (row.get("id"), row.get("created_at")) if isinstance(row, dict) else (None, None)
+        if is_usable(ref) and isinstance(seconds, int | float) and 0 <= seconds < MAX_UNIX_S:
+            words = [word[:200] if isinstance(word, str) else None for word in (row.get("model"), row.get("status"))]
+            found.append(ListedTask(ref, datetime.fromtimestamp(seconds, UTC), *words))
+    return found
 
 
 def segment(ref: str | None, *, safe: str = "") -> str:

@@ -6,8 +6,9 @@ Quirks: all input is a list `content` of texts, pictures and videos with a role;
 other. A parameter that a model lacks is a 400, so each model is in the table; an endpoint of the account (`ep-...`) is
 not, and the vendor judges. A key works at one of the two hosts only. DELETE stops a task that is queued; one that runs
 it refuses, and of one that has ended it deletes the record. A task is kept for seven days, its file for 24 hours.
-Inferred: that a length of 5 s and 720p, which every model has, may be sent where the request has none; that 429 of
-`QuotaExceeded` and `SetLimitExceeded` are limits of the account that time does not lift soon.
+Inferred: that the list of tasks has the newest first and takes 100 a page; that a length of 5 s and 720p, which every
+model has, may be sent where the request has none; that 429 of `QuotaExceeded` and `SetLimitExceeded` are limits of the
+account that time does not lift soon.
 """
 
 import re
@@ -19,11 +20,12 @@ from pydantic import Field, SecretStr
 
 from app import errors
 from app.capabilities import Capabilities, media_of
-from app.providers.answers import segment
-from app.providers.base import ProviderConfig, Task
+from app.providers.answers import listed_tasks, segment
+from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
 from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
 
+PAGE_TASKS = 100
 PATH = "/contents/generations/tasks"
 BYTEPLUS = "https://ark.ap-southeast.bytepluses.com/api/v3"
 VOLCENGINE = "https://ark.cn-beijing.volces.com/api/v3"
@@ -172,6 +174,7 @@ class Ark(RestProvider):
     key_page = "https://console.byteplus.com/ark/region:ark+ap-southeast-1/apikey"
     prices_read = date(2026, 11, 25)
     callbacks = True
+    lists_tasks = True
     models = MODELS
     any_model = ANYTHING
     poll_interval_s = 5
@@ -207,6 +210,13 @@ class Ark(RestProvider):
     async def cancel(self, task: Task) -> bool:
         answer = await self.cancel_call("DELETE", self.poll_path(task), refusals=(*NOT_STOPPED, 403))
         return answer is not False
+
+    async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
+        number = int(page or 1)
+        query = f"page_num={number}&page_size={PAGE_TASKS}"
+        answer = self.json("list", await self.call("list", "GET", f"{PATH}?{query}"))
+        tasks = listed_tasks(answer.get("items"))
+        return tasks, str(number + 1) if len(tasks) == PAGE_TASKS else None
 
     def capabilities(self, model: str) -> Capabilities | None:
         named = MODEL.fullmatch(model)

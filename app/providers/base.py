@@ -97,6 +97,16 @@ class Task:
         return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 
 
+@dataclass(frozen=True)
+class ListedTask:
+    """A task as the upstream's list of the account's tasks shows it."""
+
+    ref: str
+    created_at: datetime
+    model: str | None = None
+    raw_status: str | None = None
+
+
 class ProviderConfig(BaseModel):
     """Settings of every provider instance, `GATEWAY_PROVIDERS__<NAME>__<FIELD>`."""
 
@@ -181,6 +191,8 @@ class Provider(ABC):
     """Maximum tasks of one `poll_many`; 1 if the API has no such call."""
     callbacks: ClassVar[bool] = False
     """True if `Task.callback_url` is passed on."""
+    lists_tasks: ClassVar[bool] = False
+    """True if `list_tasks` is supported."""
     characters: ClassVar[bool] = False
     """True if `create_character` is supported."""
     needs_whole_body: ClassVar[bool] = False
@@ -236,6 +248,11 @@ class Provider(ABC):
     def fetch(self, task: Task, output: Output) -> AbstractAsyncContextManager[Download]:
         """Open the finished file. Raises `UpstreamGone` if it is not there, `UpstreamUnavailable` if it may be there
         later, `UpstreamFailed` if there will never be one."""
+
+    async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
+        """Read one page of the account's tasks, newest first; returns the name of the next page as well, None after the
+        last. Raises like `poll`."""
+        raise NotImplementedError
 
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         """Create a reusable character from a video; returns the upstream's id of it."""

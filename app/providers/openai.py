@@ -26,13 +26,14 @@ from pydantic import Field
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
-from app.providers.answers import object_of, reported_micros, segment
-from app.providers.base import Download, ProviderConfig, ReadMedia, Task
+from app.providers.answers import listed_tasks, object_of, reported_micros, segment
+from app.providers.base import Download, ListedTask, ProviderConfig, ReadMedia, Task
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
 
 MAX_POLL_AFTER_S = 300
+PAGE_TASKS = 100
 NO_CONTENT_CALL = (400, 404, 405, 501)
 
 ANYTHING = Capabilities(
@@ -67,6 +68,7 @@ class OpenAI(RestProvider):
     key_variables = ("OPENAI_API_KEY",)
     any_model = ANYTHING
     characters = True
+    lists_tasks = True
     cost_place = ("usage", "cost")  # of OpenRouter and servers of its shape
 
     class Config(ProviderConfig):
@@ -265,6 +267,13 @@ class OpenAI(RestProvider):
                 ]
             )
             return await send("POST", path, content=content, headers=(headers or {}) | content.headers)
+
+    async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
+        after = f"&after={segment(page)}" if page is not None else ""
+        response = await self.call("list", "GET", f"/videos?limit={PAGE_TASKS}&order=desc{after}")
+        answer = self.json("list", response)
+        tasks = listed_tasks(answer.get("data"))
+        return tasks, tasks[-1].ref if tasks and answer.get("has_more") is True else None
 
     # Reading answers
 

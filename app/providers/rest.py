@@ -120,7 +120,11 @@ class RestProvider(Provider):
             raise errors.UpstreamUnavailable(error.message, provider=self.name, body=error.body) from error
 
     async def call(
-        self, verb: Literal["prepare", "poll", "check", "cancel", "character"], method: str, path: str, **kwargs: Any
+        self,
+        verb: Literal["prepare", "poll", "list", "check", "cancel", "character"],
+        method: str,
+        path: str,
+        **kwargs: Any,
     ) -> httpx.Response:
         """Send one free request to the configured origin; returns 2xx, raises an `UpstreamError` for all else."""
         return await self._call(verb, method, path, None, **kwargs)

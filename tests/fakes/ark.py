@@ -2,6 +2,7 @@
 fields that the model does not know are refused."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
@@ -51,6 +52,8 @@ class FakeArk(Fake):
                 return "submit", ""
             case "GET", ["api", "v3", "contents", "generations", "tasks", ref]:
                 return "poll", ref
+            case "GET", ["api", "v3", "contents", "generations", "tasks"]:
+                return "list", ""
             case "DELETE", ["api", "v3", "contents", "generations", "tasks", ref]:
                 return "cancel", ref
             case "GET", ["files", name]:
@@ -66,11 +69,20 @@ class FakeArk(Fake):
                 return self.create(call)
             case "poll" if subject in self.jobs:
                 return as_json(self.document(self.polled(self.jobs[subject]), call))
+            case "list":
+                return self.list(call)
             case "cancel" if subject in self.jobs:
                 return self.cancel(self.jobs[subject])
             case "content" if subject.removesuffix(".mp4") in self.jobs:
                 return Response(self.file, media_type="video/mp4")
         return as_json(recorded("ark", "poll_404"), 404)
+
+    def list(self, call: Call) -> Response:
+        query = {name: int(value) for name, value in parse_qsl(call.query)}
+        size = query["page_size"]
+        jobs = list(reversed(self.jobs.values()))[(query["page_num"] - 1) * size :][:size]
+        rows = [self.document(job, call) for job in jobs]
+        return as_json(recorded("ark", "list_plain") | {"total": len(self.jobs), "items": rows})
 
     def create(self, call: Call) -> Response:
         asked = {name: value for name, value in call.fields.items() if value is not None}

@@ -1,6 +1,7 @@
 """The OpenAI Videos API as its specification and SDKs have it, with the extensions that resellers add to it."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
@@ -46,6 +47,8 @@ class FakeOpenAI(Fake):
         super().__init__(**kwargs)
         self.content_call = content_call
         self.named = named or {}
+        self.most_listed = 100
+        """Tasks in a page of the list, at most."""
         self.characters: dict[str, Call] = {}
         self.keys: dict[str, str] = {}
         self.fails_at: str | None = None
@@ -59,6 +62,8 @@ class FakeOpenAI(Fake):
                 return "submit", ""
             case "GET", ["videos", ref]:
                 return "poll", ref
+            case "GET", ["videos"]:
+                return "list", ""
             case "DELETE", ["videos", ref]:
                 return "cancel", ref
             case "GET", ["videos", ref, "content"]:
@@ -68,6 +73,8 @@ class FakeOpenAI(Fake):
     def answer(self, verb: str, subject: str, call: Call) -> Response:
         if verb == "submit":
             return self.create(call)
+        if verb == "list":
+            return self.list(call)
         if verb == "character":
             ref = f"char_{len(self.characters) + 1}"
             self.characters[ref] = call
@@ -94,6 +101,16 @@ class FakeOpenAI(Fake):
             if key:
                 self.keys[key] = ref
         return as_json(self.document(self.jobs[ref]))
+
+    def list(self, call: Call) -> Response:
+        query = dict(parse_qsl(call.query))
+        refs = [ref for ref in reversed(self.jobs) if query.get("order") == "desc"]
+        left = refs[refs.index(query["after"]) + 1 :] if query.get("after") in refs else refs
+        page = left[: min(int(query["limit"]), self.most_listed)]
+        document = recorded("openai", "list + paging", 1)
+        ends = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None}
+        rows = [self.document(self.jobs[ref]) for ref in page]
+        return as_json(document | ends | {"data": rows, "has_more": len(left) > len(page)})
 
     def poll(self, job: Job, call: Call) -> Response:
         return as_json(self.document(self.polled(job)), headers={"openai-poll-after-ms": "2500"})

@@ -276,7 +276,7 @@ async def _disconnected(receive: Receive) -> None:
 class Fake:
     """A stateful upstream. Subclasses say how its wire looks: `route` names the verb of a call, `answer` plays it."""
 
-    verbs: ClassVar[tuple[str, ...]] = ("submit", "poll", "cancel", "content", "character", "other")
+    verbs: ClassVar[tuple[str, ...]] = ("submit", "poll", "cancel", "content", "character", "list", "other")
     waiting = "queued"
     working = "in_progress"
     done = "completed"

@@ -1,0 +1,73 @@
+"""Candidates of lost submits: tasks that an upstream lists and no attempt has. Only an operator takes one as found: an
+account may be shared with other software, and its list shows no prompt."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from app import errors
+from app.db.database import Database
+from app.db.models import Attempt
+from app.providers.base import ListedTask, Provider
+
+NEAR = timedelta(seconds=60)
+"""Distance between the submit and the creation of a candidate, by two clocks."""
+MAX_PAGES = 5
+MAX_CANDIDATES = 20
+LIMIT_S = 20
+"""Time limit for the lists of one provider."""
+
+
+async def find_candidates(
+    attempts: Sequence[Attempt], *, db: Database, providers: Mapping[str, Provider]
+) -> dict[str, list[ListedTask] | None]:
+    """Ask the upstreams of lost attempts for their tasks; returns the candidates of each attempt by its id, nearest
+    first. None: this upstream has no list, or it could not be read."""
+    by_provider: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        by_provider.setdefault(attempt.provider, []).append(attempt)
+    asked = [_of_provider(providers.get(name), found, db, providers) for name, found in by_provider.items()]
+    answers = await asyncio.gather(*asked)
+    return {attempt_id: tasks for answer in answers for attempt_id, tasks in answer.items()}
+
+
+async def _of_provider(
+    provider: Provider | None, attempts: Sequence[Attempt], db: Database, providers: Mapping[str, Provider]
+) -> dict[str, list[ListedTask] | None]:
+    nothing: dict[str, list[ListedTask] | None] = dict.fromkeys(attempt.id for attempt in attempts)
+    submits = {attempt.id: attempt.submitted_at for attempt in attempts if attempt.submitted_at is not None}
+    if provider is None or not provider.lists_tasks or not submits:
+        return nothing
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            listed = await _read_list(provider, since=min(submits.values()) - NEAR)
+    except (errors.UpstreamError, TimeoutError):
+        return nothing
+    same_account = [name for name, other in providers.items() if other.fingerprint == provider.fingerprint]
+    async with db.reading() as connection:
+        refs = [task.ref for task in listed]
+        query = sa.select(Attempt.upstream_ref).where(
+            Attempt.provider.in_(same_account), Attempt.upstream_ref.in_(refs)
+        )
+        known = set(await connection.scalars(query))
+    free = [task for task in listed if task.ref not in known]
+    return nothing | {attempt_id: _near(free, at) for attempt_id, at in submits.items()}
+
+
+async def _read_list(provider: Provider, *, since: datetime) -> list[ListedTask]:
+    """Read the tasks that were created from `since` on, from a few pages at most."""
+    found: list[ListedTask] = []
+    page = None
+    for _ in range(MAX_PAGES):
+        tasks, page = await provider.list_tasks(page)
+        found += [task for task in tasks if task.created_at >= since]
+        if page is None or not tasks or tasks[-1].created_at < since:
+            break
+    return found
+
+
+def _near(tasks: Sequence[ListedTask], at: datetime) -> list[ListedTask]:
+    near = [task for task in tasks if abs(task.created_at - at) <= NEAR]
+    return sorted(near, key=lambda task: abs(task.created_at - at))[:MAX_CANDIDATES]
