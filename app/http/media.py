@@ -1,13 +1,15 @@
 """Signed URLs: video files and thumbnails for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
+import json
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
-from app.db.models import Video
+from app.db.models import Attempt, Video
 from app.http.context import Gateway, GatewayDep
 from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
@@ -15,6 +17,8 @@ from app.jobs import videos
 from app.jobs.claim import poll_now
 from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff_upload
 
+MAX_CALLBACK_BYTES = 2**20
+MAX_CHALLENGE_BYTES = 4_096
 PRESIGNED_S = 900
 """Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
 
@@ -118,11 +122,41 @@ def _require_signature(request: Request, gateway: Gateway, exp: str, sig: str, n
 
 
 @routes.api_route("/callbacks/{attempt_id}/{token}", methods=["GET", "POST"], include_in_schema=False)
-async def callback(attempt_id: str, token: str, gateway: GatewayDep) -> Response:
-    """Accept an upstream's callback. Its content is not read: the task is polled now."""
-    if not hmac.compare_digest(token.encode(), gateway.links.callback_token(attempt_id).encode()):
+async def callback(attempt_id: str, token: str, request: Request, gateway: GatewayDep) -> Response:
+    """Accept an upstream's callback: the task is polled now. Of its content only a `challenge` is read, and repeated:
+    some vendors call an address only after that."""
+    secret = gateway.links.callback_token(attempt_id)
+    if not hmac.compare_digest(token.encode(), secret.encode()):
         raise errors.NotFound("there is nothing at this address")
+    body = await _callback_body(request)
     async with gateway.db.reading() as connection:
-        if await poll_now(connection, attempt_id, now=gateway.clock()):
+        name = await connection.scalar(sa.select(Attempt.provider).where(Attempt.id == attempt_id))
+        provider = gateway.providers.get(name or "")
+        now = gateway.clock()
+        if provider is not None and not provider.is_callback(request.headers, body, secret=secret, now=now):
+            raise errors.AuthenticationFailed("the signature of this callback is missing or wrong")
+        if await poll_now(connection, attempt_id, now=now):
             gateway.wake()
-    return JSONResponse({"received": True})
+    challenge = _challenge(body)
+    return JSONResponse({"received": True} if challenge is None else {"challenge": challenge})
+
+
+async def _callback_body(request: Request) -> bytes:
+    """The body of a callback; empty if it is too long."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_CALLBACK_BYTES:
+            return b""
+    return bytes(body)
+
+
+def _challenge(body: bytes) -> str | None:
+    if len(body) > MAX_CHALLENGE_BYTES:
+        return None
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    challenge = document.get("challenge") if isinstance(document, dict) else None
+    return challenge if isinstance(challenge, str) else None

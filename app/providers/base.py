@@ -254,6 +254,11 @@ class Provider(ABC):
         last. Raises like `poll`."""
         raise NotImplementedError
 
+    def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
+        """True unless the vendor signs its callbacks and this one's signature is missing or wrong. `secret` is
+        `Task.callback_secret`, the names of `headers` are in lower case."""
+        return True
+
     async def create_character(self, name: str, video: Media, read: ReadMedia) -> str:
         """Create a reusable character from a video; returns the upstream's id of it."""
         raise NotImplementedError

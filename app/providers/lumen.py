@@ -10,6 +10,8 @@ an upper limit of the length (only "at least 4" is documented); ratios; the enve
 wording for blocked content; the status words besides the five documented.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ from app.capabilities import Capabilities
 from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.signatures import is_hex_digest
 from app.video import MAX_SECONDS, Media, Progress, Status, Submission
 
 PATH = "/v1/videos/generations"
@@ -83,6 +86,9 @@ class Lumen(RestProvider):
 
     def poll_path(self, task: Task) -> str:
         return f"{PATH}/{segment(task.ref)}"
+
+    def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
+        return is_hex_digest(secret, headers.get("x-lumen-signature", ""), body)
 
     # Writing requests
 

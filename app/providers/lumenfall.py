@@ -15,17 +15,20 @@ address; codes on failed jobs; the status words besides the four documented;
 that a DELETE answered with a job that has not failed has not stopped it.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
 import httpx
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from app import errors
 from app.capabilities import Capabilities
 from app.providers.answers import object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.signatures import is_standard_webhook, secret_bytes
 from app.video import Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
@@ -72,6 +75,20 @@ class Lumenfall(RestProvider):
         api_key: SecretStr = Field(min_length=1)
         """From the Lumenfall dashboard, `lmnfl_...`."""
         base_url: str = "https://api.lumenfall.ai/openai/v1"
+        webhook_secret: SecretStr | None = None
+        """The organisation's signing secret, `whsec_...` (`GET /v1/webhooks/secret` there). With it, callbacks without
+        a valid signature are refused."""
+
+        @field_validator("webhook_secret")
+        @classmethod
+        def _usable(cls, value: SecretStr | None) -> SecretStr | None:
+            try:
+                usable = value is None or bool(secret_bytes(value.get_secret_value()))
+            except ValueError:
+                usable = False
+            if not usable:
+                raise ValueError("expected whsec_ and base 64")
+            return value
 
     config: Config
 
@@ -103,6 +120,10 @@ class Lumenfall(RestProvider):
     @property
     def can_resubmit(self) -> bool:
         return True
+
+    def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
+        own = self.config.webhook_secret
+        return own is None or is_standard_webhook(own.get_secret_value(), headers, body, now)
 
     # Writing requests
 
