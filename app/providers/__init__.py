@@ -10,6 +10,7 @@ from app.providers.apilaplas import Apilaplas
 from app.providers.ark import Ark
 from app.providers.base import Provider, ProviderConfig
 from app.providers.fal import Fal
+from app.providers.gemini import Gemini
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
@@ -28,6 +29,7 @@ KINDS: tuple[type[Provider], ...] = (
     Apilaplas,
     Ark,
     Fal,
+    Gemini,
     OpenAI,
     Sandbox,
 )
