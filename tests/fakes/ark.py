@@ -95,7 +95,7 @@ class FakeArk(Fake):
         mixed = {"first_frame", "last_frame"} & set(roles) and any("reference" in str(role) for role in roles)
         if unknown or mixed or not set(roles) <= ROLES:
             return self.invalid(min(unknown, default="content"))
-        job = self.job(f"cgt-20261125100000-{len(self.jobs) + 1:05}", asked)
+        job = self.job(f"cgt-20261125100000-{len(self.submits):05}", asked)
         echoed = {name: asked[name] for name in ("safety_identifier",) if name in asked}
         return as_json(recorded("ark", "t2v_minimal") | {"id": job.ref} | echoed)
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -46,7 +47,11 @@ def sample_mp4(seconds: float = 0.25) -> bytes:
 
 @asynccontextmanager
 async def serve(
-    app: ASGIApp, *, host: str = "127.0.0.1", http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """Run uvicorn's protocol, or another, for `app` in this event loop; yields the base URL. Stops at once, whatever
     is open."""
@@ -55,9 +60,9 @@ async def serve(
     state = ServerState()
     make: Callable[..., asyncio.Protocol] = config.http_protocol_class
     protocol = partial(make, config=config, server_state=state, app_state={})
-    server = await asyncio.get_running_loop().create_server(protocol, host, 0)
+    server = await asyncio.get_running_loop().create_server(protocol, host, 0, ssl=tls)
     try:
-        yield f"http://{host}:{server.sockets[0].getsockname()[1]}"
+        yield f"{'http' if tls is None else 'https'}://{host}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for task in state.tasks:

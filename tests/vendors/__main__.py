@@ -1,0 +1,230 @@
+"""`make test-vendors`: drive the vendors' own SDKs against the fakes, and compare what they read with `SDKS`.
+
+Each SDK runs in an environment of its own, made by `uv run --with` from the configured registries. A fake listens with
+TLS where an SDK speaks https only; no SDK is patched. One that cannot be installed is named as skipped.
+"""
+
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clients.__main__ import DRIVE_S, INSTALL_S, inherited
+from fakes.recorded import recorded
+from fakes.server import KEY, Fake, sample_mp4, serve
+from starlette.types import Receive, Scope, Send
+
+SCRIPTS = Path(__file__).parent
+FAILURE = "The machine broke down"
+BYTES = len(sample_mp4())
+
+
+@dataclass(frozen=True)
+class Sdk:
+    requirement: str
+    script: str
+    fake: str
+    """Module and class of the fake."""
+    reads: dict[str, Any]
+    tls: bool = False
+    code: str | int | None = None
+    """Error code of the task that fails."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Further variables of the environment; `{host}` is the fake's."""
+
+
+SDKS = (
+    Sdk(
+        "fal-client==1.0.3",
+        "fal_client_script.py",
+        "fal.FakeFal",
+        {
+            "events": ["Queued", "InProgress", "Completed"],
+            "type": "video/mp4",
+            "bytes": BYTES,
+            "declared": BYTES,
+            "failed": [504, "runner_server_error", FAILURE],
+            "cancelled": ["Completed", "client_cancelled", "Request was cancelled"],
+            "cancelled twice": [400, None, '{"status":"ALREADY_COMPLETED"}'],
+            "unknown task": [404, None, "Request not found"],
+            "no prompt": [422, None, recorded("fal", "submit_error_422_input")["detail"]],
+            "wrong key": [401, None, recorded("fal", "submit_error_401")["detail"]],
+        },
+        tls=True,
+        code="runner_server_error",
+        variables={"FAL_RUN_HOST": "{host}", "FAL_QUEUE_RUN_HOST": "{host}"},
+    ),
+    Sdk(
+        "volcengine-python-sdk[ark]==5.0.54",
+        "ark.py",
+        "ark.FakeArk",
+        {
+            "words": ["queued", "running", "succeeded"],
+            "shape": ["480p", "9:16", 7],
+            "tokens": 108_900,
+            "bytes": BYTES,
+            "failed": ["failed", "InternalServiceError", FAILURE],
+            "after a cancel": ["ArkNotFoundError", "ResourceNotFound", ""],
+            "cancelled while it runs": ["ArkConflictError", "InvalidAction.RunningTaskDeletion", ""],
+            "no content": ["ArkBadRequestError", "MissingParameter", "content"],
+            "unknown field": ["ArkBadRequestError", "InvalidParameter", "seed"],
+            "wrong key": ["ArkAuthenticationError", "AuthenticationError", ""],
+        },
+        code="InternalServiceError",
+    ),
+    Sdk(
+        "google-genai==2.34.0",
+        "genai_veo.py",
+        "gemini.FakeVeo",
+        {
+            "polls": 4,
+            "done": [None, True],
+            "bytes": BYTES,
+            "failed": [True, {"code": 13, "message": FAILURE}],
+            "unknown task": ["ClientError", 404, "NOT_FOUND"],
+            "wrong key": ["ClientError", 401, "UNAUTHENTICATED"],
+        },
+        tls=True,
+    ),
+    Sdk(
+        "google-genai==3.6.1",
+        "genai_interactions.py",
+        "gemini.FakeGemini",
+        {
+            "words": ["in_progress", "completed"],
+            "type": "video/mp4",
+            "bytes": BYTES,
+            "failed": "failed",
+            "cancelled": "cancelled",
+            "unknown task": ["NotFoundError", 404],
+            "wrong key": ["AuthenticationError", 401],
+        },
+        tls=True,
+    ),
+)
+
+
+class Failing:
+    """A fake at which each task fails whose request says so."""
+
+    def __init__(self, fake: Fake, code: str | int | None) -> None:
+        self.fake, self.code = fake, code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.fake(scope, receive, send)
+        for job in self.fake.jobs.values():
+            if job.moving and "a boat that fails" in json.dumps(job.asked):
+                self.fake.fail(job.ref, self.code, FAILURE)
+
+
+@contextmanager
+def certificate(folder: Path) -> Iterator[tuple[ssl.SSLContext, Path]]:
+    """The TLS settings of a server on 127.0.0.1, and the file with the authority to trust."""
+    import trustme  # only `make test-vendors` brings it along
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    path = folder / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    yield context, path
+
+
+def environment_of(sdk: Sdk, url: str, authority: Path) -> dict[str, str]:
+    own = {"URL": url, "KEY": KEY, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    own |= {name: value.format(host=url.partition("//")[2]) for name, value in sdk.variables.items()}
+    return {**inherited(os.environ), **own, **({"SSL_CERT_FILE": str(authority)} if sdk.tls else {})}
+
+
+async def drive(sdk: Sdk, fake: Fake, folder: Path) -> Any:
+    """Run the script of an SDK, which is installed, against its fake; returns what it read."""
+    with certificate(folder) as (context, authority):
+        async with serve(Failing(fake, sdk.code), tls=context if sdk.tls else None) as url:
+            command = [*uv(sdk), "--offline", "python", str(SCRIPTS / sdk.script)]
+            child = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=folder,
+                env=environment_of(sdk, url, authority),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                async with asyncio.timeout(DRIVE_S):
+                    output, errors = await child.communicate()
+            except TimeoutError:
+                child.kill()
+                raise
+    if child.returncode:
+        raise RuntimeError(errors.decode(errors="replace")[-600:])
+    return json.loads(output)
+
+
+def uv(sdk: Sdk) -> list[str]:
+    return [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--with", sdk.requirement]
+
+
+def install(sdk: Sdk, folder: Path) -> str | None:
+    """Make the environment of an SDK; returns the reason why it cannot be made."""
+    command = [*uv(sdk), "python", "--version"]
+    try:
+        subprocess.run(
+            command, cwd=folder, env=inherited(os.environ), check=True, capture_output=True, timeout=INSTALL_S
+        )
+    except subprocess.CalledProcessError as error:
+        return f"it cannot be installed: {' '.join(error.stderr.decode(errors='replace').split())[-300:]}"
+    except subprocess.TimeoutExpired:
+        return f"it cannot be installed within {INSTALL_S} s"
+    return None
+
+
+def result_of(sdk: Sdk, folder: Path) -> str:
+    module, _, name = sdk.fake.partition(".")
+    if find_spec(f"fakes.{module}") is None:
+        return "skipped: it waits for the fake"
+    reason = install(sdk, folder)
+    if reason is not None:
+        return f"skipped: {reason}"
+    fake: Fake = getattr(import_module(f"fakes.{module}"), name)()
+    try:
+        read = asyncio.run(drive(sdk, fake, folder))
+    except Exception as error:  # the other SDKs are tried all the same
+        return f"no: {type(error).__name__}: {error}"
+    wrong = different(read, sdk.reads)
+    return f"no: {'; '.join(wrong)}" if wrong else f"ok, {len(sdk.reads)} readings"
+
+
+def different(read: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {read.get(name)!r} instead of {expected.get(name)!r}"
+        for name in {**expected, **read}
+        if read.get(name) != expected.get(name)
+    ]
+
+
+def main(words: list[str]) -> int:
+    """Drive the SDKs whose requirements have one of the words, or all; returns the exit code."""
+    sdks = [sdk for sdk in SDKS if not words or any(word in sdk.requirement for word in words)]
+    if not sdks:
+        names = ", ".join(sdk.requirement for sdk in SDKS)
+        print(f"no SDK has {' or '.join(words)} in its name; there are: {names}", file=sys.stderr)
+        return 2
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="gateway-vendors-") as folder:
+        for sdk in sdks:
+            lines.append(f"{sdk.requirement}: {result_of(sdk, Path(folder))}")
+            print(lines[-1], flush=True)
+    return 1 if any(": no: " in line for line in lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
