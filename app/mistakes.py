@@ -18,7 +18,7 @@ LONGEST_S = 100 * 366 * 86_400
 PREFIX = "gateway_"
 NESTED = {"providers", "prices", "models", "dialects"}
 """Settings whose parts have variables of their own, `PROVIDERS__<NAME>__<FIELD>`; checked where they are used."""
-ALIAS = ("routes", "unsupported", "on_unknown", "retry_failed")
+ALIAS = ("routes", "unsupported", "on_unknown", "strategy", "max_cost", "retry_failed")
 
 _SPAN = re.compile(r"(\d{1,9})([dhms])")
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>[1-9]\d{0,4}|0))?")

@@ -71,6 +71,10 @@ class ModelSettings(BaseModel):
     """Handling of a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
     """Handling of a submit with an unknown outcome: `resubmit` may pay twice."""
+    strategy: Literal["order", "cheapest", "fastest", "weighted"] | None = None
+    """Order in which the routes are tried; unset: `weighted` if one has a weight, else `order`."""
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """Highest cost of one request in US dollars, all outputs; dearer routes are not used."""
     retry_failed: bool = False
     """True: a verified failure upstream that the client did not cause goes on to the next route."""
 
@@ -170,6 +174,12 @@ class Settings(BaseSettings):
     """US dollars per second, by `provider/upstream-model`: one number, or a table by resolution (`""`: any other)."""
     assumed_length_s: Annotated[float, Field(gt=0, le=3_600)] = 60
     """Seconds that an output is charged for at most where neither the request nor the model names a length."""
+    catalogue: bool = True
+    """true: models can be asked for by their names in the catalogue (docs/catalogue.md), whoever serves them."""
+    catalogue_file: Path | None = None
+    """A TOML file whose models replace those of the catalogue by the same name, or are added to it."""
+    fallback_price_factor: Annotated[float, Field(ge=1)] = 2
+    """A route of a catalogue model that is dearer than this many times the first one is not tried."""
     models: dict[str, ModelSettings] = {}
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
 

@@ -15,6 +15,7 @@ from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.uploads import Uploads
+from app.jobs.choose import NO_WISHES, Routing
 from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue
 from app.jobs.plan import Plan, make_plan, only_priced
 from app.video import Media, Operation, Status, VideoRequest, Webhook
@@ -34,6 +35,7 @@ async def create_job(
     app: str | None,
     only_provider: str | None = None,
     shown_model: str | None = None,
+    routing: Routing = NO_WISHES,
     idempotency: Idempotency | None = None,
 ) -> Created:
     """Validate the request, store the uploads, create the job, wake the worker.
@@ -42,7 +44,9 @@ async def create_job(
     earlier request may be returned. After an exception nothing remains: no job, no upload, no hold.
     """
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
-    plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model)
+    plan = plan_request(
+        gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing
+    )
     try:
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
@@ -76,11 +80,20 @@ def plan_request(
     *,
     only_provider: str | None = None,
     shown_model: str | None = None,
+    routing: Routing = NO_WISHES,
 ) -> Plan:
     """Plan the routes of a request: those that can express it, that the key may use and, if spending is limited, that
     have a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
     permitted = partial(caller.may_use, shown_model or request.model)
-    plan = make_plan(gateway.router, request, only_provider=only_provider, permitted=permitted)
+    plan = make_plan(
+        gateway.router,
+        request,
+        settings=gateway.settings,
+        routing=routing,
+        times=gateway.durations.times,
+        only_provider=only_provider,
+        permitted=permitted,
+    )
     plan = replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
     return only_priced(gateway.settings, plan) if caller.limited else plan
 

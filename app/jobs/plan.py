@@ -1,19 +1,21 @@
 """Builds the plan of a request: the routes of its model that can express it, in the order in which they are tried."""
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, fit
+from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, fit, media_of
+from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
-from app.settings import Settings
+from app.settings import Settings, WeightedRoute
 from app.sizes import complete_size
-from app.video import VideoRequest
+from app.video import Operation, VideoRequest
 
+UNCOVERED = "no price is known, so the limit of the key or its project cannot cover it"
 MAX_WARNINGS = 20
 """Warnings about fields left out of one request; a request may have thousands of unknown ones."""
 
@@ -25,22 +27,27 @@ class Plan:
     routes: tuple[Route, ...]
     request: VideoRequest
     warnings: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    """All routes that can express the request, kept or passed over, each with the reason."""
 
 
 def make_plan(
     router: Router,
     request: VideoRequest,
     *,
+    settings: Settings,
+    routing: Routing = NO_WISHES,
+    times: Callable[[Sequence[Route], VideoRequest], Mapping[str, Time]] = lambda routes, request: {},
     only_provider: str | None = None,
     permitted: Callable[[str], bool] = lambda route: True,
 ) -> Plan:
-    """Choose the candidates that can express the request.
+    """Choose the candidates that can express the request, in the order of its strategy.
 
     `only_provider` is the provider that made the source of the request; `permitted` takes a route's name and returns
-    True if the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, and `UnsupportedParameter` naming the
-    parameter, the provider and its capability.
+    True if the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, `InsufficientFunds` if all cost more than
+    the client allows, and `UnsupportedParameter` naming the parameter, the provider and its capability.
     """
-    routes = order(permitted_only(router.routes(request.model), permitted, request.model))
+    routes = permitted_only(_serving(router.routes(request.model), request), permitted, request.model)
     if only_provider is not None:
         routes = [route for route in routes if route.provider.name == only_provider]
         if not routes:
@@ -49,13 +56,72 @@ def make_plan(
                 "use; leave out the model or name one of that provider",
                 param="model",
             )
-    fitted = [(route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in routes]
-    able = tuple(route for route, found in fitted if not found.problems)
-    if able:
-        request = _with_preferred(request, able)
-        # With several routes no defaults are filled in: another route may not be able to express them.
-        return Plan(able, _with_defaults(request, able[0].capabilities_for(request)) if len(able) == 1 else request)
-    return _without_problems(router, request, fitted)
+    request, able = _able(router, request, routes)
+    plan = Plan(tuple(able), request) if able else _without_problems(router, request, routes)
+    choices = choose(
+        plan.routes,
+        plan.request,
+        settings=settings,
+        times=times(plan.routes, plan.request),
+        **_wishes(router, request.model, routing, settings),
+    )
+    kept = tuple(choice.route for choice in choices if choice.kept)
+    # With several routes no defaults are filled in: another route may not be able to express them.
+    wanted = _with_defaults(plan.request, kept[0].capabilities_for(plan.request)) if len(kept) == 1 else plan.request
+    return Plan(kept, wanted, (*plan.warnings, *_price_warnings(choices)), tuple(choices))
+
+
+def _serving(routes: Sequence[Route], request: VideoRequest) -> Sequence[Route]:
+    """The routes with the vendor's id for the request's kind of input; all of them if there is none."""
+    found = [serving for route in routes if (serving := route.for_request(request)) is not None]
+    return found or routes
+
+
+def _able(router: Router, request: VideoRequest, routes: Sequence[Route]) -> tuple[VideoRequest, Sequence[Route]]:
+    """The routes that can express the request, for a model of the catalogue completed by its defaults where any route
+    can express those, so that all routes make the same."""
+    for wanted in _with_row_defaults(router, request):
+        fitted = [(route, fit(wanted, route.capabilities_for(wanted), can_link=router.can_link)) for route in routes]
+        able = [route for route, found in fitted if not found.problems]
+        if able:
+            return _with_preferred(wanted, able), able
+    return request, ()
+
+
+def _with_row_defaults(router: Router, request: VideoRequest) -> Iterator[VideoRequest]:
+    catalogued = router.catalogued(request.model)
+    if catalogued is not None and request.operation is Operation.generate:
+        default = router.catalogue.models[catalogued].default
+        values: dict[str, Any] = {"seconds": request.seconds if request.seconds is not None else default.get("seconds")}
+        if request.size is None:
+            # Media decide on the ratio.
+            ratio = request.aspect_ratio or (None if media_of(request) else default.get("aspect_ratio"))
+            values |= complete_size(None, ratio, request.resolution or default.get("resolution"))
+        yield request.model_copy(update=values)
+    yield request
+
+
+def _wishes(router: Router, model: str, routing: Routing, settings: Settings) -> dict[str, Any]:
+    """The client's wishes about the choice, completed by those of the alias and by the defaults."""
+    alias = router.aliases.get(model)
+    catalogued = alias is None and router.catalogued(model) is not None
+    strategy = routing.strategy or (alias.strategy if alias is not None else None)
+    if strategy is None:
+        weighted = alias is not None and any(isinstance(route, WeightedRoute) for route in alias.routes)
+        strategy = Strategy.cheapest if catalogued else Strategy.weighted if weighted else Strategy.order
+    own = None if alias is None or alias.max_cost is None else round(alias.max_cost * pricing.MICROS)
+    limits = [limit for limit in (routing.max_cost_micros, own) if limit is not None]
+    return {
+        "strategy": Strategy(strategy),
+        "max_cost_micros": min(limits, default=None),
+        "price_factor": settings.fallback_price_factor if catalogued else None,
+    }
+
+
+def _price_warnings(choices: Sequence[Choice]) -> list[str]:
+    """The sentence about routes that are tried last because their price is not known."""
+    names = [choice.route.name for choice in choices if choice.kept and choice.reason == NO_PRICE]
+    return [f"no price is known for {', '.join(names)}, tried last"] if names and len(choices) > 1 else []
 
 
 def character_provider(router: Router, model: str | None, permitted: Callable[[str], bool]) -> Provider:
@@ -85,11 +151,18 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
     routes = tuple(route for route in plan.routes if pricing.estimate(settings, route, plan.request) is not None)
     if not routes:
         raise pricing.unpriced(settings, plan.routes[0], plan.request)
-    return Plan(routes, plan.request, plan.warnings)
+    choices = [
+        choice if choice.route in routes or not choice.kept else replace(choice, kept=False, reason=UNCOVERED)
+        for choice in plan.choices
+    ]
+    return replace(plan, routes=routes, choices=tuple(choices))
 
 
-def _without_problems(router: Router, request: VideoRequest, fitted: Sequence[tuple[Route, Fitted]]) -> Plan:
+def _without_problems(router: Router, request: VideoRequest, routes: Sequence[Route]) -> Plan:
     """Build the plan for the route with the fewest problems, if what it cannot express may be left out."""
+    fitted = [
+        (route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in order(routes)
+    ]
     alias = router.aliases.get(request.model)
     drops = alias is not None and alias.unsupported == "drop"
     refused, route, found = min(

@@ -287,6 +287,11 @@ class Provider(ABC):
     # Read by the job machine
 
     @property
+    def region(self) -> str | None:
+        """Region of the account, for vendors whose models and prices differ by it."""
+        return None
+
+    @property
     def listed(self) -> tuple[str, ...]:
         """Upstream model names to show in the model list."""
         return self.config.models if self.config.models is not None else tuple(self.models)

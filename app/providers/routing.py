@@ -1,15 +1,17 @@
-"""Model names to routes, as configured; `jobs/plan.py` orders them.
+"""Model names to routes, as configured; `jobs/choose.py` orders them.
 
-A name is an alias of the configuration, `provider/upstream-model` (that provider only), or the bare upstream name
-(every provider that lists it, in order).
+A name is an alias of the configuration, a model of the catalogue (every provider of a kind that serves it),
+`provider/upstream-model` (that provider only), or the bare upstream name (every provider that lists it, in order).
 """
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 
 from app import errors
 from app.capabilities import Capabilities
+from app.catalogue import EMPTY, Catalogue, CatalogueModel, CatalogueRoute, id_for
 from app.providers.base import Provider
 from app.settings import Settings
 from app.video import MAX_NAME_CHARACTERS, VideoRequest
@@ -26,10 +28,24 @@ class Route:
     """The upstream's own model name."""
     weight: float | None = None
     """Of an alias: chosen first with probability proportional to it; None: routes are tried in the written order."""
+    modes: Mapping[str, str] = field(default_factory=dict)
+    """Of a catalogue row whose vendor has an id for each kind of input; `model` is the first."""
+
+    def for_request(self, request: VideoRequest) -> "Route | None":
+        """The route with the vendor's id for a request; None if there is none for its kind of input."""
+        if not self.modes:
+            return self
+        model = id_for(self.modes, request)
+        return replace(self, model=model) if model is not None else None
 
     @property
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
+
+    @property
+    def names(self) -> Sequence[str]:
+        """`provider/model` for each of the vendor's ids."""
+        return [f"{self.provider.name}/{model}" for model in (self.modes.values() or (self.model,))]
 
     @property
     def capabilities(self) -> Capabilities:
@@ -41,33 +57,53 @@ class Route:
         return able if able is not None else Capabilities()
 
 
-class Router:
-    """The configured providers and aliases; holds no state of jobs."""
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, settings: Settings, providers: Mapping[str, Provider]) -> None:
+
+class Router:
+    """The configured providers, aliases and the catalogue; holds no state of jobs."""
+
+    def __init__(
+        self, settings: Settings, providers: Mapping[str, Provider], clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        """Make a router. Raises `ConfigurationError` for a catalogue file that cannot be used."""
         self.providers = providers
+        self.catalogue = Catalogue.load(settings.catalogue_file) if settings.catalogue else EMPTY
+        self._clock = clock
         self.aliases = settings.models
         self.can_link = settings.public_url is not None
         vendors = [provider for provider in providers.values() if provider.kind != "sandbox"]
         sandbox = SANDBOX_MODEL if "sandbox" in providers and not vendors else None
         self.default_model = settings.default_model or sandbox
 
-    def models(self) -> dict[str, Sequence[Route]]:
-        """Every model name a client can request, in the order of the model list: aliases first."""
+    def models(self, *, every: bool = True) -> dict[str, Sequence[Route]]:
+        """The model names a client can request, in the order of the model list: aliases, the catalogue's, then
+        `provider/model`; of the last only those that no row of the catalogue covers, unless `every` is set."""
         names: dict[str, Sequence[Route]] = {name: self._alias_routes(name) for name in self.aliases}
+        for name, model in self.catalogue.models.items():
+            names.setdefault(name, self._catalogue_routes(model))
+        covered = {name for routes in names.values() for route in routes for name in route.names}
         for provider in self.providers.values():
-            for model in provider.listed:
-                route = Route(provider, model)
-                names.setdefault(route.name, (route,))
+            for listed in provider.listed:
+                route = Route(provider, listed)
+                if every or route.name not in covered:
+                    names.setdefault(route.name, (route,))
         return {name: routes for name, routes in names.items() if routes}
 
-    def permitted_models(self, permitted: Callable[[str, str], bool]) -> dict[str, Sequence[Route]]:
+    def permitted_models(
+        self, permitted: Callable[[str, str], bool], *, every: bool = True
+    ) -> dict[str, Sequence[Route]]:
         """The models of which a caller may use at least one route, with those routes; `permitted` takes the names of
         the model and of a route."""
-        found = {
-            name: [route for route in routes if permitted(name, route.name)] for name, routes in self.models().items()
-        }
+        names = self.models(every=every)
+        found = {name: [route for route in routes if permitted(name, route.name)] for name, routes in names.items()}
         return {name: routes for name, routes in found.items() if routes}
+
+    def catalogued(self, name: str) -> str | None:
+        """The catalogue's name for a model that `name` means, with a route of it; None if it means something else."""
+        found = None if name in self.aliases else self.catalogue.find(name)
+        return found if found is not None and self._catalogue_routes(self.catalogue.models[found]) else None
 
     def routes(self, name: str) -> Sequence[Route]:
         """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
@@ -80,6 +116,9 @@ class Router:
             found = self._alias_routes(name)
             if found:
                 return found
+        catalogued = self.catalogued(name)
+        if catalogued is not None:
+            return self._catalogue_routes(self.catalogue.models[catalogued])
         head, slash, tail = name.partition("/")
         if slash and tail and head in self.providers and self.providers[head].capabilities(tail) is not None:
             return (Route(self.providers[head], tail),)
@@ -92,6 +131,9 @@ class Router:
                 "reasons. GET /v1/models lists all models.",
                 param="model",
             )
+        listed = self.catalogue.find(name)
+        if listed is not None:
+            raise errors.ModelNotFound(self._unserved(listed), param="model")
         known = list(self.models())
         near = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5) or difflib.get_close_matches(
             name[:200], [known_name.rpartition("/")[2] for known_name in known], n=1
@@ -99,6 +141,30 @@ class Router:
         hint = f"; did you mean {near[0]}?" if near else "."
         raise errors.ModelNotFound(
             f"the model {name!r:.120} does not exist{hint} GET /v1/models lists all models.", param="model"
+        )
+
+    def _catalogue_routes(self, model: CatalogueModel) -> Sequence[Route]:
+        today = self._clock().date()
+        if model.retires is not None and model.status == "retired" and model.retires <= today:
+            return ()
+        return [
+            route
+            for row in model.routes
+            for provider in self.providers.values()
+            if (route := _route_of(row, provider, today)) is not None
+        ]
+
+    def _unserved(self, name: str) -> str:
+        """The sentence about a model of the catalogue without a route here."""
+        model = self.catalogue.models[name]
+        successor = f" Its successor is {model.replaced_by}." if model.replaced_by else ""
+        if model.status == "retired":
+            ended = f" on {model.retires}" if model.retires else ""
+            return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
+        kinds = ", ".join(dict.fromkeys(row.kind for row in model.routes)) or "no kind of provider"
+        return (
+            f"the model {name!r:.120} is served by {kinds}, and none of these is configured here.{successor} "
+            "GET /v1/models lists all models."
         )
 
     def _alias_routes(self, name: str) -> Sequence[Route]:
@@ -112,6 +178,16 @@ class Router:
             if provider is not None and tail and provider.capabilities(tail) is not None:
                 routes.append(Route(provider, tail, weight))
         return routes
+
+
+def _route_of(row: CatalogueRoute, provider: Provider, today: date) -> Route | None:
+    """The route of a catalogue row at a provider; None if it is of another kind or region, or has ended."""
+    if row.kind != provider.kind or (row.retires is not None and row.retires <= today):
+        return None
+    if row.region is not None and provider.region is not None and row.region != provider.region:
+        return None
+    model = row.model or next(iter(row.modes.values()))
+    return Route(provider, model, modes={**row.modes}) if provider.capabilities(model) is not None else None
 
 
 def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:
