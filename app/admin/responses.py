@@ -231,6 +231,16 @@ class PriceFormula(ResponseModel):
     least: int
 
 
+class RouteChoice(ResponseModel):
+    """A route that could serve the request, and the reason why it was tried at its place or passed over."""
+
+    route: str
+    cost_estimate: float | None
+    median_seconds: float | None
+    kept: bool
+    reason: str
+
+
 class VideoDetails(ResponseModel):
     """A video with every attempt; the columns of the database."""
 
@@ -243,6 +253,8 @@ class VideoDetails(ResponseModel):
     model: str
     request: dict[str, Any]
     routes: list[str]
+    choices: list[RouteChoice]
+    """Routes that could serve the request, in their order; empty: there was only one."""
     outputs: list[dict[str, Any]]
     provider: str | None
     upstream_model: str | None

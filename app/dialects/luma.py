@@ -23,7 +23,7 @@ from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_routing, take_webhook
 from app.http.fields import Address, Base64Medium, Name, Word
 from app.http.files import thumbnail_url
 from app.http.openapi import Json, ResponseModel, create_schema, returns
@@ -247,13 +247,21 @@ async def create_generation(request: Request, gateway: GatewayDep, caller: Calle
 
 async def _create(request: Request, gateway: Gateway, caller: Caller) -> Created:
     async with body_of(request, CreateGeneration) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, "luma")
         webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="notify_hook", secret_field=None)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed, named = parse(body, uploads, webhook)
         wanted = parsed.model_copy(update={"model": shared.model_for(gateway, "luma", named)})
         return await create_job(
-            gateway, caller, wanted, uploads, dialect="luma", app=app_name(request), idempotency=idempotency
+            gateway,
+            caller,
+            wanted,
+            uploads,
+            dialect="luma",
+            app=app_name(request),
+            idempotency=idempotency,
+            routing=routing,
         )
 
 
@@ -303,6 +311,7 @@ async def retrieve_generation(video_id: str, request: Request, gateway: GatewayD
 async def extend_generation(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create an extension of a finished video."""
     async with body_of(request, CreateGeneration) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, f"luma extend {video_id}")
         webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="notify_hook", secret_field=None)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
@@ -317,5 +326,6 @@ async def extend_generation(video_id: str, request: Request, gateway: GatewayDep
             app=app_name(request),
             named=named,
             idempotency=idempotency,
+            routing=routing,
         )
     return shared.answer(render(created.video), created=created)

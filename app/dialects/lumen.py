@@ -24,7 +24,7 @@ from app.db.models import Video
 from app.dialects import shared
 from app.http.body import Body, body_of, extra_of, reject_bool, validated
 from app.http.context import CallerDep, GatewayDep, get_video, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_routing, take_webhook
 from app.http.fields import Address, Base64Medium, MediumOrList, Name, Secret, Word
 from app.http.openapi import Json, ResponseModel, create_schema, may_be_absent, returns
 from app.http.uploads import Uploads
@@ -220,13 +220,21 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 async def create_generation(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video with Lumen's API."""
     async with body_of(request, CreateGeneration) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, "lumen")
         webhook = _webhook(request, body)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, webhook)
         try:
             created = await create_job(
-                gateway, caller, parsed, uploads, dialect="lumen", app=app_name(request), idempotency=idempotency
+                gateway,
+                caller,
+                parsed,
+                uploads,
+                dialect="lumen",
+                app=app_name(request),
+                idempotency=idempotency,
+                routing=routing,
             )
         except errors.UnsupportedParameter as error:
             if error.param != "duration":

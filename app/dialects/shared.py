@@ -17,6 +17,7 @@ from app.http.create import create_job, get_finished_video, request_from_source,
 from app.http.files import media_url
 from app.http.responses import no_store
 from app.http.uploads import Uploads
+from app.jobs.choose import Routing
 from app.jobs.enqueue import Created, Idempotency
 from app.media.signed_links import SignedLinks
 from app.mistakes import seconds
@@ -120,6 +121,7 @@ async def extend(
     app: str | None,
     named: str | None,
     idempotency: Idempotency | None,
+    routing: Routing,
 ) -> Created:
     """Create an extension of a finished video at its provider and in its size; with its model, unless one of this
     gateway is named. The new part comes last unless `wanted` has the operation `prepend`.
@@ -142,6 +144,7 @@ async def extend(
         only_provider=source.provider,
         shown_model=given or source.model,
         idempotency=idempotency,
+        routing=routing,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.uploads import Uploads
-from app.jobs.choose import NO_WISHES, Routing
+from app.jobs.choose import NO_WISHES, Routing, Strategy
 from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue
 from app.jobs.plan import Plan, make_plan, only_priced
 from app.video import Media, Operation, Status, VideoRequest, Webhook
@@ -23,6 +24,7 @@ from app.webhooks import endpoints, signing
 
 MAX_IDEMPOTENCY_CHARACTERS = 256
 MAX_APP_CHARACTERS = 200
+ROUTING_HEADER, MAX_COST_HEADER = "x-gateway-routing", "x-gateway-max-cost"
 
 
 async def create_job(
@@ -44,9 +46,7 @@ async def create_job(
     earlier request may be returned. After an exception nothing remains: no job, no upload, no hold.
     """
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
-    plan = plan_request(
-        gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing
-    )
+    plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing)
     try:
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
@@ -96,6 +96,25 @@ def plan_request(
     )
     plan = replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
     return only_priced(gateway.settings, plan) if caller.limited else plan
+
+
+def take_routing(request: Request, body: Body) -> Routing:
+    """Take the client's wishes about the choice of a route out of the body (`routing`, `max_cost`) or the headers
+    (`X-Gateway-Routing`, `X-Gateway-Max-Cost`); they are no part of the request that an idempotency key stands for.
+    Raises `InvalidRequest`."""
+    strategy = body.pop("routing", None) or request.headers.get(ROUTING_HEADER)
+    limit = body.pop("max_cost", None)
+    limit = request.headers.get(MAX_COST_HEADER) if limit is None else limit
+    if strategy is not None and strategy not in [*Strategy]:
+        raise errors.InvalidRequest(f"routing: expected one of {', '.join(Strategy)}", param="routing")
+    try:
+        micros = None if limit is None or isinstance(limit, bool) else pricing.micros_of(Decimal(str(limit)))
+    except (ValueError, ArithmeticError):
+        micros = None
+    if limit is not None and (micros is None or micros < 0):
+        message = "max_cost: expected US dollars, 0 or more, with at most six decimals"
+        raise errors.InvalidRequest(message, param="max_cost")
+    return Routing(None if strategy is None else Strategy(strategy), micros)
 
 
 def app_name(request: Request) -> str | None:

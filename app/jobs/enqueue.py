@@ -64,13 +64,13 @@ CREATE = (
     b"""
 with video as (
   insert into videos (
-    id, project_id, key_id, dialect, status, progress, model, request, routes, outputs, warnings,
+    id, project_id, key_id, dialect, status, progress, model, request, routes, choices, outputs, warnings,
     cost_estimate_micros, prices, hold_micros, longest_s, settlement, source_video_id, idempotency_key,
     idempotency_hash, created_at, updated_at, deadline_at
   ) values (
-    %(id)s, %(project_id)s, %(key_id)s, %(dialect)s, 'queued', 0, %(model)s, %(request)s, %(routes)s, '[]',
-    %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s, %(longest_s)s, 'held', %(source_video_id)s,
-    %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s, %(deadline_at)s
+    %(id)s, %(project_id)s, %(key_id)s, %(dialect)s, 'queued', 0, %(model)s, %(request)s, %(routes)s, %(choices)s,
+    '[]', %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s, %(longest_s)s, 'held',
+    %(source_video_id)s, %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s, %(deadline_at)s
   )
   on conflict (project_id, idempotency_key) where idempotency_key is not null do nothing
   returning id
@@ -116,6 +116,7 @@ class NewJob:
             "model": self.model,
             "request": request.model_dump(mode="json", exclude_none=True),
             "routes": [route.name for route in self.plan.routes],
+            "choices": [choice.stored for choice in self.plan.choices if len(self.plan.choices) > 1],
             "warnings": list(self.plan.warnings),
             "cost_estimate_micros": self.quote.estimate_micros,
             "prices": self.quote.prices,

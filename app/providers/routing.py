@@ -187,7 +187,7 @@ def _route_of(row: CatalogueRoute, provider: Provider, today: date) -> Route | N
     if row.region is not None and provider.region is not None and row.region != provider.region:
         return None
     model = row.model or next(iter(row.modes.values()))
-    return Route(provider, model, modes={**row.modes}) if provider.capabilities(model) is not None else None
+    return Route(provider, model, modes=dict(row.modes.items())) if provider.capabilities(model) is not None else None
 
 
 def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:

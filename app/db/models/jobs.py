@@ -50,6 +50,8 @@ class Video(Base):
     provider: Mapped[str | None]
     """Provider of the attempt that was accepted or stored last; if none, of the last one tried."""
     upstream_model: Mapped[str | None]
+    choices: Mapped[list[Any]] = mapped_column(server_default="[]")
+    """Routes that could serve the request, kept or passed over, with the reasons; empty: there was only one."""
     warnings: Mapped[list[str]] = mapped_column(default=list)
     """Messages for the client, such as fields that were left out of the request."""
     source_video_id: Mapped[str | None]

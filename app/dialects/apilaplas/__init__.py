@@ -29,7 +29,7 @@ from app.dialects import shared
 from app.dialects.apilaplas.schemas import ApilaplasError, ApilaplasGeneration
 from app.http.body import Body, body_of, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, origin_of
-from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_webhook
+from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_routing, take_webhook
 from app.http.fields import Address, Base64Medium, Name, Word
 from app.http.openapi import Responses, create_schema, parameter, returns
 from app.http.uploads import Uploads
@@ -279,6 +279,7 @@ async def _create(
     """Create a video, or an extension of the one in the path or in the body."""
     origin = origin_of(request)
     async with body_of(request, model) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, f"apilaplas extend {source_id}" if source_id else "apilaplas")
         webhook = take_webhook(request, body, style=WEBHOOK_STYLE.name, url_field="callback_url", secret_field=None)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
@@ -287,7 +288,14 @@ async def _create(
         if source_id is None:
             wanted = wanted.model_copy(update={"model": shared.model_for(gateway, "apilaplas", parsed.model)})
             created = await create_job(
-                gateway, caller, wanted, uploads, dialect="apilaplas", app=app_name(request), idempotency=idempotency
+                gateway,
+                caller,
+                wanted,
+                uploads,
+                dialect="apilaplas",
+                app=app_name(request),
+                idempotency=idempotency,
+                routing=routing,
             )
         else:
             created = await shared.extend(
@@ -300,6 +308,7 @@ async def _create(
                 app=app_name(request),
                 named=parsed.model,
                 idempotency=idempotency,
+                routing=routing,
             )
     return shared.answer(query_object(created.video, gateway.links, origin), status=201, created=created)
 

@@ -178,6 +178,8 @@ def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict
     route = plan.routes[0]
     found = pricing.estimate(gateway.settings, route, request)
     components = [] if found is None else _components(found)
+    hold = pricing.quote(gateway.settings, plan.routes, plan.request).hold_micros
+    at_most = None if hold is None else hold * plan.request.n
     warnings = [*plan.warnings, *([] if found else [pricing.no_estimate(gateway.settings, route, request)])]
     return {
         "estimated": True,
@@ -186,6 +188,9 @@ def render_estimate(request: VideoRequest, plan: Plan, gateway: Gateway) -> dict
         "total_cost_micros": found.micros if found else None,
         "currency": "USD",
         "components": components,
+        "cost_estimate": pricing.dollars(None if found is None else found.micros),
+        "cost_at_most": pricing.dollars(at_most),
+        "routes": [choice.stored for choice in plan.choices],
         **({"warnings": warnings} if warnings else {}),
     }
 

@@ -177,15 +177,28 @@ class DeletedVideo(ResponseModel):
 
 class EstimateComponent(ResponseModel):
     type: Literal["output"]
-    metric: Literal["second"]
+    metric: Literal["second", "task"]
+    """`task`: what is added to the price by length, such as a price of input images."""
     quantity: float
-    """Seconds of all outputs."""
+    """Seconds of all outputs, or outputs."""
     billable_quantity: float
-    """Seconds that are charged."""
+    """Seconds that are charged, or outputs."""
     unit_price: float
-    """US dollars per second."""
+    """US dollars per second, or per output."""
     total_cost: int
     """Millionths of a US dollar."""
+
+
+class EstimatedRoute(ResponseModel):
+    """A route, its price for this request, and the reason for its place."""
+
+    route: str
+    cost_estimate: float | None
+    median_seconds: float | None
+    """Median time to the finished video, for the same length and resolution."""
+    kept: bool
+    """False: it is not tried."""
+    reason: str
 
 
 class Estimate(ResponseModel):
@@ -198,6 +211,12 @@ class Estimate(ResponseModel):
     """Millionths of a US dollar; null: the price or the length is not known."""
     currency: Literal["USD"]
     components: list[EstimateComponent]
+    cost_estimate: float | None
+    """US dollars on the first route."""
+    cost_at_most: float | None
+    """US dollars on the dearest route that may be tried: so much is reserved. Null: a price is not known."""
+    routes: list[EstimatedRoute]
+    """Routes that could serve the request, in the order in which they are tried, then those passed over."""
     warnings: list[str] = may_be_absent()
 
 

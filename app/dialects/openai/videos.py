@@ -39,6 +39,7 @@ from app.http.create import (
     request_from_source,
     source_model,
     take_idempotency,
+    take_routing,
     take_webhook,
 )
 from app.http.files import content_response
@@ -47,6 +48,7 @@ from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
 from app.jobs import lifecycle, videos
+from app.jobs.choose import Routing
 from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
@@ -123,12 +125,15 @@ async def retrieve_video(
 async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video. Responds 202 at once; poll the video, or use the SDK's `create_and_poll`."""
     async with body_of(request, CreateVideo) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body)
         webhook = take_webhook(request, body)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
         provider = await _characters_provider(gateway, caller, parsed)
-        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, only_provider=provider)
+        return await _create(
+            request, gateway, caller, parsed, uploads, idempotency, webhook, routing, only_provider=provider
+        )
 
 
 async def _create(
@@ -139,6 +144,7 @@ async def _create(
     uploads: Uploads,
     idempotency: Idempotency | None,
     webhook: Webhook | None,
+    routing: Routing,
     *,
     only_provider: str | None = None,
     shown_model: str | None = None,
@@ -146,7 +152,9 @@ async def _create(
     refuse_replay(request)
     parsed = parsed.model_copy(update={"webhook": webhook})
     if is_dry_run(request, parsed.extra):
-        plan = plan_request(gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model)
+        plan = plan_request(
+            gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model, routing=routing
+        )
         return no_store(render_estimate(plan.request, plan, gateway))
     created = await create_job(
         gateway,
@@ -158,6 +166,7 @@ async def _create(
         only_provider=only_provider,
         shown_model=shown_model,
         idempotency=idempotency,
+        routing=routing,
     )
     status = 200 if created.replayed else 202
     response = await answer(created.video, gateway, request, status=status, untried=not created.replayed)
@@ -216,6 +225,7 @@ async def _derive(
     request: Request, gateway: Gateway, caller: Caller, wire_model: type[EditVideo], operation: Operation
 ) -> Response:
     async with body_of(request, wire_model) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, str(operation))
         webhook = take_webhook(request, body)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
@@ -224,7 +234,7 @@ async def _derive(
         where = _pinned_to(source) if source else {}
         if source and wire.model:
             where["shown_model"] = wire.model
-        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **where)
+        return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, routing, **where)
 
 
 def _pinned_to(source: Video) -> dict[str, str | None]:
@@ -305,6 +315,7 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
 async def remix_video(video_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Create a video by changing a finished one as the prompt says."""
     async with body_of(request, RemixVideo) as body:
+        routing = take_routing(request, body)
         idempotency = take_idempotency(request, body, f"remix {video_id}")
         webhook = take_webhook(request, body)
         wire = validated(RemixVideo, body)
@@ -312,7 +323,7 @@ async def remix_video(video_id: str, request: Request, gateway: GatewayDep, call
     source = await get_finished_video(gateway, caller, video_id)
     parsed = request_from_source(source, wire.prompt, source_model(source), Operation.remix, extra)
     uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
-    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, **_pinned_to(source))
+    return await _create(request, gateway, caller, parsed, uploads, idempotency, webhook, routing, **_pinned_to(source))
 
 
 @routes.get(
