@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients lint type format bench fuzz wheel migration docs hooks clean
+.PHONY: help run test test-clients test-live lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ fuzz: | $(NEEDS_UV) ## Run schemathesis against a gateway of its own; ARGS="--ma
 
 test-clients: | $(NEEDS_UV) ## Drive the real clients in environments of their own; URL=... KEY=... for a gateway that runs
 	@PYTHONPATH=tests $(RUN) python -m clients $(ARGS)
+
+test-live: | $(NEEDS_UV) ## Make the cheapest video of each vendor whose key is set; costs money; ARGS="-k fal" for one
+	@$(RUN) pytest -rs -p no:xdist tests/live/vendors.py $(ARGS)
 
 wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
 	@$(RUN) python -m tools.check_wheel
