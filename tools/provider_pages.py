@@ -31,6 +31,9 @@ def length(able: Capabilities) -> str:
     if not able.seconds:
         return "fixed by the vendor"
     numbers = [f"{seconds:g}" for seconds in able.seconds]
+    every = [f"{able.seconds[0] + step:g}" for step in range(len(numbers))]
+    if len(numbers) > 3 and numbers == every:
+        return f"{numbers[0]} to {numbers[-1]}"
     return " to ".join(numbers) if able.seconds_range else ", ".join(numbers)
 
 
