@@ -113,6 +113,7 @@ class ProviderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     kind: str = ""
+    """The kind of provider; unset: the name."""
     enabled: bool = True
     """False disables the provider without deleting its settings."""
     base_url: str = ""
@@ -122,8 +123,7 @@ class ProviderConfig(BaseModel):
     models: tuple[str, ...] | None = None
     """Upstream model names this instance lists; unset: the models of the kind."""
     timeout_s: float = Field(60, gt=0)
-    """Time limit for one call, from connecting to the end of the answer; an upload gets more, see `LEAST_UPLOAD_RATE`.
-    """
+    """Time limit for one call, from connecting to the end of the answer; an upload gets a second more per 64 KiB."""
     file_timeout_s: float = Field(3_600, gt=0)
     """Total time limit for one download, against slow hosts."""
     connections: int = Field(20, gt=0)
