@@ -59,7 +59,7 @@ def _provider_row(kind: type[Provider]) -> tuple[str, ...]:
     inputs = sorted({name for one in able for name in one.parameters})
     operations = sorted({str(operation) for one in able for operation in one.operations} - {"generate"})
     lengths, others = " or ".join(dict.fromkeys(_length(one) for one in able)), ", ".join(operations) or "–"
-    if kind.capabilities_for is not Provider.capabilities_for:
+    if not kind.models and kind.capabilities_for is not Provider.capabilities_for:
         lengths = others = "by endpoint"
     return (
         f"`{kind.kind}`",

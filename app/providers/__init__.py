@@ -7,6 +7,7 @@ from app.providers.apilaplas import Apilaplas
 from app.providers.ark import Ark
 from app.providers.base import Provider
 from app.providers.fal import Fal
+from app.providers.gemini import Gemini
 from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
@@ -25,6 +26,7 @@ KINDS: tuple[type[Provider], ...] = (
     Apilaplas,
     Ark,
     Fal,
+    Gemini,
     OpenAI,
     Sandbox,
 )

@@ -110,14 +110,18 @@ class Recorder:
         request, response = self.left.popleft()
         self.calls.append((call, request))
         body = response.get("body")
-        content = _content(body) if body is None or isinstance(body, str) else json.dumps(body).encode()
+        content = _content(body)
         content = content.replace(self.here.encode(), call.origin.encode()) if self.here else content
         headers = {name: value for name, value in response["headers"].items() if name != "content-length"}
         await Response(content, response["status"], headers)(scope, receive, send)
 
 
-def _content(body: str | None) -> bytes:
-    """The bytes of a recorded body that is not JSON; of a file only the length was recorded."""
+def _content(body: Any) -> bytes:
+    """The bytes of a recorded body; of a file only the length was recorded."""
+    if isinstance(body, dict) and "$bytes" in body:
+        return bytes(body["$bytes"])
+    if body is not None and not isinstance(body, str):
+        return json.dumps(body).encode()
     length = re.fullmatch(r"<(\d+) bytes>", body or "")
     return bytes(int(length[1])) if length else (body or "").encode()
 
@@ -129,6 +133,8 @@ async def replay(case: Case) -> Replay:
     recorder = Recorder(zip(case.recorded["requests"], case.recorded["responses"], strict=False), case.row.get("here"))
     if "inserted" in case.row:
         recorder.left.appendleft((None, {"status": 200, "headers": JSON, "body": case.row["inserted"]}))
+    if "added" in case.row:
+        recorder.left.append((None, {"status": 200, "headers": JSON, "body": case.row["added"]}))
     upstream: Upstream = import_module(f"fakes.{table['fake']}").UPSTREAMS[0]
     assert issubclass(upstream.kind, RestProvider)
     fake = upstream.fake()
@@ -167,7 +173,7 @@ async def _ask(provider: Provider, verb: str, subject: str, case: Case) -> str:
         if verb == "cancel":
             return "stopped" if await provider.cancel(task) else "not stopped"
         if verb == "content":
-            async with provider.fetch(task, Output()) as download:
+            async with provider.fetch(task, Output(**case.row.get("output", {}))) as download:
                 return f"{len(b''.join([chunk async for chunk in download.chunks]))} bytes"
         if verb == "character":
             return await provider.create_character(case.row["name"], Media(**case.row["video"]), _read)

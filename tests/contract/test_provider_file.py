@@ -16,7 +16,7 @@ async def test_a_completed_task_gives_its_file(stage: Stage, provider: Provider)
         assert download.size == len(stage.fake.file)
         assert download.content_type == "video/mp4"
         assert b"".join([chunk async for chunk in download.chunks]) == stage.fake.file
-    assert [call.query for call in stage.fake.contents] == [""]
+    assert [call.query for call in stage.fake.contents] == [stage.upstream.file_query]
 
 
 async def test_a_missing_file_is_gone(stage: Stage, provider: Provider) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from contract.stage import HTML, UNKNOWN, Stage
+from contract.stage import HTML, UNKNOWN, UPSTREAMS, Stage
 from fakes.server import Answer, Drip, Reset
 from structlog.testing import capture_logs
 
@@ -12,6 +12,8 @@ from app.providers.base import Provider
 from app.video import Failure, Progress, Status
 
 pytestmark = pytest.mark.anyio
+
+WORDED = [one for one in UPSTREAMS if one.worded]
 
 
 async def test_polls_lead_from_queued_to_completed(stage: Stage, provider: Provider) -> None:
@@ -33,6 +35,7 @@ async def test_every_known_status_word_is_read(stage: Stage, provider: Provider)
         assert (progress.failure is not None) == (status is Status.failed)
 
 
+@pytest.mark.parametrize("upstream", WORDED, ids=lambda upstream: upstream.name)
 @pytest.mark.parametrize("word", ["reticulating", "", "constructor", "x" * 5000, "a\0b"])
 async def test_an_unknown_status_word_is_still_running(stage: Stage, provider: Provider, word: str) -> None:
     task = await stage.submitted(provider)

@@ -1,7 +1,7 @@
 """Provider contract: the key and other secrets reach the upstream and nothing else."""
 
 import pytest
-from contract.stage import Stage, content
+from contract.stage import UPSTREAMS, Stage, content
 from fakes.server import KEY, Answer, Elsewhere, serve
 from structlog.testing import capture_logs
 
@@ -76,6 +76,7 @@ async def test_a_call_that_sends_the_key_goes_to_configured_addresses_only(stage
     assert (elsewhere.calls, stage.fake.calls["other"]) == ([], [])
 
 
+@pytest.mark.parametrize("upstream", [one for one in UPSTREAMS if one.worded], ids=lambda upstream: upstream.name)
 async def test_a_key_in_place_of_a_status_is_not_logged(stage: Stage, provider: Provider) -> None:
     task = await stage.submitted(provider)
     stage.fake.show(task.ref or "", f"unauthorized: {'x' * 70} {KEY}")

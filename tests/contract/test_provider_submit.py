@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from contract.stage import UNKNOWN, UPSTREAMS, Stage
-from fakes.server import KEY, Answer, Hang, Reset, closed_port, segments, serve_bytes
+from fakes.server import Answer, Hang, Reset, closed_port, segments, serve_bytes
 from fakes.upstream import Upstream, ask
 from fakes.wire import Wire, wire
 
@@ -68,7 +68,7 @@ async def test_a_submit_sends_exactly_the_expected_request(stage: Stage, upstrea
     kind = sent.pop("content-type")
     assert kind == "application/json" if expected.form is None else kind.startswith("multipart/form-data; boundary=")
     common = {"accept": "*/*", "accept-encoding": "identity", "connection": "keep-alive"}
-    assert sent == {**common, "authorization": f"Bearer {KEY}", **expected.headers}
+    assert sent == {**common, **upstream.auth, **expected.headers}
     assert "content-length" in call.headers
     assert call.headers["user-agent"].startswith("video-gateway/")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.providers.base import Provider
 from app.video import Media, Operation, Status, VideoRequest
-from fakes.server import Fake, File
+from fakes.server import KEY, Fake, File
 
 CAT = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 VIDEO = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 80
@@ -49,8 +49,14 @@ class Upstream:
     config: dict[str, Any] = field(default_factory=dict)
     prefix: str = "/v1"
     model: str = "wan-2.2"
+    auth: dict[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {KEY}"})
+    """Headers with the credential; those of a request add to them."""
     moderation: tuple[int, str, str] = (400, "Your request was blocked by our moderation system.", "moderation_blocked")
     credit: tuple[int, str, str | None] = (402, "You exceeded your current quota.", "insufficient_quota")
+    worded: bool = True
+    """Tasks have a status word."""
+    file_query: str = ""
+    """The query of a file's own address."""
     cancels: bool = True
     """The upstream has a cancel call."""
     stops: bool = True

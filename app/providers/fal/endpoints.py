@@ -60,8 +60,8 @@ class Field:
     """One input field of an endpoint."""
 
     type: str
-    """`string`, `number`, `3..15` (whole numbers, both included), `boolean`, `url|data-uri`, `Array<...>`, or quoted values
-    joined by bars."""
+    """`string`, `number`, `3..15` for whole numbers, both included, `boolean`, `url|data-uri`, `Array<...>`, or quoted
+    values joined by bars."""
     default: str | None = None
     """As JSON."""
     required: bool = False
