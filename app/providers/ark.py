@@ -80,7 +80,7 @@ FAMILIES: dict[str, Capabilities] = {
         fields=TWO | {"output_format", "omni_reference_task_type"},
         references=30,
         operations=(Operation.edit, Operation.extend),
-        prices={"480p": 0.096, "720p": 0.216, "1080p": 0.535},
+        prices={"480p": 0.1028, "720p": 0.2311, "1080p": 0.5686},
     ),
     "2-0": _seedance(
         (4, 15),
@@ -88,7 +88,7 @@ FAMILIES: dict[str, Capabilities] = {
         parameters=FRAMES | REFERENCES | {"generate_audio"},
         fields=TWO,
         references=9,
-        prices={"480p": 0.066, "720p": 0.142, "1080p": 0.354, "2160p": 0.722},
+        prices={"480p": 0.0703, "720p": 0.1512, "1080p": 0.3742, "2160p": 0.7776},
     ),
     "2-0-fast": _seedance(
         (4, 15),
@@ -96,7 +96,7 @@ FAMILIES: dict[str, Capabilities] = {
         parameters=FRAMES | REFERENCES | {"generate_audio"},
         fields=TWO,
         references=9,
-        prices={"480p": 0.053, "720p": 0.114},
+        prices={"480p": 0.0562, "720p": 0.121},
     ),
     "2-0-mini": _seedance(
         (4, 15),
@@ -104,7 +104,7 @@ FAMILIES: dict[str, Capabilities] = {
         parameters=FRAMES | REFERENCES | {"generate_audio"},
         fields=TWO,
         references=9,
-        prices={"480p": 0.033, "720p": 0.071},
+        prices={"480p": 0.0352, "720p": 0.0756},
     ),
     "1-5-pro": _seedance(
         (4, 12),
@@ -130,7 +130,20 @@ FAMILIES: dict[str, Capabilities] = {
     ),
 }
 """By the part of a model's name between `seedance-` and its date. Lengths, resolutions and inputs: the vendor's pages
-and SDK types; prices: the price map of LiteLLM 1.110.2, 2026-11, and for 1.x those that ComfyUI and OpenRouter show."""
+and SDK types; prices: those of BytePlus as its pages, OpenRouter and ComfyUI showed them in 2026-10."""
+CHINESE = "doubao-"
+"""Begins the names of models at Volcengine."""
+PRICES_IN_CHINA = {
+    "2-5": {"480p": 0.096075, "720p": 0.216, "1080p": 0.5346},
+    "2-0": {"480p": 0.066003, "720p": 0.141943, "1080p": 0.354086, "2160p": 0.722057},
+    "2-0-fast": {"480p": 0.05309, "720p": 0.114171},
+    "2-0-mini": {"480p": 0.033002, "720p": 0.070971},
+}
+"""Source: the price map of LiteLLM 1.110.2, 2026-11; it has none of 1.x."""
+FAMILIES_IN_CHINA = {
+    name: able.model_copy(update={"prices": _micros(PRICES_IN_CHINA.get(name, {})), "silent_prices": {}})
+    for name, able in FAMILIES.items()
+}
 PIXELS = {
     "480p": {"16:9": 864 * 496, "4:3": 752 * 560, "1:1": 640 * 640, "21:9": 992 * 432},
     "720p": {"16:9": 1280 * 720, "4:3": 1112 * 834, "1:1": 960 * 960, "21:9": 1470 * 630},
@@ -219,14 +232,15 @@ class Ark(RestProvider):
         return tasks, str(number + 1) if len(tasks) == PAGE_TASKS else None
 
     def capabilities(self, model: str) -> Capabilities | None:
+        families = FAMILIES_IN_CHINA if model.startswith(CHINESE) else FAMILIES
         named = MODEL.fullmatch(model)
-        return FAMILIES.get(named[1], ANYTHING) if named is not None else ANYTHING
+        return families.get(named[1], ANYTHING) if named is not None else ANYTHING
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
         able = self.capabilities(model)
         if able is None or not able.prices:
             return able
-        pixels = PIXELS_2_5 if able is FAMILIES["2-5"] else PIXELS
+        pixels = PIXELS_2_5 if "-2-5-" in model else PIXELS
         ratio = request.aspect_ratio or (None if media_of(request) else "16:9")
         prices, silent = (_at_ratio(prices, pixels, ratio) for prices in (able.prices, able.silent_prices))
         return able.model_copy(update={"prices": prices, "silent_prices": silent})

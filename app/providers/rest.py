@@ -19,6 +19,8 @@ from app import errors, net
 from app.media.uploads import CHUNK_BYTES
 from app.providers import embedded
 from app.providers.answers import (
+    CONTENT_POLICY_WORDS,
+    CREDIT_WORDS,
     address,
     declared_size,
     decoded_headers,
@@ -42,16 +44,6 @@ CHARACTERS_AT_ONCE = 4
 LEAST_UPLOAD_RATE = 64 * 2**10
 """Bytes per second below which a body that is sent is given up."""
 NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-
-CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
-CREDIT_WORDS = (
-    "insufficient_quota",
-    "insufficient_user_quota",
-    "insufficient_balance",
-    "insufficient balance",
-    "insufficient credit",
-    "billing",
-)
 _LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 NOT_STOPPED = (400, 405, 409, 422, 501)
 """Statuses of an upstream that does not stop a task, or has no call for it."""

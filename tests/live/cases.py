@@ -40,14 +40,19 @@ CASES = {
         "no prices are published; Luma's fast model at its least length and resolution",
     ),
     "ark": Case(
-        "dreamina-seedance-2-0-mini-260615",
-        {"seconds": "4", "resolution": "480p"},
-        "0.033 dollars a second, the lowest list price in the table of models",
+        "seedance-1-0-pro-fast-251015",
+        {"seconds": "2", "resolution": "480p"},
+        "0.0097 dollars a second, the lowest list price in the table of models",
     ),
     "fal": Case(
-        "minimax/h3/text-to-video",
-        {"seconds": "4", "resolution": "480p"},
-        "0.05 dollars a second, the lowest list price in the table of endpoints",
+        "google/gemini-omni-flash/v1.1/text-to-video",
+        {"seconds": "3", "resolution": "360p"},
+        "0.03 dollars a second, the lowest list price in the table of endpoints",
+    ),
+    "gemini": Case(
+        "gemini-omni-1.1-flash",
+        {"seconds": "3", "resolution": "360p"},
+        "0.034 dollars a second, the lowest list price in the table of models",
     ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }

@@ -177,13 +177,14 @@ class DeletedVideo(ResponseModel):
 
 class EstimateComponent(ResponseModel):
     type: Literal["output"]
-    metric: Literal["second"]
+    metric: Literal["second", "task"]
+    """`task`: what is added to the price by length, such as a price of input images."""
     quantity: float
-    """Seconds of all outputs."""
+    """Seconds of all outputs, or outputs."""
     billable_quantity: float
-    """Seconds that are charged."""
+    """Seconds that are charged, or outputs."""
     unit_price: float
-    """US dollars per second."""
+    """US dollars per second, or per output."""
     total_cost: int
     """Millionths of a US dollar."""
 

@@ -15,6 +15,7 @@ the account; that "support code" in the message of a failure means a filter; tha
 
 import re
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import httpx
@@ -43,6 +44,9 @@ class Gemini(RestProvider):
 
     kind = "gemini"
     title = "Google Gemini API"
+    key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    key_page = "https://aistudio.google.com/apikey"
+    prices_read = date(2026, 11, 25)
     callbacks = True
     models = MODELS
     any_model = omni.ANYTHING

@@ -34,7 +34,8 @@ Blob = Callable[[Media], Awaitable[tuple[str, str]]]
 """Content type and base64 of an upload."""
 
 
-def _omni(longest_s: int, parameters: frozenset[str]) -> Capabilities:
+def _omni(longest_s: int, parameters: frozenset[str], prices: dict[str, int] | None = None) -> Capabilities:
+    """Capabilities of one model; prices in micro-dollars per second."""
     return Capabilities(
         seconds=(3, longest_s),
         seconds_range=True,
@@ -43,15 +44,18 @@ def _omni(longest_s: int, parameters: frozenset[str]) -> Capabilities:
         aspect_ratios=("16:9", "9:16"),
         parameters=parameters,
         operations=frozenset({Operation.generate, Operation.edit, Operation.extend}),
+        prices=prices or {},
         vendor_fields=OWN_FIELDS,
     )
 
 
 MODELS = {
     "gemini-omni-1.2-flash": _omni(15, PICTURES | {"seed"}),
-    "gemini-omni-1.1-flash": _omni(10, PICTURES),
+    "gemini-omni-1.1-flash": _omni(
+        10, PICTURES, {"": 101_000, "360p": 34_000, "720p": 101_000, "1080p": 152_000, "2160p": 304_000}
+    ),
 }
-"""No price map has a price per second for them; the vendor charges by token."""
+"""The vendor charges by token; prices per second as worked out from its page in 2026-10. Of 1.2 sources disagree."""
 ANYTHING = Capabilities(
     parameters=PICTURES | {"seed"},
     operations=frozenset({Operation.generate, Operation.edit, Operation.extend}),
