@@ -60,7 +60,7 @@ class Fal(RestProvider):
         """From fal.ai/dashboard/keys; `id:secret`."""
         base_url: str = "https://queue.fal.run"
         storage_url: str = "https://rest.fal.ai"
-        """Address at which an upload to fal's storage is begun; gets the key, too."""
+        """The address at which an upload asks for one in fal's storage; gets the key, too."""
         inline_bytes: int = Field(2**20, ge=0, le=MAX_DATA_URL_BYTES)
         """Size from which uploads go to the storage; shorter ones are sent within the request."""
 

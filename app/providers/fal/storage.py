@@ -5,12 +5,13 @@ asks for a token of fal's CDN instead, and in its fall-back sends the key to the
 """
 
 import asyncio
+from typing import Any
 
 import httpx
 
 from app import errors, net
 from app.media.uploads import Upload
-from app.providers.answers import address
+from app.providers.answers import file_url
 from app.providers.rest import RestProvider
 from app.telemetry import log
 
@@ -23,23 +24,19 @@ async def store(provider: RestProvider, upload: Upload, *, origin: str) -> str:
     asked = {"content_type": upload.content_type, "file_name": upload.filename}
     response = await provider.call("prepare", "POST", INITIATE, origin=origin, json=asked)
     answer = provider.json("prepare", response)
-    target, url = _url(answer.get("upload_url")), _url(answer.get("file_url"))
+    target, url = (_url(answer.get(name)) for name in ("upload_url", "file_url"))
     if target is None or url is None:
         raise provider.unreadable("prepare", "the answer carries no usable URLs for an upload", response)
     await _put(provider, upload, target)
-    return str(url)
+    return url
 
 
-def _url(value: object) -> httpx.URL | None:
-    if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS or not value.startswith(("http://", "https://")):
-        return None
-    try:
-        return address(None, value)
-    except (httpx.InvalidURL, ValueError):
-        return None
+def _url(value: Any) -> str | None:
+    url = file_url(value)
+    return url if url is not None and url.startswith("http") and len(url) <= MAX_URL_CHARACTERS else None
 
 
-async def _put(provider: RestProvider, upload: Upload, target: httpx.URL) -> None:
+async def _put(provider: RestProvider, upload: Upload, target: str) -> None:
     headers = {"content-type": upload.content_type, "content-length": str(upload.size)}
     try:
         request = provider.guarded.build_request("PUT", target, headers=headers, content=upload.chunks)
