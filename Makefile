@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-vendors lint type format bench fuzz wheel migration docs hooks clean
+.PHONY: help run test test-clients test-vendors test-live lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ test-clients: | $(NEEDS_UV) ## Drive the real clients in environments of their o
 
 test-vendors: | $(NEEDS_UV) ## Drive the vendors' own SDKs against the fakes; ARGS="fal google" for some of them
 	@PYTHONPATH=tests $(RUN) --with trustme python -m vendors $(ARGS)
+
+test-live: | $(NEEDS_UV) ## Make the cheapest video of each vendor whose key is set; costs money; ARGS="-k fal" for one
+	@$(RUN) pytest -rs -p no:xdist tests/live/vendors.py $(ARGS)
 
 wheel: | $(NEEDS_UV) ## Build the package and check it as users install it, without the lock file
 	@$(RUN) python -m tools.check_wheel

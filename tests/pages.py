@@ -74,7 +74,8 @@ def read(name: str) -> Page:
 def documents() -> Iterator[str]:
     """The pages whose blocks have to be run or marked."""
     yield "README.md"
-    yield from (path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))
+    for folder in (ROOT / "docs", ROOT / "docs" / "providers"):
+        yield from (path.relative_to(ROOT).as_posix() for path in sorted(folder.glob("*.md")))
 
 
 def replaced(code: str, **words: str) -> str:

@@ -1,4 +1,5 @@
-"""Generates what the documents say about the code: the tables of the README, the layout in CONTRIBUTING.
+"""Generates what the documents say about the code: the tables of the README, the layout in CONTRIBUTING, the pages of
+providers.
 
 python -m tools.docs
 """
@@ -9,14 +10,14 @@ import textwrap
 from pathlib import Path
 from types import ModuleType
 
-from app.capabilities import Capabilities
 from app.dialects import DIALECTS, create_paths, name_of
 from app.providers import KINDS
-from app.providers.base import Provider, ProviderConfig
+from app.providers.base import Provider
+from tools import provider_pages
+from tools.provider_pages import SHARED, length, table, tried
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "app"
-SHARED = frozenset(ProviderConfig.model_fields)
 PACKAGES = ("cli", "dialects", "admin", "http", "jobs", "accounts", "providers", "webhooks", "media", "db")
 """From the top of the layers to the bottom; `make lint` checks the arrows."""
 DATA = ("functions", "static")
@@ -30,6 +31,7 @@ def blocks() -> dict[tuple[str, str], str]:
         ("README.md", "providers"): providers_table(),
         ("README.md", "dialects"): dialects_table(),
         ("CONTRIBUTING.md", "layout"): f"```\n{layout()}\n```",
+        **provider_pages.blocks(),
     }
 
 
@@ -48,7 +50,7 @@ def providers_table() -> str:
         *("kind", "vendor", "models", "length in seconds", "inputs besides prompt", "other operations", "status by"),
         *("settings", "tried live"),
     )
-    return _table(columns, [_provider_row(kind) for kind in KINDS])
+    return table(columns, [_provider_row(kind) for kind in KINDS])
 
 
 def _provider_row(kind: type[Provider]) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ def _provider_row(kind: type[Provider]) -> tuple[str, ...]:
         models = f"{models}, any other" if models else f"any: `{kind.kind}/<model>`"
     inputs = sorted({name for one in able for name in one.parameters})
     operations = sorted({str(operation) for one in able for operation in one.operations} - {"generate"})
-    lengths, others = " or ".join(dict.fromkeys(_length(one) for one in able)), ", ".join(operations) or "–"
+    lengths, others = " or ".join(dict.fromkeys(length(one) for one in able)), ", ".join(operations) or "–"
     if not kind.models and kind.capabilities_for is not Provider.capabilities_for:
         lengths = others = "by endpoint"
     return (
@@ -70,17 +72,8 @@ def _provider_row(kind: type[Provider]) -> tuple[str, ...]:
         others,
         "callbacks and polls" if kind.callbacks else "polls",
         _settings(kind),
-        kind.tried.isoformat() if kind.tried is not None else "no",
+        tried(kind),
     )
-
-
-def _length(able: Capabilities) -> str:
-    if able.seconds is None:
-        return "passed on"
-    if not able.seconds:
-        return "fixed by the vendor"
-    numbers = [f"{seconds:g}" for seconds in able.seconds]
-    return " to ".join(numbers) if able.seconds_range else ", ".join(numbers)
 
 
 def _settings(kind: type[Provider]) -> str:
@@ -96,7 +89,7 @@ def _settings(kind: type[Provider]) -> str:
 def dialects_table() -> str:
     """One row per dialect, OpenAI's first."""
     rows = [_dialect_row(dialect) for dialect in (DIALECTS[-1], *DIALECTS[:-1])]
-    return _table(("dialect", "API of", "videos are created at", "model"), rows)
+    return table(("dialect", "API of", "videos are created at", "model"), rows)
 
 
 def _dialect_row(dialect: ModuleType) -> tuple[str, ...]:
@@ -143,14 +136,11 @@ def _summary(path: Path) -> str:
     return re.split(r"(?<=\.) (?=[A-Z`])", " ".join(text.split()))[0].rstrip(".") + "."
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ("---",) * len(columns), *rows))
-
-
 def main() -> None:
     for (document, name), block in blocks().items():
         path = ROOT / document
-        path.write_text(written(path.read_text("utf-8"), name, block), "utf-8")
+        text = path.read_text("utf-8") if path.exists() else provider_pages.empty_page(document)
+        path.write_text(written(text, name, block), "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,16 @@ import httpx
 
 from app.providers.base import ListedTask
 
+CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
+CREDIT_WORDS = (
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "insufficient_balance",
+    "insufficient balance",
+    "insufficient credit",
+    "billing",
+)
+"""Words of upstreams in errors about the content, and about an account without money."""
 MAX_REF_CHARACTERS = 512
 MAX_REPORTED_DOLLARS = 1_000_000
 MAX_UNIX_S = 2**32

@@ -90,11 +90,16 @@ class Task:
     async def data_url(self, media: Media, *, provider: str) -> str:
         """An upload as a `data:` URL within JSON. Raises `UpstreamRejected` if it is too large."""
         async with self.read(media) as upload:
-            if upload.size > MAX_DATA_URL_BYTES:
-                limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
-                raise errors.UpstreamRejected(f"{limit}; send its https:// address", provider=provider)
-            content = b"".join([chunk async for chunk in upload.chunks])
-        return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
+            return await data_url_of(upload, provider=provider)
+
+
+async def data_url_of(upload: Upload, *, provider: str) -> str:
+    """An open upload as a `data:` URL. Raises `UpstreamRejected` if it is too large."""
+    if upload.size > MAX_DATA_URL_BYTES:
+        limit = f"{provider} takes uploads of at most {MAX_DATA_URL_BYTES // 2**20} MiB"
+        raise errors.UpstreamRejected(f"{limit}; send its https:// address", provider=provider)
+    content = b"".join([chunk async for chunk in upload.chunks])
+    return f"data:{upload.content_type};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)
@@ -113,17 +118,17 @@ class ProviderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     kind: str = ""
+    """The kind of provider; unset: the name."""
     enabled: bool = True
     """False disables the provider without deleting its settings."""
     base_url: str = ""
     """URL prefix of the paths in the vendor's documentation."""
     api_key: SecretStr | None = None
-    """Sent to `base_url` only."""
+    """Sent to `base_url`, and to further addresses that the kind names, only."""
     models: tuple[str, ...] | None = None
     """Upstream model names this instance lists; unset: the models of the kind."""
     timeout_s: float = Field(60, gt=0)
-    """Time limit for one call, from connecting to the end of the answer; an upload gets more, see `LEAST_UPLOAD_RATE`.
-    """
+    """Time limit for one call, from connecting to the end of the answer; an upload gets a second more per 64 KiB."""
     file_timeout_s: float = Field(3_600, gt=0)
     """Total time limit for one download, against slow hosts."""
     connections: int = Field(20, gt=0)
@@ -156,7 +161,7 @@ class ProviderConfig(BaseModel):
             raise ValueError("the name of a variable was not replaced by the key; .env takes ${NAME}, with braces")
         return value.strip()
 
-    @field_validator("base_url")
+    @field_validator("base_url", "storage_url", check_fields=False)
     @classmethod
     def _http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -22,7 +22,7 @@ from app.capabilities import Capabilities
 from app.providers.answers import segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
-from app.signatures import is_hex_digest
+from app.providers.signatures import is_hex_digest
 from app.video import MAX_SECONDS, Media, Progress, Status, Submission
 
 PATH = "/v1/videos/generations"

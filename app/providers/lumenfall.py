@@ -28,7 +28,7 @@ from app.capabilities import Capabilities
 from app.providers.answers import object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
-from app.signatures import is_standard_webhook, secret_bytes
+from app.providers.signatures import is_standard_webhook, standard_key
 from app.video import Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
@@ -83,7 +83,7 @@ class Lumenfall(RestProvider):
         @classmethod
         def _usable(cls, value: SecretStr | None) -> SecretStr | None:
             try:
-                usable = value is None or bool(secret_bytes(value.get_secret_value()))
+                usable = value is None or bool(standard_key(value.get_secret_value()))
             except ValueError:
                 usable = False
             if not usable:

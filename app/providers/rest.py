@@ -19,6 +19,8 @@ from app import errors, net
 from app.media.uploads import CHUNK_BYTES
 from app.providers import embedded
 from app.providers.answers import (
+    CONTENT_POLICY_WORDS,
+    CREDIT_WORDS,
     address,
     declared_size,
     decoded_headers,
@@ -42,16 +44,6 @@ CHARACTERS_AT_ONCE = 4
 LEAST_UPLOAD_RATE = 64 * 2**10
 """Bytes per second below which a body that is sent is given up."""
 NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-
-CONTENT_POLICY_WORDS = ("moderation", "content_policy", "content policy", "safety", "sensitive", "nsfw", "blocked by")
-CREDIT_WORDS = (
-    "insufficient_quota",
-    "insufficient_user_quota",
-    "insufficient_balance",
-    "insufficient balance",
-    "insufficient credit",
-    "billing",
-)
 _LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 NOT_STOPPED = (400, 405, 409, 422, 501)
 """Statuses of an upstream that does not stop a task, or has no call for it."""
@@ -64,6 +56,8 @@ class RestProvider(Provider):
     cost_place: ClassVar[Place] = ()
     """Place of the cost in US dollars in the answer to a poll; empty: the vendor reports none."""
     needs_whole_body = True  # neither JSON nor a form can be read before its end
+    key_origins: ClassVar[tuple[str, ...]] = ("base_url",)
+    """Settings whose addresses get the credential."""
 
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
         super().__init__(name, config, allow_networks)
@@ -101,7 +95,7 @@ class RestProvider(Provider):
 
     @property
     def auth(self) -> dict[str, str]:
-        """Headers with the credential; for requests to the configured origin only."""
+        """Headers with the credential; for requests to the addresses of `key_origins` only."""
         return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
 
     async def submit_call(self, task: Task, method: str, path: str, **kwargs: Any) -> httpx.Response:
@@ -126,7 +120,8 @@ class RestProvider(Provider):
         path: str,
         **kwargs: Any,
     ) -> httpx.Response:
-        """Send one free request to the configured origin; returns 2xx, raises an `UpstreamError` for all else."""
+        """Send one free request below `base_url`, or the `origin` of another of `key_origins`; returns 2xx, raises an
+        `UpstreamError` for all else."""
         return await self._call(verb, method, path, None, **kwargs)
 
     async def cancel_call(
@@ -142,13 +137,16 @@ class RestProvider(Provider):
                 return False
             raise
 
-    async def _call(self, verb: str, method: str, path: str, begin: net.Once | None, **kwargs: Any) -> httpx.Response:
+    async def _call(
+        self, verb: str, method: str, path: str, begin: net.Once | None, *, origin: str | None = None, **kwargs: Any
+    ) -> httpx.Response:
+        origin = self.config.base_url if origin is None else origin
+        if origin not in self._key_addresses:
+            raise AssertionError("the key is sent to configured addresses only")
         headers = {**self.auth, **kwargs.pop("headers", {})}
         started = time.perf_counter()
         try:
-            response = await self._request(
-                verb, method, self.config.base_url + path, begin=begin, headers=headers, **kwargs
-            )
+            response = await self._request(verb, method, origin + path, begin=begin, headers=headers, **kwargs)
             if not response.is_success:
                 raise self.error_from(verb, response)
             return response
@@ -165,7 +163,7 @@ class RestProvider(Provider):
             request = self.http.build_request(method, url, **kwargs)
             if begin is not None:
                 net.hold_until(begin, request, whole_body=self.needs_whole_body)
-            async with self._turns[verb], asyncio.timeout(self._limit_s(request)):
+            async with self._turns[verb], asyncio.timeout(self.limit_s(request)):
                 response = await self.http.send(request, stream=True)
                 try:
                     return await self._read(verb, response)
@@ -183,7 +181,7 @@ class RestProvider(Provider):
             message = f"{self.name} did not take the whole request ({type(error).__name__})"
             raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
-    def _limit_s(self, request: httpx.Request) -> float:
+    def limit_s(self, request: httpx.Request) -> float:
         """Time limit for a whole call: that of the settings, and what its body takes at the least rate."""
         length = request.headers.get("content-length", "0")
         return self.config.timeout_s + (int(length) if length.isdigit() else 0) / LEAST_UPLOAD_RATE
@@ -343,13 +341,16 @@ class RestProvider(Provider):
             return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
         return None, error if isinstance(error, str) else ""
 
+    @property
+    def _key_addresses(self) -> tuple[str, ...]:
+        return tuple(getattr(self.config, name) for name in self.key_origins)
+
     def scrub(self, text: str, *, limit: int = 500) -> str:
-        """Remove the key, the configured address and secrets in other URLs from a text; cut it to `limit`
+        """Remove the key, the configured addresses and secrets in other URLs from a text; cut it to `limit`
         characters."""
-        host = httpx.URL(self.config.base_url).netloc.decode() if self.config.base_url else ""
         text = net.redact_urls(self._secret_pattern.sub("[key]", text) if self._secret_pattern else text)
-        for inner in filter(None, (self.config.base_url, host)):
-            text = text.replace(inner, self.name)
+        for inner in filter(None, self._key_addresses):
+            text = text.replace(inner, self.name).replace(httpx.URL(inner).netloc.decode(), self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:limit]
 
     @asynccontextmanager

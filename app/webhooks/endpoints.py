@@ -15,12 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids, net
 from app.db import rows
 from app.db.models import Delivery, Project, WebhookEndpoint, WebhookSecret
-from app.signatures import PREFIX, secret_bytes
 from app.video import DeliveryState, Webhook
 from app.webhooks import signing
 from app.webhooks.addresses import public_url
 from app.webhooks.events import checked_event_types
-from app.webhooks.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, is_standard, mint_secret
+from app.webhooks.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, PREFIX, is_standard, mint_secret, secret_bytes
 
 MAX_URL_CHARACTERS = 2_048
 MAX_SECRET_CHARACTERS = 512

@@ -1,14 +1,15 @@
-"""Webhook secrets and the headers of signed webhooks: Standard Webhooks (standardwebhooks.com)."""
+"""Webhook secrets and signatures: Standard Webhooks (standardwebhooks.com)."""
 
 import base64
+import hmac
 from collections.abc import Sequence
 from datetime import datetime
 from secrets import token_bytes
 
-from app.signatures import PREFIX, sign
-
 STANDARD = "standard"
 """Name of the style of Standard Webhooks: a signed event with the video in it. Registered endpoints use no other."""
+PREFIX = "whsec_"
+
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 """Length of a secret by Standard Webhooks. Minted ones have the shorter one, a multiple of three, so that the base 64
 has no padding."""
@@ -17,6 +18,20 @@ has no padding."""
 def mint_secret() -> str:
     """Return a new secret: `whsec_` and 32 random characters of base 64."""
     return PREFIX + base64.b64encode(token_bytes(MIN_SECRET_BYTES)).decode()
+
+
+def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """Return one entry of `webhook-signature`, `v1,<base64>`, as Standard Webhooks defines it.
+
+    The key is what the part after `whsec_` decodes to, or the text itself without that prefix.
+    """
+    signed = f"{webhook_id}.{timestamp}.".encode() + body
+    return f"v1,{base64.b64encode(hmac.digest(secret_bytes(secret), signed, 'sha256')).decode()}"
+
+
+def secret_bytes(secret: str) -> bytes:
+    """Return the HMAC key of a secret. Raises `ValueError` if the part after `whsec_` is not base 64."""
+    return base64.b64decode(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
 
 
 def is_standard(secret: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.catalogue import FILE, Catalogue, CatalogueRoute
+from app.providers.catalogue import FILE, Catalogue, CatalogueRoute
 from app.providers import KIND_NAMES
 from app.providers.base import Provider
 from app.settings import ConfigurationError

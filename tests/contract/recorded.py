@@ -27,12 +27,15 @@ from starlette.types import Receive, Scope, Send
 from app import errors
 from app.media.uploads import Upload
 from app.providers.base import Provider, Task
+from app.providers.rest import RestProvider
 from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("recordings.toml").read_text("utf-8"))
 KINDS = tuple(TABLE["kinds"])
 JSON = {"content-type": "application/json"}
+VERBS = {"result": "poll", "upload": "submit"}
+"""The call of an adapter that makes a request which is no call of its own."""
 HTTP_ONLY = ("authorization", "content-type")
 """Headers of a recorded request that an adapter has to send, too; each kind may name more."""
 
@@ -90,11 +93,13 @@ def unused_rows(kind: str) -> list[str]:
 class Recorder:
     """A server that answers each request with the next recorded response, then with 503."""
 
-    def __init__(self, left: Iterable[tuple[Any, Mapping[str, Any]]]) -> None:
+    def __init__(self, left: Iterable[tuple[Any, Mapping[str, Any]]], here: str | None = None) -> None:
         self.left = deque(left)
         """Recorded requests and their responses; a response that is not part of the recording has no request."""
         self.calls: list[tuple[Call, Mapping[str, Any] | None]] = []
         self.ran_out = False
+        self.here = here
+        """An address in recorded responses that means this server."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = await read_call(Request(scope, receive))
@@ -106,6 +111,7 @@ class Recorder:
         self.calls.append((call, request))
         body = response.get("body")
         content = _content(body)
+        content = content.replace(self.here.encode(), call.origin.encode()) if self.here else content
         headers = {name: value for name, value in response["headers"].items() if name != "content-length"}
         await Response(content, response["status"], headers)(scope, receive, send)
 
@@ -124,16 +130,17 @@ async def replay(case: Case) -> Replay:
     """Ask the adapter for each request of the case; the recorded responses are the answers. A call of the adapter may
     make several requests; one that makes more than were recorded reads `asks for more`."""
     table, result = TABLE["kinds"][case.kind], Replay()
-    recorder = Recorder(zip(case.recorded["requests"], case.recorded["responses"], strict=False))
+    recorder = Recorder(zip(case.recorded["requests"], case.recorded["responses"], strict=False), case.row.get("here"))
     if "inserted" in case.row:
         recorder.left.appendleft((None, {"status": 200, "headers": JSON, "body": case.row["inserted"]}))
     if "added" in case.row:
         recorder.left.append((None, {"status": 200, "headers": JSON, "body": case.row["added"]}))
     upstream: Upstream = import_module(f"fakes.{table['fake']}").UPSTREAMS[0]
+    assert issubclass(upstream.kind, RestProvider)
     fake = upstream.fake()
     async with serve(recorder) as origin:
-        config = {"api_key": KEY, "base_url": origin + table["prefix"], "timeout_s": 10} | table.get("config", {})
-        config |= case.row.get("config", {})
+        config = {"api_key": KEY, "timeout_s": 10} | dict.fromkeys(upstream.kind.key_origins, origin + table["prefix"])
+        config |= table.get("config", {}) | case.row.get("config", {})
         provider = upstream.kind("up", upstream.kind.Config(**config), (ip_network("127.0.0.0/8"),))
         try:
             for reads in case.row["reads"]:
@@ -144,7 +151,7 @@ async def replay(case: Case) -> Replay:
                 request = next(request for request, _ in recorder.left if request is not None)
                 verb, subject = fake.route(request["method"], request["path"])
                 recorder.calls.clear()
-                read = await _ask(provider, "poll" if verb == "result" else verb, subject, case)
+                read = await _ask(provider, VERBS.get(verb, verb), subject, case)
                 result.read.append("asks for more" if recorder.ran_out else read)
                 for call, recorded in recorder.calls:
                     result.differences += _differences(recorded, call, table.get("headers", ())) if recorded else []
@@ -242,7 +249,9 @@ def _body_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Ite
 
 def _leaves_of_call(call: Call) -> Iterator[tuple[str, Any]]:
     """Every value of a body by its name; those of forms are text, so all are compared as text."""
-    if call.form is None:
+    if isinstance(call.json, bytes):
+        yield "$base64", base64.b64encode(call.json).decode()
+    elif call.form is None:
         yield from _leaves(call.json)
     for name, value in call.form or ():
         yield name, _file(value.filename, value.content_type, value.size) if isinstance(value, File) else value

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from app import errors
 from app.providers.base import Provider
+from app.providers.rest import RestProvider
 from app.video import Status
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +64,16 @@ async def test_a_redirect_does_not_leak_the_key(stage: Stage, provider: Provider
         with pytest.raises((errors.UpstreamUnavailable, errors.UpstreamAccount)):
             await provider.poll(task)
     assert elsewhere.calls == []
+
+
+async def test_a_call_that_sends_the_key_goes_to_configured_addresses_only(stage: Stage, provider: Provider) -> None:
+    assert isinstance(provider, RestProvider)
+    elsewhere = Elsewhere()
+    async with serve(elsewhere) as other:
+        for origin in (other, stage.origin.replace("127.0.0.1", "localhost"), ""):
+            with pytest.raises(AssertionError, match="configured addresses only"):
+                await provider.call("prepare", "GET", "/x", origin=origin)
+    assert (elsewhere.calls, stage.fake.calls["other"]) == ([], [])
 
 
 @pytest.mark.parametrize("upstream", [one for one in UPSTREAMS if one.worded], ids=lambda upstream: upstream.name)

@@ -37,6 +37,8 @@ class FakeFal(Fake):
         found = segments(path)
         if found[0] == "files":
             return "content", found[-1]
+        if found in (["storage", "upload", "initiate"], ["put"]):
+            return "upload", method
         if "requests" not in found:
             return ("submit", "/".join(found)) if method == "POST" else ("other", path)
         at = found.index("requests")
@@ -50,10 +52,10 @@ class FakeFal(Fake):
                 return "cancel", ref
         return "other", path
 
-    verbs = (*Fake.verbs, "result")
+    verbs = (*Fake.verbs, "result", "upload")
 
     def allowed(self, call: Call) -> bool:
-        if call.path.startswith("/files/"):
+        if call.path.startswith(("/files/", "/put")):
             return "authorization" not in call.headers
         return call.headers.get("authorization") == f"Key {self.key}"
 
@@ -67,6 +69,10 @@ class FakeFal(Fake):
                 return self.result(self.jobs[subject], call)
             case "cancel":
                 return self.cancel(subject)
+            case "upload" if subject == "POST":
+                return self.initiate(call)
+            case "upload" if subject == "PUT":
+                return Response()
             case "content":
                 return Response(self.file, media_type="video/mp4")
         return as_json(recorded("fal", "poll_404"), 404)
@@ -108,6 +114,11 @@ class FakeFal(Fake):
         ended = recorded("fal", "poll_completed_cancelled")
         self.fail(ref, ended["error_type"], ended["error"])
         return as_json(recorded("fal", "cancel_202"), 202)
+
+    def initiate(self, call: Call) -> Response:
+        if call.query != "storage_type=fal-cdn-v3" or set(call.fields) != {"content_type", "file_name"}:
+            return as_json(recorded("fal", "submit_error_422_input"), 422)
+        return as_json(recorded("fal", "js_submit_blob") | {"upload_url": f"{call.origin}/put?sig=1"})
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)

@@ -131,12 +131,15 @@ class FakeGemini(Fake):
 
     def uri(self, job: Job, call: Call) -> str:
         number = [*self.jobs].index(job.ref) + 1
-        own = f"http://{call.headers['host']}/v1beta/files/f{number}{DOWNLOAD}?alt=media"
+        own = f"{call.origin}/v1beta/files/f{number}{DOWNLOAD}?alt=media"
         return str(job.raw.get("uri", own))
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)
         self.jobs[ref].raw["uri"] = url
+
+    def unauthorized(self) -> Response:
+        return as_json(recorded("google", "veo_error_401_unauthenticated"), 401)
 
     def refuse(self, status: int, message: str, code: str | None = None) -> Response:
         error = {"code": status, "message": message, "status": code or WORDS.get(status, "UNKNOWN")}

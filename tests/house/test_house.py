@@ -163,6 +163,24 @@ def test_every_kind_and_dialect_is_in_the_readme() -> None:
         assert {dialect_of(path) for path in create_paths(dialect)} == {dialect}
 
 
+@pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
+def test_the_page_of_a_kind_has_a_part_by_hand(kind: str) -> None:
+    """Below the generated head stands what the code cannot say."""
+    _, _, by_hand = (ROOT / "docs" / "providers" / f"{kind}.md").read_text("utf-8").partition("<!-- /head -->")
+    assert re.search(r"^## Good to know\n\n- \S", by_hand, re.MULTILINE)
+
+
+def test_every_page_of_a_kind_belongs_to_one() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "providers").glob("*.md")} - {"README"}
+    assert pages == {kind.kind for kind in KINDS}
+
+
+def test_list_prices_have_the_date_of_reading() -> None:
+    """The sandbox is free, whatever the date; fal's models are in a table of its own."""
+    priced = {kind.kind for kind in KINDS if any(any(able.prices.values()) for able in kind.models.values())}
+    assert priced | {"fal"} == {kind.kind for kind in KINDS if kind.prices_read is not None}
+
+
 def test_files_that_documents_name_exist() -> None:
     """Paths in running text, such as `app/jobs/claim.py`; globs and placeholders are left out."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -13,7 +13,7 @@ from fakes.server import KEY, Fake, serve
 from harness import ORIGIN, Running, StartGateway
 from upstreams import Upstreams
 
-from app.signatures import sign
+from app.webhooks.signing import sign
 
 pytestmark = pytest.mark.anyio
 

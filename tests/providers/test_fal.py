@@ -57,6 +57,95 @@ async def test_a_family_uses_the_endpoint_for_what_the_request_has(
     assert submit.json == {"prompt": "a paper boat", **sent}
 
 
+@pytest.mark.parametrize(
+    ("model", "fields", "path", "sent"),
+    [
+        (
+            "alibaba/wan-3.0",
+            {"seconds": 30, "resolution": "480p", "generate_audio": False},
+            "text-to-video",
+            {"duration": 30, "resolution": "480p", "audio": False},
+        ),
+        (
+            "alibaba/wan-3.0-prime",
+            {"input_reference": FIRST, "last_frame": LAST, "aspect_ratio": "9:16"},
+            "image-to-video",
+            {
+                "start_image_url": FIRST,
+                "end_image_url": LAST,
+                "duration": 5,
+                "resolution": "1080p",
+                "aspect_ratio": "9:16",
+            },
+        ),
+        (
+            "alibaba/happy-horse/v1.1",
+            {"reference_images": [FIRST, LAST], "seed": 7},
+            "reference-to-video",
+            {"image_urls": [FIRST, LAST], "duration": 5, "aspect_ratio": "16:9", "seed": 7},
+        ),
+        (
+            "alibaba/happy-horse",
+            {"input_reference": FIRST, "seconds": 3},
+            "image-to-video",
+            {"image_url": FIRST, "duration": 3, "resolution": "1080p"},
+        ),
+        (
+            "fal-ai/kling-video/v3/turbo/pro",
+            {"input_reference": FIRST, "seconds": 12},
+            "image-to-video",
+            {"image_url": FIRST, "duration": "12"},
+        ),
+        (
+            "fal-ai/kling-video/o3/standard",
+            {"reference_images": [FIRST, LAST], "seconds": 4},
+            "reference-to-video",
+            {"image_urls": [FIRST, LAST], "duration": "4", "aspect_ratio": "16:9"},
+        ),
+        (
+            "google/gemini-omni-flash/v1.1",
+            {"input_reference": FIRST, "last_frame": LAST, "resolution": "2160p"},
+            "image-to-video",
+            {
+                "image_url": FIRST,
+                "end_image_url": LAST,
+                "duration": 8,
+                "resolution": "4k",
+                "aspect_ratio": "16:9",
+            },
+        ),
+    ],
+)
+async def test_each_newer_family_gets_its_own_fields(
+    gateway: Running, fake: FakeFal, model: str, fields: dict[str, Any], path: str, sent: dict[str, Any]
+) -> None:
+    await gateway.create(model=f"fal/{model}", **fields)
+    await gateway.worker.run_once()
+    [submit] = fake.submits
+    assert submit.path == f"/{model}/{path}"
+    assert submit.json == {"prompt": "a paper boat", **sent}
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds", "cost"),
+    [("alibaba/wan-3.0", 31, 5 * 0.1), ("google/gemini-omni-flash/v1.1", 2, 5 * 0.1)],
+)
+async def test_a_length_is_one_of_the_whole_numbers_that_the_family_takes(
+    gateway: Running, model: str, seconds: int, cost: float
+) -> None:
+    body = {"prompt": "a paper boat", "model": f"fal/{model}", "resolution": "720p"}
+    for wrong in (seconds, 5.5):
+        refused = await gateway.client.post("/v1/videos", json={**body, "seconds": wrong})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "seconds")
+    made = await gateway.create(model=f"fal/{model}", resolution="720p", seconds=5)
+    assert made["cost_estimate"] == pytest.approx(cost)
+
+
+async def test_a_price_for_any_resolution_is_that_of_an_endpoint_without_one(gateway: Running) -> None:
+    made = await gateway.create(model="fal/fal-ai/kling-video/v3/turbo/standard", seconds=5)
+    assert made["cost_estimate"] == pytest.approx(5 * 0.112)
+
+
 async def test_an_endpoint_is_used_as_it_is_named(gateway: Running, fake: FakeFal) -> None:
     model = "fal/fal-ai/sora-2/text-to-video/pro"
     await gateway.create(model=model, size="1920x1080", seconds=12)

@@ -8,7 +8,7 @@ from harness import Running
 from openai import AsyncOpenAI, InvalidWebhookSignatureError
 from webhooks.registration import HOUR_S, TYPES, cancelled, log_of, post, register, sdk_of, verified
 
-from app import signatures
+from app.webhooks import signing
 
 pytestmark = pytest.mark.anyio
 
@@ -80,7 +80,7 @@ async def test_a_rotated_secret_signs_on_for_a_day_when_asked(gateway: Running, 
     await cancelled(gateway)
     await gateway.worker.run_once()
     last = receiver.received[-1]
-    expected = signatures.sign(rotated.signing_secret, last.id, int(last.headers["webhook-timestamp"]), last.body)
+    expected = signing.sign(rotated.signing_secret, last.id, int(last.headers["webhook-timestamp"]), last.body)
     assert last.headers["webhook-signature"] == expected
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app import signatures
 from app.dialects import lumen
+from app.webhooks import signing
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ OPENAIS_BODY = (
 def test_signatures_match_the_published_vectors(
     secret: str, webhook_id: str, timestamp: int, body: str, signature: str
 ) -> None:
-    assert signatures.sign(secret, webhook_id, timestamp, body.encode()) == signature
+    assert signing.sign(secret, webhook_id, timestamp, body.encode()) == signature
 
 
 def test_the_signature_of_lumen_matches_its_vector() -> None:
@@ -58,4 +58,4 @@ def test_the_signature_of_lumen_matches_its_vector() -> None:
 
 def test_a_secret_without_prefix_counts_as_it_is() -> None:
     expected = hmac.digest(b"plain secret", b"wh_1.7.{}", hashlib.sha256)
-    assert signatures.sign("plain secret", "wh_1", 7, b"{}") == f"v1,{base64.b64encode(expected).decode()}"
+    assert signing.sign("plain secret", "wh_1", 7, b"{}") == f"v1,{base64.b64encode(expected).decode()}"

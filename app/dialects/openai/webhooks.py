@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import errors, signatures
+from app import errors
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.dialects.openai import schemas
 from app.dialects.openai.router import After, AliasedRouter, Limit
@@ -101,7 +101,7 @@ def _endpoint(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> dict[s
         "event_types": endpoint.event_types,
         "created_at": _seconds(endpoint.created_at),
         "updated_at": _seconds(endpoint.updated_at),
-        "signing_secret_hint": f"{signatures.PREFIX}...{endpoint.secret[-HINT_CHARACTERS:]}",
+        "signing_secret_hint": f"{signing.PREFIX}...{endpoint.secret[-HINT_CHARACTERS:]}",
         "enabled": endpoint.disabled_at is None,
         "disabled_reason": endpoint.disabled_reason,
         "failing_since": _seconds(endpoint.failing_since),

@@ -5,7 +5,8 @@ Quirks: the path is the model, the body its input, with other names for each end
 read below the first two segments of the path, three for `workflows/` and `comfy/`. COMPLETED is also the word for a
 failed and a cancelled task: with an `error`, or when the call for the result answers an error of the model. That call
 answers 400 while the task still runs. A key is sent as `Key`, not `Bearer`. Errors have a text or a list as `detail`.
-Uploads go as data URLs. Not used: fal's storage, and the signature of its callbacks, which only mean "poll now".
+Short uploads go as data URLs, others to fal's storage (`storage.py`). Not used: the signature of its callbacks, which
+only mean "poll now".
 Inferred: that any 5xx to a submit may have been accepted, a 503 of fal's own included; that an error of a result which
 names no type is fal's and not the model's, so the result is asked for again.
 """
@@ -21,8 +22,8 @@ from pydantic import Field, SecretStr
 from app import errors
 from app.capabilities import Capabilities
 from app.providers.answers import is_usable, object_of, segment
-from app.providers.base import ProviderConfig, Task
-from app.providers.fal import endpoints
+from app.providers.base import MAX_DATA_URL_BYTES, ProviderConfig, Task, data_url_of
+from app.providers.fal import endpoints, storage
 from app.providers.fal.endpoints import UNKNOWN, Endpoint
 from app.providers.rest import RestProvider
 from app.video import Failure, Media, Progress, Status, Submission, VideoRequest, shorter_side
@@ -58,8 +59,13 @@ class Fal(RestProvider):
         api_key: SecretStr = Field(min_length=1)
         """From fal.ai/dashboard/keys; `id:secret`."""
         base_url: str = "https://queue.fal.run"
+        storage_url: str = "https://rest.fal.ai"
+        """The address at which an upload asks for one in fal's storage; gets the key, too."""
+        inline_bytes: int = Field(2**20, ge=0, le=MAX_DATA_URL_BYTES)
+        """Size from which uploads go to the storage; shorter ones are sent within the request."""
 
     config: Config
+    key_origins = ("base_url", "storage_url")
 
     async def prepare(self, task: Task) -> tuple[str, dict[str, Any]]:
         """The path and the body of the submit; uploads are read for it."""
@@ -147,7 +153,12 @@ class Fal(RestProvider):
         return given | {name: value for name, value in request.extra.items() if name not in given and name != "n"}
 
     async def _url(self, media: Media, task: Task) -> str:
-        return media.url or await task.data_url(media, provider=self.name)
+        if media.url is not None:
+            return media.url
+        async with task.read(media) as upload:
+            if upload.size < self.config.inline_bytes:
+                return await data_url_of(upload, provider=self.name)
+            return await storage.store(self, upload, origin=self.config.storage_url)
 
     async def _source(self, task: Task) -> str | None:
         """The video to extend or to edit: an address, an upload, or the link of a video of this gateway."""
@@ -215,7 +226,7 @@ def _duration(endpoint: Endpoint, seconds: float | None) -> Any:
     if seconds is None:
         return field.default_value
     number = int(seconds) if seconds == int(seconds) else seconds
-    if field.type == "number":
+    if field.type == "number" or field.whole_numbers:
         return number
     ending = "s" if re.search(r"\ds\b", f"{field.type} {field.default}") else ""
     return f"{number}{ending}"

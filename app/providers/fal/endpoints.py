@@ -32,6 +32,7 @@ MODES: tuple[tuple[str, Operation], ...] = (
     ("edit-video", Operation.edit),
     ("video-to-video/edit", Operation.edit),
     ("video-to-video/remix", Operation.edit),
+    ("edit", Operation.edit),
 )
 """Last segments of the endpoints of a family, in the order in which they are considered, and what they do."""
 
@@ -45,7 +46,7 @@ MEDIA: Mapping[str, tuple[str, ...]] = {
 PLAIN: Mapping[str, tuple[str, ...]] = {
     "negative_prompt": ("negative_prompt",),
     "seed": ("seed",),
-    "generate_audio": ("generate_audio", "generate_audio_switch"),
+    "generate_audio": ("generate_audio", "generate_audio_switch", "audio"),
     "loop": ("loop",),
     "expand_prompt": ("enable_prompt_expansion", "prompt_optimizer"),
 }
@@ -59,7 +60,8 @@ class Field:
     """One input field of an endpoint."""
 
     type: str
-    """`string`, `number`, `boolean`, `url|data-uri`, `Array<...>`, or quoted values joined by bars."""
+    """`string`, `number`, `3..15` for whole numbers, both included, `boolean`, `url|data-uri`, `Array<...>`, or quoted
+    values joined by bars."""
     default: str | None = None
     """As JSON."""
     required: bool = False
@@ -68,6 +70,11 @@ class Field:
     def options(self) -> tuple[str, ...]:
         """The values to choose from; empty if any is taken."""
         return tuple(re.findall(r'"([^"]*)"', self.type))
+
+    @cached_property
+    def whole_numbers(self) -> tuple[int, ...]:
+        match = re.fullmatch(r"(\d+)\.\.(\d+)", self.type)
+        return tuple(range(int(match[1]), int(match[2]) + 1)) if match else ()
 
     @property
     def default_value(self) -> Any:
@@ -138,7 +145,7 @@ class Endpoint:
 
 
 def _numbers(field: Field) -> tuple[float, ...]:
-    return tuple(number for option in field.options if (number := _number(option)))
+    return field.whole_numbers or tuple(number for option in field.options if (number := _number(option)))
 
 
 def _number(value: Any) -> float | None:

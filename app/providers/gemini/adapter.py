@@ -7,14 +7,16 @@ only, within the request, and 8 seconds are the only length with references, a l
 fetched with the key, for two days; one of Omni may have to be processed first, and may come within the answer although
 its address was asked for. A filtered video is an end without a file. Errors hide the time to wait in `details`, and a
 403 is also the answer for a file that has expired. Callbacks only mean "poll now"; their signature is not checked.
-Inferred: that an extension by Veo is asked for as 8 s of 720p, whatever it adds; that Omni makes 8 s where the request
-has no length, reads any https address and delivers by address at this host; that an interaction that a cancel has
-stopped is not charged; that a quota by the day, FAILED_PRECONDITION and depleted credits at a submit are matters of
-the account; that "support code" in the message of a failure means a filter; that a 503 in JSON took no task.
+Inferred: that an extension by Veo is asked for as 8 s of 720p, whatever it adds, and that Veo takes a seed, which one
+of Google's clients refuses and another one sends; that Omni makes 8 s where the request has no length, reads any https
+address, of the type of its suffix, and delivers by address at this host; that an interaction that a cancel has stopped
+is not charged; that a quota by the day, FAILED_PRECONDITION and depleted credits at a submit are matters of the
+account; that "support code" in the message of a failure means a filter; that a 503 in JSON took no task.
 """
 
 import re
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import httpx
@@ -43,6 +45,9 @@ class Gemini(RestProvider):
 
     kind = "gemini"
     title = "Google Gemini API"
+    key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    key_page = "https://aistudio.google.com/apikey"
+    prices_read = date(2026, 11, 25)
     callbacks = True
     models = MODELS
     any_model = omni.ANYTHING
@@ -182,7 +187,7 @@ class Gemini(RestProvider):
         if named is not None:
             file = self.json("poll", await self.call("poll", "GET", named["file"]))
             if file.get("state") == "PROCESSING":
-                return Progress(status=Status.in_progress, raw_status=raw)
+                return Progress(status=Status.in_progress, raw_status="PROCESSING")
             if file.get("state") == "FAILED":
                 error = file.get("error")
                 return _failed(raw, self.failure("failed", error.get("message") if isinstance(error, dict) else error))

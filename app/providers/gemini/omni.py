@@ -2,10 +2,7 @@
 read by `Blob`."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from mimetypes import guess_type
 from typing import Any
-
-import httpx
 
 from app.capabilities import Capabilities
 from app.providers.base import Task
@@ -29,6 +26,13 @@ TASKS = {Operation.edit: "edit", Operation.extend: "extend"}
 PICTURES = frozenset({"first_frame", "reference_images"})
 OWN_FIELDS = frozenset({"labels", "safety_settings", "service_tier", "task"})
 """`task` is that of `generation_config.video_config`, such as `upscale`."""
+TYPES = {
+    **dict.fromkeys(("jpg", "jpeg"), "image/jpeg"),
+    **{name: f"image/{name}" for name in ("png", "webp", "heic", "heif")},
+    **{name: f"video/{name}" for name in ("mp4", "webm", "mpeg")},
+    "mov": "video/quicktime",
+}
+"""Content types by the suffix of an address."""
 NEVER_EXTRA = ("n", "task", "previous_interaction_id")
 Blob = Callable[[Media], Awaitable[tuple[str, str]]]
 """Content type and base64 of an upload."""
@@ -113,9 +117,9 @@ async def _block(kind: str, media: Media, blob: Blob) -> dict[str, str]:
     if media.url is None:
         content_type, content = await blob(media)
         return {"type": kind, "data": content, "mime_type": content_type}
-    guessed = guess_type(httpx.URL(media.url).path)[0] or ""
+    suffix = media.url.partition("#")[0].partition("?")[0].rpartition(".")[2].lower()
     default = "image/png" if kind == "image" else "video/mp4"
-    return {"type": kind, "uri": media.url, "mime_type": guessed if guessed.startswith(f"{kind}/") else default}
+    return {"type": kind, "uri": media.url, "mime_type": TYPES.get(suffix, default)}
 
 
 def _format(task: Task, *, has_media: bool) -> dict[str, Any]:
