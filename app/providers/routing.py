@@ -11,8 +11,8 @@ from datetime import UTC, date, datetime
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.catalogue import EMPTY, Catalogue, CatalogueModel, CatalogueRoute, id_for
 from app.providers.base import Provider
+from app.providers.catalogue import EMPTY, Catalogue, CatalogueModel, CatalogueRoute, id_for
 from app.settings import Settings
 from app.video import MAX_NAME_CHARACTERS, VideoRequest
 

@@ -92,6 +92,8 @@ class Endpoint:
     """Micro-dollars per second by resolution; `""` where it cannot be chosen."""
     silent_prices: Mapping[str, int]
     """The same without sound, where that is cheaper."""
+    made: str | None
+    """The resolution that it makes, where it cannot be chosen and is known."""
 
     def name_of(self, parameter: str) -> str | None:
         """The field for a medium or another parameter of a request; None if the endpoint has none."""
@@ -113,7 +115,7 @@ class Endpoint:
         return Capabilities(
             seconds=() if duration is None else _numbers(duration) or None,
             default_seconds=_number(duration.default_value) if duration is not None else None,
-            resolutions=self._options("resolution", _resolutions),
+            resolutions=(self.made,) if self.made else self._options("resolution", _resolutions),
             aspect_ratios=self._options("aspect_ratio", _ratios),
             default_size=self._default_size(),
             parameters=frozenset(given),
@@ -175,19 +177,24 @@ def known_endpoints() -> Mapping[str, Endpoint]:
     own = tomllib.loads((folder / "endpoints.toml").read_text("utf-8"))
     listed = tomllib.loads((folder / "prices.toml").read_text("utf-8"))["rows"]
     prices = own | {name: row for row in listed for name in row["endpoints"]}
+    by_resolution = tomllib.loads((folder / "resolutions.toml").read_text("utf-8"))
+    made = {name: resolution for resolution, names in by_resolution.items() for name in names}
     fields: dict[str, Mapping[str, Any]] = {**typed, **{name: row["fields"] for name, row in own.items()}}
     return {
         name: Endpoint(
             name,
             {field: Field(**values) for field, values in given.items()},
             _operation_of(name),
-            *(
-                {resolution: round(dollars * 1_000_000) for resolution, dollars in table.items()}
-                for table in (prices.get(name, {}).get("prices", {}), prices.get(name, {}).get("silent", {}))
-            ),
+            _micros(prices.get(name, {}).get("prices", {})),
+            _micros(prices.get(name, {}).get("silent", {})),
+            made.get(name),
         )
         for name, given in fields.items()
     }
+
+
+def _micros(dollars: Mapping[str, float]) -> dict[str, int]:
+    return {resolution: round(price * 1_000_000) for resolution, price in dollars.items()}
 
 
 def _operation_of(name: str) -> Operation:
