@@ -45,6 +45,8 @@ class Capabilities(BaseModel):
     resolutions: tuple[str, ...] | None = None
     """Supported resolutions, such as `720p`."""
     default_size: str | None = None
+    default_resolution: str | None = None
+    """The resolution if the request has none, where known: the one that is priced."""
     parameters: frozenset[str] = frozenset()
     """Names of the optional `VideoRequest` fields it supports, beside prompt, seconds and the size triple."""
     required: frozenset[str] = frozenset()

@@ -141,10 +141,10 @@ def prices_of(settings: Settings, route: Route, request: VideoRequest | None = N
 def price(settings: Settings, route: Route, request: VideoRequest) -> Formula | None:
     """The formula for a request; None when no price is known for its resolution."""
     table = prices_of(settings, route, request)
-    per_second = table.get(request.resolution or "", table.get(""))
+    able = route.capabilities_for(request)
+    per_second = table.get(request.resolution or able.default_resolution or "", table.get(""))
     if per_second is None or route.name in settings.prices:
         return None if per_second is None else Formula(per_second)
-    able = route.capabilities_for(request)
     images = sum(medium is not None for medium in (request.first_frame, request.last_frame, *request.reference_images))
     return Formula(per_second, max(0, images - able.free_images) * able.image_micros, able.least_micros)
 

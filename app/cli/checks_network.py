@@ -15,6 +15,8 @@ from app.cli.checks import Check, Installation, Status, is_local
 from app.jobs.presence import RELEASE
 from app.providers.base import Provider
 
+WRONG_ADDRESS = (301, 302, 303, 307, 308, 405, 407, 421)
+"""Statuses that say that the address is wrong, or a proxy before it, rather than the key."""
 ANSWER_S = 5
 MAX_ANSWER_BYTES = 64 * 2**10
 CAUSES: dict[type[BaseException], str] = {
@@ -38,10 +40,12 @@ async def check_provider(provider: Provider, here: Installation) -> AsyncGenerat
     except errors.UpstreamCredit as error:
         yield Check(name, Status.warning, error.message, "top up the account at the vendor")
     except errors.UpstreamAccount as error:
-        if error.upstream_status in (401, 403):
-            yield Check(name, Status.failed, error.message, f"set the right key in {variable}API_KEY")
-        else:
+        if error.upstream_status in WRONG_ADDRESS:
             yield Check(name, Status.failed, error.message, f"correct {variable}BASE_URL")
+        elif error.upstream_status == 429:
+            yield Check(name, Status.warning, error.message, "raise the limit of the account at the vendor, or wait")
+        else:
+            yield Check(name, Status.failed, error.message, f"set the right key in {variable}API_KEY")
     except errors.UpstreamGone as error:
         yield Check(name, Status.warning, error.message, f"compare {variable}BASE_URL with the vendor's documentation")
     except errors.UpstreamError as error:

@@ -3,7 +3,7 @@ account may be shared with other software, and its list shows no prompt."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -24,7 +24,7 @@ async def find_candidates(
     attempts: Sequence[Attempt], *, db: Database, providers: Mapping[str, Provider]
 ) -> dict[str, list[ListedTask] | None]:
     """Ask the upstreams of lost attempts for their tasks; returns the candidates of each attempt by its id, nearest
-    first. None: this upstream has no list, or it could not be read."""
+    first. None: this upstream has no list, or it could not be read back to the submit."""
     by_provider: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         by_provider.setdefault(attempt.provider, []).append(attempt)
@@ -42,7 +42,7 @@ async def _of_provider(
         return nothing
     try:
         async with asyncio.timeout(LIMIT_S):
-            listed = await _read_list(provider, since=min(submits.values()) - NEAR)
+            listed, complete_from = await _read_list(provider, since=min(submits.values()) - NEAR)
     except (errors.UpstreamError, TimeoutError):
         return nothing
     same_account = [name for name, other in providers.items() if other.fingerprint == provider.fingerprint]
@@ -53,19 +53,20 @@ async def _of_provider(
         )
         known = set(await connection.scalars(query))
     free = [task for task in listed if task.ref not in known]
-    return nothing | {attempt_id: _near(free, at) for attempt_id, at in submits.items()}
+    return nothing | {attempt_id: _near(free, at) for attempt_id, at in submits.items() if at - NEAR >= complete_from}
 
 
-async def _read_list(provider: Provider, *, since: datetime) -> list[ListedTask]:
-    """Read the tasks that were created from `since` on, from a few pages at most."""
+async def _read_list(provider: Provider, *, since: datetime) -> tuple[list[ListedTask], datetime]:
+    """Read the tasks that were created from `since` on, from a few pages at most; returns the time from which the list
+    is complete as well."""
     found: list[ListedTask] = []
     page = None
     for _ in range(MAX_PAGES):
         tasks, page = await provider.list_tasks(page)
-        found += [task for task in tasks if task.created_at >= since]
-        if page is None or not tasks or tasks[-1].created_at < since:
-            break
-    return found
+        found += tasks
+        if page is None or any(task.created_at < since for task in tasks):
+            return found, since
+    return found, max((task.created_at for task in found[-1:]), default=datetime.max.replace(tzinfo=UTC))
 
 
 def _near(tasks: Sequence[ListedTask], at: datetime) -> list[ListedTask]:

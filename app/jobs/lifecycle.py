@@ -254,7 +254,7 @@ async def stored(
         return video if ours else None  # ours: the same call has committed before, but the commit was not confirmed
     if video is None:
         return None
-    reported_micros = claim.attempt.reported_micros
+    reported_micros = None if claim.attempt.free else claim.attempt.reported_micros
     await ledger.settle(session, video, claim.attempt, cost, reported_micros=reported_micros, now=now)
     if video.status.ended:
         return None

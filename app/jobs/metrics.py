@@ -25,15 +25,16 @@ def count_capped(attempt: Attempt, cost: Cost) -> None:
 
 def count_underpriced(attempt: Attempt, cost: Cost) -> None:
     """Count and log an output for which the upstream reported more than our price."""
-    if cost.micros is None or not is_underpriced(cost.micros, attempt.reported_micros):
+    ours = cost.micros if cost.uncapped_micros is None else cost.uncapped_micros
+    if ours is None or attempt.free or not is_underpriced(ours, attempt.reported_micros):
         return
     reported = attempt.reported_micros or 0
     UNDERPRICED.labels(attempt.provider).inc()
-    UNDERPRICED_DOLLARS.labels(attempt.provider).inc((reported - cost.micros) / MICROS)
+    UNDERPRICED_DOLLARS.labels(attempt.provider).inc((reported - ours) / MICROS)
     log.warning(
         "reported cost is above our price; set it under [prices]",
         route=f"{attempt.provider}/{attempt.upstream_model}",
         attempt=attempt.id,
         reported=format_usd(reported),
-        charged=format_usd(cost.micros),
+        ours=format_usd(ours),
     )

@@ -215,7 +215,8 @@ class Store:
         folder = _checked(prefix.rstrip("/"))
         with _translated(prefix):
             pages = [page async for page in obstore.list(self._objects, folder)]
-        return [found["path"] for page in pages for found in page if found["last_modified"] < moment]
+        written = [found["path"] for page in pages for found in page if found["last_modified"] < moment]
+        return [key for key in written if KEY.fullmatch(key)]  # others are not files of ours, such as .nfs0001
 
     def local_path(self, key: str) -> Path | None:
         """The path of a file on this machine, existing or not; None for a bucket."""

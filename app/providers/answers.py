@@ -33,9 +33,13 @@ def listed_tasks(rows: Any) -> list[ListedTask]:
     for row in rows if isinstance(rows, list) else []:
         ref, seconds = (row.get("id"), row.get("created_at")) if isinstance(row, dict) else (None, None)
         if is_usable(ref) and isinstance(seconds, int | float) and 0 <= seconds < MAX_UNIX_S:
-            words = [word[:200] if isinstance(word, str) else None for word in (row.get("model"), row.get("status"))]
-            found.append(ListedTask(ref, datetime.fromtimestamp(seconds, UTC), *words))
+            model, status = _word(row.get("model")), _word(row.get("status"))
+            found.append(ListedTask(ref, datetime.fromtimestamp(seconds, UTC), model, status))
     return found
+
+
+def _word(value: Any) -> str | None:
+    return value[:200].encode(errors="replace").decode() if isinstance(value, str) else None
 
 
 def segment(ref: str | None, *, safe: str = "") -> str:
@@ -74,13 +78,10 @@ def reported_micros(answer: Any, place: Sequence[str]) -> int | None:
     """The US dollars at `place` of an answer, in micros; None if there is no usable number."""
     for name in place:
         answer = answer.get(name) if isinstance(answer, dict) else None
-    if isinstance(answer, bool) or not isinstance(answer, int | float | str):
+    # Texts are not taken: a client's own metadata may be at the place.
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer <= MAX_REPORTED_DOLLARS:
         return None
-    try:
-        dollars = float(answer)
-    except (ValueError, OverflowError):
-        return None
-    return round(dollars * 1_000_000) if 0 <= dollars <= MAX_REPORTED_DOLLARS else None
+    return round(answer * 1_000_000)
 
 
 def is_usable(ref: object) -> TypeGuard[str]:

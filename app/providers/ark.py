@@ -23,6 +23,7 @@ from app.capabilities import Capabilities, media_of
 from app.providers.answers import listed_tasks, segment
 from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
+from app.sizes import nearest_ratio
 from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
 
 PAGE_TASKS = 100
@@ -56,6 +57,7 @@ def _seedance(
         seconds=seconds,
         seconds_range=True,
         default_seconds=DEFAULT_SECONDS,
+        default_resolution=DEFAULT_RESOLUTION,
         resolutions=resolutions,
         aspect_ratios=RATIOS,
         parameters=parameters,
@@ -68,8 +70,7 @@ def _seedance(
 
 
 def _micros(prices: dict[str, float]) -> dict[str, int]:
-    micros = {resolution: round(dollars * 1_000_000) for resolution, dollars in prices.items()}
-    return micros | {"": micros[DEFAULT_RESOLUTION]} if micros else {}
+    return {resolution: round(dollars * 1_000_000) for resolution, dollars in prices.items()}
 
 
 FAMILIES: dict[str, Capabilities] = {
@@ -118,14 +119,14 @@ FAMILIES: dict[str, Capabilities] = {
         (2, 12),
         *("480p", "720p", "1080p"),
         parameters=FRAMES | {"seed"},
-        fields=ONE | {"frames"},
+        fields=ONE,
         prices={"480p": 0.024, "720p": 0.0515, "1080p": 0.12},
     ),
     "1-0-pro-fast": _seedance(
         (2, 12),
         *("480p", "720p", "1080p"),
         parameters=frozenset({"first_frame", "seed"}),
-        fields=ONE | {"frames"},
+        fields=ONE,
         prices={"480p": 0.0097, "720p": 0.0216, "1080p": 0.0486},
     ),
 }
@@ -229,7 +230,9 @@ class Ark(RestProvider):
         query = f"page_num={number}&page_size={PAGE_TASKS}"
         answer = self.json("list", await self.call("list", "GET", f"{PATH}?{query}"))
         tasks = listed_tasks(answer.get("items"))
-        return tasks, str(number + 1) if len(tasks) == PAGE_TASKS else None
+        rows = answer.get("items")
+        is_full = isinstance(rows, list) and len(rows) >= PAGE_TASKS
+        return tasks, str(number + 1) if is_full else None
 
     def capabilities(self, model: str) -> Capabilities | None:
         families = FAMILIES_IN_CHINA if model.startswith(CHINESE) else FAMILIES
@@ -242,6 +245,8 @@ class Ark(RestProvider):
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
         able = self.capabilities(model)
+        if able is not None and request.operation is Operation.edit:  # as long as its source
+            able = able.model_copy(update={"seconds": (), "seconds_range": False, "default_seconds": None})
         if able is None or not able.prices:
             return able
         pixels = PIXELS_2_5 if "-2-5-" in model else PIXELS
@@ -329,16 +334,16 @@ def _code(code: str) -> str:
 def _defaults(given: dict[str, Any]) -> dict[str, Any]:
     """Values that the vendor would decide on, sent so that the price is known; media decide on the ratio."""
     ratio = {"ratio": "16:9"} if len(given["content"]) == 1 else {}
-    length = {} if "frames" in given else {"duration": DEFAULT_SECONDS}
-    return {**ratio, "resolution": DEFAULT_RESOLUTION, **length}
+    return {**ratio, "resolution": DEFAULT_RESOLUTION, "duration": DEFAULT_SECONDS}
 
 
 def _at_ratio(prices: dict[str, int], pixels: dict[str, dict[str, int]], ratio: str | None) -> dict[str, int]:
     """The prices at a ratio; at the one with most pixels if the media decide on it."""
-    wide = ":".join(sorted(ratio.split(":"), key=int, reverse=True)) if ratio is not None else None
+    near = nearest_ratio(ratio, RATIOS) if ratio is not None else None
+    wide = ":".join(sorted(near.split(":"), key=int, reverse=True)) if near is not None else None
     found = {}
     for resolution, micros in prices.items():
-        frames = pixels.get(resolution or DEFAULT_RESOLUTION, {"16:9": 1})
+        frames = pixels.get(resolution, {"16:9": 1})
         area = max(frames.values()) if wide is None else frames.get(wide, frames["16:9"])
         found[resolution] = round(micros * area / frames["16:9"])
     return found

@@ -4,10 +4,10 @@ vendor's https://github.com/lumenfall-ai/agent-skill; read 2026-11-21. Not tried
 Quirks: OpenAI's wire with additions. `idempotency_key` is a field of the body: the same key returns the existing video,
 with 200 instead of 202, so a create with unknown outcome is sent again. DELETE cancels a running task; one public
 client accepts 204, and treats 404 as ended. Files are kept on media.lumenfall.ai for about an hour and need no key. The
-`metadata` of answers is the vendor's own (provider, cost) and not read. A reference video is
-`input_video`, a URL (model pages, read 2026-11-25). Unlisted fields go to the vendor of the model: a last frame is sent
-so, under that vendor's name for it. `webhook_url` must be https on port 443
-or 8443 and not a bare IP address, else the create is refused: any other is not sent.
+`metadata` of answers is the vendor's own (provider, cost); only the cost is read, where it is a number. A reference
+video is `input_video`, a URL (model pages, read 2026-11-25). Unlisted fields go to the vendor of the model: a last
+frame is sent so, under that vendor's name for it. `webhook_url` must be https on port 443 or 8443 and not a bare IP
+address, else the create is refused: any other is not sent.
 Inferred: that ALL_PROVIDERS_EXHAUSTED ("all available providers failed to process your request") means that no task
 was created, while after UPSTREAM_ERROR with a 5xx one may exist; `seed`, `generate_audio`, `loop` and `expand_prompt`
 under these names, as fields that are passed on; an uploaded video as a `data:` URL where this gateway has no public

@@ -13,7 +13,9 @@ TOLERANCE_S = 300
 def standard_key(secret: str) -> bytes:
     """Return the HMAC key of a secret of Standard Webhooks. Raises `ValueError` if the part after `whsec_` is not
     base 64."""
-    return base64.b64decode(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
+    if not secret.startswith(PREFIX):
+        return secret.encode()
+    return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
 
 
 def is_standard_webhook(secret: str, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:

@@ -35,4 +35,4 @@ def unused_keys(settings: Settings, kinds: Iterable[type[Provider]]) -> Iterator
 def report_unused_keys(settings: Settings, kinds: Iterable[type[Provider]]) -> None:
     """Log the line to add for each key at hand."""
     for key in unused_keys(settings, kinds):
-        log.info("vendor key not used", variable=key.variable, add=key.line)
+        log.info("vendor key not used", variable=key.variable, add=key.line, where=f"in .env below {key.variable}")

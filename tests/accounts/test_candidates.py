@@ -82,6 +82,20 @@ async def test_the_list_is_read_back_to_the_oldest_submit(admin: Operator, fake:
     assert [call.query.partition("after=")[2] for call in fake.calls["list"]] == ["", "newer-3", "newer-1"]
 
 
+async def test_a_list_that_is_not_read_back_to_the_submit_leaves_the_candidates_unknown(
+    admin: Operator, fake: FakeOpenAI
+) -> None:
+    """An empty list would say that the vendor has no such task, and invite a second one."""
+    fake.most_listed = 2
+    await lost(admin, fake, "up/sora-2")
+    (its,) = fake.jobs
+    at(fake, admin, its, 0)
+    for number in range(12):
+        made(fake, admin, f"newer-{number}", after_s=600)
+    assert await candidates(admin) == [None]
+    assert len(fake.calls["list"]) == 5
+
+
 async def test_the_task_of_another_provider_with_the_same_account_is_none(admin: Operator, fake: FakeOpenAI) -> None:
     await admin.gateway.create(model="twin/sora-2")
     await admin.gateway.worker.run_once()
@@ -114,7 +128,7 @@ async def test_rows_that_are_no_tasks_are_left_out(admin: Operator, fake: FakeOp
     await lost(admin, fake, "up/sora-2")
     now = int(admin.gateway.clock.now.timestamp())
     rows = [None, {}, {"id": "x"}, {"id": "x", "created_at": 1e300}, {"id": "x", "created_at": "now"}, {"id": 7}]
-    rows.append({"id": "whole", "created_at": now, "model": 3, "status": {}})
+    rows.append({"id": "whole", "created_at": now, "model": "a\ud800", "status": {}})
     fake.script("list", Answer(200, {"data": rows, "has_more": True}))
     assert await candidates(admin) == [["whole"]]
     assert len(fake.calls["list"]) == 2

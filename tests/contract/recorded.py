@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import httpx
 from contract.stage import NOW
 from fakes.server import KEY, Call, File, read_call, serve
 from fakes.upstream import Upstream
@@ -141,6 +142,10 @@ async def replay(case: Case) -> Replay:
     async with serve(recorder) as origin:
         config = {"api_key": KEY, "timeout_s": 10} | dict.fromkeys(upstream.kind.key_origins, origin + table["prefix"])
         config |= table.get("config", {}) | case.row.get("config", {})
+        default = upstream.kind.Config.model_fields["base_url"].default
+        home = (
+            str(httpx.URL(default).copy_with(path="/")).rstrip("/") if isinstance(default, str) and default else origin
+        )
         provider = upstream.kind("up", upstream.kind.Config(**config), (ip_network("127.0.0.0/8"),))
         try:
             for reads in case.row["reads"]:
@@ -152,9 +157,10 @@ async def replay(case: Case) -> Replay:
                 verb, subject = fake.route(request["method"], request["path"])
                 recorder.calls.clear()
                 read = await _ask(provider, VERBS.get(verb, verb), subject, case)
-                result.read.append("asks for more" if recorder.ran_out else read)
+                result.read.append("asks for more" if recorder.ran_out else read.replace(origin, home))
                 for call, recorded in recorder.calls:
-                    result.differences += _differences(recorded, call, table.get("headers", ())) if recorded else []
+                    found = _differences(recorded, call, table.get("headers", ())) if recorded else []
+                    result.differences += [(name, how) for name, how in found if not _is_same(how, origin, home)]
         finally:
             await provider.aclose()
     if recorder.left:
@@ -217,6 +223,12 @@ def _progress(found: Progress) -> str:
 
 
 # Comparing
+
+
+def _is_same(how: str, origin: str, home: str) -> bool:
+    """True if two values are equal once the vendor's address stands for that of the recorder."""
+    ours, _, theirs = how.partition(" instead of ")
+    return ours.replace(origin, home) == theirs
 
 
 def _differences(theirs: Mapping[str, Any], ours: Call, headers: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -80,6 +80,9 @@ async def test_files_of_killed_workers_are_deleted_before_the_next_worker_stores
     (attempt,) = await gateway.attempts(video["id"])
     left = f"videos/{video['id']}/{attempt.id}/0123456789.mp4"
     await gateway.gateway.store.put(left, pieces(fake.file), max_bytes=2**20)
+    folder = gateway.gateway.store.local_path(left)
+    assert folder is not None
+    (folder.parent / ".nfs0001").touch()  # a file that is not the store's
     gateway.clock.advance(20)
     download = asyncio.create_task(gateway.worker.run_once())
     await hang.reached.wait()

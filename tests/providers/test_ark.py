@@ -68,6 +68,8 @@ async def test_a_video_costs_what_was_sent(gateway: Running, fake: FakeArk) -> N
         ("dreamina-seedance-2-0-260128", {"aspect_ratio": "1:1", "resolution": "480p"}, 0.3515 * 409_600 / 428_544),
         ("dreamina-seedance-2-5-260628", {"aspect_ratio": "3:4", "resolution": "480p"}, 0.514 * 421_120 / 409_920),
         ("dreamina-seedance-2-0-260128", {"aspect_ratio": "21:9", "resolution": "1080p"}, 1.871),
+        ("dreamina-seedance-2-5-260628", {"aspect_ratio": "21:9", "resolution": "480p"}, 0.514 * 428_544 / 409_920),
+        ("dreamina-seedance-2-5-260628", {"size": "848x480"}, 0.514),
         ("doubao-seedance-2-0-260128", {"resolution": "720p"}, 0.709715),
         (
             "dreamina-seedance-2-0-260128",
@@ -83,6 +85,14 @@ async def test_a_price_counts_the_pixels_of_the_ratio_and_the_sound(
 ) -> None:
     video = await gateway.create(model=f"ark/{model}", **fields)
     assert video["cost_estimate"] == pytest.approx(cost, abs=1e-4)
+
+
+async def test_the_length_of_an_edit_is_not_known(gateway: Running, fake: FakeArk) -> None:
+    form = {"prompt": "at night", "model": "ark/dreamina-seedance-2-5-260628"}
+    edit = await gateway.client.post("/v1/videos/edits", data=form, files={"video": ("a.mp4", fake.file, "video/mp4")})
+    assert (edit.status_code, edit.json()["cost_estimate"]) == (202, None)
+    await gateway.finish(edit.json()["id"])
+    assert fake.submits[0].json["duration"] == -1
 
 
 @pytest.mark.parametrize(

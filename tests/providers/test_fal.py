@@ -214,6 +214,16 @@ async def test_families_are_listed_with_their_capabilities_and_prices(gateway: R
     assert video["cost_estimate"] == pytest.approx(1.517)
 
 
+async def test_a_resolution_without_a_price_of_its_own_has_none(gateway: Running) -> None:
+    frames = {"input_reference": {"image_url": "https://x.example/a.png"}, "last_frame": "https://x.example/b.png"}
+    for model, fields in (
+        ("fal-ai/veo3.1", {**frames, "resolution": "4k"}),
+        ("fal-ai/minimax/hailuo-02/standard", {**frames, "resolution": "512p"}),
+    ):
+        video = await gateway.create(model=f"fal/{model}", seconds=8 if "veo" in model else 6, **fields)
+        assert video["cost_estimate"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "cost"),
     [({}, 3.2), ({"generate_audio": False}, 1.6), ({"resolution": "1080p", "seconds": 4}, 1.6)],

@@ -189,3 +189,9 @@ def test_the_address_of_the_storage_is_checked(url: str) -> None:
     values: dict[str, Any] = {"api_key": KEY, "storage_url": url}
     with pytest.raises(ValueError, match="expected an address"):
         Fal.Config(**values)
+
+
+async def test_behind_another_address_uploads_stay_within_the_request(fake: FakeFal, origins: tuple[str, str]) -> None:
+    """A relay's key is not fal's."""
+    config = Fal.Config(api_key=KEY, base_url=origins[0])
+    assert (config.storage_url, Fal.Config(api_key=KEY).storage_url) == ("", "https://rest.fal.ai")

@@ -285,7 +285,7 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "28.
             errors.UpstreamAccount,
             None,
         ),
-        (fault(503, "The model is overloaded.", "UNAVAILABLE", RETRY), errors.UpstreamUnavailable, 28.5),
+        (fault(503, "The model is overloaded.", "UNAVAILABLE", RETRY), errors.UpstreamUnknown, 28.5),
         (fault(403, "Or it may not exist.", "PERMISSION_DENIED"), errors.UpstreamRejected, None),
         (Answer(429, {"error": {"message": "", "details": {"retryDelay": "1s"}}}), errors.UpstreamRateLimited, None),
     ],

@@ -14,10 +14,10 @@ names no type is fal's and not the model's, so the result is asked for again.
 import json
 import re
 from datetime import date
-from typing import Any
+from typing import Any, Self
 
 import httpx
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from app import errors
 from app.capabilities import Capabilities
@@ -38,6 +38,7 @@ IS_ENDPOINT = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[\w.\-]{1,100}(?:/[\w.\-]{
 CREDIT_WORDS = ("exhausted balance", "top up")
 CANCELLED_TYPES = ("client_cancelled", "request_cancelled", "cancelled")
 CODES = {"content_policy_violation": errors.ContentPolicy.default_code}
+QUEUE, STORAGE = "https://queue.fal.run", "https://rest.fal.ai"
 INFRASTRUCTURE = re.compile(r"internal_|runner_|startup_|request_timeout|generation_timeout|downstream_")
 """Types of errors that are not the client's; a client sees them as a failed generation."""
 
@@ -58,11 +59,18 @@ class Fal(RestProvider):
     class Config(ProviderConfig):
         api_key: SecretStr = Field(min_length=1)
         """From fal.ai/dashboard/keys; `id:secret`."""
-        base_url: str = "https://queue.fal.run"
-        storage_url: str = "https://rest.fal.ai"
-        """The address at which an upload asks for one in fal's storage; gets the key, too."""
+        base_url: str = QUEUE
+        storage_url: str = ""
+        """The address at which an upload asks for one in fal's storage; gets the key, too. Unset: https://rest.fal.ai
+        if the base URL is fal's own, else none, and uploads are sent within the request."""
         inline_bytes: int = Field(2**20, ge=0, le=MAX_DATA_URL_BYTES)
         """Size from which uploads go to the storage; shorter ones are sent within the request."""
+
+        @model_validator(mode="after")
+        def _own_storage(self) -> Self:
+            if not self.storage_url and self.base_url == QUEUE:
+                self.storage_url = STORAGE
+            return self
 
     config: Config
     key_origins = ("base_url", "storage_url")
@@ -156,7 +164,7 @@ class Fal(RestProvider):
         if media.url is not None:
             return media.url
         async with task.read(media) as upload:
-            if upload.size < self.config.inline_bytes:
+            if upload.size < self.config.inline_bytes or not self.config.storage_url:
                 return await data_url_of(upload, provider=self.name)
             return await storage.store(self, upload, origin=self.config.storage_url)
 

@@ -121,16 +121,16 @@ class Endpoint:
             parameters=frozenset(given),
             required=frozenset(name for name, field in given.items() if self.fields[field].required),
             operations=frozenset({self.operation}),
-            prices=self._with_default(self.prices),
-            silent_prices=self._with_default(self.silent_prices),
+            prices=dict(self.prices),
+            silent_prices=dict(self.silent_prices),
+            default_resolution=self._default_resolution(),
             vendor_fields=frozenset(self.fields) - used,
         )
 
-    def _with_default(self, prices: Mapping[str, int]) -> dict[str, int]:
-        """The prices, with that of the default resolution for requests that name none: the adapter sends it."""
-        resolution = self.fields.get("resolution")
-        default = next(_resolutions(Field(f'"{resolution.default_value}"')), "") if resolution is not None else ""
-        return {**({"": prices[default]} if default in prices else {}), **prices}
+    def _default_resolution(self) -> str | None:
+        """The resolution that is sent for requests that name none."""
+        field = self.fields.get("resolution")
+        return next(_resolutions(Field(f'"{field.default_value}"')), None) if field is not None else None
 
     def _options(self, name: str, read: Any) -> tuple[str, ...] | None:
         if name not in self.fields:
@@ -237,6 +237,7 @@ def merged(model: str) -> Capabilities:
         operations=frozenset().union(*(one.operations for one in able)),
         prices=able[0].prices,
         silent_prices=able[0].silent_prices,
+        default_resolution=able[0].default_resolution,
         vendor_fields=frozenset().union(*(one.vendor_fields for one in able)),
     )
 

@@ -17,12 +17,17 @@ from app.telemetry import log
 
 INITIATE = "/storage/upload/initiate?storage_type=fal-cdn-v3"
 MAX_URL_CHARACTERS = 8_192
+REFUSED_FILE = (400, 411, 413, 415)
+"""Statuses of a storage that will not take this file later either."""
 
 
 async def store(provider: RestProvider, upload: Upload, *, origin: str) -> str:
     """Send an upload to the storage; returns the URL from which fal's models read it."""
     asked = {"content_type": upload.content_type, "file_name": upload.filename}
-    response = await provider.call("prepare", "POST", INITIATE, origin=origin, json=asked)
+    try:
+        response = await provider.call("prepare", "POST", INITIATE, origin=origin, json=asked)
+    except (errors.UpstreamGone, errors.UpstreamRejected) as error:  # a fault of the storage, not of the request
+        raise errors.UpstreamUnavailable(error.message, provider=provider.name, body=error.body) from error
     answer = provider.json("prepare", response)
     target, url = (_url(answer.get(name)) for name in ("upload_url", "file_url"))
     if target is None or url is None:
@@ -52,4 +57,5 @@ async def _put(provider: RestProvider, upload: Upload, target: str) -> None:
         raise errors.UpstreamUnavailable(message, provider=provider.name) from error
     if not response.is_success:
         message = f"the storage of {provider.name} did not take an upload ({response.status_code})"
-        raise errors.UpstreamUnavailable(message, provider=provider.name, upstream_status=response.status_code)
+        kind = errors.UpstreamRejected if response.status_code in REFUSED_FILE else errors.UpstreamUnavailable
+        raise kind(message, provider=provider.name, upstream_status=response.status_code)

@@ -11,7 +11,7 @@ Inferred: that an extension by Veo is asked for as 8 s of 720p, whatever it adds
 of Google's clients refuses and another one sends; that Omni makes 8 s where the request has no length, reads any https
 address, of the type of its suffix, and delivers by address at this host; that an interaction that a cancel has stopped
 is not charged; that a quota by the day, FAILED_PRECONDITION and depleted credits at a submit are matters of the
-account; that "support code" in the message of a failure means a filter; that a 503 in JSON took no task.
+account; that "support code" in the message of a failure means a filter.
 """
 
 import re
@@ -30,7 +30,7 @@ from app.providers.gemini import omni, veo
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Failure, Media, Output, Progress, Status, Submission, VideoRequest
 
-FILE = re.compile(r"(?P<file>/v\w+/files/[\w\-]+)(?P<download>:download)?", re.ASCII)
+FILE = re.compile(r"(?P<file>/v\w+/files/[\w\-]+)(?::download)?", re.ASCII)
 """Path of a file of the Files API, or of its bytes."""
 RETRY_DELAY = re.compile(r"(\d{1,5}(?:\.\d{1,9})?)s", re.ASCII)
 MODELS = {**omni.MODELS, **veo.MODELS}
@@ -64,6 +64,9 @@ class Gemini(RestProvider):
     config: Config
 
     async def prepare(self, task: Task) -> dict[str, Any]:
+        refusal = None if veo.serves(task.model) else omni.refusal(task.request)
+        if refusal is not None:
+            raise errors.UpstreamRejected(refusal, provider=self.name)
         uri = await self._source_uri(task)
         body = veo.body if veo.serves(task.model) else omni.body
 
@@ -155,11 +158,10 @@ class Gemini(RestProvider):
         status, raw = veo.state(operation)
         message, code = veo.failure(operation)
         progress = self.learned(task, operation, status, raw, first=veo.FILE_PATHS, error=message, code=code)
-        if progress.output is None:
+        if progress.output is None or progress.output.url is None:
             return progress
-        return progress.model_copy(
-            update={"output": progress.output.model_copy(update={"authenticated": True})},
-        )
+        output = Output(url=self._content_url(progress.output.url), authenticated=True)
+        return progress.model_copy(update={"output": output})
 
     async def _interaction(self, interaction: dict[str, Any]) -> Progress:
         message, blocked = omni.failure(interaction)
@@ -182,8 +184,7 @@ class Gemini(RestProvider):
 
     async def _file(self, url: str, raw: str) -> Progress:
         """The end of an interaction whose file has an address: the Files API may still process it, or have failed."""
-        address = httpx.URL(url)
-        named = FILE.fullmatch(address.path)
+        named = FILE.fullmatch(httpx.URL(url).path)
         if named is not None:
             file = self.json("poll", await self.call("poll", "GET", named["file"]))
             if file.get("state") == "PROCESSING":
@@ -191,11 +192,18 @@ class Gemini(RestProvider):
             if file.get("state") == "FAILED":
                 error = file.get("error")
                 return _failed(raw, self.failure("failed", error.get("message") if isinstance(error, dict) else error))
-            if named["download"] is None:
-                url = str(address.copy_with(path=f"{named['file']}:download", query=b"alt=media"))
-        return Progress(status=Status.completed, raw_status=raw, output=Output(url=url, authenticated=True))
+        output = Output(url=self._content_url(url), authenticated=True)
+        return Progress(status=Status.completed, raw_status=raw, output=output)
+
+    def _content_url(self, url: str) -> str:
+        """The address of a file's bytes: of the Files API at the configured base URL, which may be a proxy's."""
+        named = FILE.fullmatch(httpx.URL(url).path)
+        return url if named is None else f"{self.config.base_url}{named['file']}:download?alt=media"
 
     # Reading errors
+
+    def _is_own_refusal(self, response: httpx.Response) -> bool:
+        return False  # every error is JSON, and UNAVAILABLE does not say that nothing was begun
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)

@@ -24,8 +24,14 @@ DEFAULT_RATIO = "16:9"
 LONGEST_EXTENSION_S = 10
 TASKS = {Operation.edit: "edit", Operation.extend: "extend"}
 PICTURES = frozenset({"first_frame", "reference_images"})
-OWN_FIELDS = frozenset({"labels", "safety_settings", "service_tier", "task"})
-"""`task` is that of `generation_config.video_config`, such as `upscale`."""
+OWN_FIELDS = frozenset({"labels", "safety_settings", "task"})
+"""`task` is that of `generation_config.video_config`, one of `TASKS_OF`."""
+TASKS_OF = {
+    Operation.generate: ("text_to_video", "image_to_video", "reference_to_video"),
+    Operation.edit: ("edit", "upscale"),
+    Operation.extend: ("extend",),
+}
+"""Tasks that a client may name: another one would be made, and charged, otherwise than it was quoted."""
 TYPES = {
     **dict.fromkeys(("jpg", "jpeg"), "image/jpeg"),
     **{name: f"image/{name}" for name in ("png", "webp", "heic", "heif")},
@@ -33,7 +39,8 @@ TYPES = {
     "mov": "video/quicktime",
 }
 """Content types by the suffix of an address."""
-NEVER_EXTRA = ("n", "task", "previous_interaction_id")
+NEVER_EXTRA = ("n", "task", "previous_interaction_id", "stream", "agent", "webhook_config", "service_tier")
+"""Fields that would change the form of the answer, what is made, or its price."""
 Blob = Callable[[Media], Awaitable[tuple[str, str]]]
 """Content type and base64 of an upload."""
 
@@ -49,15 +56,14 @@ def _omni(longest_s: int, parameters: frozenset[str], prices: dict[str, int] | N
         parameters=parameters,
         operations=frozenset({Operation.generate, Operation.edit, Operation.extend}),
         prices=prices or {},
+        default_resolution=DEFAULT_RESOLUTION,
         vendor_fields=OWN_FIELDS,
     )
 
 
 MODELS = {
     "gemini-omni-1.2-flash": _omni(15, PICTURES | {"seed"}),
-    "gemini-omni-1.1-flash": _omni(
-        10, PICTURES, {"": 101_000, "360p": 34_000, "720p": 101_000, "1080p": 152_000, "2160p": 304_000}
-    ),
+    "gemini-omni-1.1-flash": _omni(10, PICTURES, {"360p": 34_000, "720p": 101_000, "1080p": 152_000, "2160p": 304_000}),
 }
 """The vendor charges by token; prices per second as worked out from its page in 2026-10. Of 1.2 sources disagree."""
 ANYTHING = Capabilities(
@@ -84,6 +90,14 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
 
 
 # Writing requests
+
+
+def refusal(request: VideoRequest) -> str | None:
+    """The reason why a request cannot be sent, or None."""
+    allowed = TASKS_OF.get(request.operation, ())
+    if "task" in request.extra and request.extra["task"] not in allowed:
+        return f"task: expected {' or '.join(allowed)}"
+    return None
 
 
 async def body(task: Task, blob: Blob, source_uri: str | None) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def _veo(prices: dict[str, float], *, lite: bool = False) -> Capabilities:
         media=frozenset({"upload"}),
         max_reference_images=3,
         operations=frozenset({Operation.generate} if lite else {Operation.generate, Operation.extend}),
-        prices={**micros, "": micros[DEFAULT_RESOLUTION]},
+        prices=micros,
+        default_resolution=DEFAULT_RESOLUTION,
         vendor_fields=OWN_FIELDS,
     )
 
@@ -78,7 +79,9 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
     if able is ANYTHING:
         return able
     if request.operation is Operation.extend:
-        changes = {"seconds": (), "resolutions": (DEFAULT_RESOLUTION,), "parameters": PLAIN}
+        # The size of the source is not asked for: an extension is always made at 720p.
+        prices = {"": able.prices[DEFAULT_RESOLUTION]}
+        changes = {"seconds": (), "resolutions": (DEFAULT_RESOLUTION,), "parameters": PLAIN, "prices": prices}
     elif request.reference_images:
         changes = {"seconds": (DEFAULT_SECONDS,), "parameters": able.parameters - FRAMES}
     elif request.last_frame is not None:
@@ -120,9 +123,10 @@ async def _picture(blob: Blob, media: Media) -> dict[str, str]:
 def _parameters(task: Task, *, has_media: bool) -> dict[str, Any]:
     """The client's values, and for a known model those that the vendor would decide on, so that the price is known."""
     request = task.request
+    resolution = DEFAULT_RESOLUTION if request.operation is Operation.extend else request.resolution
     values = {
         "aspectRatio": request.aspect_ratio,
-        "resolution": "4k" if request.resolution == "2160p" else request.resolution,
+        "resolution": "4k" if resolution == "2160p" else resolution,
         "durationSeconds": int(request.seconds) if request.seconds is not None else None,
         "negativePrompt": request.negative_prompt,
         "seed": request.seed,
