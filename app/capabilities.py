@@ -5,10 +5,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from app.sizes import COMMON_RATIOS, complete_size, nearest_ratio
+from app.sizes import COMMON_RATIOS, complete_size, distance, nearest_ratio
 from app.video import Media, Operation, VideoRequest
 
 OPTIONAL_PARAMETERS = (
@@ -23,6 +24,10 @@ OPTIONAL_PARAMETERS = (
     "loop",
     "expand_prompt",
 )
+
+
+SAME = 0.03
+"""Distance up to which two ratios are the same, in doublings: two per cent."""
 
 
 class Capabilities(BaseModel):
@@ -126,6 +131,51 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
         unknown = request.extra.keys() - able.vendor_fields
         found |= {name: Problem("it has no such parameter", (name,), absent=True) for name in sorted(unknown)}
     return Fitted(request, found)
+
+
+def brought_near(request: VideoRequest, able: Capabilities) -> tuple[VideoRequest, list[str]]:
+    """Bring length and size of a request to the nearest ones of a model; returns a sentence for each change as well."""
+    values: dict[str, Any] = {}
+    said = []
+    if request.seconds is not None and able.seconds:
+        near = nearest_seconds(request.seconds, able)
+        if near != request.seconds:
+            values["seconds"] = near
+            said.append(f"seconds became {near:g} instead of {request.seconds:g}")
+    ratio, resolution = request.aspect_ratio, request.resolution
+    if able.sizes:
+        triples = [complete_size(size, None, None) for size in able.sizes]
+        triple = min(
+            triples, key=lambda one: distance(ratio, one["aspect_ratio"]) + distance(resolution, one["resolution"])
+        )
+        ratio, resolution = (ratio and triple["aspect_ratio"]), (resolution and triple["resolution"])
+    else:
+        if ratio is not None and able.aspect_ratios:
+            ratio = min(able.aspect_ratios, key=lambda one: distance(ratio, one))
+        if resolution is not None and able.resolutions:
+            resolution = min(able.resolutions, key=lambda one: distance(resolution, one))
+    changed = [
+        f"{name} became {new} instead of {old}"
+        for name, old, new in (
+            ("aspect_ratio", request.aspect_ratio, ratio),
+            ("resolution", request.resolution, resolution),
+        )
+        if old is not None and new is not None and distance(old, new) > SAME
+    ]
+    if changed:
+        values |= {"size": None, **complete_size(None, ratio, resolution)}
+    return request.model_copy(update=values), said + changed
+
+
+def nearest_seconds(seconds: float, able: Capabilities) -> float:
+    """The supported length nearest to `seconds`; the longer of two."""
+    if able.seconds is None or not able.seconds:
+        return seconds
+    if not able.seconds_range:
+        return min(able.seconds, key=lambda one: (abs(one - seconds), -one))
+    low, high = able.seconds
+    within = min(max(seconds, low), high)
+    return float(round(within)) if able.whole_seconds else within
 
 
 def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> None:

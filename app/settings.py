@@ -66,13 +66,15 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     routes: Annotated[list[str | WeightedRoute], Field(min_length=1)]
-    """`provider/upstream-model`, tried in this order; with `{ to = "...", weight = 3 }`, in weighted random order."""
+    """`provider/upstream-model` or a model of the catalogue, tried in this order; with `{ to = "...", weight = 3 }`, in
+    weighted random order."""
     unsupported: Literal["error", "drop"] = "error"
     """Handling of a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
     """Handling of a submit with an unknown outcome: `resubmit` may pay twice."""
     strategy: Literal["order", "cheapest", "fastest", "weighted"] | None = None
-    """Order in which the routes are tried; unset: `weighted` if one has a weight, else `order`."""
+    """Order in which the routes are tried; unset: `weighted` if one has a weight, `cheapest` for a single model of the
+    catalogue, else `order`."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
     """Highest cost of one request in US dollars, all outputs; dearer routes are not used."""
     retry_failed: bool = False

@@ -1,6 +1,6 @@
 """Size, aspect ratio and resolution: one triple of which any two imply the third. Pure."""
 
-from math import gcd
+from math import gcd, log2
 
 from app.video import ASPECT_RATIO, MAX_SIDE, SIZE, shorter_side
 
@@ -16,6 +16,16 @@ def nearest_ratio(ratio: str, allowed: tuple[str, ...]) -> str | None:
     across, down = _ratio(ratio, "aspect_ratio")
     best = min(allowed, key=lambda other: _distance(across / down, other), default=None)
     return best if best is not None and _distance(across / down, best) <= RATIO_TOLERANCE else None
+
+
+def distance(one: str | None, other: str) -> float:
+    """Distance of two ratios, or of two resolutions, in doublings; none from nothing."""
+    if one is None:
+        return 0
+    if ":" in other:
+        (across, down), (other_across, other_down) = _ratio(one, "aspect_ratio"), _ratio(other, "aspect_ratio")
+        return abs(log2(across * other_down / (down * other_across)))
+    return abs(log2(_shorter_side(one) / _shorter_side(other)))
 
 
 def _distance(quotient: float, other: str) -> float:

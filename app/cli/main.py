@@ -18,18 +18,17 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
-from rich.table import Table
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import dialects, errors, providers, settings, telemetry
 from app.accounts import keys, secrets
-from app.capabilities import Capabilities
 from app.cli import doctor, manage, status
 from app.cli.config import config_cli
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import complaints, console, load, prepared
+from app.cli.models import alias, list_models
 from app.cli.pepper import pepper_cli
 from app.cli.providers import list_providers
 from app.db.database import Database, running_database
@@ -38,7 +37,6 @@ from app.http import health
 from app.http.server import HttpProtocol
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
-from app.providers.routing import Router
 from app.providers.vendor_keys import report_unused_keys
 from app.settings import ConfigurationError, Settings
 
@@ -353,31 +351,6 @@ def migrate() -> None:
 
 
 @cli.command()
-def models() -> None:
-    """List every model that a request can name, with its routes, and the providers that serve any other model."""
-    config = load()
-    configured = providers.build(config)
-    table = Table("Model", "Goes to", "Seconds", "Sizes", box=None, header_style="bold")
-    for name, routes in Router(config, configured).models().items():
-        table.add_row(escape(name), escape(", ".join(route.name for route in routes)), *_limits(routes[0].capabilities))
-    for provider in configured.values():
-        if provider.any_model is not None:
-            table.add_row(escape(f"{provider.name}/<any model>"), escape(provider.name), *_limits(provider.any_model))
-    for alias, unused in providers.unused_routes(config, configured, providers.KIND_NAMES).items():
-        if len(unused) == len(config.models[alias].routes):
-            reasons = "; ".join(one.reason for one in unused)
-            table.add_row(escape(alias), escape(f"left out: {reasons}"), "", "", style="dim")
-    console.print(table)
-
-
-def _limits(able: Capabilities) -> tuple[str, str]:
-    """Lengths and sizes of a model as cells of a table."""
-    between = "–" if able.seconds_range else ", "
-    seconds = "any" if able.seconds is None else between.join(f"{s:g}" for s in able.seconds)
-    return seconds, "any" if able.sizes is None else ", ".join(able.sizes)
-
-
-@cli.command()
 def generate(
     context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="Description of the video.")],
@@ -414,6 +387,8 @@ cli.command()(manage.usage)
 cli.command()(doctor.doctor)
 cli.command()(status.status)
 cli.command("providers")(list_providers)
+cli.command("models")(list_models)
+cli.command()(alias)
 
 
 def _own_key(config: Settings) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, fit, media_of
+from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, brought_near, fit, media_of
 from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
@@ -68,7 +68,13 @@ def make_plan(
     kept = tuple(choice.route for choice in choices if choice.kept)
     # With several routes no defaults are filled in: another route may not be able to express them.
     wanted = _with_defaults(plan.request, kept[0].capabilities_for(plan.request)) if len(kept) == 1 else plan.request
-    return Plan(kept, wanted, (*plan.warnings, *_price_warnings(choices)), tuple(choices))
+    warnings = (*plan.warnings, *_price_warnings(choices))
+    if router.stands_in(request.model):
+        warnings = (
+            f"no vendor is configured here: the sandbox makes a test card in place of {request.model}",
+            *warnings,
+        )
+    return Plan(kept, wanted, warnings, tuple(choices))
 
 
 def _serving(routes: Sequence[Route], request: VideoRequest) -> Sequence[Route]:
@@ -104,7 +110,7 @@ def _with_row_defaults(router: Router, request: VideoRequest) -> Iterator[VideoR
 def _wishes(router: Router, model: str, routing: Routing, settings: Settings) -> dict[str, Any]:
     """The client's wishes about the choice, completed by those of the alias and by the defaults."""
     alias = router.aliases.get(model)
-    catalogued = alias is None and router.catalogued(model) is not None
+    catalogued = router.catalogued(model) is not None
     strategy = routing.strategy or (alias.strategy if alias is not None else None)
     if strategy is None:
         weighted = alias is not None and any(isinstance(route, WeightedRoute) for route in alias.routes)
@@ -160,11 +166,13 @@ def only_priced(settings: Settings, plan: Plan) -> Plan:
 
 def _without_problems(router: Router, request: VideoRequest, routes: Sequence[Route]) -> Plan:
     """Build the plan for the route with the fewest problems, if what it cannot express may be left out."""
-    fitted = [
-        (route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in order(routes)
-    ]
     alias = router.aliases.get(request.model)
     drops = alias is not None and alias.unsupported == "drop"
+    fitted, said = [], {}
+    for route in order(routes):
+        able = route.capabilities_for(request)
+        wanted, said[route.name] = brought_near(request, able) if drops else (request, [])
+        fitted.append((route, fit(wanted, able, can_link=router.can_link)))
     refused, route, found = min(
         ((_refused(request, found, drops=drops), route, found) for route, found in fitted),
         key=lambda entry: (len(entry[0]), len(entry[2].problems)),
@@ -173,7 +181,8 @@ def _without_problems(router: Router, request: VideoRequest, routes: Sequence[Ro
     for name in refused:
         shown, why = named[name]
         raise errors.UnsupportedParameter(f"{route.name} cannot express {shown}: {why}", param=shown)
-    warnings = [f"{shown:.80} was left out: {route.name}: {why}" for shown, why in named.values()]
+    warnings = [f"{text}: {route.name} makes no other nearer" for text in said[route.name]]
+    warnings += [f"{shown:.80} was left out: {route.name}: {why}" for shown, why in named.values()]
     if len(warnings) > MAX_WARNINGS:
         warnings[MAX_WARNINGS - 1 :] = [f"{len(warnings) - MAX_WARNINGS + 1} more parameters were left out"]
     return Plan((route,), _with_preferred(found.without_problems, (route,)), tuple(warnings))
@@ -191,7 +200,7 @@ def _refused(request: VideoRequest, found: Fitted, *, drops: bool) -> list[str]:
 
     def may_go(name: str, problem: Problem) -> bool:
         if drops:
-            return bool(problem.drop)
+            return bool(problem.drop) and name not in MEDIA_FIELDS
         return problem.forced or (request.drop_unsupported and problem.absent and name not in MEDIA_FIELDS)
 
     return [name for name, problem in found.problems.items() if not may_go(name, problem)]

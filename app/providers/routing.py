@@ -74,8 +74,8 @@ class Router:
         self.aliases = settings.models
         self.can_link = settings.public_url is not None
         vendors = [provider for provider in providers.values() if provider.kind != "sandbox"]
-        sandbox = SANDBOX_MODEL if "sandbox" in providers and not vendors else None
-        self.default_model = settings.default_model or sandbox
+        self._only_sandbox = "sandbox" in providers and not vendors
+        self.default_model = settings.default_model or (SANDBOX_MODEL if self._only_sandbox else None)
 
     def models(self, *, every: bool = True) -> dict[str, Sequence[Route]]:
         """The model names a client can request, in the order of the model list: aliases, the catalogue's, then
@@ -101,9 +101,22 @@ class Router:
         return {name: routes for name, routes in found.items() if routes}
 
     def catalogued(self, name: str) -> str | None:
-        """The catalogue's name for a model that `name` means, with a route of it; None if it means something else."""
-        found = None if name in self.aliases else self.catalogue.find(name)
+        """The catalogue's name for a model that `name` means, with a route of it; None if it means something else. An
+        alias means one if that is its only route."""
+        if name in self.aliases:
+            entry, *others = self.aliases[name].routes
+            name = entry if isinstance(entry, str) and not others else ""
+        found = self.catalogue.find(name)
         return found if found is not None and self._catalogue_routes(self.catalogue.models[found]) else None
+
+    def stands_in(self, name: str) -> bool:
+        """True for a model that has ended without a successor, such as `sora-2`, while no vendor is configured: the
+        sandbox makes a test card, so that existing code can be tried."""
+        found = None if name in self.aliases else self.catalogue.find(name)
+        if found is None or not self._only_sandbox:
+            return False
+        model = self.catalogue.models[found]
+        return model.status == "retired" and model.replaced_by is None
 
     def routes(self, name: str) -> Sequence[Route]:
         """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
@@ -117,7 +130,7 @@ class Router:
             if found:
                 return found
         catalogued = self.catalogued(name)
-        if catalogued is not None:
+        if catalogued is not None and name not in self.aliases:
             return self._catalogue_routes(self.catalogue.models[catalogued])
         head, slash, tail = name.partition("/")
         if slash and tail and head in self.providers and self.providers[head].capabilities(tail) is not None:
@@ -132,6 +145,8 @@ class Router:
                 param="model",
             )
         listed = self.catalogue.find(name)
+        if self.stands_in(name):
+            return (Route(self.providers["sandbox"], SANDBOX_MODEL.partition("/")[2]),)
         if listed is not None:
             raise errors.ModelNotFound(self._unserved(listed), param="model")
         known = list(self.models())
@@ -160,6 +175,12 @@ class Router:
         successor = f" Its successor is {model.replaced_by}." if model.replaced_by else ""
         if model.status == "retired":
             ended = f" on {model.retires}" if model.retires else ""
+            others = [other for other, row in self.catalogue.models.items() if self._catalogue_routes(row)]
+            if model.replaced_by is None and others:
+                successor = (
+                    f" The operator can let another model answer to {name} by these lines in gateway.toml: "
+                    f'[models."{name}"] and routes = ["{others[0]}"]; others that could are {", ".join(others[1:4])}.'
+                )
             return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
         kinds = ", ".join(dict.fromkeys(row.kind for row in model.routes)) or "no kind of provider"
         return (
@@ -173,6 +194,11 @@ class Router:
         unweighted = None if all(isinstance(entry, str) for entry in entries) else 1.0
         for entry in entries:
             to, weight = (entry, unweighted) if isinstance(entry, str) else (entry.to, entry.weight)
+            catalogued = self.catalogue.find(to)
+            if catalogued is not None:
+                found = self._catalogue_routes(self.catalogue.models[catalogued])
+                routes += [replace(route, weight=weight) for route in found]
+                continue
             head, _, tail = to.partition("/")
             provider = self.providers.get(head)
             if provider is not None and tail and provider.capabilities(tail) is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.mistakes import nearest
 from app.providers.base import Provider
+from app.providers.catalogue import EMPTY, Catalogue
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
 
@@ -25,11 +26,20 @@ def unused_routes(
 ) -> dict[str, list[Unused]]:
     """The unusable routes of each alias that has such."""
     found = {}
+    catalogue = Catalogue.load(settings.catalogue_file) if settings.catalogue else EMPTY
+    served = {provider.kind for provider in providers.values()}
     for alias, model in settings.models.items():
         names = [entry if isinstance(entry, str) else entry.to for entry in model.routes]
+        names = [name for name in names if not _is_catalogued(name, catalogue, served)]
         if unused := [one for name in names if (one := _unused(name, settings, providers, kinds))]:
             found[alias] = unused
     return found
+
+
+def _is_catalogued(name: str, catalogue: Catalogue, served: Collection[str]) -> bool:
+    """True for a model of the catalogue that a configured kind of provider serves."""
+    found = catalogue.find(name)
+    return found is not None and any(row.kind in served for row in catalogue.models[found].routes)
 
 
 def report_unused(settings: Settings, providers: Mapping[str, Provider], kinds: Collection[str]) -> None:
@@ -56,7 +66,8 @@ def _unused(name: str, settings: Settings, providers: Mapping[str, Provider], ki
     head, slash, model = name.partition("/")
     provider = providers.get(head)
     if not slash or not model:
-        return Unused(name, "expected provider/upstream-model", mistaken=True)
+        reason = "expected provider/upstream-model, or a model of the catalogue that a provider here serves"
+        return Unused(name, reason, mistaken=True)
     if provider is not None and provider.capabilities(model) is not None:
         return None
     if provider is not None:

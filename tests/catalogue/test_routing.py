@@ -119,7 +119,8 @@ async def test_a_limit_of_the_request_is_kept_by_each_route(gateway: Running, fa
     by_header = {"x-gateway-max-cost": "0.5"}
     refused = await gateway.client.post("/v1/videos", json={"prompt": "a", "model": "seedance-2.0"}, headers=by_header)
     assert refused.status_code == 402
-    for wrong in (-1, "much", [], True, 0.1234567):
+    wrong_ones: list[Any] = [-1, "much", [], True, 0.1234567]
+    for wrong in wrong_ones:
         refused = await gateway.client.post("/v1/videos", json={**body, "max_cost": wrong})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_cost"), wrong
 

@@ -1,8 +1,9 @@
 """The choice of a route: the cheapest, the fastest, the written order, and what is passed over."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import date
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,21 +14,19 @@ from app.accounts import pricing
 from app.capabilities import Capabilities, fit
 from app.jobs.choose import ALIKE, LEAST_JOBS, NO_WISHES, Choice, Routing, Strategy, Time, choose
 from app.jobs.plan import make_plan
-from app.providers.base import Provider
+from app.providers.base import Download, Provider, Task
 from app.providers.routing import Route, Router
-from app.providers.sandbox import Sandbox
 from app.settings import Settings, load
-from app.video import VideoRequest
+from app.video import Output, Progress, Submission, VideoRequest
 
 REQUEST = VideoRequest(prompt="a boat", model="any", seconds=5, resolution="720p")
 
 
-class Untried(Sandbox):
-    """A provider that was never tried live, with models at any price."""
+class Untried(Provider):
+    """A provider that was never tried live, with models at any price; nothing is sent to it."""
 
     kind = "openai"
-    tried: ClassVar[date | None] = None
-    models: ClassVar = {}
+    title = "Untried"
 
     def __init__(self, name: str, able: Capabilities) -> None:
         super().__init__(name, self.Config())
@@ -36,9 +35,18 @@ class Untried(Sandbox):
     def capabilities(self, model: str) -> Capabilities | None:
         return self.able
 
+    async def submit(self, task: Task) -> Submission:
+        raise NotImplementedError
+
+    async def poll(self, task: Task) -> Progress:
+        raise NotImplementedError
+
+    def fetch(self, task: Task, output: Output) -> AbstractAsyncContextManager[Download]:
+        raise NotImplementedError
+
 
 class Tried(Untried):
-    tried: ClassVar[date | None] = date(2026, 11, 26)
+    tried = date(2026, 11, 26)
 
 
 def route(name: str, per_second: int | None, *, tried: bool = False, **able: Any) -> Route:

@@ -3,6 +3,7 @@
 The first 13 fields of a video are OpenAI's. Times are Unix times in seconds, amounts are US dollars.
 """
 
+from datetime import date
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -269,14 +270,28 @@ class ModelPricing(ResponseModel):
     """US dollars per second by resolution; `any` stands for every other resolution."""
 
 
+class ModelRoute(ResponseModel):
+    """A route of a model."""
+
+    route: str
+    capabilities: ModelCapabilities
+    pricing: ModelPricing | None
+    median_seconds: float | None
+    """Median time to the finished video of the model's default length and resolution; null: none was made lately."""
+    tried_live: date | None
+    """Date at which its kind was last tried with the real vendor."""
+
+
 class Model(ResponseModel):
     """A model or an alias, with the capabilities and the price of its first route."""
 
     example: ClassVar[Json] = {
-        "id": "veo-3-1",
+        "id": "lumen/veo-3-1",
         "object": "model",
         "created": 0,
         "owned_by": "lumen",
+        "title": None,
+        "status": None,
         "routes": ["lumen/veo-3-1"],
         "capabilities": {
             "seconds": [4, 6, 8],
@@ -291,6 +306,7 @@ class Model(ResponseModel):
             "passes_unknown_fields": False,
         },
         "pricing": {"currency": "USD", "per_second": {"any": 0.1}},
+        "served_by": [],
     }
 
     id: str
@@ -299,11 +315,16 @@ class Model(ResponseModel):
     """Always 0."""
     owned_by: str
     """The provider of its first route."""
+    title: str | None
+    """Null: not a model of the catalogue."""
+    status: Literal["current", "legacy", "retired"] | None
     routes: list[str]
     """`provider/model` of all its routes, in order."""
     capabilities: ModelCapabilities
     pricing: ModelPricing | None
     """Null: no price is known."""
+    served_by: list[ModelRoute]
+    """Each route with its own capabilities and price."""
 
 
 class ModelList(ResponseModel):

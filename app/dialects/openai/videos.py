@@ -14,7 +14,7 @@ from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.models import Video
-from app.dialects.openai import events, requests, schemas, webhooks
+from app.dialects.openai import events, models, requests, schemas, webhooks
 from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
@@ -26,7 +26,6 @@ from app.dialects.openai.wire import (
     RemixVideo,
     parse,
     render_character,
-    render_model,
 )
 from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
@@ -53,7 +52,6 @@ from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
 from app.media.store import open_upload
-from app.providers.routing import permitted_only
 from app.video import Operation, VideoRequest, Webhook
 
 TITLE = "OpenAI, Lumenfall"
@@ -350,22 +348,7 @@ async def download_content(
     return await content_response(request, gateway, video, index, variant=variant)
 
 
-# Models
-
-
-@routes.get("/v1/models", tags=["models"], responses=returns(schemas.ModelList))
-async def list_models(gateway: GatewayDep, caller: CallerDep) -> Response:
-    """List the models that this key may use."""
-    usable = gateway.router.permitted_models(caller.may_use)
-    data = [render_model(name, routes, gateway) for name, routes in usable.items()]
-    return JSONResponse({"object": "list", "data": data})
-
-
-@routes.get("/v1/models/{model:path}", tags=["models"], responses=returns(schemas.Model))
-async def retrieve_model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
-    """Read a model's capabilities and its price per second."""
-    allowed = permitted_only(gateway.router.routes(model), partial(caller.may_use, model), model)
-    return JSONResponse(render_model(model, allowed, gateway))
+# Money
 
 
 @routes.get("/v1/balance", tags=["models"], responses=returns(schemas.Balance))
@@ -378,5 +361,6 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     return no_store(render_balance(billing, left))
 
 
+routes.include_router(models.routes)
 routes.include_router(webhooks.routes)
 routes.include_router(requests.routes)

@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from app import errors, ids
 from app.accounts import pricing
-from app.capabilities import Capabilities
 from app.db.models import Attempt, Character, Video
 from app.dialects.openai.lumenfall import RetentionSeconds, executed_model, routing_of
 from app.http.body import Body, extra_of, reject_bool, validated
@@ -21,7 +20,6 @@ from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, S
 from app.http.files import media_link
 from app.http.uploads import Uploads
 from app.media.signed_links import SignedLinks
-from app.providers.routing import Route
 from app.sizes import complete_by_size
 from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, Status, VideoRequest
 
@@ -364,46 +362,3 @@ def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> d
 
 def render_character(character: Character) -> dict[str, Any]:
     return {"id": character.id, "name": character.name, "created_at": int(character.created_at.timestamp())}
-
-
-def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> dict[str, Any]:
-    """A model in OpenAI's shape, with its capabilities and its price.
-
-    Both are those of the first candidate; `routes` names all.
-    """
-    first = candidates[0]
-    able = first.provider.capabilities(first.model) or Capabilities()
-    per_second = pricing.prices_of(gateway.settings, first)
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": first.provider.name,
-        "routes": [route.name for route in candidates],
-        "capabilities": render_capabilities(able),
-        "pricing": {
-            "currency": "USD",
-            "per_second": {resolution or "any": pricing.dollars(micros) for resolution, micros in per_second.items()},
-        }
-        if per_second
-        else None,
-    }
-
-
-def render_capabilities(able: Capabilities) -> dict[str, Any]:
-    """Capabilities as JSON. Null means unknown: the upstream decides. An empty list means: no such parameter."""
-    seconds: Any = able.seconds
-    if able.seconds is not None and able.seconds_range:
-        seconds = {"minimum": able.seconds[0], "maximum": able.seconds[1], "whole": able.whole_seconds}
-    return {
-        "seconds": seconds,
-        "default_seconds": able.default_seconds,
-        "sizes": able.sizes,
-        "aspect_ratios": able.aspect_ratios,
-        "resolutions": able.resolutions,
-        "parameters": sorted(able.parameters),
-        "media": sorted(able.media),
-        "operations": sorted(able.operations),
-        "n": {"minimum": 1, "maximum": 4},
-        "passes_unknown_fields": able.passes_extra,
-    }

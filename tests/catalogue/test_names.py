@@ -1,0 +1,85 @@
+"""Names that existing code uses: models that have ended, and aliases for them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from catalogue.conftest import Open
+from fakes.ark import FakeArk
+from harness import Running, StartGateway
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def alone(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    async with start_gateway() as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("name", ["sora-2", "sora-2-pro"])
+async def test_while_no_vendor_is_configured_the_sandbox_stands_in_and_says_so(alone: Running, name: str) -> None:
+    video = await alone.create(model=name, seconds="4")
+    assert (video["model"], video["provider"]) == (name, "sandbox")
+    expected = f"no vendor is configured here: the sandbox makes a test card in place of {name}"
+    assert video["warnings"] == [expected]
+
+
+async def test_a_model_that_has_ended_names_the_lines_to_add(gateway: Running) -> None:
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a", "model": "sora-2"})
+    message = refused.json()["error"]["message"]
+    assert refused.status_code == 404
+    assert "has ended on 2026-09-24" in message
+    assert '[models."sora-2"] and routes = ["' in message
+
+
+async def test_an_alias_of_a_catalogue_model_brings_length_and_size_near(opened: Open, ark: FakeArk) -> None:
+    aliases = {"sora-2": {"routes": ["seedance-2.0-fast"], "unsupported": "drop"}}
+    async with opened(models=aliases) as gateway:
+        fields: dict[str, Any] = {"seconds": "16", "size": "1792x1024", "seed": 7}
+        video = await gateway.create(model="sora-2", **fields)
+        assert (video["model"], video["seconds"], video["size"]) == ("sora-2", "15", "1280x720")
+        words = " ".join(video["warnings"])
+        assert "seconds became 15 instead of 16" in words
+        assert "resolution became 720p instead of 1024p" in words
+        assert "seed was left out" in words
+        await gateway.finish(video["id"])
+        sent = ark.submits[0].json
+        assert (sent["duration"], sent["resolution"], sent["ratio"]) == (15, "720p", "16:9")
+
+
+async def test_an_alias_never_drops_media(opened: Open) -> None:
+    aliases = {"clip": {"routes": ["seedance-1.0-pro-fast"], "unsupported": "drop"}}
+    providers = {"ark": {"api_key": "x"}}
+    async with opened(models=aliases, providers=providers) as gateway:
+        body = {"prompt": "a", "model": "clip", "input_reference": {"image_url": "https://x.example/a.png"}}
+        last = {**body, "last_frame": "https://x.example/b.png"}
+        refused = await gateway.client.post("/v1/videos", json=last)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "last_frame")
+
+
+@pytest.mark.parametrize(
+    ("query", "there", "missing"),
+    [
+        ("", {"seedance-2.0", "veo-3.1"}, {"fal/bytedance/seedance-2.0", "sora-2"}),
+        ("?all=true", {"seedance-2.0", "fal/bytedance/seedance-2.0"}, {"gen-4.5"}),
+        ("?can=first_frame,audio", {"seedance-2.0"}, {"seedance-1.0-pro"}),
+        ("?max_price=0.16", {"seedance-2.0"}, {"veo-3.1"}),
+    ],
+)
+async def test_the_list_has_each_model_once_with_its_routes(
+    gateway: Running, query: str, there: set[str], missing: set[str]
+) -> None:
+    listed = {model["id"]: model for model in (await gateway.client.get(f"/v1/models{query}")).json()["data"]}
+    assert there <= listed.keys()
+    assert not missing & listed.keys()
+    found = listed["seedance-2.0"]
+    assert (found["title"], found["status"]) == ("Seedance 2.0", "current")
+    if not query:
+        prices = {one["route"]: one["pricing"]["per_second"]["720p"] for one in found["served_by"]}
+        assert prices == {"ark/dreamina-seedance-2-0-260128": 0.1512, "fal/bytedance/seedance-2.0": 0.3034}
+
+
+async def test_a_filter_that_names_no_parameter_is_refused(gateway: Running) -> None:
+    refused = await gateway.client.get("/v1/models?can=fly")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "can")
