@@ -56,7 +56,8 @@ def make_plan(
                 "use; leave out the model or name one of that provider",
                 param="model",
             )
-    request, able = _able(router, request, routes)
+    asked = request
+    request, able = _able(router, asked, routes)
     plan = Plan(tuple(able), request) if able else _without_problems(router, request, routes)
     choices = choose(
         plan.routes,
@@ -69,6 +70,8 @@ def make_plan(
     # With several routes no defaults are filled in: another route may not be able to express them.
     wanted = _with_defaults(plan.request, kept[0].capabilities_for(plan.request)) if len(kept) == 1 else plan.request
     warnings = (*plan.warnings, *_price_warnings(choices))
+    if able and asked.loop and not request.loop:
+        warnings = ("the model makes no loops: the video ends with its first frame", *warnings)
     if router.stands_in(request.model):
         warnings = (
             f"no vendor is configured here: the sandbox makes a test card in place of {request.model}",
@@ -86,12 +89,22 @@ def _serving(routes: Sequence[Route], request: VideoRequest) -> Sequence[Route]:
 def _able(router: Router, request: VideoRequest, routes: Sequence[Route]) -> tuple[VideoRequest, Sequence[Route]]:
     """The routes that can express the request, for a model of the catalogue completed by its defaults where any route
     can express those, so that all routes make the same."""
-    for wanted in _with_row_defaults(router, request):
+    variants = [one for asked in (request, *_looped(router, request)) for one in _with_row_defaults(router, asked)]
+    for wanted in variants:
         fitted = [(route, fit(wanted, route.capabilities_for(wanted), can_link=router.can_link)) for route in routes]
         able = [route for route, found in fitted if not found.problems]
         if able:
             return _with_preferred(wanted, able), able
     return request, ()
+
+
+def _looped(router: Router, request: VideoRequest) -> list[VideoRequest]:
+    """A request for a loop as one that ends with its first frame, for models without loops that take both frames."""
+    alias = router.aliases.get(request.model)
+    refused = alias is not None and alias.unsupported == "error"
+    if refused or not request.loop or request.first_frame is None or request.last_frame is not None:
+        return []
+    return [request.model_copy(update={"loop": None, "last_frame": request.first_frame})]
 
 
 def _with_row_defaults(router: Router, request: VideoRequest) -> Iterator[VideoRequest]:

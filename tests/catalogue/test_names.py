@@ -58,6 +58,20 @@ async def test_an_alias_never_drops_media(opened: Open) -> None:
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "last_frame")
 
 
+async def test_a_loop_ends_with_its_first_frame_where_a_model_makes_none(opened: Open, ark: FakeArk) -> None:
+    picture = {"image_url": "https://x.example/a.png"}
+    strict = {"strict": {"routes": ["seedance-2.0"]}}
+    async with opened(models=strict) as gateway:
+        video = await gateway.create(model="seedance-2.0", input_reference=picture, loop=True)
+        assert video["warnings"] == ["the model makes no loops: the video ends with its first frame"]
+        await gateway.worker.run_once()
+        frames = [item["image_url"]["url"] for item in ark.submits[0].json["content"] if item["type"] == "image_url"]
+        assert frames == [picture["image_url"]] * 2
+        for body in ({"model": "strict", "input_reference": picture}, {"model": "seedance-2.0"}):
+            refused = await gateway.client.post("/v1/videos", json={"prompt": "a", "loop": True, **body})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "loop")
+
+
 @pytest.mark.parametrize(
     ("query", "there", "missing"),
     [
