@@ -52,7 +52,9 @@ RENAMED = {
 }
 
 STATUS = {
-    **dict.fromkeys(("queued", "pending", "created", "submitted", "waiting", "preprocessing"), Status.queued),
+    **dict.fromkeys(
+        ("queued", "pending", "created", "submitted", "waiting", "preprocessing", "throttled"), Status.queued
+    ),
     **dict.fromkeys(("in_progress", "processing", "running", "generating"), Status.in_progress),
     **dict.fromkeys(("completed", "complete", "succeeded", "success", "done"), Status.completed),
     **dict.fromkeys(("failed", "failure", "error", "rejected", "incomplete", "timeout"), Status.failed),

@@ -343,13 +343,13 @@ class RestProvider(Provider):
 
     @property
     def _key_addresses(self) -> tuple[str, ...]:
-        return tuple(getattr(self.config, name) for name in self.key_origins)
+        return tuple(filter(None, (getattr(self.config, name) for name in self.key_origins)))
 
     def scrub(self, text: str, *, limit: int = 500) -> str:
         """Remove the key, the configured addresses and secrets in other URLs from a text; cut it to `limit`
         characters."""
         text = net.redact_urls(self._secret_pattern.sub("[key]", text) if self._secret_pattern else text)
-        for inner in filter(None, self._key_addresses):
+        for inner in self._key_addresses:
             text = text.replace(inner, self.name).replace(httpx.URL(inner).netloc.decode(), self.name)
         return " ".join(text.replace("\0", "").encode(errors="replace").decode().split())[:limit]
 

@@ -245,7 +245,7 @@ OMNI_WIRES = {
     ),
     "a model that is not in the table": Wire(
         ask(extra={"input": "another", "service_tier": "flex"}),
-        {"model": "gemini-omni-2", "input": "a paper boat", "response_format": FORMAT, "service_tier": "flex", **KEPT},
+        {"model": "gemini-omni-2", "input": "a paper boat", "response_format": FORMAT, **KEPT},
         path=PATH,
         task={"model": "gemini-omni-2"},
     ),

@@ -1,5 +1,6 @@
 """Each vendor from end to end: with one key set, a video is made through the OpenAI dialect, stored and served."""
 
+import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -222,7 +223,13 @@ async def test_the_vendor_is_asked_to_call_and_a_call_means_poll_now(kind: str, 
         finish(at)
         await at.gateway.worker.run_once()
         assert (await at.gateway.get(video["id"]))["status"] != "completed"  # not due yet
-        await at.gateway.client.post(callback, json={"state": "failed"})
+        body = b'{"state": "failed"}'
+        secret = at.fake.submits[0].json.get("webhook_secret", "")
+        signature = hmac.digest(secret.encode(), body, "sha256").hex()
+        called = await at.gateway.client.post(
+            callback, content=body, headers={"x-lumen-signature": f"sha256={signature}"}
+        )
+        assert called.status_code == 200
         await at.gateway.worker.run_once()
         assert (await at.gateway.get(video["id"]))["status"] == "completed"
 
