@@ -68,6 +68,7 @@ def create_parameters(video_id: str, body: dict[str, Any]) -> dict[str, Any]:
         "app": None,
         "user": None,
         "day": now.date(),
+        "choices": Jsonb([]),
         "source_video_id": None,
         "idempotency_key": None,
         "idempotency_hash": None,

@@ -1,7 +1,6 @@
 """`video-gateway models` and `alias`: names that requests can use, and another name for one of them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from app.accounts import pricing
 from app.capabilities import Capabilities
 from app.cli.manage import console, load
 from app.providers.routing import Route, Router
-from app.settings import Settings
+from app.settings import Settings, origins
 from app.video import MAX_NAME_CHARACTERS
 
 
@@ -59,18 +58,15 @@ def alias(
 ) -> None:
     """Let a model answer to another name: adds the lines to gateway.toml. Running servers have to be restarted."""
     config = load()
+    file = Path(next((name for name in origins()[0] if name != ".env"), "gateway.toml"))
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         raise errors.InvalidRequest(f"name: expected 1 to {MAX_NAME_CHARACTERS} printable characters")
     if name in config.models:
         routes = ", ".join(str(route) for route in config.models[name].routes)
-        raise errors.Conflict(f"the alias {name} exists: it goes to {routes}; change it in {_file()}")
+        raise errors.Conflict(f"the alias {name} exists: it goes to {routes}; change it in {file}")
     found = Router(config, providers.build(config)).routes(model)
     lines = f'\n[models.{json.dumps(name)}]\nroutes = [{json.dumps(model)}]\nunsupported = "drop"\n'
-    with _file().open("a", encoding="utf-8") as file:
-        file.write(lines)
-    console.print(f"{_file()} has these lines now:{escape(lines)}", highlight=False)
+    with file.open("a", encoding="utf-8") as document:
+        document.write(lines)
+    console.print(f"{file} has these lines now:{escape(lines)}", highlight=False)
     console.print(f"{escape(name)} goes to {escape(', '.join(route.name for route in found))} after the next start.")
-
-
-def _file() -> Path:
-    return Path(os.environ.get("GATEWAY_CONFIG") or "gateway.toml")

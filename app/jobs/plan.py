@@ -194,7 +194,7 @@ def _without_problems(router: Router, request: VideoRequest, routes: Sequence[Ro
     for name in refused:
         shown, why = named[name]
         raise errors.UnsupportedParameter(f"{route.name} cannot express {shown}: {why}", param=shown)
-    warnings = [f"{text}: {route.name} makes no other nearer" for text in said[route.name]]
+    warnings = [f"{text}: {route.name} makes nothing nearer" for text in said[route.name]]
     warnings += [f"{shown:.80} was left out: {route.name}: {why}" for shown, why in named.values()]
     if len(warnings) > MAX_WARNINGS:
         warnings[MAX_WARNINGS - 1 :] = [f"{len(warnings) - MAX_WARNINGS + 1} more parameters were left out"]

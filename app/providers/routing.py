@@ -80,10 +80,11 @@ class Router:
     def models(self, *, every: bool = True) -> dict[str, Sequence[Route]]:
         """The model names a client can request, in the order of the model list: aliases, the catalogue's, then
         `provider/model`; of the last only those that no row of the catalogue covers, unless `every` is set."""
+        catalogued = {name: self._catalogue_routes(model) for name, model in self.catalogue.models.items()}
         names: dict[str, Sequence[Route]] = {name: self._alias_routes(name) for name in self.aliases}
-        for name, model in self.catalogue.models.items():
-            names.setdefault(name, self._catalogue_routes(model))
-        covered = {name for routes in names.values() for route in routes for name in route.names}
+        for name, routes in catalogued.items():
+            names.setdefault(name, routes)
+        covered = {name for routes in catalogued.values() for route in routes for name in route.names}
         for provider in self.providers.values():
             for listed in provider.listed:
                 route = Route(provider, listed)

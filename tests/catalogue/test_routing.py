@@ -1,4 +1,4 @@
-"""A model of the catalogue through the front door: the cheapest vendor first, the next one after a certain refusal."""
+"""A model of the catalogue as clients ask for it: the cheapest vendor first, the next one after a certain refusal."""
 
 from typing import Any
 

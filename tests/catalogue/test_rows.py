@@ -64,7 +64,7 @@ def _makes(able: Capabilities, default: Mapping[Any, Any]) -> bool:
     )
 
 
-def test_names_are_told_apart_without_regard_to_case() -> None:
+def test_names_are_found_without_regard_to_case() -> None:
     assert CATALOGUE.find("DoubAO-seedance-2-0-260128") == CATALOGUE.find("Seedance-2.0") == "seedance-2.0"
     assert CATALOGUE.find("seedance-9") is None
     with pytest.raises(ConfigurationError, match="two models by the name"):

@@ -22,7 +22,7 @@ HELP = {
     "serve": ["--host", "--port", "--workers", "--no-worker", "GATEWAY_DATABASE_URL", "sandbox/testcard", "8080"],
     "worker": ["without serving requests", "on any number of machines"],
     "migrate": ["schema", "Safe to run at any time"],
-    "models": ["every model that a request can name"],
+    "models": ["the models that a request can name"],
     "keys": ["create", "list", "update", "revoke"],
     "projects": ["create", "list", "update", "credit"],
     "usage": ["--by", "--since", "--csv", "project,model"],
@@ -197,10 +197,29 @@ base_url = "http://127.0.0.1:1/v1"
 """)
     child = await ran("models", cwd=tmp_path)
     rows = [line.split() for line in child.out]
-    assert rows[0] == ["Model", "Goes", "to", "Seconds", "Sizes"]
-    assert rows[1][:3] == ["[/sora]-2", "sandbox/testcard,", "studio/wan"]
+    assert rows[0] == ["Model", "Goes", "to", "Seconds", "Sizes", "$", "per", "second"]
+    assert rows[1] == ["[/sora]-2", "sandbox/testcard", "1–60", "any", "0"]
+    assert rows[2] == ["studio/wan", "any", "any", "not", "known"]
     names = ["sandbox/testcard", "sandbox/slow", "sandbox/fail", "sandbox/reject", "studio/<any"]
-    assert [row[0] for row in rows[2:]] == names
+    assert [row[0] for row in rows[3:]] == names
+
+
+async def test_an_alias_is_written_to_the_file_once(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('log_level = "error"\n')
+    child = await ran("alias", "sora-2", "sandbox/slow", cwd=tmp_path)
+    assert "sora-2 goes to sandbox/slow after the next start." in child.out
+    written = (tmp_path / "gateway.toml").read_text()
+    assert written.endswith('[models."sora-2"]\nroutes = ["sandbox/slow"]\nunsupported = "drop"\n')
+    listed = await ran("models", cwd=tmp_path)
+    assert listed.out[1].split()[:2] == ["sora-2", "sandbox/slow"]
+    for name, model, words in (
+        ("sora-2", "sandbox/fail", "the alias sora-2 exists"),
+        ("clip", "sandbox/gone", "does not exist"),
+        ("two\nlines", "sandbox/fail", "printable characters"),
+    ):
+        refused = await ran("alias", name, model, cwd=tmp_path, code=1)
+        assert words in " ".join(refused.err)
+    assert (tmp_path / "gateway.toml").read_text() == written
 
 
 async def test_generate_saves_the_video_and_prints_only_its_path(

@@ -252,6 +252,17 @@ async def test_a_dry_run_without_an_estimate_says_why(
             "total_cost_micros": None,
             "currency": "USD",
             "components": [],
+            "cost_estimate": None,
+            "cost_at_most": None,
+            "routes": [
+                {
+                    "route": "up/wan",
+                    "cost_estimate": None,
+                    "median_seconds": None,
+                    "kept": True,
+                    "reason": "number 1 as written",
+                }
+            ],
         }
 
 

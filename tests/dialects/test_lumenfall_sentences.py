@@ -119,6 +119,17 @@ async def test_a_dry_run_of_the_sdk_answers_an_estimate(sdk: AsyncOpenAI) -> Non
                 "total_cost": 800_000,
             }
         ],
+        "cost_estimate": 0.8,
+        "cost_at_most": 0.8,
+        "routes": [
+            {
+                "route": "up/sora-2",
+                "cost_estimate": 0.8,
+                "median_seconds": None,
+                "kept": True,
+                "reason": "number 1 as written",
+            }
+        ],
     }
     assert [video async for video in sdk.videos.list()] == []
 

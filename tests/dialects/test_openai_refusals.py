@@ -158,6 +158,17 @@ async def test_a_dry_run_creates_nothing(gateway: Running) -> None:
                 "total_cost": 0,
             }
         ],
+        "cost_estimate": 0.0,
+        "cost_at_most": 0.0,
+        "routes": [
+            {
+                "route": "sandbox/testcard",
+                "cost_estimate": 0.0,
+                "median_seconds": None,
+                "kept": True,
+                "reason": "number 1 as written",
+            }
+        ],
     }
     error_of(await gateway.client.post("/v1/videos?dryRun=true", json={"prompt": "p", "seconds": 0}), 400)
     assert (await gateway.client.get("/v1/videos")).json()["data"] == []

@@ -259,25 +259,38 @@ async def test_models_are_listed_with_capabilities_and_prices(sdk: Sdk) -> None:
     models = [model.id async for model in sdk.client.models.list()]
     assert {"sandbox/testcard", "sandbox/slow"} <= set(models)
     model = await sdk.client.models.retrieve("sandbox/testcard")
+    capabilities = {
+        "seconds": {"minimum": 1.0, "maximum": 60.0, "whole": True},
+        "default_seconds": 4.0,
+        "sizes": None,
+        "aspect_ratios": None,
+        "resolutions": None,
+        "parameters": sorted(OPTIONAL_PARAMETERS),
+        "media": ["upload", "url"],
+        "operations": ["edit", "extend", "generate", "prepend", "remix"],
+        "n": {"minimum": 1, "maximum": 4},
+        "passes_unknown_fields": True,
+    }
+    pricing = {"currency": "USD", "per_second": {"any": 0.0}}
     assert model.to_dict() == {
         "id": "sandbox/testcard",
         "object": "model",
         "created": 0,
         "owned_by": "sandbox",
+        "title": None,
+        "status": None,
         "routes": ["sandbox/testcard"],
-        "capabilities": {
-            "seconds": {"minimum": 1.0, "maximum": 60.0, "whole": True},
-            "default_seconds": 4.0,
-            "sizes": None,
-            "aspect_ratios": None,
-            "resolutions": None,
-            "parameters": sorted(OPTIONAL_PARAMETERS),
-            "media": ["upload", "url"],
-            "operations": ["edit", "extend", "generate", "prepend", "remix"],
-            "n": {"minimum": 1, "maximum": 4},
-            "passes_unknown_fields": True,
-        },
-        "pricing": {"currency": "USD", "per_second": {"any": 0.0}},
+        "capabilities": capabilities,
+        "pricing": pricing,
+        "served_by": [
+            {
+                "route": "sandbox/testcard",
+                "capabilities": capabilities,
+                "pricing": pricing,
+                "median_seconds": None,
+                "tried_live": "2026-11-26",
+            }
+        ],
     }
     with pytest.raises(openai.NotFoundError, match="sandbox/testcard"):
         await sdk.client.models.retrieve("sandbox/tescard")

@@ -198,7 +198,7 @@ async def test_a_name_that_is_no_path_of_an_endpoint_is_no_model(gateway: Runnin
 
 
 async def test_families_are_listed_with_their_capabilities_and_prices(gateway: Running) -> None:
-    listed = {model["id"]: model for model in (await gateway.client.get("/v1/models")).json()["data"]}
+    listed = {model["id"]: model for model in (await gateway.client.get("/v1/models?all=true")).json()["data"]}
     found = listed["fal/bytedance/seedance-2.0"]
     assert found["capabilities"]["parameters"] == [
         "first_frame",

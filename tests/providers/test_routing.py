@@ -62,4 +62,4 @@ async def test_a_parameter_that_no_candidate_can_express_is_a_400_or_dropped(sta
             "code": "unsupported_parameter",
         }
         video = await gateway.create(model="loose", seconds="90")
-        assert video["warnings"] == ["seconds was left out: sandbox/testcard: it makes whole seconds from 1 to 60"]
+        assert video["warnings"] == ["seconds became 60 instead of 90: sandbox/testcard makes nothing nearer"]

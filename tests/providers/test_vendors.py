@@ -87,7 +87,7 @@ def finish(at: At) -> None:
 
 async def test_models_of_a_vendor_are_listed_once_its_key_is_set(vendor: Vendor, start: Start) -> None:
     async with start(vendor) as at:
-        listed = [model["id"] for model in (await at.gateway.client.get("/v1/models")).json()["data"]]
+        listed = [model["id"] for model in (await at.gateway.client.get("/v1/models?all=true")).json()["data"]]
         assert (vendor.model in listed) is vendor.lists
         shown = (await at.gateway.client.get(f"/v1/models/{vendor.model}")).json()
         assert (shown["id"], shown["owned_by"]) == (vendor.model, vendor.kind)
