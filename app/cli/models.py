@@ -47,9 +47,12 @@ def _prices(config: Settings, route: Route) -> str:
 
 def _limits(able: Capabilities) -> tuple[str, str]:
     """Lengths and sizes of a model as cells of a table."""
-    between = "–" if able.seconds_range else ", "
-    seconds = "any" if able.seconds is None else between.join(f"{s:g}" for s in able.seconds)
-    return seconds, "any" if able.sizes is None else ", ".join(able.sizes)
+    sizes = "any" if able.sizes is None else ", ".join(able.sizes)
+    if not able.seconds:
+        return "any" if able.seconds is None else "", sizes
+    first, last = able.seconds[0], able.seconds[-1]
+    every = able.seconds_range or (len(able.seconds) > 3 and last - first == len(able.seconds) - 1)
+    return f"{first:g}–{last:g}" if every else ", ".join(f"{seconds:g}" for seconds in able.seconds), sizes
 
 
 def alias(
