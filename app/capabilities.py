@@ -75,6 +75,11 @@ class Capabilities(BaseModel):
     """The vendor's own fields that are passed on even without `passes_extra`."""
 
 
+def in_micros(dollars: Mapping[str, float]) -> dict[str, int]:
+    """A table of prices in US dollars as one in micro-dollars."""
+    return {resolution: round(price * 1_000_000) for resolution, price in dollars.items()}
+
+
 @dataclass(frozen=True)
 class Problem:
     """A part of a request that a model cannot express."""

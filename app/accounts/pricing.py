@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from app import errors
+from app.capabilities import in_micros
 from app.providers.routing import Route
 from app.settings import Settings
 from app.video import Operation, VideoRequest
@@ -131,7 +132,7 @@ def prices_of(settings: Settings, route: Route, request: VideoRequest | None = N
     configured = settings.prices.get(route.name)
     if configured is not None:
         table = configured if isinstance(configured, dict) else {"": configured}
-        return {resolution: round(price * MICROS) for resolution, price in table.items()}
+        return in_micros(table)
     if request is None:
         return route.capabilities.prices
     able = route.capabilities_for(request)
@@ -180,7 +181,10 @@ def estimate(settings: Settings, route: Route, request: VideoRequest) -> Estimat
 def quote(settings: Settings, routes: Sequence[Route], request: VideoRequest) -> Quote:
     """Quote a request for the routes of its plan."""
     estimates = [estimate(settings, route, request) for route in routes]
-    formulas = [price(settings, route, request) for route in routes]
+    formulas = [
+        found.formula if found is not None else price(settings, route, request)
+        for found, route in zip(estimates, routes, strict=True)
+    ]
     holds = [found.micros // found.outputs for found in estimates if found is not None]
     return Quote(
         estimate_micros=estimates[0].micros if estimates[0] is not None else None,

@@ -93,11 +93,10 @@ def choose(
     ordered, reasons = _ordered(list(routes), strategy, micros, times)
     kept: list[Choice] = []
     passed: list[Choice] = []
-    most = max_cost_micros
     for route in ordered:
         cost = micros[route.name]
         refusal = None
-        if most is not None and (cost is None or cost > most):
+        if max_cost_micros is not None and (cost is None or cost > max_cost_micros):
             refusal = "no price is known, so max_cost cannot cover it" if cost is None else "dearer than max_cost"
         elif kept and _is_too_dear(cost, kept[0].micros, price_factor):
             refusal = f"dearer than {price_factor:g} times the first route"
@@ -105,7 +104,7 @@ def choose(
             Choice(route, cost, times.get(route.name), refusal is None, refusal or reasons[route.name])
         )
     if not kept:
-        raise _none_left(request, passed, most or 0)
+        raise _none_left(request, passed, max_cost_micros or 0)
     return kept + passed
 
 
@@ -133,6 +132,12 @@ def _none_left(request: VideoRequest, passed: Sequence[Choice], most: int) -> er
 # Orders
 
 
+def draw(routes: Sequence[Route]) -> list[Route]:
+    """Return routes in weighted random order, where no weight counts as 1."""
+    drawn = [(random.random() ** (1 / (route.weight or 1.0)), route) for route in routes]  # noqa: S311
+    return [route for _, route in sorted(drawn, key=lambda entry: entry[0], reverse=True)]
+
+
 def _ordered(
     routes: list[Route], strategy: Strategy, micros: Mapping[str, int | None], times: Mapping[str, Time]
 ) -> tuple[list[Route], dict[str, str]]:
@@ -143,9 +148,7 @@ def _ordered(
         case Strategy.fastest:
             return _by_time(routes, times)
         case Strategy.weighted:
-            drawn = {route.name: random.random() ** (1 / (route.weight or 1.0)) for route in routes}  # noqa: S311
-            ordered = sorted(routes, key=lambda route: drawn[route.name], reverse=True)
-            return ordered, {route.name: f"drawn with the weight {route.weight or 1:g}" for route in routes}
+            return draw(routes), {route.name: f"drawn with the weight {route.weight or 1:g}" for route in routes}
         case Strategy.order:
             return routes, {route.name: f"number {number} as written" for number, route in enumerate(routes, 1)}
 

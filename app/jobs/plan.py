@@ -1,6 +1,5 @@
 """Builds the plan of a request: the routes of its model that can express it, in the order in which they are tried."""
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from app import errors
 from app.accounts import pricing
 from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, brought_near, fit, media_of
-from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose
+from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose, draw
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
 from app.settings import Settings, WeightedRoute
@@ -157,11 +156,8 @@ def character_provider(router: Router, model: str | None, permitted: Callable[[s
 
 
 def order(routes: Sequence[Route]) -> list[Route]:
-    """Return routes as configured; if any has a weight, in weighted random order, where no weight counts as 1."""
-    if all(route.weight is None for route in routes):
-        return list(routes)
-    drawn = [(random.random() ** (1 / (route.weight or 1.0)), route) for route in routes]  # noqa: S311
-    return [route for _, route in sorted(drawn, key=lambda entry: entry[0], reverse=True)]
+    """Return routes as configured; if any has a weight, in weighted random order."""
+    return list(routes) if all(route.weight is None for route in routes) else draw(routes)
 
 
 def only_priced(settings: Settings, plan: Plan) -> Plan:

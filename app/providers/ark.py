@@ -19,7 +19,7 @@ import httpx
 from pydantic import Field, SecretStr
 
 from app import errors
-from app.capabilities import Capabilities, media_of
+from app.capabilities import Capabilities, in_micros, media_of
 from app.providers.answers import listed_tasks, segment
 from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
@@ -63,14 +63,10 @@ def _seedance(
         parameters=parameters,
         max_reference_images=references,
         operations=frozenset({Operation.generate, *operations}),
-        prices=_micros(prices),
-        silent_prices=_micros(silent or {}),
+        prices=in_micros(prices),
+        silent_prices=in_micros(silent or {}),
         vendor_fields=fields,
     )
-
-
-def _micros(prices: dict[str, float]) -> dict[str, int]:
-    return {resolution: round(dollars * 1_000_000) for resolution, dollars in prices.items()}
 
 
 FAMILIES: dict[str, Capabilities] = {
@@ -142,7 +138,7 @@ PRICES_IN_CHINA = {
 }
 """Source: the price map of LiteLLM 1.110.2, 2026-11; it has none of 1.x."""
 FAMILIES_IN_CHINA = {
-    name: able.model_copy(update={"prices": _micros(PRICES_IN_CHINA.get(name, {})), "silent_prices": {}})
+    name: able.model_copy(update={"prices": in_micros(PRICES_IN_CHINA.get(name, {})), "silent_prices": {}})
     for name, able in FAMILIES.items()
 }
 PIXELS = {

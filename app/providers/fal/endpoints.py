@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from app.capabilities import Capabilities, fit
+from app.capabilities import Capabilities, fit, in_micros
 from app.sizes import complete_size
 from app.video import Operation, VideoRequest, shorter_side
 
@@ -185,16 +185,12 @@ def known_endpoints() -> Mapping[str, Endpoint]:
             name,
             {field: Field(**values) for field, values in given.items()},
             _operation_of(name),
-            _micros(prices.get(name, {}).get("prices", {})),
-            _micros(prices.get(name, {}).get("silent", {})),
+            in_micros(prices.get(name, {}).get("prices", {})),
+            in_micros(prices.get(name, {}).get("silent", {})),
             made.get(name),
         )
         for name, given in fields.items()
     }
-
-
-def _micros(dollars: Mapping[str, float]) -> dict[str, int]:
-    return {resolution: round(price * 1_000_000) for resolution, price in dollars.items()}
 
 
 def _operation_of(name: str) -> Operation:

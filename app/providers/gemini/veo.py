@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app import errors
-from app.capabilities import Capabilities
+from app.capabilities import Capabilities, in_micros
 from app.providers.base import Task
 from app.video import Media, Operation, Status, VideoRequest
 
@@ -32,7 +32,6 @@ Blob = Callable[[Media], Awaitable[tuple[str, str]]]
 
 def _veo(prices: dict[str, float], *, lite: bool = False) -> Capabilities:
     """Capabilities of one model; prices in US dollars per second, by resolution."""
-    micros = {resolution: round(dollars * 1_000_000) for resolution, dollars in prices.items()}
     return Capabilities(
         seconds=(4, 6, 8),
         default_seconds=DEFAULT_SECONDS,
@@ -42,7 +41,7 @@ def _veo(prices: dict[str, float], *, lite: bool = False) -> Capabilities:
         media=frozenset({"upload"}),
         max_reference_images=3,
         operations=frozenset({Operation.generate} if lite else {Operation.generate, Operation.extend}),
-        prices=micros,
+        prices=in_micros(prices),
         default_resolution=DEFAULT_RESOLUTION,
         vendor_fields=OWN_FIELDS,
     )
