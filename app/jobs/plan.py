@@ -10,7 +10,7 @@ from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, brough
 from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose, draw
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
-from app.settings import Settings, WeightedRoute
+from app.settings import ModelSettings, Settings, WeightedRoute
 from app.sizes import complete_size
 from app.video import Operation, VideoRequest
 
@@ -55,15 +55,15 @@ def make_plan(
                 "use; leave out the model or name one of that provider",
                 param="model",
             )
-    asked = request
-    request, able = _able(router, asked, routes)
+    asked, catalogued = request, router.catalogued(request.model)
+    request, able = _able(router, asked, routes, catalogued)
     plan = Plan(tuple(able), request) if able else _without_problems(router, request, routes)
     choices = choose(
         plan.routes,
         plan.request,
         settings=settings,
         times=times(plan.routes, plan.request),
-        **_wishes(router, request.model, routing, settings),
+        **_wishes(router.aliases.get(request.model), routing, settings, is_catalogued=catalogued is not None),
     )
     kept = tuple(choice.route for choice in choices if choice.kept)
     # With several routes no defaults are filled in: another route may not be able to express them.
@@ -85,10 +85,13 @@ def _serving(routes: Sequence[Route], request: VideoRequest) -> Sequence[Route]:
     return found or routes
 
 
-def _able(router: Router, request: VideoRequest, routes: Sequence[Route]) -> tuple[VideoRequest, Sequence[Route]]:
+def _able(
+    router: Router, request: VideoRequest, routes: Sequence[Route], catalogued: str | None
+) -> tuple[VideoRequest, Sequence[Route]]:
     """The routes that can express the request, for a model of the catalogue completed by its defaults where any route
     can express those, so that all routes make the same."""
-    variants = [one for asked in (request, *_looped(router, request)) for one in _with_row_defaults(router, asked)]
+    default = {} if catalogued is None else router.catalogue.models[catalogued].default
+    variants = [one for asked in (request, *_looped(router, request)) for one in _with_row_defaults(asked, default)]
     for wanted in variants:
         fitted = [(route, fit(wanted, route.capabilities_for(wanted), can_link=router.can_link)) for route in routes]
         able = [route for route, found in fitted if not found.problems]
@@ -106,10 +109,9 @@ def _looped(router: Router, request: VideoRequest) -> list[VideoRequest]:
     return [request.model_copy(update={"loop": None, "last_frame": request.first_frame})]
 
 
-def _with_row_defaults(router: Router, request: VideoRequest) -> Iterator[VideoRequest]:
-    catalogued = router.catalogued(request.model)
-    if catalogued is not None and request.operation is Operation.generate:
-        default = router.catalogue.models[catalogued].default
+def _with_row_defaults(request: VideoRequest, default: Mapping[Any, Any]) -> Iterator[VideoRequest]:
+    """The request completed by the defaults of its row, then as it is."""
+    if default and request.operation is Operation.generate:
         values: dict[str, Any] = {"seconds": request.seconds if request.seconds is not None else default.get("seconds")}
         if request.size is None:
             # Media decide on the ratio.
@@ -119,20 +121,20 @@ def _with_row_defaults(router: Router, request: VideoRequest) -> Iterator[VideoR
     yield request
 
 
-def _wishes(router: Router, model: str, routing: Routing, settings: Settings) -> dict[str, Any]:
+def _wishes(
+    alias: ModelSettings | None, routing: Routing, settings: Settings, *, is_catalogued: bool
+) -> dict[str, Any]:
     """The client's wishes about the choice, completed by those of the alias and by the defaults."""
-    alias = router.aliases.get(model)
-    catalogued = router.catalogued(model) is not None
     strategy = routing.strategy or (alias.strategy if alias is not None else None)
     if strategy is None:
         weighted = alias is not None and any(isinstance(route, WeightedRoute) for route in alias.routes)
-        strategy = Strategy.cheapest if catalogued else Strategy.weighted if weighted else Strategy.order
+        strategy = Strategy.cheapest if is_catalogued else Strategy.weighted if weighted else Strategy.order
     own = None if alias is None or alias.max_cost is None else round(alias.max_cost * pricing.MICROS)
     limits = [limit for limit in (routing.max_cost_micros, own) if limit is not None]
     return {
         "strategy": Strategy(strategy),
         "max_cost_micros": min(limits, default=None),
-        "price_factor": settings.fallback_price_factor if catalogued else None,
+        "price_factor": settings.fallback_price_factor if is_catalogued else None,
     }
 
 
