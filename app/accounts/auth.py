@@ -24,6 +24,7 @@ from app.accounts.secrets import derive_secret, is_well_formed, own_keys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Key, Project
+from app.providers.routing import Route
 from app.settings import Settings
 from app.video import Billing
 
@@ -46,15 +47,22 @@ class Caller:
     key_id: str
     models: tuple[str, ...] | None = None
     """Patterns of the models it may use; None: all."""
+    kinds: tuple[str, ...] | None = None
+    """Kinds of provider that the project may use; None: all."""
+    max_cost_micros: int | None = None
+    """Highest cost of one request, all outputs."""
     requests_per_minute: int | None = None
     limited: bool = False
     """True when a budget or balance must cover each job, so that it needs a known price."""
     expires_at: datetime | None = None
     key_hash: str = ""
 
-    def may_use(self, *names: str) -> bool:
-        """Return True if one of the names of a model matches the permitted patterns."""
-        patterns = self.models
+    def may_use(self, model: str, route: Route) -> bool:
+        """Return True if the route is of a permitted kind, and the model's name or the route's matches the permitted
+        patterns."""
+        if self.kinds is not None and route.provider.kind not in self.kinds:
+            return False
+        patterns, names = self.models, (model, route.name)
         return patterns is None or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
@@ -153,10 +161,17 @@ async def find_caller(connection: AsyncConnection, hashed: str, *, static_projec
     """Look up the caller by key hash; keys from the settings pass their project."""
     limited = sa.or_(Project.billing == Billing.prepaid, Project.monthly_budget_micros.is_not(None))
     if static_project is not None:
-        found = await connection.scalar(sa.select(limited).where(Project.id == static_project))
-        return Caller(project_id=static_project, key_id=static_project, limited=bool(found), key_hash=hashed)
+        own = sa.select(limited.label("limited"), Project.kinds).where(Project.id == static_project)
+        project = (await connection.execute(own)).first()
+        return Caller(
+            project_id=static_project,
+            key_id=static_project,
+            kinds=None if project is None or project.kinds is None else tuple(project.kinds),
+            limited=project is not None and bool(project.limited),
+            key_hash=hashed,
+        )
     query = (
-        sa.select(Key, sa.or_(limited, Key.monthly_budget_micros.is_not(None)).label("limited"))
+        sa.select(Key, Project.kinds, sa.or_(limited, Key.monthly_budget_micros.is_not(None)).label("limited"))
         .join(Project, Project.id == Key.project_id)
         .where(Key.hash == hashed, Key.revoked_at.is_(None))
     )
@@ -167,6 +182,8 @@ async def find_caller(connection: AsyncConnection, hashed: str, *, static_projec
         project_id=row.project_id,
         key_id=row.id,
         models=None if row.models is None else tuple(row.models),
+        kinds=None if row.kinds is None else tuple(row.kinds),
+        max_cost_micros=row.max_cost_micros,
         requests_per_minute=row.requests_per_minute,
         limited=row.limited,
         expires_at=row.expires_at,

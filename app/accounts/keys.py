@@ -33,6 +33,7 @@ class Changes:
     requests_per_minute: Any = ...
     concurrent_jobs: Any = ...
     expires_at: Any = ...
+    max_cost_micros: Any = ...
 
 
 async def create_key(
@@ -73,6 +74,8 @@ async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: 
         value = getattr(changes, name)
         if value is not ...:
             setattr(key, name, _checked_limit(name, value))
+    if changes.max_cost_micros is not ...:
+        key.max_cost_micros = changes.max_cost_micros
     if changes.expires_at is not ...:
         key.expires_at = _checked_moment("expires_at", changes.expires_at)
     await session.flush()

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids
 from app.db import rows
 from app.db.models import Project
+from app.providers import KIND_NAMES
 from app.video import Billing
 
 MAX_NAME_CHARACTERS = 100
@@ -23,6 +24,19 @@ def checked_name(param: str, value: str) -> str:
             f"a {param} is 1 to {MAX_NAME_CHARACTERS} printable characters", param=param, code="invalid_value"
         )
     return value
+
+
+def checked_kinds(kinds: Sequence[str] | None) -> list[str] | None:
+    """Return kinds of providers without repetitions. Raises `InvalidRequest` for an unknown one or an empty list."""
+    if kinds is None:
+        return None
+    unknown = [kind for kind in kinds if kind not in KIND_NAMES]
+    if unknown or not kinds:
+        wrong = f"; {unknown[0]!r:.80} is none" if unknown else ""
+        raise errors.InvalidRequest(
+            f"kinds: expected one or more of {', '.join(KIND_NAMES)}{wrong}", param="kinds", code="invalid_value"
+        )
+    return list(dict.fromkeys(kinds))
 
 
 async def create_project(session: AsyncSession, name: str, *, now: datetime) -> Project:

@@ -18,6 +18,7 @@ class Project(ResponseModel):
         "name": "web shop",
         "billing": "prepaid",
         "monthly_budget_usd": 100.0,
+        "kinds": None,
         "available_usd": 42.5,
         "created_at": "2026-11-26T12:00:00+00:00",
     }
@@ -28,6 +29,8 @@ class Project(ResponseModel):
     billing: Billing
     monthly_budget_usd: float | None
     """Null: no limit."""
+    kinds: list[str] | None
+    """Kinds of provider that its requests may go to; null: all."""
     available_usd: float | None
     """The amount that it may still spend; null: no limit."""
     created_at: AwareDatetime
@@ -52,6 +55,8 @@ class ApiKey(ResponseModel):
     requests_per_minute: int | None
     concurrent_jobs: int | None
     monthly_budget_usd: float | None
+    max_cost_usd: float | None
+    """Highest cost of one request."""
     expires_at: AwareDatetime | None
     created_at: AwareDatetime
     revoked_at: AwareDatetime | None

@@ -14,7 +14,7 @@ from app.admin.schemas import (
     Dollars,
     GivenProject,
     Moment,
-    budget_or_refuse,
+    amount_or_refuse,
     key_object,
     listing,
     project_object,
@@ -57,6 +57,8 @@ class ProjectChanges(BaseModel):
     """`prepaid`: no video is created that the balance does not cover."""
     monthly_budget_usd: Dollars | None = None
     """Spending limit of all its keys together per calendar month, UTC; null removes the limit."""
+    kinds: Annotated[list[Word], Field(max_length=100)] | None = None
+    """Kinds of provider that its requests may go to, such as `["gemini", "vertex"]`; null: all."""
 
 
 class NewProject(ProjectChanges):
@@ -81,6 +83,8 @@ class KeyChanges(BaseModel):
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = None
     """Limit of unfinished videos."""
     monthly_budget_usd: Dollars | None = None
+    max_cost_usd: Dollars | None = None
+    """Highest cost of one request, all outputs; dearer routes are not used."""
     expires_at: Moment | None = None
     """ISO 8601 with an offset."""
 
@@ -116,9 +120,10 @@ async def create_project(request: Request, gateway: GatewayDep) -> Response:
     """Create a project."""
     async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
-    budget = budget_or_refuse(wire.monthly_budget_usd)
+    budget, kinds = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd"), projects.checked_kinds(wire.kinds)
     async with gateway.db.transaction() as session:
         project = await projects.create_project(session, wire.name, now=gateway.clock())
+        project.kinds = kinds
         await budgets.limit_project(session, project, budget, wire.billing or project.billing, now=gateway.clock())
     return no_store(await project_object(gateway, project), status=201)
 
@@ -142,10 +147,12 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep)
         project = await projects.get_project(session, project_id)
         if wire.name is not None:
             project.name = projects.checked_name("name", wire.name)
+        if "kinds" in wire.model_fields_set:
+            project.kinds = projects.checked_kinds(wire.kinds)
         if wire.model_fields_set & {"billing", "monthly_budget_usd"}:
             budget = project.monthly_budget_micros
             if "monthly_budget_usd" in wire.model_fields_set:
-                budget = budget_or_refuse(wire.monthly_budget_usd)
+                budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
             billing = wire.billing or project.billing
             await budgets.limit_project(session, project, budget, billing, now=gateway.clock())
     return no_store(await project_object(gateway, project))
@@ -170,7 +177,8 @@ async def create_key(request: Request, gateway: GatewayDep) -> Response:
     """Create a key. `key` is shown only in this response."""
     async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
-    changes, budget, now = _changes(wire), budget_or_refuse(wire.monthly_budget_usd), gateway.clock()
+    changes, now = _changes(wire), gateway.clock()
+    budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
     async with gateway.db.transaction() as session:
         key, secret = await keys.create_key(
             session, wire.name, project_id=wire.project, changes=changes, settings=gateway.settings, now=now
@@ -200,7 +208,8 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
         key = await keys.get_key(session, key_id)
         await keys.change_key(session, key, changes, now=now)
         if "monthly_budget_usd" in wire.model_fields_set:
-            await budgets.limit_key(session, key, budget_or_refuse(wire.monthly_budget_usd), now=now)
+            budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
+            await budgets.limit_key(session, key, budget, now=now)
     return no_store(key_object(key))
 
 
@@ -218,6 +227,8 @@ def _changes(wire: KeyChanges) -> Changes:
     values: dict[str, Any] = {name: getattr(wire, name) for name in named}
     if values.get("name", ...) is None:
         del values["name"]
+    if "max_cost_usd" in wire.model_fields_set:
+        values["max_cost_micros"] = amount_or_refuse(wire.max_cost_usd, "max_cost_usd")
     return Changes(**values)
 
 

@@ -41,11 +41,11 @@ def micros_or_refuse(amount: float, param: str) -> int:
         raise errors.InvalidRequest(f"{param}: {error}", param=param, code="invalid_value") from None
 
 
-def budget_or_refuse(amount: float | None) -> int | None:
-    """Convert a budget to micros, None for no limit. Raises `InvalidRequest`."""
-    micros = None if amount is None else micros_or_refuse(amount, "monthly_budget_usd")
+def amount_or_refuse(amount: float | None, param: str) -> int | None:
+    """Convert a limit to micros, None for no limit. Raises `InvalidRequest`."""
+    micros = None if amount is None else micros_or_refuse(amount, param)
     if micros is not None and micros < 0:
-        raise errors.InvalidRequest("monthly_budget_usd: expected 0 or more", param="monthly_budget_usd")
+        raise errors.InvalidRequest(f"{param}: expected 0 or more", param=param)
     return micros
 
 
@@ -83,6 +83,7 @@ def key_object(key: Key) -> dict[str, Any]:
         "requests_per_minute": key.requests_per_minute,
         "concurrent_jobs": key.concurrent_jobs,
         "monthly_budget_usd": pricing.dollars(key.monthly_budget_micros),
+        "max_cost_usd": pricing.dollars(key.max_cost_micros),
         "expires_at": _moment(key.expires_at),
         "created_at": _moment(key.created_at),
         "revoked_at": _moment(key.revoked_at),
@@ -101,6 +102,7 @@ async def project_objects(gateway: Gateway, projects: Sequence[Project]) -> list
             "name": project.name,
             "billing": str(project.billing),
             "monthly_budget_usd": pricing.dollars(project.monthly_budget_micros),
+            "kinds": project.kinds,
             "available_usd": pricing.dollars(left[project.id][1]),
             "created_at": _moment(project.created_at),
         }

@@ -88,6 +88,13 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", help="A model it may use, or a pattern such as lumen/*; repeatable; `none` for no limit."),
 ]
+MaxCost = Annotated[
+    str | None, typer.Option("--max-cost", help="Highest cost of one request in US dollars; `none` for no limit.")
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="A kind of provider that it may use, such as fal; repeatable; `none` for all."),
+]
 Expires = Annotated[
     str | None,
     typer.Option(
@@ -96,13 +103,13 @@ Expires = Annotated[
 ]
 
 
-def _budget(value: str | None) -> Any:
+def _micros(value: str | None, name: str) -> Any:
     """Micros, None for no limit, `...` without the option. Raises `InvalidRequest`."""
     if value is None or value == NONE:
         return ... if value is None else None
-    micros = _amount(value, "monthly-budget")
+    micros = _amount(value, name)
     if micros < 0:
-        raise errors.InvalidRequest("monthly-budget: expected 0 or more")
+        raise errors.InvalidRequest(f"{name}: expected 0 or more")
     return micros
 
 
@@ -133,15 +140,19 @@ def _moment(value: str | None) -> Any:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _patterns(values: list[str] | None) -> Any:
+def _listed(values: list[str] | None) -> Any:
+    """The values of a repeatable option, None for `none`, `...` without the option."""
     if not values:
         return ...
     return None if values == [NONE] else values
 
 
-def _changes(rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, **more: Any) -> Changes:
+def _changes(
+    rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, max_cost: str | None, **more: Any
+) -> Changes:
     return Changes(
-        models=_patterns(models),
+        models=_listed(models),
+        max_cost_micros=_micros(max_cost, "max-cost"),
         requests_per_minute=_number(rpm, "requests-per-minute"),
         concurrent_jobs=_number(jobs, "concurrent-jobs"),
         expires_at=_moment(expires),
@@ -178,11 +189,12 @@ def create_key(
     rpm: Rpm = None,
     jobs: Jobs = None,
     models: Models = None,
+    max_cost: MaxCost = None,
     expires: Expires = None,
 ) -> None:
     """Create an API key and print it. It is shown only once, alone on standard output."""
     config = load()
-    changes, micros = _changes(rpm, jobs, models, expires), _budget(budget)
+    changes, micros = _changes(rpm, jobs, models, expires, max_cost), _micros(budget, "monthly-budget")
 
     async def run(database: Database, now: datetime) -> tuple[Key, str]:
         async with database.transaction() as session:
@@ -206,11 +218,12 @@ def update_key(
     rpm: Rpm = None,
     jobs: Jobs = None,
     models: Models = None,
+    max_cost: MaxCost = None,
     expires: Expires = None,
 ) -> None:
     """Change a key. Takes effect in every process within a second."""
-    changes = _changes(rpm, jobs, models, expires, **({} if name is None else {"name": name}))
-    micros = _budget(budget)
+    changes = _changes(rpm, jobs, models, expires, max_cost, **({} if name is None else {"name": name}))
+    micros = _micros(budget, "monthly-budget")
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
@@ -235,13 +248,14 @@ def list_keys(
             project_id = (await projects.get_project(session, project)).id if project is not None else None
             return await keys.list_keys(await session.connection(), project_id=project_id)
 
-    columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Expires", "Revoked")
-    table = Table(*columns, box=None, header_style="bold")
+    columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Max cost", "Expires")
+    table = Table(*columns, "Revoked", box=None, header_style="bold")
     for key in with_database(load(), run):
         limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
         table.add_row(
             *(cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
             usd(key.monthly_budget_micros),
+            usd(key.max_cost_micros),
             _at(key.expires_at),
             _at(key.revoked_at),
         )
@@ -270,13 +284,15 @@ def create_project(
         Pays.postpaid
     ),
     budget: Budget = None,
+    kinds: Kinds = None,
 ) -> None:
     """Create a project and print its id."""
-    micros = _budget(budget)
+    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
             project = await projects.create_project(session, name, now=now)
+            project.kinds = projects.checked_kinds(None if only is ... else only)
             limit = None if micros is ... else micros
             await budgets.limit_project(session, project, limit, Billing(billing), now=now)
             return project.id
@@ -290,15 +306,18 @@ def update_project(
     name: Annotated[str | None, typer.Option(help="New name.")] = None,
     billing: Annotated[Pays | None, typer.Option(help="New billing type.")] = None,
     budget: Budget = None,
+    kinds: Kinds = None,
 ) -> None:
     """Change a project. Spending of the current month counts against a new budget."""
-    micros = _budget(budget)
+    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
             if name is not None:
                 row.name = projects.checked_name("name", name)
+            if only is not ...:
+                row.kinds = projects.checked_kinds(only)
             if micros is not ... or billing is not None:
                 limit = row.monthly_budget_micros if micros is ... else micros
                 await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now)
@@ -342,10 +361,10 @@ def list_projects() -> None:
             left = await budgets.available(connection, [row.id for row in found], now=now)
             return [(row, left[row.id][1]) for row in found]
 
-    table = Table("Id", "Name", "Pays", "Budget", "May spend", "Created", box=None, header_style="bold")
+    table = Table("Id", "Name", "Pays", "Budget", "May spend", "Kinds", "Created", box=None, header_style="bold")
     for row, left in with_database(load(), run):
         cells = (cell(row.id), cell(row.name), str(row.billing), usd(row.monthly_budget_micros))
-        table.add_row(*cells, usd(left), _at(row.created_at))
+        table.add_row(*cells, usd(left), cell(", ".join(row.kinds or ())), _at(row.created_at))
     console.print(table)
 
 

@@ -85,11 +85,12 @@ def plan_request(
     """Plan the routes of a request: those that can express it, that the key may use and, if spending is limited, that
     have a price. Raises `ModelNotFound`, `PermissionDenied`, `InvalidRequest`, `InsufficientFunds`."""
     permitted = partial(caller.may_use, shown_model or request.model)
+    limits = [micros for micros in (routing.max_cost_micros, caller.max_cost_micros) if micros is not None]
     plan = make_plan(
         gateway.router,
         request,
         settings=gateway.settings,
-        routing=routing,
+        routing=replace(routing, max_cost_micros=min(limits, default=None)),
         times=gateway.durations.times,
         only_provider=only_provider,
         permitted=permitted,

@@ -38,11 +38,11 @@ def make_plan(
     routing: Routing = NO_WISHES,
     times: Callable[[Sequence[Route], VideoRequest], Mapping[str, Time]] = lambda routes, request: {},
     only_provider: str | None = None,
-    permitted: Callable[[str], bool] = lambda route: True,
+    permitted: Callable[[Route], bool] = lambda route: True,
 ) -> Plan:
     """Choose the candidates that can express the request, in the order of its strategy.
 
-    `only_provider` is the provider that made the source of the request; `permitted` takes a route's name and returns
+    `only_provider` is the provider that made the source of the request; `permitted` takes a route and returns
     True if the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, `InsufficientFunds` if all cost more than
     the client allows, and `UnsupportedParameter` naming the parameter, the provider and its capability.
     """
@@ -144,7 +144,7 @@ def _price_warnings(choices: Sequence[Choice]) -> list[str]:
     return [f"no price is known for {', '.join(names)}, tried last"] if names and len(choices) > 1 else []
 
 
-def character_provider(router: Router, model: str | None, permitted: Callable[[str], bool]) -> Provider:
+def character_provider(router: Router, model: str | None, permitted: Callable[[Route], bool]) -> Provider:
     """Choose the provider at which a character is made: that of `model`, else the first one that can. Raises
     `ModelNotFound`, `PermissionDenied`, `UnsupportedParameter`."""
     name = model or router.default_model

@@ -93,12 +93,12 @@ class Router:
         return {name: routes for name, routes in names.items() if routes}
 
     def permitted_models(
-        self, permitted: Callable[[str, str], bool], *, every: bool = True
+        self, permitted: Callable[[str, Route], bool], *, every: bool = True
     ) -> dict[str, Sequence[Route]]:
-        """The models of which a caller may use at least one route, with those routes; `permitted` takes the names of
-        the model and of a route."""
+        """The models of which a caller may use at least one route, with those routes; `permitted` takes the name of
+        the model and a route."""
         names = self.models(every=every)
-        found = {name: [route for route in routes if permitted(name, route.name)] for name, routes in names.items()}
+        found = {name: [route for route in routes if permitted(name, route)] for name, routes in names.items()}
         return {name: routes for name, routes in found.items() if routes}
 
     def catalogued(self, name: str) -> str | None:
@@ -217,9 +217,9 @@ def _route_of(row: CatalogueRoute, provider: Provider, today: date) -> Route | N
     return Route(provider, model, modes=dict(row.modes.items())) if provider.capabilities(model) is not None else None
 
 
-def permitted_only(routes: Sequence[Route], permitted: Callable[[str], bool], name: str) -> Sequence[Route]:
+def permitted_only(routes: Sequence[Route], permitted: Callable[[Route], bool], name: str) -> Sequence[Route]:
     """The routes that the caller may use. Raises `PermissionDenied` if there is none."""
-    found = [route for route in routes if permitted(route.name)]
+    found = [route for route in routes if permitted(route)]
     if not found:
         raise errors.PermissionDenied(
             f"this key may not use the model {name!r:.120}; GET /v1/models lists those it may",

@@ -115,8 +115,9 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     project = (await run("projects", "create", "Studio", "--billing", "prepaid")).out[0]
     credited = await run("projects", "credit", "Studio", "12.50", "--reference", "invoice 1")
     assert credited.out == ["$12.5 credited to Studio; it may spend $12.5."]
-    limits = ("--model", "sandbox/*", "--requests-per-minute", "600", "--concurrent-jobs", "2", "--expires", "90d")
-    key = (await run("keys", "create", "cutter", "--project", "Studio", "--monthly-budget", "5", *limits)).out[0]
+    limits = ("--model", "sandbox/*", "--requests-per-minute", "600", "--concurrent-jobs", "2", "--max-cost", "3.5")
+    limits = (*limits, "--monthly-budget", "5", "--expires", "90d")
+    key = (await run("keys", "create", "cutter", "--project", "Studio", *limits)).out[0]
     async with gateway.client() as client:
         headers = {"authorization": f"Bearer {key}", "x-app-id": "[31mred"}
         body = {"prompt": "x", "model": "sandbox/testcard", "seconds": "1", "user": "evil\x1b]0;title"}
@@ -127,11 +128,11 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     (row,) = (line for line in listed.out if project in line)
     assert row.split()[:4] == [project, "Studio", "prepaid", "$12.5"]
     (row,) = (line for line in keys.out if "cutter" in line)
-    assert all(limit in row for limit in ("sandbox/*", "600", "2", "$5"))
+    assert all(limit in row for limit in ("sandbox/*", "600", "2", "$5", "$3.5"))
     key_id = row.split()[0]
     await asyncio.gather(
         run("keys", "update", key_id, "--monthly-budget", "none", "--model", "none", "--name", "editor"),
-        run("projects", "update", "Studio", "--name", "Movies", "--monthly-budget", "7"),
+        run("projects", "update", "Studio", "--name", "Movies", "--monthly-budget", "7", "--kind", "sandbox"),
     )
     again, used, sheet = await asyncio.gather(
         run("keys", "list"), run("usage", "--by", "project,app,user"), run("usage", "--by", "project", "--csv", "-")
@@ -157,6 +158,8 @@ async def test_invalid_keys_and_projects_are_refused_with_one_message(settings: 
         (("keys", "create", "x", "--expires", "soon"), "expires: expected 90d, 12h or 2027-01-31"),
         (("keys", "create", "x", "--expires", "9999-12-31T23:59:59-12:00"), "expires_at: expected a moment from the"),
         (("keys", "update", "key_x", "--concurrent-jobs", "0"), "no key has the id"),
+        (("keys", "create", "x", "--max-cost", "-1"), "max-cost: expected 0 or more"),
+        (("projects", "create", "x", "--kind", "sora"), "kinds: expected one or more of lunos, lumenfall"),
         (("projects", "credit", "unknown", "5"), "no project has the id or name"),
         (("usage", "--by", "colour"), "by: expected any of project, key, model"),
         (("keys", "revoke", "key_[/x]\x07"), "no key has the id"),

@@ -21,6 +21,8 @@ class Project(Base):
     """Prepaid: a job is refused that the balance of the ledger does not cover."""
     monthly_budget_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Limit for all its keys together in a calendar month, UTC; None: no limit."""
+    kinds: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    """Kinds of provider that its requests may go to, such as for data residency; None: all."""
     created_at: Mapped[datetime]
 
     __table_args__ = (
@@ -49,6 +51,8 @@ class Key(Base):
     """Limit of unfinished videos."""
     monthly_budget_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Limit in a calendar month, UTC."""
+    max_cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Highest cost of one request, all outputs; dearer routes are not used."""
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
@@ -57,6 +61,7 @@ class Key(Base):
         CheckConstraint("requests_per_minute > 0", "requests_per_minute"),
         CheckConstraint("concurrent_jobs > 0", "concurrent_jobs"),
         CheckConstraint("monthly_budget_micros >= 0", "monthly_budget"),
+        CheckConstraint("max_cost_micros >= 0", "max_cost"),
     )
 
 
