@@ -90,13 +90,17 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         worker = Worker(
             db=database, settings=config, providers=upstreams, store=store, links=signed, sender=sender, clock=clock
         )
+        router = Router(config, upstreams, clock)
+        if router.stand_ins:
+            names = list(router.stand_ins)
+            telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=names)
         gateway = Gateway(
             settings=config,
             dialects=configs,
             create_paths={dialects.name_of(each): dialects.create_paths(each)[0] for each in dialects.DIALECTS},
             db=database,
             providers=upstreams,
-            router=Router(config, upstreams, clock),
+            router=router,
             store=store,
             links=signed,
             authenticator=authenticator,

@@ -119,6 +119,11 @@ class Router:
         model = self.catalogue.models[found]
         return model.status == "retired" and model.replaced_by is None
 
+    @property
+    def stand_ins(self) -> Sequence[str]:
+        """The names of the catalogue to which the sandbox answers."""
+        return [name for name in self.catalogue.models if self.stands_in(name)]
+
     def routes(self, name: str) -> Sequence[Route]:
         """The candidates for a name. Raises `ModelNotFound` with the most similar known name."""
         if len(name) > MAX_NAME_CHARACTERS:

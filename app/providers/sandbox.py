@@ -130,9 +130,9 @@ class Sandbox(Provider):
         return max(0.05, min(total - age, self.config.poll_interval_s or max(self.poll_interval_s, total / 40)))
 
     def _title(self, task: Task) -> str:
-        request = task.request
+        request, own = task.request, f"{self.name}/{task.model}"
         if request.operation is Operation.generate or request.source is None:
-            return f"{self.name}/{task.model}"
+            return own if request.model in (own, task.model) else f"{own} in place of {request.model}"
         return f"{request.operation} of {_name(request.source)}"
 
     def _check_size(self, request: VideoRequest) -> None:

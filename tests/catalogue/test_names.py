@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from catalogue.conftest import Open
 from fakes.ark import FakeArk
-from harness import Running, StartGateway
+from harness import Running, StartGateway, plain
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +23,27 @@ async def test_while_no_vendor_is_configured_the_sandbox_stands_in_and_says_so(a
     assert (video["model"], video["provider"]) == (name, "sandbox")
     expected = f"no vendor is configured here: the sandbox makes a test card in place of {name}"
     assert video["warnings"] == [expected]
+
+
+async def test_the_picture_names_the_model_that_the_sandbox_stands_in_for(alone: Running) -> None:
+    files = []
+    for model in ("sora-2", "sandbox/testcard", "testcard"):
+        video = await alone.create(model=model, seconds="1", size="320x180")
+        await alone.finish(video["id"])
+        files.append((await alone.client.get(f"/v1/videos/{video['id']}/content")).content)
+    assert files[1] == files[2] != files[0]
+
+
+async def test_a_start_without_a_vendor_says_what_the_sandbox_stands_in_for(
+    start_gateway: StartGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "the sandbox makes test cards"
+    async with start_gateway():
+        (line,) = (line for line in plain(capsys.readouterr().out).splitlines() if words in line)
+    assert "in_place_of=['sora-2', 'sora-2-pro']" in line
+    for settings in ({"providers": {"ark": {"api_key": "x"}}}, {"catalogue": False}):
+        async with start_gateway(**settings):
+            assert words not in capsys.readouterr().out
 
 
 async def test_a_model_that_has_ended_names_the_lines_to_add(gateway: Running) -> None:

@@ -186,7 +186,7 @@ async def test_models_lists_providers_that_serve_any_model(tmp_path: Path) -> No
     child = await ran("models", cwd=tmp_path, **keys)
     rows = [line.split() for line in child.out]
     assert ["lumenfall/<any", "model>", "lumenfall", "any", "any"] in rows
-    assert ["lumen/<any", "model>", "lumen", "4–3600", "any"] in rows
+    assert ["lumen/<any", "model>", "lumen", "4–3600", "480p,", "720p,", "1080p"] in rows
     assert not any(row[0].startswith(("lunos/<", "sandbox/<")) for row in rows if row)
 
 
@@ -205,6 +205,21 @@ base_url = "http://127.0.0.1:1/v1"
     assert rows[2] == ["studio/wan", "any", "any", "not", "known"]
     names = ["sandbox/testcard", "sandbox/slow", "sandbox/fail", "sandbox/reject", "studio/<any"]
     assert [row[0] for row in rows[3:]] == names
+
+
+async def test_models_shows_what_vendors_without_a_key_would_serve(tmp_path: Path) -> None:
+    keys = {"providers__fal__api_key": "x", "providers__gemini__api_key": "y", "providers__gemini__enabled": "false"}
+    listed, everything = await asyncio.gather(
+        ran("models", cwd=tmp_path, **keys), ran("models", "--all", cwd=tmp_path, **keys)
+    )
+    rows = [" ".join(line.split()) for line in listed.out]
+    dimmed = "ark/dreamina-seedance-2-0-260128 (off: no key) 4–15 480p, 720p, 1080p, 2160p 0.0703–0.7776"
+    assert f"seedance-2.0 {dimmed}" in rows
+    assert "fal/bytedance/seedance-2.0 4–15 480p, 720p, 1080p, 2160p 0.1346–1.5552" in rows
+    assert any("gemini/veo-3.1-generate-001 (off: disabled)" in row for row in rows)
+    assert not any(row.startswith(("gemini-omni-1.2-flash", "ark/dreamina-seedance-2-0-fast")) for row in rows)
+    assert any(line.split()[:1] == ["gemini-omni-1.2-flash"] for line in everything.out)
+    assert rows[-1] == "`video-gateway providers` has the settings of those that are off."
 
 
 async def test_an_alias_is_written_to_the_file_once(tmp_path: Path) -> None:
