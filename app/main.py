@@ -92,8 +92,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         )
         router = Router(config, upstreams, clock)
         if router.stand_ins:
-            names = list(router.stand_ins)
-            telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=names)
+            telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=router.stand_ins)
         gateway = Gateway(
             settings=config,
             dialects=configs,

@@ -35,15 +35,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.mistakes import (
-    LEAST_SECRET,
-    explain,
-    seconds,
-    too_short,
-    unknown_in_files,
-    unknown_variables,
-    web_origin,
-)
+from app.mistakes import LEAST_SECRET, explain, seconds, too_short, unknown_in_files, unknown_variables, web_origin
 from app.video import shorter_side
 
 
@@ -70,6 +62,8 @@ class ModelSettings(BaseModel):
     weighted random order."""
     unsupported: Literal["error", "drop"] = "error"
     """Handling of a parameter that no route can express: a 400, or it is left out and listed in `warnings`."""
+    frames: Literal["refuse", "pad", "crop"] = "refuse"
+    """Handling of an uploaded first or last frame of another ratio than the video's."""
     on_unknown: Literal["fail", "resubmit"] = "fail"
     """Handling of a submit with an unknown outcome: `resubmit` may pay twice."""
     strategy: Literal["order", "cheapest", "fastest", "weighted"] | None = None

@@ -15,6 +15,7 @@ from app.db.faults import read_fault
 from app.db.models import Video
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, gateway_of, get_video, origin_of
+from app.http.frames import fit_frames
 from app.http.uploads import Uploads
 from app.jobs.choose import NO_WISHES, Routing, Strategy
 from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue
@@ -48,6 +49,7 @@ async def create_job(
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing)
     try:
+        plan = await fit_frames(gateway, plan, request, uploads, caller.project_id)
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
         plan = replace(plan, request=plan.request.model_copy(update={"app": plan.request.app or app}))

@@ -95,6 +95,19 @@ class Uploads:
         self.files.append((found, file))
         return found
 
+    def file_of(self, media: Media) -> BinaryIO | None:
+        """The file of an upload, at its beginning; None for an address."""
+        file = next((file for found, file in self.files if media.key is not None and found.key == media.key), None)
+        if file is not None:
+            file.seek(0)
+        return file
+
+    def replace(self, media: Media, content: bytes, content_type: str) -> Media:
+        """Put other bytes in place of an upload."""
+        found = media.model_copy(update={"content_type": content_type})
+        self.files = [(found, BytesIO(content)) if old.key == media.key else (old, file) for old, file in self.files]
+        return found
+
     async def store(self, gateway: Gateway) -> None:
         for upload, file in self.files:
             if upload.key is not None:

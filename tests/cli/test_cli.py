@@ -116,8 +116,8 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     credited = await run("projects", "credit", "Studio", "12.50", "--reference", "invoice 1")
     assert credited.out == ["$12.5 credited to Studio; it may spend $12.5."]
     limits = ("--model", "sandbox/*", "--requests-per-minute", "600", "--concurrent-jobs", "2", "--max-cost", "3.5")
-    limits = (*limits, "--monthly-budget", "5", "--expires", "90d")
-    key = (await run("keys", "create", "cutter", "--project", "Studio", *limits)).out[0]
+    budget = ("--monthly-budget", "5", "--expires", "90d")
+    key = (await run("keys", "create", "cutter", "--project", "Studio", *limits, *budget)).out[0]
     async with gateway.client() as client:
         headers = {"authorization": f"Bearer {key}", "x-app-id": "[31mred"}
         body = {"prompt": "x", "model": "sandbox/testcard", "seconds": "1", "user": "evil\x1b]0;title"}
@@ -208,7 +208,11 @@ base_url = "http://127.0.0.1:1/v1"
 
 
 async def test_models_shows_what_vendors_without_a_key_would_serve(tmp_path: Path) -> None:
-    keys = {"providers__fal__api_key": "x", "providers__gemini__api_key": "y", "providers__gemini__enabled": "false"}
+    keys: dict[str, Any] = {
+        "providers__fal__api_key": "x",
+        "providers__gemini__api_key": "y",
+        "providers__gemini__enabled": "false",
+    }
     listed, everything = await asyncio.gather(
         ran("models", cwd=tmp_path, **keys), ran("models", "--all", cwd=tmp_path, **keys)
     )
