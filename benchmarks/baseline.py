@@ -133,7 +133,7 @@ def create_app(database_url: str, file: str) -> FastAPI:
 
 def main(port: str, database_url: str, file: str) -> None:
     app = create_app(database_url, file)
-    # As in app/cli/main.py.
+    # As in app/cli/serve.py.
     uvicorn.run(app, port=int(port), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75)
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app import dialects, providers, settings, telemetry
+from app import providers, settings, telemetry
 from app.accounts import secrets
 from app.cli.config import default_model_problem, secrets_of
 from app.db.database import Database
@@ -113,6 +113,8 @@ def split(message: str) -> tuple[str, str]:
 
 async def check_settings(here: Installation) -> AsyncGenerator[Check]:
     """Read the settings, and report where they come from and names that are none."""
+    from app import dialects  # here, since it brings the web framework, which takes long to load
+
     name = "settings"
     try:
         config = settings.load()

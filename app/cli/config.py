@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from rich.markup import escape
 from rich.table import Table
 
-from app import dialects, errors, net, providers, settings, telemetry
+from app import errors, net, providers, settings, telemetry
 from app.cli.manage import cell, console
 from app.db.address import read_address
 from app.media.bucket import open_bucket
@@ -70,6 +70,8 @@ def check() -> None:
 
 def check_settings(config: Settings) -> list[str]:
     """Sentences about what a start would warn of. Raises `ConfigurationError` where it would be refused."""
+    from app import dialects  # here, since it brings the web framework, which takes long to load
+
     telemetry.configure_logging(config)
     dialects.configure(config)
     with telemetry.collected_warnings() as warnings:
@@ -170,6 +172,8 @@ def _is_open(path: tuple[str, ...], config: Settings) -> bool:
         kind = providers.KIND_NAMES.get(str(config.providers.get(path[1], {}).get("kind", path[1])))
         known = ProviderConfig if kind is None else kind.Config
     else:
+        from app import dialects
+
         named = {dialects.name_of(dialect): dialect for dialect in dialects.DIALECTS}
         known = getattr(named.get(path[1]), "Config", None)
     fields = known.model_fields if known is not None else {}

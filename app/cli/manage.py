@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,8 @@ from app.video import Billing
 
 T = TypeVar("T")
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a process that SIGTERM has ended."""
 NONE = "none"
 """Option value that removes a limit."""
 SPAN = re.compile(r"(\d{1,5})([dh])")

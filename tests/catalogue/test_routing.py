@@ -74,7 +74,10 @@ async def test_a_failure_after_acceptance_stays_with_its_vendor(gateway: Running
     [
         ({}, ARK),
         ({"routing": "order"}, ARK),
+        ({"routing": "fastest"}, ARK),
         ({"routing": "cheapest", "generate_audio": False}, ARK),
+        ({"n": 1}, ARK),
+        ({"n": 4}, ARK),
         ({"resolution": "1080p"}, ARK),
         ({"max_cost": 2}, ARK),
     ],
@@ -93,6 +96,18 @@ async def test_an_estimate_shows_the_table_of_routes_and_what_is_reserved(
         assert await admin.ledger(video["id"]) == [("reserve", -round(estimate["cost_at_most"] * 1_000_000))]
         shown = await admin.ask("GET", f"videos/{video['id']}")
         assert shown["choices"] == estimate["routes"]
+
+
+async def test_the_hold_is_the_dearest_kept_route_in_every_order(opened: Open) -> None:
+    async with opened(admin_key=ADMIN) as gateway, operator_of(gateway) as admin:
+        for number in range(8):
+            body = {"prompt": "a boat", "model": "seedance-2.0", "n": 1 + number % 4, "routing": "weighted"}
+            video = await gateway.create(**body)
+            shown = await admin.ask("GET", f"videos/{video['id']}")
+            kept = [row for row in shown["choices"] if row["kept"]]
+            dearest = round(max(row["cost_estimate"] for row in kept) * 1_000_000)
+            assert await admin.ledger(video["id"]) == [("reserve", -dearest)]
+            assert {row["route"] for row in kept} == {ARK, FAL}
 
 
 async def test_a_vendor_that_costs_far_more_is_passed_over(opened: Open, ark: FakeArk, fal: FakeFal) -> None:

@@ -8,6 +8,7 @@ import sys
 
 
 def main() -> None:
+    import app.cli.serve  # noqa: F401  loaded once for all of them
     from app.cli.main import worker
 
     signal.signal(signal.SIGCHLD, lambda *_: _reap())

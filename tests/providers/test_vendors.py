@@ -139,7 +139,7 @@ async def test_ten_thousand_polls_without_progress_end_at_the_deadline(vendor: V
     async with start(vendor) as at:
         at.fake.polls_until_done = 10_000
         video = await at.gateway.create(model=vendor.model)
-        ended = await at.gateway.finish(video["id"], step_s=60)
+        ended = await at.gateway.finish(video["id"], step_s=600)
         assert ended["error"]["code"] == "deadline_exceeded"
     assert len(at.fake.submits) == 1
 
