@@ -26,14 +26,15 @@ from pydantic import Field, SecretStr, field_validator
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, is_usable, listed_tasks, object_of, retry_after_s, segment
+from app.providers.answers import file_url, listed_tasks, object_of, retry_after_s, segment
 from app.providers.base import Download, ListedTask, ProviderConfig, Task
 from app.providers.minimax import h3, hailuo
 from app.providers.rest import RestProvider
 from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 
 MODELS = {**h3.MODELS, **hailuo.MODELS}
-PAGE_TASKS = 100
+PAGE_TASKS = 20
+"""Tasks of a page of the list, as in the vendor's example: its maximum is not documented."""
 INTERNATIONAL = "https://api.minimax.io"
 CHINA = "https://api.minimaxi.com"
 NUMBERED = re.compile(r"(?P<message>.*?)\s*\((?P<number>\d{4,6})\)\s*", re.DOTALL)
@@ -97,8 +98,8 @@ class MiniMax(RestProvider):
         path = hailuo.PATH if is_first else h3.PATH
         response = await self.submit_call(task, "POST", path, json=task.prepared)
         ref = self.json("submit", response).get("task_id")
-        if not is_usable(ref):
-            refusal = self._refusal("submit", response)
+        if not ref:  # with an id, a task was made, whatever the number says
+            refusal = self._by_number(*self.read_error(response), response)
             if refusal is not None:
                 raise refusal
         ref = self.ref_of("submit", {"id": ref}, response)
@@ -111,7 +112,7 @@ class MiniMax(RestProvider):
             return self._first(answer, response)
         job = answer.get("task")
         if not isinstance(job, dict):
-            raise self._refusal("poll", response) or self.unreadable("poll", "the answer has no task", response)
+            raise self._refused("the answer has no task", response)
         error = job.get("error")
         status, raw = self.status_of(h3.STATUS, job.get("status"), erred=bool(error))
         details = error if isinstance(error, dict) else {"message": error}
@@ -164,8 +165,7 @@ class MiniMax(RestProvider):
         number, message = self.read_error(response)
         word = answer.get("status")
         if number is not None and str(word).lower() not in hailuo.STATUS:
-            said = f"{self.scrub(message)} ({number})"
-            raise self._refusal("poll", response) or self.unreadable("poll", said, response)
+            raise self._refused(self.scrub(f"{message} ({number})"), response)
         status, raw = self.status_of(hailuo.STATUS, word)
         if status is Status.failed:
             failure = self.failure(raw, message, code=_code(number))
@@ -178,14 +178,18 @@ class MiniMax(RestProvider):
         return Progress(status=status, raw_status=raw, output=Output(url=path))
 
     async def _file_url(self, path: str) -> str:
-        """The address of a file. Raises `UpstreamGone` if the vendor names none."""
+        """The address of a file. Raises `UpstreamGone` with the code `no_output` if the vendor names none."""
         response = await self.call("poll", "GET", path)
-        file = self.json("poll", response).get("file")
+        answer = self.json("poll", response)
+        file = answer.get("file")
         url = file_url(file.get("download_url")) if isinstance(file, dict) else None
-        if url is None:
-            gone = errors.UpstreamGone(f"{self.name} names no address of the file", provider=self.name)
-            raise self._refusal("poll", response) or gone
-        return url
+        if url is not None:
+            return url
+        number, message = self.read_error(response)
+        if number is not None:
+            raise self._refused(self.scrub(f"{message} ({number})"), response)
+        failure = self.no_output("Success", answer)
+        raise errors.UpstreamGone(failure.message, provider=self.name, code=failure.code, body=failure.body)
 
     # Reading errors
 
@@ -211,13 +215,12 @@ class MiniMax(RestProvider):
         specified = self._by_number(number, message, response) if status in SPECIFIED_BY_NUMBER else None
         return specified or error
 
-    def _refusal(self, verb: str, response: httpx.Response) -> errors.UpstreamError | None:
-        """The error that a 200 stands for; None if its number says nothing for certain."""
-        number, message = self.read_error(response)
-        error = self._by_number(number, message, response)
-        if verb != "submit" and type(error) is errors.UpstreamRejected:
+    def _refused(self, why: str, response: httpx.Response) -> errors.UpstreamError:
+        """The error that the 200 of a poll stands for, in words where its number says nothing for certain."""
+        error = self._by_number(*self.read_error(response), response)
+        if type(error) is errors.UpstreamRejected:
             return errors.UpstreamGone(error.message, provider=self.name, upstream_status=200, body=error.body)
-        return error
+        return error or self.unreadable("poll", why, response)
 
     def _by_number(self, number: str | None, message: str, response: httpx.Response) -> errors.UpstreamError | None:
         kind = NUMBERS.get(number or "")

@@ -102,10 +102,10 @@ def serves(model: str) -> bool:
 
 def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
     """Capabilities of a model for this request: lengths and prices depend on the resolution, 512p needs a first frame
-    and no last one, and pictures decide on the ratio."""
+    and no last one, and frames decide on the ratio."""
     able = MODELS.get(model, ANYTHING)
     media = media_of(request)
-    update: dict[str, Any] = {"aspect_ratios": None} if media and able is not ANYTHING else {}
+    update: dict[str, Any] = {"aspect_ratios": None} if FRAMES & media.keys() else {}
     clips = CLIPS.get(model)
     if clips is not None:
         seconds = request.seconds if request.seconds is not None else DEFAULT_SECONDS
