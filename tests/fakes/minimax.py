@@ -170,10 +170,10 @@ class FakeMiniMax(Fake):
     def create_first(self, call: Call) -> Response:
         asked = call.fields
         model = asked.get("model", "")
-        sizes = HAILUO_SIZES if model.startswith("MiniMax-Hailuo") else ((None, None),)
+        is_sized = model.startswith("MiniMax-Hailuo")
         fine = (
             not set(asked) - FIRST_FIELDS
-            and (asked.get("resolution"), asked.get("duration")) in sizes
+            and (not is_sized or (asked.get("resolution", "768P"), asked.get("duration", 6)) in HAILUO_SIZES)
             and ("first_frame_image" in asked or not model.startswith(("I2V", "MiniMax-Hailuo-2.3-Fast")))
             and ("subject_reference" in asked) == (model == "S2V-01")
         )
