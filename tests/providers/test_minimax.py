@@ -452,6 +452,7 @@ async def test_a_failed_task_is_no_error_of_the_poll(
         (400, "sensitive", "1026", errors.ContentPolicy),
         (400, "no money", "1008", errors.UpstreamCredit),
         (422, "description", "1026", errors.ContentPolicy),
+        (400, " " * 60_000 + "x" + "(" * 60_000, "2013", errors.UpstreamRejected),
         (429, "usage limit exceeded", "2056", errors.UpstreamAccount),
         (429, "insufficient", "1008", errors.UpstreamCredit),
         (500, "rate limit", "1002", errors.UpstreamUnknown),

@@ -10,9 +10,9 @@ for each download. A callback address gets a challenge first, which the gateway 
 neither is signed. DELETE stops a task that is queued, refuses one that runs, and deletes the record of one that has
 ended; version 1 has no such call, and no list. A key works at one of two hosts. Tasks are kept for seven days.
 Inferred: that 2013 on a poll of version 1, which has nothing but the id, means that the id is unknown; that numbers for
-internal errors in a 200 do not say that no task was made, so that a submit with one has an unknown outcome; that
-frames exclude references for the vendor to judge; that a model which is not in the tables and has another name than
-those of version 1 is one of version 2, with 5 s and 768P; that the newest task is first in the list.
+internal errors in a 200 do not say that no task was made, so that a submit with one has an unknown outcome; that a
+model which is not in the tables and has another name than those of version 1 is one of version 2, with 5 s and 768P;
+that the newest task is first in the list.
 """
 
 import re
@@ -37,7 +37,7 @@ PAGE_TASKS = 20
 """Tasks of a page of the list, as in the vendor's example: its maximum is not documented."""
 INTERNATIONAL = "https://api.minimax.io"
 CHINA = "https://api.minimaxi.com"
-NUMBERED = re.compile(r"(?P<message>.*?)\s*\((?P<number>\d{4,6})\)\s*", re.DOTALL)
+NUMBERED = re.compile(r"\((\d{4,6})\)$")
 UNKNOWN_TASK = ("record not found", "invalid task_id")
 STOPPED = ("cancelled", "canceled", "cancel")
 """Words of an answer to a cancel that has stopped the task; `deleted` is the record of one that had ended."""
@@ -201,8 +201,9 @@ class MiniMax(RestProvider):
             number, message = base.get("status_code"), base.get("status_msg")
             return str(number) if number else None, str(message or "") if number else ""
         code, message = super().read_error(response)
-        found = NUMBERED.fullmatch(message)
-        return (found["number"], found["message"]) if found is not None else (code, message)
+        message = message.strip()
+        found = NUMBERED.search(message[-8:])
+        return (found[1], message[: -len(found[0])].rstrip()) if found is not None else (code, message)
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)
