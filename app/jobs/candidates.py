@@ -37,8 +37,11 @@ async def _of_provider(
     provider: Provider | None, attempts: Sequence[Attempt], db: Database, providers: Mapping[str, Provider]
 ) -> dict[str, list[ListedTask] | None]:
     nothing: dict[str, list[ListedTask] | None] = dict.fromkeys(attempt.id for attempt in attempts)
-    submits = {attempt.id: attempt.submitted_at for attempt in attempts if attempt.submitted_at is not None}
-    if provider is None or not provider.lists_tasks or not submits:
+    if provider is None:
+        return nothing
+    listed_ones = [attempt for attempt in attempts if provider.lists(attempt.upstream_model)]
+    submits = {attempt.id: attempt.submitted_at for attempt in listed_ones if attempt.submitted_at is not None}
+    if not submits:
         return nothing
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -15,6 +15,7 @@ from app.providers.gptge import GptGe
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
+from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
 from app.providers.unused import report_unused, unused_routes
@@ -30,6 +31,7 @@ KINDS: tuple[type[Provider], ...] = (
     Ark,
     Fal,
     Gemini,
+    MiniMax,
     OpenAI,
     Sandbox,
 )

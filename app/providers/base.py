@@ -259,6 +259,10 @@ class Provider(ABC):
         last. Raises like `poll`."""
         raise NotImplementedError
 
+    def lists(self, model: str) -> bool:
+        """True if tasks of this model are in `list_tasks`."""
+        return self.lists_tasks
+
     def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
         """True unless the vendor signs its callbacks and this one's signature is missing or wrong. `secret` is
         `Task.callback_secret`, the names of `headers` are in lower case."""

@@ -35,7 +35,7 @@ FOLDER = Path(__file__).parents[1] / "recordings"
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("recordings.toml").read_text("utf-8"))
 KINDS = tuple(TABLE["kinds"])
 JSON = {"content-type": "application/json"}
-VERBS = {"result": "poll", "upload": "submit"}
+VERBS = {"result": "poll", "upload": "submit", "file": "content"}
 """The call of an adapter that makes a request which is no call of its own."""
 HTTP_ONLY = ("authorization", "content-type")
 """Headers of a recorded request that an adapter has to send, too; each kind may name more."""

@@ -116,12 +116,13 @@ async def test_a_submit_is_repeated_only_where_configured(upstream: Upstream, pr
 
 
 async def test_a_rejected_submit_carries_the_upstreams_message(stage: Stage, provider: Provider) -> None:
-    stage.fake.script("submit", stage.fake.refusal(400, "seconds must be one of 4, 8", "invalid_value"))
+    refusal = stage.fake.refusal(400, "seconds must be one of 4, 8", "invalid_value")
+    stage.fake.script("submit", refusal)
     with pytest.raises(errors.UpstreamRejected) as caught:
         await provider.send(stage.task())
     assert type(caught.value) is errors.UpstreamRejected
     assert caught.value.message == "seconds must be one of 4, 8"
-    assert caught.value.upstream_status == 400
+    assert caught.value.upstream_status == refusal.status
     assert not caught.value.next_candidate
 
 

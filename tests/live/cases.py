@@ -54,6 +54,11 @@ CASES = {
         {"seconds": "3", "resolution": "360p"},
         "0.034 dollars a second, the lowest list price in the table of models",
     ),
+    "minimax": Case(
+        "MiniMax-H3-Max",
+        {"seconds": "5", "resolution": "480p"},
+        "0.25 dollars a video, the lowest list price of a text-to-video in the tables of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""

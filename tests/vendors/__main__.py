@@ -109,6 +109,23 @@ SDKS = (
         },
         tls=True,
     ),
+    Sdk(
+        "minimax-mcp==0.0.19",
+        "minimax_mcp_script.py",
+        "minimax.FakeHailuo",
+        {
+            "created": "Success. Video generation task submitted: Task ID: .... Please use `query_video_generation` "
+            "tool to check the status of the task and get the result.",
+            "polls": 3,
+            "finished": "Success. Video URL: ...",
+            "bytes": BYTES,
+            "failed": f"Failed to query video generation status: API Error: 1027-{FAILURE} Trace-Id: None",
+            "invalid": "Failed to generate video: API Error: 2013-invalid params Trace-Id: None",
+            "wrong key": "Failed to generate video: API Error: login fail, please check your API key and API host."
+            "Trace-Id: None",
+        },
+        code=1027,
+    ),
 )
 
 
