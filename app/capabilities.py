@@ -3,7 +3,7 @@
 `fit` converts sizes, ratios and resolutions, and lists what the model cannot express. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,6 +170,39 @@ def brought_near(request: VideoRequest, able: Capabilities) -> tuple[VideoReques
     if changed:
         values |= {"size": None, **complete_size(None, ratio, resolution)}
     return request.model_copy(update=values), said + changed
+
+
+def union_of(ables: Sequence[Capabilities]) -> Capabilities:
+    """Capabilities of a model with several routes: what one or another of them can do. Not known for one is not known
+    for all."""
+    first, *others = ables
+    if not others:
+        return first
+    values: dict[str, Any] = {}
+    for name in ("sizes", "aspect_ratios", "resolutions"):
+        lists = [getattr(able, name) for able in ables]
+        values[name] = None if None in lists else tuple(dict.fromkeys(one for listed in lists for one in listed))
+    for name in ("parameters", "media", "operations"):
+        values[name] = frozenset[Any]().union(*(getattr(able, name) for able in ables))
+    values["passes_extra"] = any(able.passes_extra for able in ables)
+    values |= {"seconds": None, "seconds_range": False}
+    lengths = [able.seconds for able in ables if able.seconds is not None]
+    if len(lengths) == len(ables):
+        known = sorted({length for listed in lengths for length in listed})
+        values["seconds_range"] = any(able.seconds_range for able in ables)
+        values["seconds"] = (known[0], known[-1]) if values["seconds_range"] and known else tuple(known)
+        values["whole_seconds"] = all(able.whole_seconds for able in ables)
+    return first.model_copy(update=values)
+
+
+def with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
+    """Fill in the model's default length and size, where known."""
+    values: dict[str, Any] = {}
+    if request.seconds is None:
+        values["seconds"] = able.default_seconds
+    if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
+        values |= complete_size(able.default_size, None, None)
+    return request.model_copy(update=values)
 
 
 def nearest_seconds(seconds: float, able: Capabilities) -> float:

@@ -174,8 +174,8 @@ class Settings(BaseSettings):
     """true: models can be asked for by their names in the catalogue (docs/catalogue.md), whoever serves them."""
     catalogue_file: Path | None = None
     """A TOML file whose models replace those of the catalogue by the same name, or are added to it."""
-    fallback_price_factor: Annotated[float, Field(ge=1)] = 2
-    """A route of a catalogue model that is dearer than this many times the first one is not tried."""
+    fallback_price_factor: Annotated[float, Field(ge=1)] = 2.5
+    """A route of a catalogue model that is dearer than this many times the cheapest one is not tried."""
     models: dict[str, ModelSettings] = {}
     """Aliases; easier to write as `[models."name"]` in the TOML file."""
 

@@ -58,11 +58,11 @@ class Caller:
     key_hash: str = ""
 
     def may_use(self, model: str, route: Route) -> bool:
-        """Return True if the route is of a permitted kind, and the model's name or the route's matches the permitted
-        patterns."""
+        """Return True if the route is of a permitted kind, and the model's name, the catalogue's or the route's matches
+        the permitted patterns."""
         if self.kinds is not None and route.provider.kind not in self.kinds:
             return False
-        patterns, names = self.models, (model, route.name)
+        patterns, names = self.models, (model, route.name, route.listed_as or model)
         return patterns is None or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 

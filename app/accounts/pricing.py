@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from app import errors
-from app.capabilities import in_micros
+from app.capabilities import in_micros, with_defaults
 from app.providers.routing import Route
 from app.settings import Settings
 from app.video import Operation, VideoRequest
@@ -143,7 +143,8 @@ def price(settings: Settings, route: Route, request: VideoRequest) -> Formula | 
     """The formula for a request; None when no price is known for its resolution."""
     table = prices_of(settings, route, request)
     able = route.capabilities_for(request)
-    per_second = table.get(request.resolution or able.default_resolution or "", table.get(""))
+    resolution = with_defaults(request, able).resolution or able.default_resolution
+    per_second = table.get(resolution or "", table.get(""))
     if per_second is None or route.name in settings.prices:
         return None if per_second is None else Formula(per_second)
     images = sum(medium is not None for medium in (request.first_frame, request.last_frame, *request.reference_images))

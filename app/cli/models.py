@@ -16,7 +16,7 @@ from app.capabilities import Capabilities
 from app.cli.manage import console, load
 from app.providers.base import Provider
 from app.providers.routing import Route, Router
-from app.settings import Settings, origins
+from app.settings import ModelSettings, Settings, origins
 from app.video import MAX_NAME_CHARACTERS
 
 NO_KEY = "-"
@@ -113,7 +113,13 @@ def alias(
     if name in config.models:
         routes = ", ".join(str(route) for route in config.models[name].routes)
         raise errors.Conflict(f"the alias {name} exists: it goes to {routes}; change it in {file}")
-    found = Router(config, providers.build(config)).routes(model)
+    aliased = ModelSettings(routes=[model], unsupported="drop")
+    with_alias = config.model_copy(update={"models": {**config.models, name: aliased}})
+    configured = providers.build(config)
+    unused = providers.unused_routes(with_alias, configured, providers.KIND_NAMES).get(name)
+    if unused:
+        raise errors.InvalidRequest(f"{model}: {unused[0].reason}")
+    found = Router(with_alias, configured).routes(name)
     lines = f'\n[models.{json.dumps(name)}]\nroutes = [{json.dumps(model)}]\nunsupported = "drop"\n'
     with file.open("a", encoding="utf-8") as document:
         document.write(lines)

@@ -18,8 +18,8 @@ from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.frames import fit_frames
 from app.http.uploads import Uploads
 from app.jobs.choose import NO_WISHES, Routing, Strategy
-from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue
-from app.jobs.plan import Plan, make_plan, only_priced
+from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue, find_replay
+from app.jobs.plan import Plan, make_plan
 from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints, signing
 
@@ -47,9 +47,17 @@ async def create_job(
     earlier request may be returned. After an exception nothing remains: no job, no upload, no hold.
     """
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
-    plan = plan_request(gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing)
     try:
+        plan = plan_request(
+            gateway, caller, request, only_provider=only_provider, shown_model=shown_model, routing=routing
+        )
         plan = await fit_frames(gateway, plan, request, uploads, caller.project_id)
+    except errors.GatewayError:  # a repeated create gets its video, though prices or routes have changed since
+        existing = idempotency and await find_replay(gateway.db, caller.project_id, idempotency)
+        if not existing:
+            raise
+        return Created(existing, replayed=True)
+    try:
         await uploads.store(gateway)
         await gateway.authenticator.check(caller)
         plan = replace(plan, request=plan.request.model_copy(update={"app": plan.request.app or app}))
@@ -92,32 +100,40 @@ def plan_request(
         gateway.router,
         request,
         settings=gateway.settings,
+        named=shown_model,
+        only_priced=caller.limited,
         routing=replace(routing, max_cost_micros=min(limits, default=None)),
         times=gateway.durations.times,
         only_provider=only_provider,
         permitted=permitted,
     )
-    plan = replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
-    return only_priced(gateway.settings, plan) if caller.limited else plan
+    return replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
 
 
 def take_routing(request: Request, body: Body) -> Routing:
-    """Take the client's wishes about the choice of a route out of the body (`routing`, `max_cost`) or the headers
-    (`X-Gateway-Routing`, `X-Gateway-Max-Cost`); they are no part of the request that an idempotency key stands for.
-    Raises `InvalidRequest`."""
+    """Take the client's wishes about the choice of a route out of the body (`routing`, `max_cost`) and the headers
+    (`X-Gateway-Routing`, `X-Gateway-Max-Cost`); of two limits the lower one counts. They are no part of the request
+    that an idempotency key stands for. Raises `InvalidRequest`."""
     strategy = body.pop("routing", None) or request.headers.get(ROUTING_HEADER)
-    limit = body.pop("max_cost", None)
-    limit = request.headers.get(MAX_COST_HEADER) if limit is None else limit
+    limits = [_limit(limit) for limit in (body.pop("max_cost", None), request.headers.get(MAX_COST_HEADER))]
     if strategy is not None and strategy not in [*Strategy]:
         raise errors.InvalidRequest(f"routing: expected one of {', '.join(Strategy)}", param="routing")
+    lowest = min((limit for limit in limits if limit is not None), default=None)
+    return Routing(None if strategy is None else Strategy(strategy), lowest)
+
+
+def _limit(limit: Any) -> int | None:
+    """A highest cost in micros. Raises `InvalidRequest`."""
+    if limit is None:
+        return None
     try:
-        micros = None if limit is None or isinstance(limit, bool) else pricing.micros_of(Decimal(str(limit)))
+        micros = -1 if isinstance(limit, bool) else pricing.micros_of(Decimal(str(limit)))
     except (ValueError, ArithmeticError):
-        micros = None
-    if limit is not None and (micros is None or micros < 0):
+        micros = -1
+    if micros < 0:
         message = "max_cost: expected US dollars, 0 or more, with at most six decimals"
         raise errors.InvalidRequest(message, param="max_cost")
-    return Routing(None if strategy is None else Strategy(strategy), micros)
+    return micros
 
 
 def app_name(request: Request) -> str | None:

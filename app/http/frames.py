@@ -30,45 +30,63 @@ class _Unfit:
     name: str
     media: Media
     file: BinaryIO
-    shape: Shape
+    shape: Shape | None
+    """None: it cannot be read."""
     ratio: tuple[int, int]
     """That of the video."""
 
 
-async def fit_frames(gateway: Gateway, plan: Plan, request: VideoRequest, uploads: Uploads, project_id: str) -> Plan:
-    """Pad or crop uploaded frames whose ratio is not that of the video, as the alias says; returns the plan with them.
+async def fit_frames(
+    gateway: Gateway, plan: Plan, request: VideoRequest, uploads: Uploads, project_id: str, *, dry: bool = False
+) -> Plan:
+    """Pad or crop uploaded frames whose ratio is not that of the video, if the alias says so; returns the plan with
+    them. With `dry` it only says what would be done.
 
-    Raises `InvalidRequest` where the alias says nothing, as `refuse_unfit` does, and for a picture that cannot be read;
-    `FfmpegMissing`, `FfmpegStopped`, `RateLimited`.
+    Raises `InvalidRequest` with the ratios that fit where the alias says nothing, and for a picture that cannot be
+    read; `FfmpegMissing`, `FfmpegStopped`, `RateLimited`.
     """
     alias = gateway.router.aliases.get(request.model)
     fit = "refuse" if alias is None else alias.frames
-    if fit == "refuse":
-        await refuse_unfit(gateway, plan, request, uploads)
-        return plan
     made: dict[str | None, Media] = {}
     frames, warnings = {}, list(plan.warnings)
     for unfit in await asyncio.to_thread(lambda: list(_unfit_frames(gateway, plan, request, uploads))):
-        shown, (across, down) = _client_name(request, unfit.name), unfit.ratio
-        if unfit.media.key not in made:  # a loop has one picture for both
-            made[unfit.media.key] = await _fitted(gateway, unfit, fit, shown, uploads, project_id)
-        frames[unfit.name] = made[unfit.media.key]
+        shown, shape, (across, down) = request.client_names.get(unfit.name) or unfit.name, unfit.shape, unfit.ratio
+        if shape is None:
+            warnings.append(f"{shown}: the size of the picture cannot be read, so its ratio was not checked")
+            continue
+        if fit == "refuse":
+            raise _mismatch(plan, shape, unfit.ratio, shown)
+        _refuse_large(unfit.media, shape, unfit.ratio, fit, shown)
+        if not dry and unfit.media.key not in made:  # a loop has one picture for both
+            made[unfit.media.key] = await _fitted(gateway, unfit, shape, fit, shown, uploads, project_id)
+        frames[unfit.name] = made.get(unfit.media.key, unfit.media)
         done = "padded" if fit == "pad" else "cropped"
-        warnings.append(f"{shown} was {done} from {unfit.shape.width}x{unfit.shape.height} to {across}:{down}")
+        warnings.append(f"{shown} was {done} from {shape.width}x{shape.height} to {across}:{down}")
     return replace(plan, request=plan.request.model_copy(update=frames), warnings=tuple(warnings))
 
 
-async def refuse_unfit(gateway: Gateway, plan: Plan, request: VideoRequest, uploads: Uploads) -> None:
-    """Refuse an uploaded frame of another ratio than the video's. Raises `InvalidRequest` with the ratios that fit."""
-    for unfit in await asyncio.to_thread(lambda: list(_unfit_frames(gateway, plan, request, uploads))):
-        name, shape, (across, down) = _client_name(request, unfit.name), unfit.shape, unfit.ratio
-        ratios = [ratio for ratio in _ratios(plan) if _is_near(shape, ratio)]
-        advice = f"ask for {' or '.join(ratios)}, or send" if ratios else "send"
+def _mismatch(plan: Plan, shape: Shape, ratio: tuple[int, int], shown: str) -> errors.InvalidRequest:
+    across, down = ratio
+    ratios = [other for other in _ratios(plan) if _is_near(shape, other)]
+    advice = f"ask for {' or '.join(ratios)}, or send" if ratios else "send"
+    return errors.InvalidRequest(
+        f"{shown}: the picture has {shape.width}x{shape.height} pixels, and the video is to be {across}:{down}; "
+        f"{advice} a picture of {across}:{down}",
+        param=shown,
+        code="frame_ratio_mismatch",
+    )
+
+
+def _refuse_large(media: Media, shape: Shape, ratio: tuple[int, int], fit: inputs.Fit, shown: str) -> None:
+    """Refuse a picture that cannot be brought to the ratio within the limits. Raises `InvalidRequest`."""
+    across, down = ratio
+    width, height = shape.width, shape.height
+    longest = max(width * down / across / height, height * across / down / width) if fit == "pad" else 1
+    if media.content_type not in inputs.DEMUXERS or width * height > inputs.MAX_PIXELS or longest > inputs.MAX_GROWTH:
         raise errors.InvalidRequest(
-            f"{name}: the picture has {shape.width}x{shape.height} pixels, and the video is to be {across}:{down}; "
-            f"{advice} a picture of {across}:{down}",
-            param=name,
-            code="frame_ratio_mismatch",
+            f"{shown}: a picture of {width}x{height} pixels cannot be brought to {across}:{down}; send PNG, JPEG, WebP "
+            "or GIF of that ratio",
+            param=shown,
         )
 
 
@@ -87,36 +105,26 @@ def _unfit_frames(gateway: Gateway, plan: Plan, request: VideoRequest, uploads: 
             continue
         shape = inputs.shape_of(file.read(inputs.HEAD_BYTES))
         file.seek(0)
-        if shape is not None and not _is_near(shape, wanted[0]):
+        if shape is None or not _is_near(shape, wanted[0]):
             yield _Unfit(name, media, file, shape, (int(wanted[1]), int(wanted[2])))
 
 
 async def _fitted(
-    gateway: Gateway, unfit: _Unfit, fit: inputs.Fit, shown: str, uploads: Uploads, project_id: str
+    gateway: Gateway, unfit: _Unfit, shape: Shape, fit: inputs.Fit, shown: str, uploads: Uploads, project_id: str
 ) -> Media:
     """The padded or cropped picture, in place of the upload. Raises `InvalidRequest`, `FfmpegMissing`,
     `FfmpegStopped`, `RateLimited`."""
-    content_type = unfit.media.content_type or ""
-    width, height = unfit.shape.width, unfit.shape.height
-    across, down = unfit.ratio
-    padded = max(width, height * across / down) * max(height, width * down / across)
-    if content_type not in inputs.DEMUXERS or (fit == "pad" and padded > inputs.MAX_PIXELS):
-        raise errors.InvalidRequest(
-            f"{shown}: a picture of {width}x{height} pixels cannot be brought to {across}:{down}; send PNG, JPEG, WebP "
-            "or GIF of that ratio",
-            param=shown,
-        )
     with tempfile.TemporaryDirectory(prefix="frame-") as folder:
         source, target = Path(folder) / "source", Path(folder) / "fitted"
         with source.open("wb") as copy:
             async for piece in chunks_of(unfit.file):
                 await asyncio.to_thread(copy.write, piece)
         try:
-            new_type = await inputs.fit_picture(
+            await inputs.fit_picture(
                 source,
                 target,
-                content_type,
-                unfit.shape,
+                unfit.media.content_type or "",
+                shape,
                 unfit.ratio,
                 fit,
                 project_id=project_id,
@@ -126,7 +134,7 @@ async def _fitted(
             raise
         except FfmpegFailed as error:
             raise errors.InvalidRequest(f"{shown}: the picture cannot be read", param=shown) from error
-        return uploads.replace(unfit.media, await asyncio.to_thread(target.read_bytes), new_type)
+        return uploads.replace(unfit.media, await asyncio.to_thread(target.read_bytes), inputs.MADE)
 
 
 def _ratios(plan: Plan) -> list[str]:
@@ -144,7 +152,3 @@ def _ratios(plan: Plan) -> list[str]:
 def _is_near(shape: Shape, ratio: str) -> bool:
     wanted = ASPECT_RATIO.fullmatch(ratio)
     return wanted is not None and abs(log2(shape.width * int(wanted[2]) / (shape.height * int(wanted[1])))) <= SAME
-
-
-def _client_name(request: VideoRequest, name: str) -> str:
-    return request.client_names.get(name) or name

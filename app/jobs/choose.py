@@ -1,7 +1,7 @@
 """Choice among the routes of a request: by the strategy that the client, the alias or the catalogue names."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,6 +19,7 @@ LEAST_JOBS = 20
 
 
 NO_PRICE = "no price is known"
+UNCOVERED = "no price is known, so the limit of the key or its project cannot cover it"
 
 
 class Strategy(StrEnum):
@@ -83,13 +84,16 @@ def choose(
     max_cost_micros: int | None,
     price_factor: float | None,
     times: Mapping[str, Time],
+    only_priced: bool = False,
 ) -> list[Choice]:
     """Order the routes that can express a request, and pass over those that are too dear: dearer than the limit, or
-    than `price_factor` times the first one. Kept routes come first.
+    than `price_factor` times the cheapest one, whatever the order, so that what is held does not depend on chance; with
+    `only_priced` also those without a known price. Kept routes come first.
 
     Raises `InsufficientFunds` if none is left.
     """
     micros = {route.name: _micros(settings, route, request) for route in routes}
+    most = _most(micros.values(), price_factor)
     ordered, reasons = _ordered(list(routes), strategy, micros, times)
     kept: list[Choice] = []
     passed: list[Choice] = []
@@ -98,11 +102,15 @@ def choose(
         refusal = None
         if max_cost_micros is not None and (cost is None or cost > max_cost_micros):
             refusal = "no price is known, so max_cost cannot cover it" if cost is None else "dearer than max_cost"
-        elif kept and _is_too_dear(cost, kept[0].micros, price_factor):
-            refusal = f"dearer than {price_factor:g} times the first route"
+        elif only_priced and cost is None:
+            refusal = UNCOVERED
+        elif most is not None and cost is not None and cost > most:
+            refusal = f"dearer than {price_factor:g} times the cheapest route"
         (passed if refusal else kept).append(
             Choice(route, cost, times.get(route.name), refusal is None, refusal or reasons[route.name])
         )
+    if not kept and max_cost_micros is None:
+        raise pricing.unpriced(settings, passed[0].route, request)
     if not kept:
         raise _none_left(request, passed, max_cost_micros or 0)
     return kept + passed
@@ -113,8 +121,10 @@ def _micros(settings: Settings, route: Route, request: VideoRequest) -> int | No
     return None if found is None else found.micros
 
 
-def _is_too_dear(micros: int | None, first: int | None, factor: float | None) -> bool:
-    return factor is not None and micros is not None and first is not None and micros > first * factor
+def _most(found: Iterable[int | None], factor: float | None) -> float | None:
+    """The highest cost of a route that is kept, by the cheapest one; None: any."""
+    priced = [micros for micros in found if micros is not None]
+    return min(priced) * factor if priced and factor is not None else None
 
 
 def _none_left(request: VideoRequest, passed: Sequence[Choice], most: int) -> errors.InsufficientFunds:
@@ -150,7 +160,15 @@ def _ordered(
         case Strategy.weighted:
             return draw(routes), {route.name: f"drawn with the weight {route.weight or 1:g}" for route in routes}
         case Strategy.order:
-            return routes, {route.name: f"number {number} as written" for number, route in enumerate(routes, 1)}
+            return _as_written(routes, micros)
+
+
+def _as_written(routes: list[Route], micros: Mapping[str, int | None]) -> tuple[list[Route], dict[str, str]]:
+    """As the entries of the alias are written; the vendors of an entry that is a model of the catalogue by price."""
+    entries = {route.entry: [other for other in routes if other.entry == route.entry] for route in routes}
+    if len(entries) > 1:
+        routes = [route for same in entries.values() for route in _by_price(same, micros)[0]]
+    return routes, {route.name: f"number {number} as written" for number, route in enumerate(routes, 1)}
 
 
 def _by_price(routes: list[Route], micros: Mapping[str, int | None]) -> tuple[list[Route], dict[str, str]]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.db.database import Database
 from app.db.faults import is_unavailable
-from app.db.models import Video
+from app.db.models import Attempt, Video
 from app.jobs.choose import Time
 from app.providers.routing import Route
 from app.video import Status, VideoRequest
@@ -58,7 +58,12 @@ class Durations:
 
     async def refresh(self) -> None:
         """Read the medians from the database; does nothing while it is unavailable."""
-        took = (Video.completed_at - Video.created_at).label("took")
+        # From the last submit: a vendor that took over a job is not charged with the time at the ones before it.
+        submitted = sa.select(sa.func.max(Attempt.submitted_at)).where(
+            Attempt.video_id == Video.id, Attempt.provider == Video.provider
+        )
+        began = sa.func.coalesce(submitted.scalar_subquery(), Video.created_at)
+        took = (Video.completed_at - began).label("took")
         shape = (Video.request["seconds"].as_float().label("length"), Video.request["resolution"].as_string())
         latest = (
             sa.select(Video.provider, Video.upstream_model, took, shape[0], shape[1].label("resolution"))

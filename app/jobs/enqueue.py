@@ -155,7 +155,11 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
             existing = await _fold(db, job, idempotency, parameters)
         else:
             written = await db.one(CREATE, parameters)
-            existing = None if written or not idempotency else await _replay(db, job.caller.project_id, idempotency)
+            existing = None if written or not idempotency else await find_replay(db, job.caller.project_id, idempotency)
+            if not written and existing is None:
+                raise errors.ServiceUnavailable(
+                    "the video of this idempotency key was just deleted; send the request again"
+                )
     except (psycopg.Error, sa.exc.DBAPIError) as error:
         raise _refusal(error, route.name) from None
     if existing is not None:
@@ -214,14 +218,15 @@ async def _fold(db: Database, job: NewJob, idempotency: Idempotency, parameters:
     return existing
 
 
-async def _replay(db: Database, project_id: str, idempotency: Idempotency) -> Video:
+async def find_replay(db: Database, project_id: str, idempotency: Idempotency) -> Video | None:
+    """Read the video of an idempotency key; None without one. Raises `Conflict` if it was made by another request."""
+    if idempotency.key is None:
+        return None
     async with db.transaction() as session:
         video = await session.scalar(
             sa.select(Video).where(Video.project_id == project_id, Video.idempotency_key == idempotency.key)
         )
-    if video is None:  # deleted in between
-        raise errors.ServiceUnavailable("the video of this idempotency key was just deleted; send the request again")
-    if video.idempotency_hash != idempotency.fingerprint:
+    if video is not None and video.idempotency_hash != idempotency.fingerprint:
         raise errors.Conflict(
             "this idempotency key was used for another request; use a new key for a new request",
             code="idempotency_key_reused",

@@ -1,12 +1,21 @@
 """Builds the plan of a request: the routes of its model that can express it, in the order in which they are tried."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import MEDIA_FIELDS, Capabilities, Fitted, Problem, brought_near, fit, media_of
+from app.capabilities import (
+    MEDIA_FIELDS,
+    Capabilities,
+    Fitted,
+    Problem,
+    brought_near,
+    fit,
+    media_of,
+    with_defaults,
+)
 from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose, draw
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
@@ -14,7 +23,6 @@ from app.settings import ModelSettings, Settings, WeightedRoute
 from app.sizes import complete_size
 from app.video import Operation, VideoRequest
 
-UNCOVERED = "no price is known, so the limit of the key or its project cannot cover it"
 MAX_WARNINGS = 20
 """Warnings about fields left out of one request; a request may have thousands of unknown ones."""
 
@@ -37,14 +45,18 @@ def make_plan(
     settings: Settings,
     routing: Routing = NO_WISHES,
     times: Callable[[Sequence[Route], VideoRequest], Mapping[str, Time]] = lambda routes, request: {},
+    named: str | None = None,
     only_provider: str | None = None,
+    only_priced: bool = False,
     permitted: Callable[[Route], bool] = lambda route: True,
 ) -> Plan:
     """Choose the candidates that can express the request, in the order of its strategy.
 
-    `only_provider` is the provider that made the source of the request; `permitted` takes a route and returns
-    True if the caller may use it. Raises `ModelNotFound`, `PermissionDenied`, `InsufficientFunds` if all cost more than
-    the client allows, and `UnsupportedParameter` naming the parameter, the provider and its capability.
+    `named` is the name that the client used, where the request has that of a route; `only_provider` is the provider
+    that made the source of the request; `only_priced` leaves out routes whose cost is not known, which a limit of
+    spending cannot cover; `permitted` takes a route and returns True if the caller may use it. Raises `ModelNotFound`,
+    `PermissionDenied`, `InsufficientFunds` if all cost more than the client allows, and `UnsupportedParameter` naming
+    the parameter, the provider and its capability.
     """
     routes = permitted_only(_serving(router.routes(request.model), request), permitted, request.model)
     if only_provider is not None:
@@ -56,20 +68,22 @@ def make_plan(
                 param="model",
             )
     asked, catalogued = request, router.catalogued(request.model)
-    request, able = _able(router, asked, routes, catalogued)
-    plan = Plan(tuple(able), request) if able else _without_problems(router, request, routes)
+    alias = router.aliases.get(named or request.model)
+    variants = list(_variants(router, asked, catalogued, alias))
+    plan = _able(router, variants, routes, alias) or _without_problems(router, variants, routes, alias)
     choices = choose(
         plan.routes,
         plan.request,
         settings=settings,
         times=times(plan.routes, plan.request),
-        **_wishes(router.aliases.get(request.model), routing, settings, is_catalogued=catalogued is not None),
+        only_priced=only_priced,
+        **_wishes(alias, routing, settings, is_catalogued=catalogued is not None),
     )
     kept = tuple(choice.route for choice in choices if choice.kept)
     # With several routes no defaults are filled in: another route may not be able to express them.
-    wanted = _with_defaults(plan.request, kept[0].capabilities_for(plan.request)) if len(kept) == 1 else plan.request
+    wanted = with_defaults(plan.request, kept[0].capabilities_for(plan.request)) if len(kept) == 1 else plan.request
     warnings = (*plan.warnings, *_price_warnings(choices))
-    if able and asked.loop and not request.loop:
+    if asked.loop and not wanted.loop and asked.first_frame is not None and wanted.last_frame == asked.first_frame:
         warnings = ("the model makes no loops: the video ends with its first frame", *warnings)
     if router.stands_in(request.model):
         warnings = (
@@ -85,24 +99,43 @@ def _serving(routes: Sequence[Route], request: VideoRequest) -> Sequence[Route]:
     return found or routes
 
 
-def _able(
-    router: Router, request: VideoRequest, routes: Sequence[Route], catalogued: str | None
-) -> tuple[VideoRequest, Sequence[Route]]:
-    """The routes that can express the request, for a model of the catalogue completed by its defaults where any route
-    can express those, so that all routes make the same."""
+def _variants(
+    router: Router, request: VideoRequest, catalogued: str | None, alias: ModelSettings | None
+) -> Iterator[VideoRequest]:
+    """The request in the forms in which routes are asked, the best first: for a model of the catalogue completed by its
+    defaults, so that all routes make the same; a loop also as one that ends with its first frame."""
     default = {} if catalogued is None else router.catalogue.models[catalogued].default
-    variants = [one for asked in (request, *_looped(router, request)) for one in _with_row_defaults(asked, default)]
+    for asked in (request, *_looped(request, alias)):
+        yield from _with_row_defaults(asked, default)
+
+
+def _able(
+    router: Router, variants: Sequence[VideoRequest], routes: Sequence[Route], alias: ModelSettings | None
+) -> Plan | None:
+    """The routes that can express the request, in its first form that any can; None if none can. A route of which
+    nothing is known does not count where others can be brought near."""
+    drops = alias is not None and alias.unsupported == "drop"
     for wanted in variants:
-        fitted = [(route, fit(wanted, route.capabilities_for(wanted), can_link=router.can_link)) for route in routes]
-        able = [route for route, found in fitted if not found.problems]
-        if able:
-            return _with_preferred(wanted, able), able
-    return request, ()
+        able = _fitting(router, wanted, routes)
+        if able and not (drops and _all_unknown(able, wanted) and not _all_unknown(routes, wanted)):
+            return Plan(tuple(able), _with_preferred(wanted, able))
+    return None
 
 
-def _looped(router: Router, request: VideoRequest) -> list[VideoRequest]:
+def _fitting(router: Router, request: VideoRequest, routes: Sequence[Route]) -> list[Route]:
+    """The routes that can express all of a request."""
+    fitted = [(route, fit(request, route.capabilities_for(request), can_link=router.can_link)) for route in routes]
+    return [route for route, found in fitted if not found.problems]
+
+
+def _all_unknown(routes: Sequence[Route], request: VideoRequest) -> bool:
+    """True if neither lengths nor sizes of any route are known, so that each seems to make everything."""
+    ables = [route.capabilities_for(request) for route in routes]
+    return all(one.seconds is None and one.sizes is one.aspect_ratios is one.resolutions is None for one in ables)
+
+
+def _looped(request: VideoRequest, alias: ModelSettings | None) -> list[VideoRequest]:
     """A request for a loop as one that ends with its first frame, for models without loops that take both frames."""
-    alias = router.aliases.get(request.model)
     refused = alias is not None and alias.unsupported == "error"
     if refused or not request.loop or request.first_frame is None or request.last_frame is not None:
         return []
@@ -162,41 +195,51 @@ def order(routes: Sequence[Route]) -> list[Route]:
     return list(routes) if all(route.weight is None for route in routes) else draw(routes)
 
 
-def only_priced(settings: Settings, plan: Plan) -> Plan:
-    """Return the plan without the routes whose cost cannot be estimated. Raises `InsufficientFunds` when none is left:
-    a limit cannot cover an unknown price."""
-    routes = tuple(route for route in plan.routes if pricing.estimate(settings, route, plan.request) is not None)
-    if not routes:
-        raise pricing.unpriced(settings, plan.routes[0], plan.request)
-    choices = [
-        choice if choice.route in routes or not choice.kept else replace(choice, kept=False, reason=UNCOVERED)
-        for choice in plan.choices
-    ]
-    return replace(plan, routes=routes, choices=tuple(choices))
+@dataclass(frozen=True)
+class _Candidate:
+    """A request as one route could make it: brought near to what the route has, and without what it cannot express."""
+
+    route: Route
+    fitted: Fitted
+    refused: Sequence[str]
+    """Parameters that the route cannot express and that must not be left out."""
+    changes: Sequence[str]
+    """Sentences about values that were brought near."""
+    is_unknown: bool
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        return len(self.refused), self.is_unknown, len(self.fitted.problems) + len(self.changes)
 
 
-def _without_problems(router: Router, request: VideoRequest, routes: Sequence[Route]) -> Plan:
-    """Build the plan for the route with the fewest problems, if what it cannot express may be left out."""
-    alias = router.aliases.get(request.model)
+def _without_problems(
+    router: Router, variants: Sequence[VideoRequest], routes: Sequence[Route], alias: ModelSettings | None
+) -> Plan:
+    """Build the plan of a request that no route can express, if what they cannot express may be left out: of the
+    requests that lose the least, the one that most routes can express. Raises `UnsupportedParameter`."""
     drops = alias is not None and alias.unsupported == "drop"
-    fitted, said = [], {}
-    for route in order(routes):
-        able = route.capabilities_for(request)
-        wanted, said[route.name] = brought_near(request, able) if drops else (request, [])
-        fitted.append((route, fit(wanted, able, can_link=router.can_link)))
-    refused, route, found = min(
-        ((_refused(request, found, drops=drops), route, found) for route, found in fitted),
-        key=lambda entry: (len(entry[0]), len(entry[2].problems)),
-    )
-    named = {name: (_client_name(request, name, problem), problem.why) for name, problem in found.problems.items()}
-    for name in refused:
+    found = [_candidate(router, wanted, route, drops=drops) for wanted in variants for route in order(routes)]
+    best = min(one.rank for one in found)
+    fitting = [(one, _fitting(router, one.fitted.without_problems, routes)) for one in found if one.rank == best]
+    one, able = max(fitting, key=lambda pair: len(pair[1]))
+    named = {name: (_client_name(variants[0], name, each), each.why) for name, each in one.fitted.problems.items()}
+    for name in one.refused:
         shown, why = named[name]
-        raise errors.UnsupportedParameter(f"{route.name} cannot express {shown}: {why}", param=shown)
-    warnings = [f"{text}: {route.name} makes nothing nearer" for text in said[route.name]]
-    warnings += [f"{shown:.80} was left out: {route.name}: {why}" for shown, why in named.values()]
+        raise errors.UnsupportedParameter(f"{one.route.name} cannot express {shown}: {why}", param=shown)
+    warnings = [f"{text}: {one.route.name} makes nothing nearer" for text in one.changes]
+    warnings += [f"{shown:.80} was left out: {one.route.name}: {why}" for shown, why in named.values()]
     if len(warnings) > MAX_WARNINGS:
         warnings[MAX_WARNINGS - 1 :] = [f"{len(warnings) - MAX_WARNINGS + 1} more parameters were left out"]
-    return Plan((route,), _with_preferred(found.without_problems, (route,)), tuple(warnings))
+    able = able or [one.route]
+    return Plan(tuple(able), _with_preferred(one.fitted.without_problems, able), tuple(warnings))
+
+
+def _candidate(router: Router, request: VideoRequest, route: Route, *, drops: bool) -> _Candidate:
+    able = route.capabilities_for(request)
+    wanted, changes = brought_near(request, able) if drops else (request, [])
+    fitted = fit(wanted, able, can_link=router.can_link)
+    refused = _refused(request, fitted, drops=drops)
+    return _Candidate(route, fitted, refused, changes, is_unknown=drops and _all_unknown([route], request))
 
 
 def _client_name(request: VideoRequest, name: str, problem: Problem) -> str:
@@ -230,13 +273,3 @@ def _with_preferred(request: VideoRequest, routes: Sequence[Route]) -> VideoRequ
 def _supports(request: VideoRequest, name: str, able: Capabilities) -> bool:
     known = name != "seconds" or able.seconds is not None
     return known and name not in fit(request, able, can_link=True).problems
-
-
-def _with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
-    """Fill in the model's default length and size, so that the client sees them from the start."""
-    values: dict[str, Any] = {}
-    if request.seconds is None:
-        values["seconds"] = able.default_seconds
-    if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
-        values |= complete_size(able.default_size, None, None)
-    return request.model_copy(update=values)

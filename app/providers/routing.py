@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from app import errors
 from app.capabilities import Capabilities
 from app.providers.base import Provider
-from app.providers.catalogue import EMPTY, Catalogue, CatalogueModel, CatalogueRoute, id_for
+from app.providers.catalogue import EMPTY, Catalogue, CatalogueRoute, id_for
 from app.settings import Settings
 from app.video import MAX_NAME_CHARACTERS, VideoRequest
 
@@ -30,6 +30,10 @@ class Route:
     """Of an alias: chosen first with probability proportional to it; None: routes are tried in the written order."""
     modes: Mapping[str, str] = field(default_factory=dict)
     """Of a catalogue row whose vendor has an id for each kind of input; `model` is the first."""
+    listed_as: str | None = None
+    """Name of its model in the catalogue; None: it was named otherwise."""
+    entry: int = 0
+    """Place in the routes of an alias; a model of the catalogue is one entry with several routes."""
 
     def for_request(self, request: VideoRequest) -> "Route | None":
         """The route with the vendor's id for a request; None if there is none for its kind of input."""
@@ -80,7 +84,7 @@ class Router:
     def models(self, *, every: bool = True) -> dict[str, Sequence[Route]]:
         """The model names a client can request, in the order of the model list: aliases, the catalogue's, then
         `provider/model`; of the last only those that no row of the catalogue covers, unless `every` is set."""
-        catalogued = {name: self._catalogue_routes(model) for name, model in self.catalogue.models.items()}
+        catalogued = {name: self._catalogue_routes(name) for name in self.catalogue.models}
         names: dict[str, Sequence[Route]] = {name: self._alias_routes(name) for name in self.aliases}
         for name, routes in catalogued.items():
             names.setdefault(name, routes)
@@ -108,7 +112,7 @@ class Router:
             entry, *others = self.aliases[name].routes
             name = entry if isinstance(entry, str) and not others else ""
         found = self.catalogue.find(name)
-        return found if found is not None and self._catalogue_routes(self.catalogue.models[found]) else None
+        return found if found is not None and self._catalogue_routes(found) else None
 
     def stands_in(self, name: str) -> bool:
         """True for a model that has ended without a successor, such as `sora-2`, while no vendor is configured: the
@@ -137,7 +141,7 @@ class Router:
                 return found
         catalogued = self.catalogued(name)
         if catalogued is not None and name not in self.aliases:
-            return self._catalogue_routes(self.catalogue.models[catalogued])
+            return self._catalogue_routes(catalogued)
         head, slash, tail = name.partition("/")
         if slash and tail and head in self.providers and self.providers[head].capabilities(tail) is not None:
             return (Route(self.providers[head], tail),)
@@ -164,12 +168,12 @@ class Router:
             f"the model {name!r:.120} does not exist{hint} GET /v1/models lists all models.", param="model"
         )
 
-    def _catalogue_routes(self, model: CatalogueModel) -> Sequence[Route]:
-        today = self._clock().date()
+    def _catalogue_routes(self, name: str) -> Sequence[Route]:
+        model, today = self.catalogue.models[name], self._clock().date()
         if model.retires is not None and model.status == "retired" and model.retires <= today:
             return ()
         return [
-            route
+            replace(route, listed_as=name)
             for row in model.routes
             for provider in self.providers.values()
             if (route := _route_of(row, provider, today)) is not None
@@ -181,11 +185,13 @@ class Router:
         successor = f" Its successor is {model.replaced_by}." if model.replaced_by else ""
         if model.status == "retired":
             ended = f" on {model.retires}" if model.retires else ""
-            others = [other for other, row in self.catalogue.models.items() if self._catalogue_routes(row)]
+            rows = sorted(self.catalogue.models.items(), key=lambda one: one[1].status != "current")
+            others = [other for other, row in rows if row.status != "retired" and self._catalogue_routes(other)]
             if model.replaced_by is None and others:
+                more = f"; others that could are {', '.join(others[1:4])}" if others[1:] else ""
                 successor = (
                     f" The operator can let another model answer to {name} by these lines in gateway.toml: "
-                    f'[models."{name}"] and routes = ["{others[0]}"]; others that could are {", ".join(others[1:4])}.'
+                    f'[models."{name}"], routes = ["{others[0]}"] and unsupported = "drop"{more}.'
                 )
             return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
         kinds = ", ".join(dict.fromkeys(row.kind for row in model.routes)) or "no kind of provider"
@@ -198,17 +204,18 @@ class Router:
         routes = []
         entries = self.aliases[name].routes
         unweighted = None if all(isinstance(entry, str) for entry in entries) else 1.0
-        for entry in entries:
+        for number, entry in enumerate(entries):
             to, weight = (entry, unweighted) if isinstance(entry, str) else (entry.to, entry.weight)
             catalogued = self.catalogue.find(to)
             if catalogued is not None:
-                found = self._catalogue_routes(self.catalogue.models[catalogued])
-                routes += [replace(route, weight=weight) for route in found]
+                found = self._catalogue_routes(catalogued)
+                share = weight and weight / max(1, len(found))
+                routes += [replace(route, weight=share, entry=number) for route in found]
                 continue
             head, _, tail = to.partition("/")
             provider = self.providers.get(head)
             if provider is not None and tail and provider.capabilities(tail) is not None:
-                routes.append(Route(provider, tail, weight))
+                routes.append(Route(provider, tail, weight, entry=number))
         return routes
 
 

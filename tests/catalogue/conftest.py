@@ -33,7 +33,7 @@ async def opened(start_gateway: StartGateway, ark: FakeArk, fal: FakeFal) -> Asy
                 "fal": {"api_key": KEY, "base_url": fal_url},
                 "ark": {"api_key": KEY, "base_url": f"{ark_url}/api/v3"},
             }
-            values = {"providers": providers, "fallback_price_factor": 3, **settings}
+            values = {"providers": providers, **settings}
             async with start_gateway(**values) as gateway:
                 yield gateway
 

@@ -91,7 +91,11 @@ async def test_a_frame_of_another_ratio_is_refused_with_those_that_fit(
 async def test_a_frame_is_cropped_around_its_middle(opened: Open, ark: FakeArk, tmp_path: Path) -> None:
     async with opened(**aliased("crop")) as gateway:
         content = picture(tmp_path / "frame.png", "400x400")
-        video = await create(gateway, {"input_reference": ("frame.png", content)}, size="1280x720")
+        files = {"input_reference": ("frame.png", content)}
+        body = {"prompt": "a boat", "model": "clip", "size": "1280x720"}
+        estimate = (await gateway.client.post("/v1/videos?dryRun=true", data=body, files=files)).json()
+        assert estimate["warnings"] == ["input_reference was cropped from 400x400 to 16:9"]
+        video = await create(gateway, files, size="1280x720")
         assert video["warnings"] == ["input_reference was cropped from 400x400 to 16:9"]
         got = await sent(gateway, ark, video)
         assert imagesize.get(BytesIO(got)) == (400, 225)
@@ -116,6 +120,7 @@ async def test_a_picture_of_a_camera_is_turned_first(opened: Open, ark: FakeArk,
     async with opened(**aliased("crop")) as gateway:
         video = await create(gateway, files, aspect_ratio="9:16")
         assert "warnings" not in video
+        assert await sent(gateway, ark, video) == turned
         video = await create(gateway, files, aspect_ratio="1:1")
         got = await sent(gateway, ark, video)
         assert imagesize.get(BytesIO(got)) == (180, 180)
@@ -128,11 +133,10 @@ async def test_both_frames_are_brought_to_the_ratio(opened: Open, ark: FakeArk, 
             "input_reference": ("first.png", picture(tmp_path / "first.png", "300x200")),
             "last_frame": ("last.png", picture(tmp_path / "last.png", "200x300")),
         }
-        video = await create(gateway, files, aspect_ratio="1:1")
-        assert len(video["warnings"]) == 2
         for role in ("first_frame", "last_frame"):
-            assert imagesize.get(BytesIO(await sent(gateway, ark, video, role))) == (200, 200)
             video = await create(gateway, files, aspect_ratio="1:1")
+            assert len(video["warnings"]) == 2
+            assert imagesize.get(BytesIO(await sent(gateway, ark, video, role))) == (200, 200)
 
 
 async def test_a_vendors_own_name_leaves_the_frame_to_the_vendor(opened: Open, ark: FakeArk, tmp_path: Path) -> None:
@@ -143,6 +147,14 @@ async def test_a_vendors_own_name_leaves_the_frame_to_the_vendor(opened: Open, a
         assert await sent(gateway, ark, video) == content
 
 
+async def test_a_picture_whose_size_is_not_known_is_passed_on_with_a_warning(opened: Open, ark: FakeArk) -> None:
+    async with opened() as gateway:
+        files = {"input_reference": ("frame.png", b"\x89PNG\r\n\x1a\n" + bytes(100))}
+        video = await create(gateway, files, model=MODEL, size="1280x720")
+        words = "input_reference: the size of the picture cannot be read, so its ratio was not checked"
+        assert words in video["warnings"]
+
+
 @pytest.mark.parametrize(
     ("fit", "size", "words"),
     [
@@ -150,6 +162,7 @@ async def test_a_vendors_own_name_leaves_the_frame_to_the_vendor(opened: Open, a
         ("crop", (400, 400), "the picture cannot be read"),
         ("crop", (30_000, 16), "the picture cannot be read"),
         ("pad", (30_000, 16), "a picture of 30000x16 pixels cannot be brought to 9:16"),
+        ("crop", (10_000, 10_000), "a picture of 10000x10000 pixels cannot be brought to 9:16"),
     ],
 )
 async def test_a_picture_that_cannot_be_read_or_is_too_large_is_refused(

@@ -71,6 +71,14 @@ async def test_kinds_that_are_none_are_refused(operator: Operator, kinds: object
     assert [project["name"] for project in (await operator.ask("GET", "projects"))["data"]] == ["own"]
 
 
+async def test_a_key_for_a_model_may_use_it_by_each_of_its_names(operator: Operator) -> None:
+    key = await operator.key(models=["seedance-2.0"])
+    async with operator.user(key) as client:
+        for name, status in (("Seedance-2", 202), ("seedance-2.0", 202), ("seedance-1.5-pro", 403)):
+            answer = await client.post("/v1/videos", json={**BODY, "model": name})
+            assert answer.status_code == status, name
+
+
 async def test_no_request_of_a_key_costs_more_than_it_may(operator: Operator) -> None:
     key = await operator.key(max_cost_usd=0.8)
     assert key["max_cost_usd"] == 0.8

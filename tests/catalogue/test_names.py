@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from catalogue.conftest import Open
 from fakes.ark import FakeArk
+from fakes.fal import FakeFal
+from fakes.server import Answer
 from harness import Running, StartGateway, plain
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +53,7 @@ async def test_a_model_that_has_ended_names_the_lines_to_add(gateway: Running) -
     message = refused.json()["error"]["message"]
     assert refused.status_code == 404
     assert "has ended on 2026-09-24" in message
-    assert '[models."sora-2"] and routes = ["' in message
+    assert '[models."sora-2"], routes = ["' in message
 
 
 async def test_an_alias_of_a_catalogue_model_brings_length_and_size_near(opened: Open, ark: FakeArk) -> None:
@@ -67,6 +69,45 @@ async def test_an_alias_of_a_catalogue_model_brings_length_and_size_near(opened:
         await gateway.finish(video["id"])
         sent = ark.submits[0].json
         assert (sent["duration"], sent["resolution"], sent["ratio"]) == (15, "720p", "16:9")
+
+
+async def test_an_alias_that_drops_still_asks_the_cheapest_vendor_and_then_the_next(
+    opened: Open, ark: FakeArk, fal: FakeFal
+) -> None:
+    aliases = {"sora-2": {"routes": ["seedance-2.0"], "unsupported": "drop"}}
+    async with opened(models=aliases) as gateway:
+        ark.script("submit", Answer(429))
+        body = {"prompt": "a boat", "model": "sora-2", "seconds": "20", "negative_prompt": "rain"}
+        estimate = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
+        assert [row["route"].split("/")[0] for row in estimate["routes"] if row["kept"]] == ["ark", "fal"]
+        video = await gateway.create(**body)
+        assert (video["seconds"], video["size"]) == ("15", "1280x720"), "the nearest length, and the model's own size"
+        assert len(video["warnings"]) == 2
+        assert (await gateway.finish(video["id"]))["provider"] == "fal"
+        assert (fal.submits[0].json["duration"], fal.submits[0].json["resolution"]) == ("15", "720p")
+
+
+async def test_an_alias_that_drops_prefers_a_vendor_of_which_something_is_known(start_gateway: StartGateway) -> None:
+    aliases = {"sora-2": {"routes": ["veo-3.1-fast"], "unsupported": "drop"}}
+    providers = {"lumenfall": {"api_key": "x"}, "gemini": {"api_key": "y"}}
+    async with start_gateway(models=aliases, providers=providers) as gateway:
+        body = {"prompt": "a boat", "model": "sora-2", "seconds": "12", "size": "1280x720"}
+        estimate = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
+        assert (estimate["routes"][0]["route"].split("/")[0], estimate["cost_estimate"]) == ("gemini", 0.8)
+        assert [row["route"].split("/")[0] for row in estimate["routes"]] == ["gemini", "lumenfall"]
+
+
+async def test_a_limit_of_an_alias_holds_for_what_is_made_of_its_videos(opened: Open, ark: FakeArk) -> None:
+    aliases = {"cheap": {"routes": ["sandbox/testcard"], "max_cost": 1}}
+    async with opened(models=aliases, prices={"sandbox/testcard": 0.1}) as gateway:
+        video = await gateway.create(model="cheap", seconds="4")
+        await gateway.finish(video["id"])
+        for path, body in (
+            ("/v1/videos/extensions", {"video": {"id": video["id"]}, "seconds": "12"}),
+            ("/v1/videos/extensions", {"video": {"id": video["id"]}, "seconds": "12", "model": "cheap"}),
+        ):
+            refused = await gateway.client.post(path, json={"prompt": "b", **body})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (402, "max_cost_exceeded"), refused.text
 
 
 async def test_an_alias_never_drops_media(opened: Open) -> None:

@@ -7,7 +7,7 @@ from catalogue.conftest import Open
 from fakes.ark import FakeArk
 from fakes.fal import FakeFal
 from fakes.server import KEY, Answer, Reset, closed_port, serve
-from harness import ALICE, Running
+from harness import ALICE, Running, StartGateway
 from money import ADMIN, operator_of
 from openai import AsyncOpenAI
 
@@ -116,7 +116,7 @@ async def test_a_vendor_that_costs_far_more_is_passed_over(opened: Open, ark: Fa
         body = {"prompt": "a boat", "model": "seedance-2.0"}
         estimate = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
         assert [(row["route"], row["kept"]) for row in estimate["routes"]] == [(ARK, True), (FAL, False)]
-        assert estimate["routes"][1]["reason"] == "dearer than 2 times the first route"
+        assert estimate["routes"][1]["reason"] == "dearer than 2 times the cheapest route"
         video = await gateway.create(model="seedance-2.0")
         assert (await gateway.finish(video["id"]))["provider"] == "ark"
         assert fal.submits == []
@@ -146,6 +146,11 @@ async def test_wishes_are_no_part_of_what_an_idempotency_key_stands_for(gateway:
     first = await gateway.client.post("/v1/videos", json=body, headers=key)
     again = await gateway.client.post("/v1/videos", json={**body, "routing": "order", "max_cost": 3}, headers=key)
     assert again.json()["id"] == first.json()["id"]
+    for wishes in ({"max_cost": 0.01}, {"routing": "order", "max_cost": 0}):
+        again = await gateway.client.post("/v1/videos", json={**body, **wishes}, headers=key)
+        assert (again.status_code, again.json()["id"]) == (200, first.json()["id"]), "though it would be refused now"
+    other = await gateway.client.post("/v1/videos", json={**body, "prompt": "another", "max_cost": 0}, headers=key)
+    assert other.status_code == 409
 
 
 async def test_a_model_that_no_vendor_here_serves_says_who_does(gateway: Running) -> None:
@@ -157,6 +162,15 @@ async def test_a_model_that_no_vendor_here_serves_says_who_does(gateway: Running
         refused = await gateway.client.post("/v1/videos", json={"prompt": "a", "model": name})
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
         assert words in refused.json()["error"]["message"]
+
+
+async def test_a_route_of_a_vendor_that_has_ended_it_is_none(start_gateway: StartGateway) -> None:
+    async with start_gateway(providers={"gemini": {"api_key": "x"}, "fal": {"api_key": "y"}}) as gateway:
+        body = {"prompt": "a", "model": "gemini-omni-1.1-flash"}
+        for days, vendors in ((0, {"gemini", "fal"}), (30, {"fal"})):
+            gateway.clock.advance(days * 86_400)
+            estimate = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
+            assert {row["route"].split("/")[0] for row in estimate["routes"]} == vendors
 
 
 async def test_without_the_catalogue_its_names_are_unknown(opened: Open) -> None:

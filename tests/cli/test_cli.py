@@ -236,7 +236,9 @@ async def test_an_alias_is_written_to_the_file_once(tmp_path: Path) -> None:
     assert listed.out[1].split()[:2] == ["sora-2", "sandbox/slow"]
     for name, model, words in (
         ("sora-2", "sandbox/fail", "the alias sora-2 exists"),
-        ("clip", "sandbox/gone", "does not exist"),
+        ("clip", "sandbox/gone", "sandbox has no model gone"),
+        ("clip", "sora-2", "expected provider/upstream-model, or a model of the catalogue"),
+        ("clip", "seedance-2.0", "expected provider/upstream-model, or a model of the catalogue that a provider here"),
         ("two\nlines", "sandbox/fail", "printable characters"),
     ):
         refused = await ran("alias", name, model, cwd=tmp_path, code=1)

@@ -63,6 +63,7 @@ async def test_no_route_costs_more_than_wished(operator: Operator, case: Dialect
         await create(operator, case, max_cost="0.9"),
         await create(operator, case, {"X-Gateway-Max-Cost": "0.9"}),
         await create(operator, case, {"X-Gateway-Max-Cost": "5"}, max_cost=0.9),
+        await create(operator, case, {"X-Gateway-Max-Cost": "0.9"}, max_cost=5),
     ):
         assert await routes(operator, case, response) == [CHEAP]
     for refused in (

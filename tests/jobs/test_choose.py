@@ -14,6 +14,7 @@ from app.accounts import pricing
 from app.capabilities import Capabilities, fit
 from app.jobs.choose import ALIKE, LEAST_JOBS, NO_WISHES, Choice, Routing, Strategy, Time, choose
 from app.jobs.plan import make_plan
+from app.providers import KIND_NAMES
 from app.providers.base import Download, Provider, Task
 from app.providers.routing import Route, Router
 from app.settings import Settings, load
@@ -80,7 +81,7 @@ def test_a_route_beyond_the_limit_or_the_factor_is_passed_over() -> None:
     routes = [route("a", 100_000), route("b", 190_000), route("c", 210_000), route("u", None)]
     found = chosen(routes, price_factor=2)
     assert (names(found), names(found, kept=False)) == ("abu", "c")
-    assert found[-1].reason == "dearer than 2 times the first route"
+    assert found[-1].reason == "dearer than 2 times the cheapest route"
     found = chosen(routes, max_cost_micros=950_000)
     assert (names(found), names(found, kept=False)) == ("ab", "cu")
     assert [choice.reason for choice in found[2:]] == [
@@ -118,6 +119,19 @@ def test_weights_draw_and_the_written_order_stays() -> None:
     first = [names(chosen(routes, Strategy.weighted))[0] for _ in range(300)]
     assert 200 < first.count("a") < 300
     assert names(chosen(routes, Strategy.order)) == "ab"
+
+
+def test_vendors_of_one_model_are_tried_by_price_within_an_alias_of_several() -> None:
+    ark, fal = route("ark", 200).provider, route("fal", 100).provider
+    routes = [Route(ark, "a", entry=0), Route(fal, "b", entry=0), Route(ark, "c", entry=1)]
+    assert [one.route.name for one in chosen(routes, Strategy.order)] == ["fal/b", "ark/a", "ark/c"]
+
+
+def test_a_weight_is_that_of_a_model_whoever_serves_it() -> None:
+    weights = [{"to": "seedance-2.0", "weight": 6}, {"to": "lumen/x", "weight": 1}]
+    config = load(_env_file=None, models={"clip": {"routes": weights}})
+    providers = {name: KIND_NAMES[name](name, KIND_NAMES[name].Config(api_key="x")) for name in ("ark", "fal", "lumen")}
+    assert [one.weight for one in Router(config, providers).routes("clip")] == [2, 2, 2, 1]
 
 
 PRICES = st.one_of(st.none(), st.integers(0, 10**6))

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
+from app.capabilities import OPTIONAL_PARAMETERS, Capabilities, union_of, with_defaults
 from app.dialects.openai import schemas
 from app.dialects.openai.router import AliasedRouter
 from app.http.context import CallerDep, Gateway, GatewayDep
@@ -71,10 +71,12 @@ def _fits(gateway: Gateway, route: Route, parameters: set[str], max_price: float
 
 
 def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> dict[str, Any]:
-    """A model in OpenAI's shape, with the capabilities and the price of its first route, and all routes with theirs."""
-    first = candidates[0]
+    """A model in OpenAI's shape, with what any of its routes can do, the price of the one asked first
+    for the model's defaults, and all routes with theirs."""
     catalogued = gateway.router.catalogued(name)
     row = gateway.router.catalogue.models[catalogued] if catalogued is not None else None
+    default = row.default if row is not None else {}
+    first = candidates[0] if row is None else _cheapest(candidates, gateway, default)
     return {
         "id": name,
         "object": "model",
@@ -83,14 +85,22 @@ def render_model(name: str, candidates: Sequence[Route], gateway: Gateway) -> di
         "title": row.title if row is not None else None,
         "status": row.status if row is not None else None,
         "routes": [route.name for route in candidates],
-        "capabilities": render_capabilities(first.capabilities),
+        "capabilities": render_capabilities(union_of([route.capabilities for route in candidates])),
         "pricing": _pricing(gateway, first),
-        "served_by": [_served_by(route, gateway, row.default if row is not None else {}) for route in candidates],
+        "served_by": [_served_by(route, gateway, default) for route in candidates],
     }
 
 
-def _served_by(route: Route, gateway: Gateway, default: Mapping[Any, Any]) -> dict[str, Any]:
+def _cheapest(candidates: Sequence[Route], gateway: Gateway, default: Mapping[Any, Any]) -> Route:
+    """The route with the lowest known price for the defaults of a model, else the first."""
     request = VideoRequest(prompt="", model="", **default)
+    found = [(pricing.estimate(gateway.settings, route, request), route) for route in candidates]
+    priced = [(estimate.micros, number) for number, (estimate, _) in enumerate(found) if estimate is not None]
+    return candidates[min(priced)[1]] if priced else candidates[0]
+
+
+def _served_by(route: Route, gateway: Gateway, default: Mapping[Any, Any]) -> dict[str, Any]:
+    request = with_defaults(VideoRequest(prompt="", model="", **default), route.capabilities)
     time = gateway.durations.times([route], request).get(route.name)
     return {
         "route": route.name,

@@ -42,7 +42,7 @@ from app.http.create import (
     take_webhook,
 )
 from app.http.files import content_response
-from app.http.frames import refuse_unfit
+from app.http.frames import fit_frames
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, returns
 from app.http.responses import no_store, page_of
 from app.http.uploads import Uploads
@@ -154,7 +154,7 @@ async def _create(
         plan = plan_request(
             gateway, caller, parsed, only_provider=only_provider, shown_model=shown_model, routing=routing
         )
-        await refuse_unfit(gateway, plan, parsed, uploads)
+        plan = await fit_frames(gateway, plan, parsed, uploads, caller.project_id, dry=True)
         return no_store(render_estimate(plan.request, plan, gateway))
     created = await create_job(
         gateway,
