@@ -40,6 +40,9 @@ REFERENCES = frozenset({"reference_images", "reference_video"})
 OWN_FIELDS = frozenset({"watermark", "return_last_frame", "execution_expires_after"})
 TWO = OWN_FIELDS | {"priority", "tools"}
 ONE = OWN_FIELDS | {"camera_fixed", "service_tier"}
+LITE_PRICES = {"480p": 0.0175, "720p": 0.0371, "1080p": 0.088}
+"""Prices of 1.0 Lite at 16:9, at 1.8 dollars per million tokens. Source: ComfyUI's price list, which has the ranges
+over all ratios for the model that animates pictures. Inferred: that the one for texts costs the same."""
 
 
 def _seedance(
@@ -125,9 +128,25 @@ FAMILIES: dict[str, Capabilities] = {
         fields=ONE,
         prices={"480p": 0.0097, "720p": 0.0216, "1080p": 0.0486},
     ),
+    "1-0-lite-t2v": _seedance(
+        (2, 12),
+        *("480p", "720p", "1080p"),
+        parameters=frozenset({"seed"}),
+        fields=ONE - {"camera_fixed"},
+        prices=LITE_PRICES,
+    ),
+    "1-0-lite-i2v": _seedance(
+        (2, 12),
+        *("480p", "720p", "1080p"),
+        parameters=FRAMES | {"reference_images", "seed"},
+        fields=ONE,
+        references=4,
+        prices=LITE_PRICES,
+    ),
 }
 """By the part of a model's name between `seedance-` and its date. Lengths, resolutions and inputs: the vendor's pages
-and SDK types; prices: those of BytePlus as its pages, OpenRouter and ComfyUI showed them in 2026-10."""
+and SDK types, of 1.0 Lite a public summary of Volcengine's pages read on 2026-11-27 (with references it makes no 1080p,
+which the vendor judges); prices: those of BytePlus as its pages, OpenRouter and ComfyUI showed them in 2026-10."""
 CHINESE = "doubao-"
 """Begins the names of models at Volcengine."""
 PRICES_IN_CHINA = {
@@ -148,7 +167,7 @@ PIXELS = {
 """Pixels of a frame by resolution and ratio, the same upright: the vendor counts tokens, which are pixels times
 seconds. Source: the same price map, for 2.x; inferred: 1.x makes the same frames. From 1080p on they are not known."""
 PIXELS_2_5 = {"480p": {**PIXELS["480p"], "16:9": 854 * 480}, "720p": PIXELS["720p"]}
-MODEL = re.compile(r"(?:doubao-|dreamina-)?seedance-([\d\-]+?(?:-(?:pro-fast|pro|fast|mini))?)-\d{6}")
+MODEL = re.compile(r"(?:doubao-|dreamina-)?seedance-([\d\-]+?(?:-(?:pro-fast|pro|fast|mini|lite-t2v|lite-i2v))?)-\d{6}")
 LISTED = (
     "dreamina-seedance-2-5-260628",
     "dreamina-seedance-2-0-260128",
@@ -157,6 +176,8 @@ LISTED = (
     "seedance-1-5-pro-251215",
     "seedance-1-0-pro-250528",
     "seedance-1-0-pro-fast-251015",
+    "seedance-1-0-lite-t2v-250428",
+    "seedance-1-0-lite-i2v-250428",
 )
 MODELS = {name: FAMILIES[match[1]] for name in LISTED if (match := MODEL.fullmatch(name)) is not None}
 ANYTHING = Capabilities(

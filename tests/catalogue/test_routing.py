@@ -53,6 +53,36 @@ async def test_the_sdk_of_openai_gets_its_video_while_the_cheapest_vendor_is_dow
             assert (await gateway.finish(video.id))["provider"] == "fal"
 
 
+FRAME = {"image_url": "https://x.example/a.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "path", "cost"),
+    [
+        ("ltx-2.5-pro", {}, "lightricks/ltx-2.5/text-to-video/pro", 6 * 0.12),
+        ("ltx-2.5-fast", {"input_reference": FRAME}, "lightricks/ltx-2.5/image-to-video/fast", 6 * 0.09),
+        ("kling-3.0", {"resolution": "2160p"}, "fal-ai/kling-video/v3/4k/text-to-video", 5 * 0.42),
+        ("minimax-h3-max-turbo", {"input_reference": FRAME}, "minimax/h3-max-turbo/image-to-video", 5 * 0.04),
+    ],
+)
+async def test_a_model_is_made_by_the_endpoint_for_its_input(
+    gateway: Running, fal: FakeFal, name: str, fields: dict[str, Any], path: str, cost: float
+) -> None:
+    video = await gateway.create(model=name, **fields)
+    assert video["cost_estimate"] == pytest.approx(cost)
+    await gateway.worker.run_once()
+    assert [submit.path for submit in fal.submits] == [f"/{path}"]
+
+
+@pytest.mark.parametrize(("fields", "mode"), [({}, "t2v"), ({"input_reference": FRAME}, "i2v")])
+async def test_a_vendor_with_two_names_for_a_model_gets_the_one_for_its_input(
+    gateway: Running, ark: FakeArk, fields: dict[str, Any], mode: str
+) -> None:
+    await gateway.create(model="seedance-1.0-lite", **fields)
+    await gateway.worker.run_once()
+    assert [submit.json["model"] for submit in ark.submits] == [f"seedance-1-0-lite-{mode}-250428"]
+
+
 async def test_an_unknown_outcome_never_goes_to_the_next_vendor(gateway: Running, ark: FakeArk, fal: FakeFal) -> None:
     ark.script("submit", Reset())
     video = await gateway.create(model="seedance-2.0")

@@ -45,9 +45,9 @@ CASES = {
         "0.0097 dollars a second, the lowest list price in the table of models",
     ),
     "fal": Case(
-        "google/gemini-omni-flash/v1.1/text-to-video",
-        {"seconds": "3", "resolution": "360p"},
-        "0.03 dollars a second, the lowest list price in the table of endpoints",
+        "xai/grok-imagine-video/v1.5/lite/text-to-video",
+        {"seconds": "1", "resolution": "480p"},
+        "0.02 dollars a second, the lowest list price in the table of endpoints",
     ),
     "gemini": Case(
         "gemini-omni-1.1-flash",

@@ -36,6 +36,8 @@ async def gateway(fake: FakeArk, start_gateway: StartGateway) -> AsyncIterator[R
         ("doubao-seedance-1-5-pro-251215", "1-5-pro"),
         ("seedance-1-0-pro-250528", "1-0-pro"),
         ("seedance-1-0-pro-fast-251015", "1-0-pro-fast"),
+        ("seedance-1-0-lite-t2v-250428", "1-0-lite-t2v"),
+        ("doubao-seedance-1-0-lite-i2v-250428", "1-0-lite-i2v"),
     ],
 )
 async def test_a_model_has_the_capabilities_of_its_family_under_each_prefix(model: str, family: str) -> None:
@@ -78,6 +80,7 @@ async def test_a_video_costs_what_was_sent(gateway: Running, fake: FakeArk) -> N
         ),
         ("seedance-1-5-pro-251215", {"generate_audio": True}, 0.259),
         ("seedance-1-5-pro-251215", {"generate_audio": False}, 0.1295),
+        ("seedance-1-0-lite-t2v-250428", {"resolution": "1080p"}, 0.44),
     ],
 )
 async def test_a_price_counts_the_pixels_of_the_ratio_and_the_sound(
@@ -103,6 +106,9 @@ async def test_the_length_of_an_edit_is_not_known(gateway: Running, fake: FakeAr
         ("dreamina-seedance-2-0-fast-260128", {"resolution": "1080p"}, "resolution"),
         ("dreamina-seedance-2-0-260128", {"seconds": 20}, "seconds"),
         ("dreamina-seedance-2-0-260128", {"camera_fixed": True}, "camera_fixed"),
+        ("seedance-1-0-lite-t2v-250428", {"camera_fixed": True}, "camera_fixed"),
+        ("seedance-1-0-lite-t2v-250428", {"input_reference": "https://x.example/a.png"}, "input_reference"),
+        ("seedance-1-0-lite-i2v-250428", {"seconds": 13}, "seconds"),
     ],
 )
 async def test_a_field_that_the_model_would_refuse_is_refused_before_it_is_sent(

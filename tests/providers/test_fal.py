@@ -8,6 +8,9 @@ from fakes.fal import FakeFal
 from fakes.server import KEY, serve
 from harness import Running, StartGateway
 
+from app.providers.fal import endpoints
+from app.video import Operation
+
 pytestmark = pytest.mark.anyio
 
 FIRST, LAST = "https://x.example/a.png", "https://x.example/z.png"
@@ -114,6 +117,90 @@ async def test_a_family_uses_the_endpoint_for_what_the_request_has(
                 "aspect_ratio": "16:9",
             },
         ),
+        (
+            "bytedance/seedance-2.0/fast",
+            {"input_reference": FIRST, "last_frame": LAST, "bitrate_mode": "high"},
+            "image-to-video",
+            {
+                "image_url": FIRST,
+                "end_image_url": LAST,
+                "duration": "5",
+                "resolution": "720p",
+                "bitrate_mode": "high",
+            },
+        ),
+        (
+            "bytedance/seedance-2.0/mini",
+            {"reference_images": [FIRST], "seconds": 4, "resolution": "480p"},
+            "reference-to-video",
+            {"image_urls": [FIRST], "duration": "4", "resolution": "480p", "aspect_ratio": "16:9"},
+        ),
+        (
+            "blackforestlabs/flux-3",
+            {"input_reference": FIRST, "last_frame": LAST, "seconds": 20, "aspect_ratio": "2:1"},
+            "first-last-frame-to-video",
+            {
+                "start_image_url": FIRST,
+                "end_image_url": LAST,
+                "duration": 20,
+                "resolution": "720p",
+                "aspect_ratio": "2:1",
+            },
+        ),
+        ("blackforestlabs/flux-3", {}, "text-to-video", {"duration": 5, "resolution": "720p"}),
+        (
+            "fal-ai/kling-video/v3/4k",
+            {"input_reference": FIRST, "resolution": "2160p", "generate_audio": False},
+            "image-to-video",
+            {"start_image_url": FIRST, "duration": "5", "generate_audio": False},
+        ),
+        (
+            "fal-ai/kling-video/o3/4k",
+            {"reference_images": [FIRST, LAST], "seconds": 15},
+            "reference-to-video",
+            {"image_urls": [FIRST, LAST], "duration": "15", "aspect_ratio": "16:9"},
+        ),
+        (
+            "kling/v4",
+            {"input_reference": FIRST, "last_frame": LAST, "seconds": 30},
+            "image-to-video",
+            {"start_image_url": FIRST, "end_image_url": LAST, "duration": 30, "resolution": "720p"},
+        ),
+        (
+            "luma/agent/ray/v3.2",
+            {"seconds": 10, "resolution": "1080p", "aspect_ratio": "3:4"},
+            "text-to-video",
+            {"duration": "10s", "resolution": "1080p", "aspect_ratio": "3:4"},
+        ),
+        (
+            "minimax/h3-max",
+            {"reference_images": [FIRST], "seconds": 15, "resolution": "1080p"},
+            "reference-to-video",
+            {
+                "reference_image_urls": [FIRST],
+                "duration": 15,
+                "resolution": "1080P",
+                "prompt_expansion_mode": "balanced",
+            },
+        ),
+        (
+            "minimax/h3-max-turbo",
+            {"last_frame": LAST, "prompt_expansion_mode": "disabled"},
+            "image-to-video",
+            {"end_image_url": LAST, "duration": 5, "resolution": "768P", "prompt_expansion_mode": "disabled"},
+        ),
+        (
+            "xai/grok-imagine-video/v1.5",
+            {"reference_images": [FIRST, LAST], "resolution": "720p"},
+            "reference-to-video",
+            {"reference_image_urls": [FIRST, LAST], "duration": 8, "resolution": "720p", "aspect_ratio": "16:9"},
+        ),
+        (
+            "xai/grok-imagine-video/v1.5/lite",
+            {"seconds": 1, "resolution": "1080p", "aspect_ratio": "2:3"},
+            "text-to-video",
+            {"duration": 1, "resolution": "1080p", "aspect_ratio": "2:3"},
+        ),
     ],
 )
 async def test_each_newer_family_gets_its_own_fields(
@@ -139,6 +226,74 @@ async def test_a_length_is_one_of_the_whole_numbers_that_the_family_takes(
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "seconds")
     made = await gateway.create(model=f"fal/{model}", resolution="720p", seconds=5)
     assert made["cost_estimate"] == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("tier", "seconds", "wrong", "resolution"), [("fast", 20, (7, 22), "1440p"), ("pro", 10, (7, 12), "1080p")]
+)
+async def test_a_length_of_a_list_of_numbers_is_sent_as_a_number(
+    gateway: Running, fake: FakeFal, tier: str, seconds: int, wrong: tuple[int, ...], resolution: str
+) -> None:
+    model = f"fal/lightricks/ltx-2.5/text-to-video/{tier}"
+    for other in wrong:
+        body = {"prompt": "a paper boat", "model": model, "seconds": other}
+        refused = await gateway.client.post("/v1/videos", json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "seconds")
+    await gateway.create(model=model, seconds=seconds, resolution=resolution, fps=24)
+    await gateway.create(model=model)
+    await gateway.worker.run_once()
+    sent = sorted((submit.json for submit in fake.submits), key=lambda body: -body["duration"])
+    shape = {"prompt": "a paper boat", "aspect_ratio": "16:9"}
+    assert sent == [
+        {**shape, "duration": seconds, "resolution": resolution, "fps": 24},
+        {**shape, "duration": 6, "resolution": "1080p"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "cost"),
+    [
+        ("xai/grok-imagine-video/v1.5", {"seconds": 5, "resolution": "720p"}, 0.7),
+        ("xai/grok-imagine-video/v1.5", {"seconds": 5, "input_reference": FIRST, "resolution": "1080p"}, 1.26),
+        ("xai/grok-imagine-video/v1.5", {"seconds": 5, "reference_images": [FIRST] * 3, "resolution": "480p"}, 0.43),
+        ("luma/agent/ray/v3.2", {"seconds": 5, "resolution": "720p"}, 1.0),
+        ("luma/agent/ray/v3.2", {"seconds": 5, "input_reference": FIRST, "resolution": "720p"}, 0.3),
+        ("fal-ai/kling-video/v3/4k", {"seconds": 5}, 2.1),
+        ("bytedance/seedance-2.0/fast", {"seconds": 5, "resolution": "480p"}, None),
+    ],
+)
+async def test_a_price_is_that_of_the_endpoint_and_its_pictures(
+    gateway: Running, model: str, fields: dict[str, Any], cost: float | None
+) -> None:
+    video = await gateway.create(model=f"fal/{model}", **fields)
+    assert video["cost_estimate"] == (None if cost is None else pytest.approx(cost))
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "sent"),
+    [
+        ("luma/agent/ray/v3.2", "video-to-video", {"duration": "5s", "resolution": "540p"}),
+        ("kling/v4", "video-to-video/edit", {"resolution": "720p"}),
+    ],
+)
+async def test_a_family_edits_by_the_endpoint_that_takes_a_video(
+    gateway: Running, fake: FakeFal, model: str, path: str, sent: dict[str, Any]
+) -> None:
+    form = {"prompt": "at night", "model": f"fal/{model}"}
+    edit = await gateway.client.post("/v1/videos/edits", data=form, files={"video": ("a.mp4", fake.file, "video/mp4")})
+    assert edit.status_code == 202, edit.text
+    await gateway.worker.run_once()
+    [submit] = fake.submits
+    assert submit.path == f"/{model}/{path}"
+    assert submit.json.pop("video_url").startswith("data:video/mp4;base64,")
+    assert submit.json == {"prompt": "at night", **sent}
+
+
+async def test_a_video_to_look_at_is_no_video_to_edit() -> None:
+    known = endpoints.known_endpoints()
+    able = known["fal-ai/kling-video/o3/pro/video-to-video/reference"].capabilities
+    assert able.operations == {Operation.generate}
+    assert "reference_video" in able.parameters
 
 
 async def test_a_price_for_any_resolution_is_that_of_an_endpoint_without_one(gateway: Running) -> None:

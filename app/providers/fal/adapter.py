@@ -158,7 +158,9 @@ class Fal(RestProvider):
         if endpoint.source_name is not None:
             body[endpoint.source_name] = await self._source(task)
         given = {name: value for name, value in body.items() if value is not None}
-        return given | {name: value for name, value in request.extra.items() if name not in given and name != "n"}
+        needed = {name: field.default_value for name, field in fields.items() if field.required and field.default}
+        extra = {name: value for name, value in request.extra.items() if name not in given and name != "n"}
+        return {**needed, **given, **extra}
 
     async def _url(self, media: Media, task: Task) -> str:
         if media.url is not None:

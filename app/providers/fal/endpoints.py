@@ -31,6 +31,7 @@ MODES: tuple[tuple[str, Operation], ...] = (
     ("video-extension", Operation.extend),
     ("edit-video", Operation.edit),
     ("video-to-video/edit", Operation.edit),
+    ("video-to-video", Operation.edit),
     ("video-to-video/remix", Operation.edit),
     ("edit", Operation.edit),
 )
@@ -60,8 +61,8 @@ class Field:
     """One input field of an endpoint."""
 
     type: str
-    """`string`, `number`, `3..15` for whole numbers, both included, `boolean`, `url|data-uri`, `Array<...>`, or quoted
-    values joined by bars."""
+    """`string`, `number`, `3..15` for whole numbers, both included, `6 | 8` for those alone, `boolean`, `url|data-uri`,
+    `Array<...>`, or quoted values joined by bars."""
     default: str | None = None
     """As JSON."""
     required: bool = False
@@ -74,7 +75,10 @@ class Field:
     @cached_property
     def whole_numbers(self) -> tuple[int, ...]:
         match = re.fullmatch(r"(\d+)\.\.(\d+)", self.type)
-        return tuple(range(int(match[1]), int(match[2]) + 1)) if match else ()
+        if match:
+            return tuple(range(int(match[1]), int(match[2]) + 1))
+        listed = self.type.split(" | ")
+        return tuple(map(int, listed)) if all(re.fullmatch(r"\d+", one) for one in listed) else ()
 
     @property
     def default_value(self) -> Any:
@@ -92,6 +96,8 @@ class Endpoint:
     """Micro-dollars per second by resolution; `""` where it cannot be chosen."""
     silent_prices: Mapping[str, int]
     """The same without sound, where that is cheaper."""
+    image_price: int
+    """Micro-dollars for each picture that is sent."""
     made: str | None
     """The resolution that it makes, where it cannot be chosen and is known."""
 
@@ -123,6 +129,7 @@ class Endpoint:
             operations=frozenset({self.operation}),
             prices=dict(self.prices),
             silent_prices=dict(self.silent_prices),
+            image_micros=self.image_price,
             default_resolution=self._default_resolution(),
             vendor_fields=frozenset(self.fields) - used,
         )
@@ -187,6 +194,7 @@ def known_endpoints() -> Mapping[str, Endpoint]:
             _operation_of(name),
             in_micros(prices.get(name, {}).get("prices", {})),
             in_micros(prices.get(name, {}).get("silent", {})),
+            in_micros({"": prices.get(name, {}).get("image", 0)})[""],
             made.get(name),
         )
         for name, given in fields.items()
@@ -195,7 +203,8 @@ def known_endpoints() -> Mapping[str, Endpoint]:
 
 def _operation_of(name: str) -> Operation:
     for mode, operation in MODES:
-        if operation is not Operation.generate and f"/{mode}" in name:
+        is_mode = name.endswith(f"/{mode}") if mode == "video-to-video" else f"/{mode}" in name
+        if operation is not Operation.generate and is_mode:  # not .../video-to-video/reference, which makes a new shot
             return operation
     return Operation.generate
 
