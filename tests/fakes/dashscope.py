@@ -15,7 +15,7 @@ from fakes.server import Call, Fake, Job, as_json, segments
 from fakes.upstream import CAT_URL, Upstream, Wire, ask
 
 MODEL = "wan2.7-t2v"
-OLD = ("wan2.5", "wan2.6", "wan2.2", "wanx")
+OLD = ("wanx", "wan2.1", "wan2.2", "wan2.5", "wan2.6")
 OLD_MEDIA = {"img_url", "first_frame_url", "last_frame_url", "reference_urls", "reference_video_urls"}
 TYPES = {"first_frame", "last_frame", "reference_image", "reference_video", "reference_audio", "video", "first_clip"}
 TYPES |= {"driving_audio", "file", "link"}
@@ -202,9 +202,7 @@ WIRES = {
     "everything": wire(
         "wan3.0-video",
         {
-            **media(
-                reference_image=["https://x.example/a.png", CAT_URL], reference_video="https://x.example/in.mp4"
-            ),
+            **media(reference_image=["https://x.example/a.png", CAT_URL], reference_video="https://x.example/in.mp4"),
             "audio_url": "https://x.example/a.mp3",
         },
         {

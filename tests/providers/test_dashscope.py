@@ -23,6 +23,8 @@ pytestmark = pytest.mark.anyio
 TEXT = "dashscope/wan2.7-t2v"
 CHINA = ("https://dashscope.aliyuncs.com", "https://ws-1.cn-beijing.maas.aliyuncs.com/api/v1")
 ELSEWHERE = ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "https://cn-beijing.maas.aliyuncs.com.x.example")
+SHAPE = {"resolution": "720P", "duration": 5}
+SIZE = {"size": "1280*720", "duration": 5}
 
 
 @pytest.fixture
@@ -191,6 +193,7 @@ async def test_a_prompt_that_is_refused_for_its_content_fails_at_once(
         ({"task_status": "SUCCEEDED", "video_url": ["https://x.example/a.mp4"] * 2}, None),
         ({"task_status": ["SUCCEEDED"], "video_url": "https://x.example/a.mp4"}, "running"),
         ({"task_status": "NEWWORD", "code": "Bad"}, "Bad"),
+        ({"task_status": "unknown_word", "video_url": "https://x.example/a.mp4"}, "running"),
     ],
 )
 async def test_a_strange_answer_to_a_poll_raises_nothing(
@@ -241,7 +244,7 @@ async def test_every_format_that_a_model_has_is_one_that_its_generation_takes(
     required = families.MODELS[model].required
     media: dict[str, Any] = {name: (picture,) if name == "reference_images" else picture for name in required}
     edits = families.MODELS[model].operations == {Operation.edit}
-    operation = {"operation": Operation.edit, "source": clip} if edits else {}
+    operation: dict[str, Any] = {"operation": Operation.edit, "source": clip} if edits else {}
     request = ask(aspect_ratio=ratio, resolution=resolution, **media, **operation)
     able = provider.capabilities_for(model, request)
     assert able is not None
@@ -259,22 +262,22 @@ async def test_every_format_that_a_model_has_is_one_that_its_generation_takes(
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "parameters"),
+    ("model", "parameters"),
     [
-        ("wanx2.1-t2v-turbo", {}, {"size": "832*480"}),
-        ("wan9.0-video", {}, {"resolution": "480P", "ratio": "16:9"}),
-        ("happyhorse-2.0-i2v", {}, {"resolution": "480P", "ratio": "16:9"}),
+        ("wanx2.1-t2v-turbo", {"size": "832*480"}),
+        ("wan9.0-video", {"resolution": "480P", "ratio": "16:9"}),
+        ("happyhorse-2.0-t2v", {"resolution": "480P", "ratio": "16:9"}),
     ],
 )
 async def test_a_model_that_is_not_in_the_table_has_the_shape_of_its_generation(
-    provider: DashScope, fake: FakeDashScope, model: str, given: dict[str, Any], parameters: dict[str, Any]
+    provider: DashScope, fake: FakeDashScope, model: str, parameters: dict[str, Any]
 ) -> None:
     extra = {"input": {"a": 1, "prompt": "not this"}, "parameters": {"b": 2}, "c": 3}
     assert provider.capabilities(model) is families.ANYTHING
     await provider.send(task(ask(aspect_ratio="16:9", resolution="480p", extra=extra), model))
     assert fake.submits[0].json == {
         "model": model,
-        "input": {"a": 1, "prompt": "a paper boat", **given},
+        "input": {"a": 1, "prompt": "a paper boat"},
         "parameters": {"b": 2, **parameters, "c": 3},
     }
 
@@ -357,6 +360,23 @@ async def test_a_video_of_unknown_length_is_not_extended(provider: DashScope, fa
     with pytest.raises(errors.UpstreamRejected, match="needs the length"):
         await provider.send(task(request, "wan2.7-i2v"))
     assert fake.submits == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "model", "parameters"),
+    [
+        ("wan-2.7", {}, "wan2.7-t2v", {"resolution": "720P", "ratio": "16:9", "duration": 5}),
+        ("wan-2.7", {"input_reference": {"image_url": "https://x.example/a.png"}}, "wan2.7-i2v", SHAPE),
+        ("wan-2.6", {"reference_images": ["https://x.example/a.png"]}, "wan2.6-r2v", SIZE),
+        ("happyhorse-1.1", {"seconds": "3"}, "happyhorse-1.1-t2v", {**SHAPE, "ratio": "16:9", "duration": 3}),
+    ],
+)
+async def test_a_model_of_the_catalogue_goes_to_the_id_for_its_input(
+    gateway: Running, fake: FakeDashScope, name: str, fields: dict[str, Any], model: str, parameters: dict[str, Any]
+) -> None:
+    video = await gateway.create(model=name, **fields)
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
+    assert (fake.submits[0].json["model"], fake.submits[0].json["parameters"]) == (model, parameters)
 
 
 # Regions, workspaces, lists

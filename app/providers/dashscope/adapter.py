@@ -25,7 +25,7 @@ from app.capabilities import Capabilities
 from app.providers.answers import is_usable, listed_tasks, object_of, segment
 from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.dashscope import families
-from app.providers.rest import NOT_STOPPED, RestProvider
+from app.providers.rest import RestProvider
 from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
 
 SINGAPORE = "https://dashscope-intl.aliyuncs.com"
@@ -115,9 +115,9 @@ class DashScope(RestProvider):
         job = self.json("poll", response)
         output = _output(job)
         word = output.get("task_status")
-        if word is None and _code(job):
+        if not word and _code(job):
             raise self._fault("poll", response)
-        if word == GONE:
+        if str(word).upper() == GONE:
             raise errors.UpstreamGone(
                 f"{self.name} has no such task: it is older than 24 hours, or of another region or key",
                 provider=self.name,
@@ -134,7 +134,7 @@ class DashScope(RestProvider):
         return f"{TASKS}/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        answer = await self.cancel_call("POST", f"{self.poll_path(task)}/cancel", refusals=(*NOT_STOPPED, 403))
+        answer = await self.cancel_call("POST", f"{self.poll_path(task)}/cancel")
         if isinstance(answer, bool):
             return answer
         said = object_of(answer)
@@ -144,13 +144,12 @@ class DashScope(RestProvider):
         number = int(page or 1)
         response = await self.call("list", "GET", f"{TASKS}?page_no={number}&page_size={PAGE_TASKS}")
         answer = self.json("list", response)
-        rows = answer.get("tasks", answer.get("data"))
-        count = len(rows) if isinstance(rows, list) else 1
-        tasks = listed_tasks([_row(row) for row in rows] if isinstance(rows, list) else None)
-        if len(tasks) < count or tasks != sorted(tasks, key=lambda task: task.created_at, reverse=True):
+        rows = next((rows for name in ("tasks", "data") if isinstance(rows := answer.get(name), list)), [None])
+        tasks = listed_tasks([_row(row) for row in rows])
+        if len(tasks) < len(rows) or tasks != sorted(tasks, key=lambda task: task.created_at, reverse=True):
             # Read as it is, the list would show that there are no further tasks.
             raise self.unreadable("list", "the list of tasks cannot be read", response)
-        return tasks, str(number + 1) if count >= PAGE_TASKS else None
+        return tasks, str(number + 1) if len(rows) >= PAGE_TASKS else None
 
     def capabilities(self, model: str) -> Capabilities | None:
         return families.known(model, in_china=self.region == "cn")
@@ -219,43 +218,37 @@ class DashScope(RestProvider):
 
     async def _fields(self, task: Task) -> dict[str, Any]:
         """Media of an older model."""
-        request = task.request
-        first = "first_frame_url" if families.takes_keyframes(task.model) else "img_url"
+        references, frames = await self._references(task), await self._frames(task)
         return {
-            first: await self._picture(request.first_frame, task),
-            "last_frame_url": await self._picture(request.last_frame, task),
-            "reference_urls": await self._references(task) or None,
+            "first_frame_url" if families.takes_keyframes(task.model) else "img_url": frames.get("first_frame"),
+            "last_frame_url": frames.get("last_frame"),
+            "reference_urls": [url for _, url in references] or None,
         }
 
     async def _media(self, task: Task) -> dict[str, Any]:
         """Media of a model of the newer generations, in the order in which the vendor's clients have them."""
-        request = task.request
-        items = []
-        if request.source is not None:
-            kind = "first_clip" if request.operation is Operation.extend else "video"
-            kind = "reference_video" if task.model.startswith("wan3") else kind
-            items.append((kind, self._clip(request.source, task)))
-        images = len(request.reference_images)
-        items += [
-            ("reference_image" if number < images else "reference_video", url)
-            for number, url in enumerate(await self._references(task))
-        ]
-        items += [
-            (kind, await self._picture(picture, task))
-            for kind, picture in (("first_frame", request.first_frame), ("last_frame", request.last_frame))
-            if picture is not None
-        ]
+        source, kind = task.request.source, "video"
+        if task.request.operation is Operation.extend:
+            kind = "first_clip"
+        elif families.takes_all(task.model):
+            kind = "reference_video"
+        items = [] if source is None else [(kind, self._clip(source, task))]
+        items += [*await self._references(task), *(await self._frames(task)).items()]
         return {"media": [{"type": kind, "url": url} for kind, url in items] or None}
 
-    async def _references(self, task: Task) -> list[str | None]:
+    async def _references(self, task: Task) -> list[tuple[str, str]]:
         request = task.request
-        found = [await self._picture(picture, task) for picture in request.reference_images]
-        return found + ([self._clip(request.reference_video, task)] if request.reference_video is not None else [])
+        found = [("reference_image", await self._picture(picture, task)) for picture in request.reference_images]
+        if request.reference_video is not None:
+            found.append(("reference_video", self._clip(request.reference_video, task)))
+        return found
 
-    async def _picture(self, picture: Media | None, task: Task) -> str | None:
-        if picture is None or picture.url is not None:
-            return None if picture is None else picture.url
-        return await task.data_url(picture, provider=self.name)
+    async def _frames(self, task: Task) -> dict[str, str]:
+        given = {"first_frame": task.request.first_frame, "last_frame": task.request.last_frame}
+        return {kind: await self._picture(frame, task) for kind, frame in given.items() if frame is not None}
+
+    async def _picture(self, picture: Media, task: Task) -> str:
+        return picture.url or await task.data_url(picture, provider=self.name)
 
     def _clip(self, clip: Media, task: Task) -> str:
         """The address of a clip, which the vendor takes in no other form."""

@@ -131,9 +131,7 @@ UNPRICED: dict[str, Capabilities] = {
         (), HD, HORSE | IMAGES, "audio_setting", ratios=(), max_reference_images=5, operations=(Operation.edit,)
     ),
     "wan2.7-t2v": _able((2, 15), HD, WAN, "audio_url"),
-    "wan2.7-i2v": _animates(
-        (2, 15), HD, WAN | FRAMES, "media", operations=(Operation.generate, Operation.extend)
-    ),
+    "wan2.7-i2v": _animates((2, 15), HD, WAN | FRAMES, "media", operations=(Operation.generate, Operation.extend)),
     "wan2.7-r2v": _able((2, 10), HD, WAN | FIRST | REFERENCES, "media", max_reference_images=5),
     "wan2.6-t2v": _able((5, 10, 15), HD, WAN | {"generate_audio"}, "audio_url", "shot_type", seconds_range=False),
     "wan2.6-i2v": _animates((5, 10, 15), HD, WAN, "audio_url", "shot_type", seconds_range=False),
@@ -166,6 +164,8 @@ def narrowed(model: str, able: Capabilities, request: VideoRequest) -> Capabilit
     clips = [clip for clip in (request.reference_video, request.source) if clip is not None]
     if any(clip.key is not None for clip in clips):
         changes["media"] = frozenset({"url"})
+    if able is ANYTHING:
+        return able.model_copy(update=changes)
     if clips or request.extra.keys() & CLIPS:
         changes["prices"] = {}
     if request.operation is not Operation.generate or "media" in request.extra:
@@ -178,7 +178,7 @@ def narrowed(model: str, able: Capabilities, request: VideoRequest) -> Capabilit
         changes["parameters"] = able.parameters - FIRST
     if request.resolution == "480p" and takes_size(model):
         changes["aspect_ratios"] = RATIOS_480P
-    return able.model_copy(update=changes) if able is not ANYTHING else able
+    return able.model_copy(update=changes)
 
 
 def seconds_of(clip: Media | None) -> int | None:
@@ -194,6 +194,11 @@ def is_legacy(model: str) -> bool:
 def takes_keyframes(model: str) -> bool:
     """True for an older model of a first and a last frame, which has a path of its own."""
     return "kf2v" in model
+
+
+def takes_all(model: str) -> bool:
+    """True for a model of every kind of input, which edits what it gets as a reference."""
+    return model.startswith("wan3")
 
 
 def takes_size(model: str) -> bool:
