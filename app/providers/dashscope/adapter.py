@@ -30,8 +30,8 @@ from app.video import Media, Operation, Progress, Status, Submission, VideoReque
 
 SINGAPORE = "https://dashscope-intl.aliyuncs.com"
 BEIJING = "https://dashscope.aliyuncs.com"
-IN_CHINA = re.compile(r"dashscope\.aliyuncs\.com|.+\.cn-beijing\.maas\.aliyuncs\.com")
-"""Hosts of mainland China, which has other prices."""
+IN_CHINA = re.compile(r"https?://(?:dashscope|[^/]+\.cn-beijing\.maas)\.aliyuncs\.com(?:[:/]|$)")
+"""Addresses in mainland China, which has other prices."""
 API_PATHS = ("/api/v1", "/compatible-mode/v1")
 """Endings of the addresses that other clients of the vendor are given."""
 SUBMIT = "/api/v1/services/aigc/video-generation/video-synthesis"
@@ -159,7 +159,7 @@ class DashScope(RestProvider):
 
     @property
     def region(self) -> str:
-        return "cn" if IN_CHINA.fullmatch(httpx.URL(self.config.base_url).host) else "intl"
+        return "cn" if IN_CHINA.match(self.config.base_url) else "intl"
 
     @property
     def auth(self) -> dict[str, str]:
@@ -190,8 +190,10 @@ class DashScope(RestProvider):
         if families.takes_size(task.model):
             shape = {"size": families.size_for(request, able)}
         else:
-            resolution = request.resolution or able.default_resolution
-            shape = {"resolution": resolution.upper() if resolution else None, "ratio": request.aspect_ratio}
+            # The format of a request for an extension or an edit is that of its source, which may be another model's.
+            resolution = _one_of(able.resolutions, request.resolution) or able.default_resolution
+            ratio = _one_of(able.aspect_ratios, request.aspect_ratio)
+            shape = {"resolution": resolution.upper() if resolution else None, "ratio": ratio}
         return {
             **shape,
             "duration": self._duration(request, able),
@@ -316,6 +318,11 @@ def _code(document: dict[str, Any]) -> str | None:
 
 def _family(code: str) -> str:
     return code.partition(".")[0]
+
+
+def _one_of(values: tuple[str, ...] | None, value: str | None) -> str | None:
+    """The value, if the model has it or nothing is known of that."""
+    return value if values is None or value in values else None
 
 
 def _without_blanks(fields: dict[str, Any]) -> dict[str, Any]:

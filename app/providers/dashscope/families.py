@@ -178,7 +178,7 @@ def narrowed(model: str, able: Capabilities, request: VideoRequest) -> Capabilit
         changes["parameters"] = able.parameters - FIRST
     if request.resolution == "480p" and takes_size(model):
         changes["aspect_ratios"] = RATIOS_480P
-    return able.model_copy(update=changes)
+    return able.model_copy(update=changes) if changes else able
 
 
 def seconds_of(clip: Media | None) -> int | None:
