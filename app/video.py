@@ -131,7 +131,7 @@ class Media(BaseModel):
     video_id: str | None = None
     """A video of this gateway, of the same project."""
     seconds: float | None = None
-    """Duration of that video, if its file could be measured; for the estimate only."""
+    """Duration of that video, if its file could be measured."""
     content_type: str | None = None
     """Sniffed from the first bytes of an upload, never taken from the client; None if the bytes show no known type."""
     filename: str | None = None

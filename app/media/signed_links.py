@@ -62,10 +62,11 @@ class SignedLinks:
 
     def for_upstream(self, medium: Media) -> str | None:
         """A URL at which an upstream can fetch a medium; None if only this gateway can read it."""
-        if medium.key is None or self._settings.public_url is None:
+        name = f"{medium.video_id}/0.{suffix_of(None)}" if medium.video_id is not None else medium.key
+        if name is None or self._settings.public_url is None:
             return medium.url
         expires = int(self.clock().timestamp()) + UPLOAD_LINK_S
-        return self._signed(f"/media/{medium.key}", expires, self._settings.public_url)
+        return self._signed(f"/media/{name}", expires, self._settings.public_url)
 
     def verify(self, path: str, exp: str, sig: str) -> bool:
         return self._signer.verify(path, exp, sig, self.clock().timestamp())

@@ -9,6 +9,7 @@ from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
 from app.providers.ark import Ark
 from app.providers.base import Provider, ProviderConfig
+from app.providers.dashscope import DashScope
 from app.providers.fal import Fal
 from app.providers.gemini import Gemini
 from app.providers.gptge import GptGe
@@ -29,6 +30,7 @@ KINDS: tuple[type[Provider], ...] = (
     GptGe,
     Apilaplas,
     Ark,
+    DashScope,
     Fal,
     Gemini,
     MiniMax,

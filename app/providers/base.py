@@ -76,7 +76,7 @@ class Task:
     """The same upstream's ids of `request.characters`."""
     link: Callable[[Media], str | None] = lambda media: media.url
     """URL from which the upstream can download a medium: the caller's own, or a signed URL of this gateway for an
-    upload; None if this gateway has no public address."""
+    upload or a video of its own; None if this gateway has no public address."""
     callback_url: str | None = None
     """Unguessable URL of this gateway for this attempt; a call to it only means "poll now". None without a public
     address; no callback is requested then."""

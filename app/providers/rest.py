@@ -275,7 +275,7 @@ class RestProvider(Provider):
         text = self.scrub(message if isinstance(message, str) else json.dumps(message) if message else "")
         if any(word in f"{code} {text}".lower() for word in CONTENT_POLICY_WORDS):
             code = errors.ContentPolicy.default_code
-        return Failure(code=self.scrub(code)[:100], message=text or f"{self.name} reports the video as {raw}")
+        return Failure(code=self.scrub(code)[:100], message=text or f"{self.name} reports the video as {raw.lower()}")
 
     def foreign_source(self) -> errors.UpstreamRejected:
         """The error for an extension or a remix of a video that another provider made."""

@@ -44,6 +44,11 @@ CASES = {
         {"seconds": "2", "resolution": "480p"},
         "0.0097 dollars a second, the lowest list price in the table of models",
     ),
+    "dashscope": Case(
+        "wan3.0-video",
+        {"seconds": "2", "resolution": "480p"},
+        "0.05 dollars a second, the cheapest with a list price in the table of models",
+    ),
     "fal": Case(
         "xai/grok-imagine-video/v1.5/lite/text-to-video",
         {"seconds": "1", "resolution": "480p"},

@@ -387,3 +387,19 @@ async def test_a_price_is_that_of_what_is_sent(gateway: Running, fields: dict[st
     """The default length and resolution are sent, so they count."""
     video = await gateway.create(model="fal/fal-ai/veo3.1", **fields)
     assert video["cost_estimate"] == pytest.approx(cost)
+
+
+async def test_a_video_of_this_gateway_is_edited_at_a_link_of_it(fake: FakeFal, start_gateway: StartGateway) -> None:
+    async with serve(fake) as url:
+        providers = {"fal": {"api_key": KEY, "base_url": url}}
+        options: dict[str, Any] = {"public_url": "https://gateway.example", "allow_networks": ["127.0.0.0/8"]}
+        async with start_gateway(providers=providers, **options) as gateway:
+            first = await gateway.create(model="fal/bytedance/seedance-2.0")
+            await gateway.finish(first["id"])
+            body = {"prompt": "at night", "model": "fal/fal-ai/wan/v2.7/edit-video", "video": {"id": first["id"]}}
+            edit = await gateway.client.post("/v1/videos/edits", json=body)
+            assert edit.status_code == 202, edit.text
+            assert (await gateway.finish(edit.json()["id"]))["status"] == "completed"
+            link = fake.submits[-1].json["video_url"]
+            played = await gateway.bob.get(link.removeprefix("https://gateway.example"), headers={"authorization": ""})
+            assert played.content == fake.file

@@ -9,6 +9,8 @@ from live.cases import CASES, Live, live_case, make_video
 
 from app.providers import KIND_NAMES, KINDS
 from app.providers.ark import Ark
+from app.providers.base import Provider
+from app.providers.dashscope import DashScope
 from app.providers.fal import Fal, endpoints
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
@@ -60,10 +62,11 @@ def cost_micros(prices: dict[str, int], fields: dict[str, str]) -> float:
     return prices[fields["resolution"]] * float(fields["seconds"])
 
 
-def test_the_case_of_ark_is_the_cheapest_with_a_list_price() -> None:
-    case = CASES["ark"]
-    cheapest = min(price * min(able.seconds or (0,)) for able in Ark.models.values() for price in able.prices.values())
-    assert cost_micros(Ark.models[case.model].prices, case.fields) == cheapest
+@pytest.mark.parametrize("kind", [Ark, DashScope])
+def test_the_case_is_the_cheapest_with_a_list_price(kind: type[Provider]) -> None:
+    case = CASES[kind.kind]
+    cheapest = min(price * min(able.seconds or (0,)) for able in kind.models.values() for price in able.prices.values())
+    assert cost_micros(kind.models[case.model].prices, case.fields) == cheapest
 
 
 def test_the_case_of_fal_is_the_cheapest_text_to_video_with_a_list_price() -> None:
