@@ -12,6 +12,7 @@ from app.providers.base import Provider, ProviderConfig
 from app.providers.fal import Fal
 from app.providers.gemini import Gemini
 from app.providers.gptge import GptGe
+from app.providers.kling import Kling
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
@@ -30,6 +31,7 @@ KINDS: tuple[type[Provider], ...] = (
     Ark,
     Fal,
     Gemini,
+    Kling,
     OpenAI,
     Sandbox,
 )
