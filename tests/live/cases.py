@@ -54,6 +54,11 @@ CASES = {
         {"seconds": "3", "resolution": "360p"},
         "0.034 dollars a second, the lowest list price in the table of models",
     ),
+    "kling": Case(
+        "kling-2.6",
+        {"seconds": "5", "resolution": "720p", "generate_audio": False},
+        "0.042 dollars a second, the lowest list price in the table of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""

@@ -11,7 +11,7 @@ even then. Several shots are the default of two models. v1 takes a token of acce
 refuses, and reads a task below the path on which it was made. Files are kept for 30 days and need no key. Callbacks are
 signed by Standard Webhooks once the account has a secret.
 Inferred: that a task is listed a minute after its create; that `already exist`, `duplicate` or `external` is in the
-refusal of a repeat, whose wording nobody published; that a link is taken for every picture, and base64 without a prefix
+refusal of a repeat, whose wording is not published; that a link is taken for every picture, and base64 without a prefix
 where there is none, on which sources disagree; that the list has the newest first; that 5001 with 503 comes before a
 task is made. That an edit is as long as its source, and billed so, is said by resellers of v1.
 """
@@ -288,7 +288,7 @@ class Kling(RestProvider):
             found = await self._find(task)
         except errors.UpstreamError as failed:
             raise lost from failed
-        if found is None and repeated and not task.in_doubt:
+        if found is None and repeated:
             raise lost from error
         return found
 

@@ -271,17 +271,19 @@ def _audio(task: Task, resolution: str | None) -> str | None:
 def charged_micros(job: dict[str, Any]) -> int | None:
     """The cost of a task that was paid in US dollars; None for units of a resource pack, other money, or nothing."""
     bills = job.get("billing")
-    total = 0
-    for bill in bills[:MAX_BILLS] if isinstance(bills, list) else ():
-        if not isinstance(bill, dict) or (bill.get("charge_type"), bill.get("currency")) != ("cash", "USD"):
-            return None
-        amount = bill.get("amount")
-        dollars = float(amount) if isinstance(amount, str) and AMOUNT.fullmatch(amount) else amount
-        micros = reported_micros({"amount": dollars}, ("amount",))
-        if micros is None:
-            return None
-        total += micros
-    return total if bills else None
+    if not isinstance(bills, list) or not 0 < len(bills) <= MAX_BILLS:
+        return None
+    amounts = [_micros_of(bill) if isinstance(bill, dict) else None for bill in bills]
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(bills) else None
+
+
+def _micros_of(bill: dict[str, Any]) -> int | None:
+    if (bill.get("charge_type"), bill.get("currency")) != ("cash", "USD"):
+        return None
+    amount = bill.get("amount")
+    dollars = float(amount) if isinstance(amount, str) and AMOUNT.fullmatch(amount) else amount
+    return reported_micros({"amount": dollars}, ("amount",))
 
 
 def listed_tasks(rows: Any) -> list[ListedTask]:
