@@ -11,7 +11,7 @@ import pytest
 from contract.stage import NOW, read
 from fakes.kling import ACCESS_KEY, SECRET_KEY, FakeKling, FakeKlingV1
 from fakes.recorded import FOLDER
-from fakes.server import KEY, Answer, Reset, serve
+from fakes.server import KEY, Answer, Reset, sample_mp4, serve
 from fakes.upstream import ask
 from harness import Running, StartGateway
 from pydantic import ValidationError
@@ -188,6 +188,25 @@ async def test_elements_that_are_no_list_of_objects_are_refused_unsent(gateway: 
     ended = await gateway.finish(video["id"])
     assert (ended["status"], fake.submits) == ("failed", [])
     assert "elements: expected a list of objects" in ended["error"]["message"]
+
+
+async def test_an_edit_takes_length_and_shape_of_its_source(gateway: Running, fake: FakeKling) -> None:
+    fake.file = sample_mp4(5)
+    source = await gateway.finish((await gateway.create(model="kling/kling-3.0", size="720x1280"))["id"])
+    edit = {"prompt": "at night", "model": "kling/kling-3.0-omni", "video": {"id": source["id"]}}
+    made = (await gateway.client.post("/v1/videos/edits", json=edit)).json()
+    assert made["cost_estimate"] == pytest.approx(5 * 0.126)
+    assert (await gateway.finish(made["id"]))["status"] == "completed"
+    sent = fake.submits[1].json
+    (ref, _) = fake.jobs
+    assert sent["contents"][1]["type"] == "base_video"
+    assert sent["contents"][1]["url"].endswith(f"/files/{ref}.mp4")
+    assert sent["settings"] == {"resolution": "720p", "audio": "original", "multi_shot": False}
+    del fake.jobs[ref]
+    late = (await gateway.client.post("/v1/videos/edits", json=edit)).json()
+    ended = await gateway.finish(late["id"])
+    assert "no longer has the file" in ended["error"]["message"]
+    assert len(fake.submits) == 2
 
 
 async def test_a_video_to_edit_needs_an_address(gateway: Running, fake: FakeKling) -> None:

@@ -19,6 +19,7 @@ task is made. That an edit is as long as its source, and billed so, is said by r
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any, Literal, Self
 
@@ -37,6 +38,7 @@ from app.video import Media, Progress, Status, Submission, VideoRequest
 
 POLLS_AT_ONCE = 20
 LISTED_AFTER_S = 60
+LOOK_AGAIN_S = 15
 PAGE_TASKS = 100
 MAX_CURSOR_CHARACTERS = 1_000
 STATUS = {
@@ -131,10 +133,11 @@ class Kling(RestProvider):
             found = await self._find(task)
             if found is not None:
                 return found
-            since = task.submitted_at or task.now
-            if (task.now - since).total_seconds() < LISTED_AFTER_S:
+            left_s = self._unlisted_s(task)
+            if left_s > 0:
                 message = f"{self.name} may not list the task of the first submit yet"
-                raise errors.UpstreamRateLimited(message, provider=self.name, retry_after_s=LISTED_AFTER_S)
+                wait_s = min(left_s, LOOK_AGAIN_S)
+                raise errors.UpstreamRateLimited(message, provider=self.name, retry_after_s=wait_s)
         if self._is_old:
             return v1.path_of(task), await v1.body(task, lambda picture: self._picture(picture, task))
         refusal = v2.refusal(task.request)
@@ -214,6 +217,11 @@ class Kling(RestProvider):
     def _is_old(self) -> bool:
         return self.config.api == "v1"
 
+    def _unlisted_s(self, task: Task) -> float:
+        """Seconds for which a submitted task may still be missing from the vendor's list."""
+        since = task.submitted_at
+        return 0 if since is None else LISTED_AFTER_S - (task.now - since).total_seconds()
+
     # Writing requests
 
     async def _picture(self, media: Media, task: Task) -> str:
@@ -223,11 +231,26 @@ class Kling(RestProvider):
         return (await task.data_url(media, provider=self.name)).partition(",")[2]
 
     async def _video(self, media: Media, task: Task) -> str:
+        if media.video_id is not None:
+            return await self._source_url(task)
         link = task.link(media)
         if link is None:
             message = f"{self.name} takes videos by URL only; send an https:// URL or set GATEWAY_PUBLIC_URL"
             raise errors.UpstreamRejected(message, provider=self.name)
         return link
+
+    async def _source_url(self, task: Task) -> str:
+        """Address of a video of this gateway at the vendor, by a poll of the task that made it."""
+        if task.source_ref is None:
+            raise self.foreign_source()
+        try:
+            output = (await self.poll(replace(task, ref=task.source_ref, submitted_at=None))).output
+        except errors.UpstreamGone:
+            output = None
+        if output is None or output.url is None:
+            message = f"{self.name} no longer has the file of the video to start from"
+            raise errors.UpstreamRejected(message, provider=self.name)
+        return output.url
 
     # Reading answers
 
@@ -297,7 +320,7 @@ class Kling(RestProvider):
         names = self._names
         job = next((one for one in found if one.get(names.ref) == task.ref), None)
         if job is None:
-            if task.submitted_at is not None and (task.now - task.submitted_at).total_seconds() < LISTED_AFTER_S:
+            if self._unlisted_s(task) > 0:
                 return Progress(status=Status.queued)
             return errors.UpstreamGone(f"{self.name} does not list the task", provider=self.name)
         status, raw = self.status_of(STATUS, job.get(names.status))

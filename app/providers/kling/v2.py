@@ -231,10 +231,13 @@ def _settings(task: Task) -> dict[str, Any]:
     request, able = task.request, capabilities_for(task.model, task.request)
     resolution = request.resolution or able.default_resolution
     seconds = request.seconds if request.seconds is not None else able.default_seconds
+    ratio = request.aspect_ratio or _default_ratio(task)
+    if request.operation is Operation.edit:  # what the request inherits from its source is the source's anyway
+        seconds, ratio = None, None
     found: dict[str, Any] = {
         "resolution": "4k" if resolution == "2160p" else resolution,
         "duration": int(seconds) if seconds is not None and seconds == int(seconds) else seconds,
-        "aspect_ratio": request.aspect_ratio or _default_ratio(task),
+        "aspect_ratio": ratio,
         "audio": _audio(task, resolution),
     }
     if task.model in ONE_SHOT and request.reference_video is None:  # a reference video needs the vendor's default
