@@ -183,11 +183,21 @@ async def test_what_a_model_would_ignore_or_refuse_is_refused_before_it_is_sent(
     assert fake.submits == []
 
 
-async def test_elements_that_are_no_list_of_objects_are_refused_unsent(gateway: Running, fake: FakeKling) -> None:
-    video = await gateway.create(model="kling/kling-3.0-omni", elements=["321"])
+@pytest.mark.parametrize(
+    ("model", "elements", "said"),
+    [
+        ("kling-3.0-omni", ["321"], "expected a list of objects"),
+        ("kling-3.0-omni", "321", "expected a list of objects"),
+        ("kling-4.0", [{"element_id": "321"}], "beside a first frame only"),
+    ],
+)
+async def test_elements_that_would_be_ignored_are_refused_unsent(
+    gateway: Running, fake: FakeKling, model: str, elements: Any, said: str
+) -> None:
+    video = await gateway.create(model=f"kling/{model}", elements=elements)
     ended = await gateway.finish(video["id"])
     assert (ended["status"], fake.submits) == ("failed", [])
-    assert "elements: expected a list of objects" in ended["error"]["message"]
+    assert said in ended["error"]["message"]
 
 
 async def test_an_edit_takes_length_and_shape_of_its_source(gateway: Running, fake: FakeKling) -> None:
@@ -341,7 +351,7 @@ async def test_a_refusal_as_repeat_is_answered_by_the_first_task(fake: FakeKling
 
 async def test_a_repeat_whose_first_task_does_not_show_is_an_unknown_outcome(fake: FakeKling, kling: Kling) -> None:
     fake.unlisted.add((await kling.send(task())).ref)
-    with pytest.raises(errors.UpstreamUnknown):
+    with pytest.raises(errors.UpstreamUnknown, match="external_task_id already exists"):
         await kling.send(task())
     fake.script("poll", Answer(500))
     with pytest.raises(errors.UpstreamUnknown):

@@ -10,10 +10,10 @@ but 0 may come with HTTP 200. A text alone is flat, all else is a list `contents
 even then. Several shots are the default of two models. v1 takes a token of access key and secret key, which 2.0
 refuses, and reads a task below the path on which it was made. Files are kept for 30 days and need no key. Callbacks are
 signed by Standard Webhooks once the account has a secret.
-Inferred: that a task is listed a minute after its create; that `already exist`, `duplicate` or `external` is in the
-refusal of a repeat, whose wording is not published; that a link is taken for every picture, and base64 without a prefix
-where there is none, on which sources disagree; that the list has the newest first; that 5001 with 503 comes before a
-task is made. That an edit is as long as its source, and billed so, is said by resellers of v1.
+Inferred: that a task is listed a minute after its create; that `already` or `duplicate` is in the refusal of a repeat,
+whose wording is not published; that a link is taken for every picture, and base64 without a prefix where there is none,
+on which sources disagree; that the list has the newest first; that 5001 with 503 comes before a task is made. Resellers
+of v1 say that an edit is as long as its source, and billed so.
 """
 
 import re
@@ -49,7 +49,8 @@ STATUS = {
 }
 RISK = "risk control"
 """In the message of a task that the vendor's moderation has ended."""
-REPEATED = ("external", "already exist", "duplicate")
+REPEATED = ("already", "duplicate", "repeated")
+"""Words of a refusal of an `external_task_id` that a task has."""
 REFUSALS = {
     **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), 401),
     **dict.fromkeys(("1100", "1101", "1102", "1302", "1303", "1304"), 429),
@@ -140,7 +141,7 @@ class Kling(RestProvider):
                 raise errors.UpstreamRateLimited(message, provider=self.name, retry_after_s=wait_s)
         if self._is_old:
             return v1.path_of(task), await v1.body(task, lambda picture: self._picture(picture, task))
-        refusal = v2.refusal(task.request)
+        refusal = v2.refusal(task)
         if refusal is not None:
             raise errors.UpstreamRejected(refusal, provider=self.name)
         body = await v2.body(task, lambda picture: self._picture(picture, task), lambda video: self._video(video, task))
@@ -225,8 +226,10 @@ class Kling(RestProvider):
     # Writing requests
 
     async def _picture(self, media: Media, task: Task) -> str:
-        link = media.url or task.link(media)
-        if link is not None and (media.url is not None or link.startswith("https://")):
+        if media.url is not None:
+            return media.url
+        link = task.link(media)
+        if link is not None and link.startswith("https://"):
             return link
         return (await task.data_url(media, provider=self.name)).partition(",")[2]
 
@@ -257,7 +260,7 @@ class Kling(RestProvider):
     def _data(self, verb: str, response: httpx.Response) -> Any:
         """The content of an answer. Raises the error that its code is, also with HTTP 200."""
         answer = self.json(verb, response)
-        code = str(answer.get("code", 0))
+        code = str(answer.get("code") or 0)
         if code == "0":
             return answer.get("data")
         status = REFUSALS.get(code)
@@ -306,7 +309,8 @@ class Kling(RestProvider):
         repeated = type(error) is errors.UpstreamRejected and any(word in error.message.lower() for word in REPEATED)
         if not repeated and not task.in_doubt:
             return None
-        lost = errors.UpstreamUnknown(f"{self.name} has a task of this id, and does not show it", provider=self.name)
+        message = f"{self.name} has a task of this id, and does not show it: {error.message}"
+        lost = errors.UpstreamUnknown(message, provider=self.name, body=error.body)
         try:
             found = await self._find(task)
         except errors.UpstreamError as failed:

@@ -217,9 +217,11 @@ async def _contents(request: VideoRequest, picture: Address, video: Address) -> 
     return contents + [{**element, "type": "element"} for element in request.extra.get(ELEMENTS, ())]
 
 
-def refusal(request: VideoRequest) -> str | None:
+def refusal(task: Task) -> str | None:
     """The reason why a request cannot be sent, or None."""
-    elements = request.extra.get(ELEMENTS, [])
+    elements = task.request.extra.get(ELEMENTS, [])
+    if ELEMENTS in task.request.extra and path_of(task) == TEXT:
+        return f"{ELEMENTS}: {task.model} takes them beside a first frame only"
     if not isinstance(elements, list) or not all(isinstance(element, dict) for element in elements):
         return f"{ELEMENTS}: expected a list of objects with element_id and id"
     return None
