@@ -496,5 +496,7 @@ UPSTREAMS = (
         credit=(429, "Account in arrears", "1101"),
         cancels=False,
         streams=False,
+        resubmits=True,
+        idempotent=({},),
     ),
 )

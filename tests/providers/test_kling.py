@@ -11,7 +11,7 @@ import pytest
 from contract.stage import NOW, read
 from fakes.kling import ACCESS_KEY, SECRET_KEY, FakeKling, FakeKlingV1
 from fakes.recorded import FOLDER
-from fakes.server import KEY, Answer, Reset, sample_mp4, serve
+from fakes.server import KEY, Answer, Fault, Reset, sample_mp4, serve
 from fakes.upstream import ask
 from harness import Running, StartGateway
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from app import errors
 from app.providers.base import Task
 from app.providers.kling import Kling, v1, v2
-from app.providers.kling.adapter import LISTED_AFTER_S, POLLS_AT_ONCE
+from app.providers.kling.adapter import LISTED_AFTER_S, LOOK_AGAIN_S, LOOKED_FOR_S, POLLS_AT_ONCE
 from app.video import Progress, Status
 
 pytestmark = pytest.mark.anyio
@@ -303,44 +303,46 @@ async def worked(gateway: Running, seconds: float) -> None:
 async def test_a_lost_answer_is_found_by_the_attempts_id(gateway: Running, fake: FakeKling) -> None:
     fake.script("submit", Reset())
     video = await gateway.create(model="kling/kling-3.0")
-    assert (await gateway.finish(video["id"]))["status"] == "completed"
-    (attempt,) = await gateway.attempts(video["id"])
-    assert len(fake.submits) == 1
-    assert list(fake.jobs) == [attempt.upstream_ref]
-    asked = parse_qs(next(call for call in fake.polls if "external_task_ids" in call.query).query)
-    assert asked == {"external_task_ids": [attempt.id]}
-
-
-async def test_a_submit_that_never_arrived_is_sent_again_after_a_minute(gateway: Running, fake: FakeKling) -> None:
-    fake.script("submit", Reset(accepted=False))
-    video = await gateway.create(model="kling/kling-3.0")
-    await gateway.worker.run_once()
-    for _ in range(5):
-        await worked(gateway, LISTED_AFTER_S / 6)
-    assert (len(fake.submits), fake.jobs) == (1, {})
-    assert (await gateway.finish(video["id"]))["status"] == "completed"
-    assert (len(fake.submits), len(fake.jobs)) == (2, 1)
-    first, second = (call.json["options"]["external_task_id"] for call in fake.submits)
-    assert first == second
-
-
-async def test_a_repeat_of_a_task_that_is_not_listed_is_refused_and_looked_up(
-    gateway: Running, fake: FakeKling
-) -> None:
-    fake.script("submit", Reset())
-    video = await gateway.create(model="kling/kling-3.0")
     await gateway.worker.run_once()
     (ref,) = fake.jobs
     fake.unlisted.add(ref)
-    await worked(gateway, 10)
-    assert len(fake.submits) == 1
-
-    before = len(fake.polls)
-    await worked(gateway, 2 * LISTED_AFTER_S)
-    assert (len(fake.submits), len(fake.polls) - before) == (2, 2)
+    for _ in range(3):
+        await worked(gateway, 2 * LOOK_AGAIN_S)
+        assert (await gateway.get(video["id"]))["status"] in ("queued", "in_progress")
     fake.unlisted.clear()
     assert (await gateway.finish(video["id"]))["status"] == "completed"
-    assert (len(fake.submits), list(fake.jobs)) == (2, [ref])
+    (attempt,) = await gateway.attempts(video["id"])
+    assert (len(fake.submits), list(fake.jobs), attempt.upstream_ref) == (1, [ref], ref)
+    asked = [parse_qs(call.query) for call in fake.polls if "external_task_ids" in call.query]
+    assert asked == [{"external_task_ids": [attempt.id]}] * len(asked)
+    assert len(asked) > 3
+
+
+async def test_a_submit_that_is_never_listed_is_not_sent_again(gateway: Running, fake: FakeKling) -> None:
+    """That a repeat makes no second task is what one client saw; the vendor does not promise it."""
+    fake.script("submit", Reset(accepted=False))
+    video = await gateway.create(model="kling/kling-3.0")
+    await gateway.worker.run_once()
+    await worked(gateway, LOOKED_FOR_S - 10)
+    (attempt,) = await gateway.attempts(video["id"])
+    assert attempt.state == "submitting"
+    ended = await gateway.finish(video["id"])
+    (attempt,) = await gateway.attempts(video["id"])
+    assert (ended["status"], attempt.state, attempt.error_code) == ("failed", "lost", "upstream_outcome_unknown")
+    assert (len(fake.submits), fake.jobs) == (1, {})
+
+
+async def test_a_lost_answer_of_v1_is_found_below_its_path(start_gateway: StartGateway) -> None:
+    fake = FakeKlingV1()
+    fake.script("submit", Reset())
+    async with serve(fake) as url:
+        config = {"api_key": KEY, "base_url": url, "api": "v1"}
+        async with start_gateway(providers={"kling": config}) as gateway:
+            video = await gateway.create(model="kling/kling-3.0", input_reference=PICTURE)
+            assert (await gateway.finish(video["id"]))["status"] == "completed"
+            (attempt,) = await gateway.attempts(video["id"])
+    assert fake.polls[0].path == f"/v1/videos/image2video/{attempt.id}"
+    assert (len(fake.submits), list(fake.jobs)) == (1, [attempt.upstream_ref])
 
 
 async def test_a_refusal_as_repeat_is_answered_by_the_first_task(fake: FakeKling, kling: Kling) -> None:
@@ -359,25 +361,22 @@ async def test_a_repeat_whose_first_task_does_not_show_is_an_unknown_outcome(fak
     assert len(fake.jobs) == 1
 
 
-async def test_a_task_of_another_id_is_never_taken_for_the_first_one(fake: FakeKling, kling: Kling) -> None:
+async def test_a_task_of_another_id_is_never_taken_for_the_lost_one(fake: FakeKling, kling: Kling) -> None:
     foreign = (await kling.send(task(id="attempt_2"))).ref
-    rows = [fake.jobs[foreign].raw | {"id": foreign, "status": "processing", "external_id": "attempt_2"}, "x", {}]
-    fake.script("poll", Answer(200, {"code": 0, "data": rows}))
-    doubted = task(in_doubt=True, submitted_at=NOW - timedelta(seconds=2 * LISTED_AFTER_S))
-    submission = await kling.send(doubted)
-    assert submission.ref != foreign
-    assert len(fake.jobs) == 2
-
-
-async def test_v1_never_sends_a_submit_twice(start_gateway: StartGateway) -> None:
-    fake = FakeKlingV1()
-    fake.script("submit", Reset())
-    async with serve(fake) as url:
-        config = {"api_key": KEY, "base_url": url, "api": "v1"}
-        async with start_gateway(providers={"kling": config}) as gateway:
-            video = await gateway.create(model="kling/kling-3.0")
-            assert (await gateway.finish(video["id"]))["status"] == "failed"
+    rows = [{"id": foreign, "status": "processing", "external_id": other} for other in ("attempt_2", None, 7)]
+    fake.script("poll", Answer(200, {"code": 0, "data": [*rows, "x", {}]}))
+    with pytest.raises(errors.UpstreamRejected):
+        await kling.send(task(in_doubt=True, submitted_at=NOW - timedelta(seconds=LOOKED_FOR_S)))
     assert len(fake.submits) == 1
+
+
+@pytest.mark.parametrize("fault", [Answer(500), Answer(200, b"<html>"), Answer(200, {"code": 0, "data": {}}), Reset()])
+async def test_a_look_up_without_an_answer_is_repeated(gateway: Running, fake: FakeKling, fault: Fault) -> None:
+    fake.script("submit", Reset())
+    fake.script("poll", fault)
+    video = await gateway.create(model="kling/kling-3.0")
+    assert (await gateway.finish(video["id"]))["status"] == "completed"
+    assert (len(fake.submits), len(fake.jobs)) == (1, 1)
 
 
 # Polls
@@ -526,7 +525,7 @@ async def test_v1_has_the_models_of_both_names_and_not_those_of_2_0_alone() -> N
     assert provider.capabilities("kling-v2-6") is provider.capabilities("kling-2.6") is v1.MODELS["kling-2.6"]
     assert provider.capabilities("kling-v1-6") is v1.ANYTHING
     assert [provider.capabilities(name) for name in ("kling-3.0-omni", "kling-3.0-turbo", "kling-o1")] == [None] * 3
-    assert (provider.polls_at_once, provider.can_resubmit) == (1, False)
+    assert provider.polls_at_once == 1
     with pytest.raises(errors.UpstreamRejected):
         await provider.list_tasks(None)
     await provider.aclose()

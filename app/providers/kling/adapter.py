@@ -3,13 +3,13 @@ repositories on 2026-09-20, published notes of live runs by other clients, and f
 on 2026-11-25 (`tests/recordings/kling.json`; its `v2_` cases were put together from those pages). Not tried live.
 
 Quirks: the model is part of the path, and an unknown field is ignored without a word. `external_task_id` is unique in
-an account: a repeat is refused (400, code 1201), and the task can be read by it, so a create with unknown outcome is
-looked up, and sent again only when it is not there. Up to twenty tasks are read in one call; one that the vendor does
-not list yet is missing from an answer of 200. At 429 the code tells a rate limit from an empty account, and any code
-but 0 may come with HTTP 200. A text alone is flat, all else is a list `contents`; omni wants `contents` and a ratio
-even then. Several shots are the default of two models. v1 takes a token of access key and secret key, which 2.0
-refuses, and reads a task below the path on which it was made. Files are kept for 30 days and need no key. Callbacks are
-signed by Standard Webhooks once the account has a secret.
+an account: a repeat was seen refused (400, code 1201), which the vendor does not promise, and the task can be read by
+it. So a create with unknown outcome is looked up and never sent again. Up to twenty tasks are read in one call; one
+that the vendor does not list yet is missing from an answer of 200. At 429 the code tells a rate limit from an empty
+account, and any code but 0 may come with HTTP 200. A text alone is flat, all else is a list `contents`; omni wants
+`contents` and a ratio even then. Several shots are the default of two models. v1 takes a token of access key and secret
+key, which 2.0 refuses, and reads a task below the path on which it was made. Files are kept for 30 days and need no
+key. Callbacks are signed by Standard Webhooks once the account has a secret.
 Inferred: that a task is listed a minute after its create; that `already` or `duplicate` is in the refusal of a repeat,
 whose wording is not published; that a link is taken for every picture, and base64 without a prefix where there is none,
 on which sources disagree; that the list has the newest first; that 5001 with 503 comes before a task is made. Resellers
@@ -39,6 +39,8 @@ from app.video import Media, Progress, Status, Submission, VideoRequest
 POLLS_AT_ONCE = 20
 LISTED_AFTER_S = 60
 LOOK_AGAIN_S = 15
+LOOKED_FOR_S = 300
+"""Time for which the task of a lost answer is looked for."""
 PAGE_TASKS = 100
 MAX_CURSOR_CHARACTERS = 1_000
 STATUS = {
@@ -128,17 +130,9 @@ class Kling(RestProvider):
         self._secret_pattern = re.compile("|".join([*known, TOKEN.pattern]))
 
     async def prepare(self, task: Task) -> Submission | tuple[str, dict[str, Any]]:
-        """The path and the body of the submit, for which uploads are read; or the task that an earlier submit of this
-        one has made, whose answer was lost."""
+        """The path and the body of the submit, for which uploads are read; for one in doubt, the task that it made."""
         if task.in_doubt:
-            found = await self._find(task)
-            if found is not None:
-                return found
-            left_s = self._unlisted_s(task)
-            if left_s > 0:
-                message = f"{self.name} may not list the task of the first submit yet"
-                wait_s = min(left_s, LOOK_AGAIN_S)
-                raise errors.UpstreamRateLimited(message, provider=self.name, retry_after_s=wait_s)
+            return await self._made(task)
         if self._is_old:
             return v1.path_of(task), await v1.body(task, lambda picture: self._picture(picture, task))
         refusal = v2.refusal(task)
@@ -154,10 +148,10 @@ class Kling(RestProvider):
         try:
             return self._accepted(await self.submit_call(task, "POST", path, json=body))
         except errors.UpstreamRejected as error:
-            found = await self._first(task, error)
-            if found is None:
+            first = await self._first(task, error)
+            if first is None:
                 raise
-            return found
+            return first
 
     async def poll(self, task: Task) -> Progress:
         response = await self.call("poll", "GET", self.poll_path(task))
@@ -189,7 +183,7 @@ class Kling(RestProvider):
 
     @property
     def can_resubmit(self) -> bool:
-        return not self._is_old  # that v1 refuses a repeat was not seen
+        return True  # the second submit is a look-up: see `prepare`
 
     def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
         own = self.config.webhook_secret
@@ -217,11 +211,6 @@ class Kling(RestProvider):
     @property
     def _is_old(self) -> bool:
         return self.config.api == "v1"
-
-    def _unlisted_s(self, task: Task) -> float:
-        """Seconds for which a submitted task may still be missing from the vendor's list."""
-        since = task.submitted_at
-        return 0 if since is None else LISTED_AFTER_S - (task.now - since).total_seconds()
 
     # Writing requests
 
@@ -303,11 +292,21 @@ class Kling(RestProvider):
         own = [one for one in found if self._names.own_id_of(one) == task.id]
         return self._submission(own[0], response) if own else None
 
+    async def _made(self, task: Task) -> Submission:
+        """The task of a submit whose answer was lost. Raises `UpstreamRateLimited` while it may not be listed yet,
+        `UpstreamRejected` after that: then it is for the operator to decide."""
+        found = await self._find(task)
+        if found is not None:
+            return found
+        message = f"{self.name} lists no task of the submit whose answer was lost"
+        if _age_s(task) < LOOKED_FOR_S:
+            raise errors.UpstreamRateLimited(message, provider=self.name, retry_after_s=LOOK_AGAIN_S)
+        raise errors.UpstreamRejected(message, provider=self.name)
+
     async def _first(self, task: Task, error: errors.UpstreamRejected) -> Submission | None:
-        """The task because of which this submit may have been refused as a repeat; None if it was refused for another
-        reason. Raises `UpstreamUnknown` if that task cannot be found now."""
-        repeated = type(error) is errors.UpstreamRejected and any(word in error.message.lower() for word in REPEATED)
-        if not repeated and not task.in_doubt:
+        """The task because of which this submit was refused as a repeat; None if it was refused for another reason.
+        Raises `UpstreamUnknown` if that task cannot be found now."""
+        if type(error) is not errors.UpstreamRejected or not any(word in error.message.lower() for word in REPEATED):
             return None
         message = f"{self.name} has a task of this id, and does not show it: {error.message}"
         lost = errors.UpstreamUnknown(message, provider=self.name, body=error.body)
@@ -315,7 +314,7 @@ class Kling(RestProvider):
             found = await self._find(task)
         except errors.UpstreamError as failed:
             raise lost from failed
-        if found is None and repeated:
+        if found is None:
             raise lost from error
         return found
 
@@ -324,7 +323,7 @@ class Kling(RestProvider):
         names = self._names
         job = next((one for one in found if one.get(names.ref) == task.ref), None)
         if job is None:
-            if self._unlisted_s(task) > 0:
+            if _age_s(task) < LISTED_AFTER_S:
                 return Progress(status=Status.queued)
             return errors.UpstreamGone(f"{self.name} does not list the task", provider=self.name)
         status, raw = self.status_of(STATUS, job.get(names.status))
@@ -374,3 +373,8 @@ class Kling(RestProvider):
             case "1302" | "1303":
                 return errors.UpstreamRateLimited, f"{self.name} is busy ({code})"
         return None
+
+
+def _age_s(task: Task) -> float:
+    """Seconds since the submit; infinite if it is not known."""
+    return (task.now - task.submitted_at).total_seconds() if task.submitted_at is not None else float("inf")
