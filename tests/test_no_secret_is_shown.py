@@ -44,6 +44,7 @@ KINDS = {
     "lumen": "seedance-2",
     "gptge": "luma",
     "apilaplas": "ray-2",
+    "kling": "kling-3.0",
     "openai": "sora-2",
 }
 REFUSALS = (400, 401, 403, 404, 429, 500)

@@ -31,6 +31,7 @@ async def build_task(
         now=now,
         ref=attempt.upstream_ref,
         submitted_at=attempt.submitted_at,
+        in_doubt=claim.was is AttemptState.submitting,
         source_ref=await _source_ref(claim, db) if submitting else None,
         character_refs=await _character_refs(claim, db) if submitting else (),
     )

@@ -13,6 +13,7 @@ from app.providers.dashscope import DashScope
 from app.providers.fal import Fal
 from app.providers.gemini import Gemini
 from app.providers.gptge import GptGe
+from app.providers.kling import Kling
 from app.providers.lumen import Lumen
 from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
@@ -33,6 +34,7 @@ KINDS: tuple[type[Provider], ...] = (
     DashScope,
     Fal,
     Gemini,
+    Kling,
     MiniMax,
     OpenAI,
     Sandbox,

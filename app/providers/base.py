@@ -70,6 +70,8 @@ class Task:
     ref: str | None = None
     """The upstream's id of the task, once accepted."""
     submitted_at: datetime | None = None
+    in_doubt: bool = False
+    """True: an earlier submit of this task has an unknown outcome, so the upstream may have it."""
     source_ref: str | None = None
     """The same upstream's id of the task that made `request.source`."""
     character_refs: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ class ProviderConfig(BaseModel):
             return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",")]
         return value
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "access_key", "secret_key", mode="before", check_fields=False)
     @classmethod
     def _sendable(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -192,7 +194,7 @@ class Provider(ABC):
     """Capabilities of models not in `models`; None if the kind does not serve such."""
     poll_interval_s: ClassVar[float] = 2
     poll_interval_max_s: ClassVar[float] = 15
-    polls_at_once: ClassVar[int] = 1
+    polls_at_once: int = 1
     """Maximum tasks of one `poll_many`; 1 if the API has no such call."""
     callbacks: ClassVar[bool] = False
     """True if `Task.callback_url` is passed on."""

@@ -28,7 +28,7 @@ from app.capabilities import Capabilities
 from app.providers.answers import object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, RestProvider
-from app.providers.signatures import is_standard_webhook, standard_key
+from app.providers.signatures import is_standard_webhook, usable_secret
 from app.video import Progress, Status, Submission
 
 WEBHOOK_PORTS = (None, 443, 8443)
@@ -82,13 +82,7 @@ class Lumenfall(RestProvider):
         @field_validator("webhook_secret")
         @classmethod
         def _usable(cls, value: SecretStr | None) -> SecretStr | None:
-            try:
-                usable = value is None or bool(standard_key(value.get_secret_value()))
-            except ValueError:
-                usable = False
-            if not usable:
-                raise ValueError("expected whsec_ and base 64")
-            return value
+            return usable_secret(value)
 
     config: Config
 

@@ -5,6 +5,8 @@ import hmac
 from collections.abc import Mapping
 from datetime import datetime
 
+from pydantic import SecretStr
+
 PREFIX = "whsec_"
 TOLERANCE_S = 300
 """Age up to which a signed callback is accepted, as Standard Webhooks advises."""
@@ -16,6 +18,17 @@ def standard_key(secret: str) -> bytes:
     if not secret.startswith(PREFIX):
         return secret.encode()
     return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+
+
+def usable_secret(value: SecretStr | None) -> SecretStr | None:
+    """The secret of a setting. Raises `ValueError` if no key can be made of it."""
+    try:
+        usable = value is None or bool(standard_key(value.get_secret_value()))
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected whsec_ and base 64")
+    return value
 
 
 def is_standard_webhook(secret: str, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:

@@ -156,7 +156,7 @@ async def replay(case: Case) -> Replay:
                 request = next(request for request, _ in recorder.left if request is not None)
                 verb, subject = fake.route(request["method"], request["path"])
                 recorder.calls.clear()
-                read = await _ask(provider, VERBS.get(verb, verb), subject, case)
+                read = await _ask(provider, case.row.get("verb") or VERBS.get(verb, verb), subject, case)
                 result.read.append("asks for more" if recorder.ran_out else read.replace(origin, home))
                 for call, recorded in recorder.calls:
                     found = _differences(recorded, call, table.get("headers", ())) if recorded else []

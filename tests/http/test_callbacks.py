@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fakes.kling import FakeKling
 from fakes.lumen import FakeLumen
 from fakes.lumenfall import FakeLumenfall
 from fakes.server import KEY, Fake, serve
@@ -40,18 +41,19 @@ async def test_a_callback_only_means_poll_now(start_gateway: StartGateway, two: 
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 Signing = tuple[str, Running, Fake]
-MODELS = {"lumen": "lumen/seedance-2", "lumenfall": "lumenfall/veo-3.1"}
+MODELS = {"lumen": "lumen/seedance-2", "lumenfall": "lumenfall/veo-3.1", "kling": "kling/kling-3.0"}
+FAKES: dict[str, type[Fake]] = {"lumen": FakeLumen, "lumenfall": FakeLumenfall, "kling": FakeKling}
 BODY = json.dumps({"id": "v1", "status": "completed"}).encode()
 
 
-@pytest.fixture(params=["lumen", "lumenfall"])
+@pytest.fixture(params=list(FAKES))
 async def signing(request: pytest.FixtureRequest, start_gateway: StartGateway) -> AsyncIterator[Signing]:
     """A kind whose vendor signs its callbacks by an HMAC, with a task under way."""
     kind: str = request.param
-    fake: Fake = FakeLumen() if kind == "lumen" else FakeLumenfall()
+    fake = FAKES[kind]()
     async with serve(fake) as url:
-        config = {"api_key": KEY, "base_url": url if kind == "lumen" else f"{url}/openai/v1"}
-        config |= {"webhook_secret": SECRET} if kind == "lumenfall" else {}
+        config = {"api_key": KEY, "base_url": f"{url}/openai/v1" if kind == "lumenfall" else url}
+        config |= {"webhook_secret": SECRET} if kind != "lumen" else {}
         async with start_gateway(providers={kind: config}, public_url=ORIGIN) as gateway:
             await gateway.create(model=MODELS[kind])
             await gateway.worker.run_once()
@@ -91,7 +93,7 @@ async def test_a_signed_callback_is_accepted_and_a_wrong_one_changes_nothing(
         {"content": BODY, "headers": dict.fromkeys(headers, b"\xe9")},
         {"content": BODY + b" " * 2**20, "headers": headers},
     ]
-    if kind == "lumenfall":
+    if kind != "lumen":
         wrong.append({"content": BODY, "headers": signed(kind, gateway, attempt.id, BODY, age_s=301)})
     assert [await called(gateway, **request) for request in wrong] == [401] * len(wrong)
     await gateway.worker.run_once()
