@@ -63,6 +63,7 @@ CASES = {
         "MiniMax-H3-Max",
         {"seconds": "5", "resolution": "480p"},
         "0.25 dollars a video, the lowest list price of a text-to-video in the tables of models",
+    ),
     "kling": Case(
         "kling-2.6",
         {"seconds": "5", "resolution": "720p", "generate_audio": False},
