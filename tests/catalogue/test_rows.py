@@ -71,6 +71,19 @@ def test_names_are_found_without_regard_to_case() -> None:
         Catalogue({**CATALOGUE.models, "other": CATALOGUE.models["veo-3.1"]})
 
 
+def test_no_spelling_of_a_model_takes_a_vendors_own_name_away() -> None:
+    for name, model in CATALOGUE.models.items():
+        for spelling in (name, *model.names):
+            for kind, provider in PROVIDERS.items():
+                if spelling in provider.listed:
+                    assert spelling in {
+                        str(own)
+                        for row in model.routes
+                        if row.kind == kind
+                        for own in (row.modes.values() or [row.model])
+                    }, f"{spelling} of {kind} means {name}, which has no such route"
+
+
 def test_every_successor_is_a_model_and_every_row_has_a_source() -> None:
     assert CATALOGUE.updated is not None
     for model in CATALOGUE.models.values():
