@@ -190,8 +190,9 @@ class Router:
             if model.replaced_by is None and others:
                 more = f"; others that could are {', '.join(others[1:4])}" if others[1:] else ""
                 successor = (
-                    f" The operator can let another model answer to {name} by these lines in gateway.toml: "
-                    f'[models."{name}"], routes = ["{others[0]}"] and unsupported = "drop"{more}.'
+                    f" The operator can let another model answer to {name}: `video-gateway alias {name} {others[0]}` "
+                    f'adds these lines to gateway.toml: [models."{name}"], routes = ["{others[0]}"], '
+                    f'unsupported = "drop"{more}.'
                 )
             return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
         kinds = ", ".join(dict.fromkeys(row.kind for row in model.routes)) or "no kind of provider"

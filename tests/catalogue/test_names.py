@@ -53,7 +53,9 @@ async def test_a_model_that_has_ended_names_the_lines_to_add(gateway: Running) -
     message = refused.json()["error"]["message"]
     assert refused.status_code == 404
     assert "has ended on 2026-09-24" in message
+    assert "`video-gateway alias sora-2 " in message
     assert '[models."sora-2"], routes = ["' in message
+    assert 'unsupported = "drop"' in message
 
 
 async def test_an_alias_of_a_catalogue_model_brings_length_and_size_near(opened: Open, ark: FakeArk) -> None:

@@ -22,7 +22,7 @@ async def test_the_cheapest_vendor_makes_it_with_the_defaults_of_the_model(
     assert (video["model"], video["cost_estimate"]) == ("Seedance-2", pytest.approx(5 * 0.1512))
     assert (video["seconds"], video["size"]) == ("5", "1280x720")
     done = await gateway.finish(video["id"])
-    assert (done["status"], done["provider"]) == ("completed", "ark")
+    assert (done["status"], f"{done['provider']}/{done['upstream_model']}") == ("completed", ARK)
     sent = ark.submits[0].json
     assert (sent["duration"], sent["resolution"], sent["ratio"]) == (5, "720p", "16:9")
     assert fal.submits == []

@@ -58,6 +58,7 @@ async def test_a_video_object_has_all_its_fields(gateway: Running) -> None:
         "output": None,
         "metadata": {},
         "provider": "sandbox",
+        "upstream_model": "testcard",
         "cost_estimate": 0.0,
         "cost": None,
         "cost_currency": "USD",

@@ -115,6 +115,7 @@ class Video(ResponseModel):
         },
         "metadata": {"order": "17"},
         "provider": "openai",
+        "upstream_model": "sora-2",
         "cost_estimate": 0.4,
         "cost": 0.4,
         "cost_currency": "USD",
@@ -148,6 +149,8 @@ class Video(ResponseModel):
     """The metadata of the request; at `/openai/v1`, or with `x-gateway-metadata: full`, also the routing."""
     provider: str
     """The provider that makes the video."""
+    upstream_model: str
+    """That provider's name of the model."""
     cost_estimate: float | None
     """Estimated cost in US dollars; null: no price is known."""
     cost: float | None

@@ -289,6 +289,7 @@ def render(
     output = render_output(video, gateway.links, origin_of(request), gateway.clock())
     routing = {} if attempts is None else routing_of(video, attempts, gateway.providers)
     first = video.outputs[0] if video.outputs else {}
+    provider, _, upstream_model = executed_model(video).partition("/")
     return {
         "id": video.id,
         "object": "video",
@@ -306,7 +307,8 @@ def render(
         "url": output and output["url"],
         "output": output,
         "metadata": {**routing, **requested.get("metadata", {})},
-        "provider": executed_model(video).partition("/")[0],
+        "provider": provider,
+        "upstream_model": upstream_model,
         "cost_estimate": pricing.dollars(video.cost_estimate_micros),
         "cost": pricing.dollars(video.cost_micros),
         "cost_currency": "USD",
