@@ -25,7 +25,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("recipes")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name)  # with its bytecode, whose times are those of the copied files
         else:
             shutil.copy(ROOT / name, copy / name)
     add_provider(copy)
@@ -70,7 +70,7 @@ def imitate(source: Path, target: Path, words: dict[str, str]) -> None:
 
 def run(tree: Path, *command: str, **environment: str) -> str:
     """Run a command of this environment in the copy, whose modules it imports; returns its output."""
-    settings = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    settings = {"PYTHONPATH": str(tree), **environment}
     result = subprocess.run(
         [sys.executable, *command],
         cwd=tree,
