@@ -197,7 +197,7 @@ def _unsupported(kind: type[Provider]) -> str:
         lines.append("- Callbacks: the gateway polls.")
     if kind.cancel is Provider.cancel:
         lines.append("- Cancelling at the vendor: a cancelled task runs on there and is charged.")
-    if kind.can_resubmit is Provider.can_resubmit:
+    if kind.can_resubmit is Provider.can_resubmit and kind.looks_up is Provider.looks_up:
         lines.append("- Repeating a create whose outcome is unknown: it is never sent again.")
     return "\n".join(line for line in lines if line) or "Nothing that a request can ask for."
 

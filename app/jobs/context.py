@@ -164,6 +164,9 @@ class StepContext:
         polling = claim.was is S.running
         if polling and isinstance(answer, errors.UpstreamError) and not unreachable:
             return
+        looked_up = claim.was is S.submitting and not claim.sent
+        if looked_up and not isinstance(answer, errors.UpstreamUnavailable):  # a free call says nothing about submits
+            return
         try:
             if isinstance(answer, errors.UpstreamUnavailable | errors.UpstreamUnknown):
                 await self.breaker.record_failure(name, project_id, unreachable=unreachable)

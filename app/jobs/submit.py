@@ -44,7 +44,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     except errors.UpstreamUnknown as error:
         log.warning("submit outcome unknown", error=error.message, body=error.body)
-        if provider.can_resubmit:
+        if provider.can_resubmit or provider.looks_up:
             await _submit_again_later(context, claim, error)
         else:
             await _lost(context, claim, error)
@@ -122,12 +122,14 @@ class Begin:
 
 
 async def rescue(context: StepContext, claim: Claim) -> None:
-    """Handle a submit of a worker that died: sent again only if the provider makes one task per id, with the same
-    credential and before the deadline; else lost."""
+    """Handle a submit of a worker that died, or with an unknown outcome: looked up if the provider can, also when the
+    video has ended, since the task may run and cost; sent again only if the provider makes one task per id, with the
+    same credential and before the deadline; else lost."""
     provider = context.provider_of(claim)
     in_time = not claim.video.status.ended and context.clock() < claim.video.deadline_at
     same_account = provider is not None and claim.attempt.credential in (None, provider.fingerprint)
-    if provider is not None and provider.can_resubmit and same_account and in_time:
+    resubmits = provider is not None and provider.can_resubmit and same_account and in_time
+    if resubmits or (provider is not None and provider.looks_up):
         await submit(context, claim)
     else:
         await _lost(context, claim, _unknown_outcome_error(claim))
@@ -135,8 +137,9 @@ async def rescue(context: StepContext, claim: Claim) -> None:
 
 async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: Provider) -> Task | None:
     """Build the task; None when the attempt was postponed or ended instead. After an error here nothing was sent."""
+    looks_up = provider.looks_up and claim.was is S.submitting
     try:
-        wait_s = await context.breaker.seconds_until_retry(provider.name, claim.attempt.project_id)
+        wait_s = 0 if looks_up else await context.breaker.seconds_until_retry(provider.name, claim.attempt.project_id)
         if wait_s:
             await _refused(context, claim, _circuit_open_error(claim, provider, wait_s))
             return None
@@ -166,8 +169,10 @@ async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayErr
 
 
 async def _submit_again_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
-    """Postpone a submit with the same id, which makes no second task: the attempt stays `submitting` until `rescue`."""
-    due_at = min(context.after(context.backoff_s(claim.attempt.submits, error)), claim.video.deadline_at)
+    """Postpone a submit with the same id, which makes no second task: the attempt stays `submitting` until `rescue`, at
+    the latest at the deadline; a look-up may come after it."""
+    now, due_at = context.clock(), context.after(context.backoff_s(claim.attempt.submits, error))
+    due_at = min(due_at, claim.video.deadline_at) if now < claim.video.deadline_at else due_at
     await context.record(lifecycle.snooze, claim, due_at=due_at, submits=claim.attempt.submits + 1)
 
 

@@ -234,8 +234,8 @@ class Provider(ABC):
     @abstractmethod
     async def submit(self, task: Task) -> Submission:
         """Create the task at the upstream by one paid call, with `task.begin` awaited right before it. Raises any
-        `UpstreamError`; after `UpstreamUnknown` it is not called again unless `can_resubmit`. Before `task.begin` has
-        returned nothing was sent, and every error may be repeated."""
+        `UpstreamError`; after `UpstreamUnknown` it is not called again unless `can_resubmit` or `looks_up`. Before
+        `task.begin` has returned nothing was sent, and every error may be repeated."""
 
     @abstractmethod
     async def poll(self, task: Task) -> Progress:
@@ -293,6 +293,12 @@ class Provider(ABC):
     @property
     def can_resubmit(self) -> bool:
         """True if repeated submits with the same `Task.id` certainly make one task only."""
+        return False
+
+    @property
+    def looks_up(self) -> bool:
+        """True if a submit in doubt (`Task.in_doubt`) is looked up by its `Task.id` in `prepare`, by a free call, and
+        not sent again: `submit` then returns the task that was found without awaiting `task.begin`."""
         return False
 
     # Read by the job machine

@@ -479,7 +479,6 @@ UPSTREAMS = (
         credit=(429, "Resource pack exhausted or expired", "1102"),
         cancels=False,
         streams=False,
-        resubmits=True,
         idempotent=({},),
     ),
     Upstream(
@@ -496,7 +495,6 @@ UPSTREAMS = (
         credit=(429, "Account in arrears", "1101"),
         cancels=False,
         streams=False,
-        resubmits=True,
         idempotent=({},),
     ),
 )

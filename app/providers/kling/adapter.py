@@ -182,8 +182,8 @@ class Kling(RestProvider):
         return v2.listed_tasks(data.get("result")), cursor if usable else None
 
     @property
-    def can_resubmit(self) -> bool:
-        return True  # the second submit is a look-up: see `prepare`
+    def looks_up(self) -> bool:
+        return True  # see `prepare`
 
     def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
         own = self.config.webhook_secret
