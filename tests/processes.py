@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import forked
 import httpx
 import psutil
 from fakes.server import KEY
@@ -31,7 +32,7 @@ CLI = (sys.executable, "-m", "app.cli.main")
 class Child:
     """A running command, with all it has printed so far."""
 
-    process: Process
+    process: Process | forked.Forked
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
@@ -104,15 +105,19 @@ async def running(
 ) -> AsyncIterator[Child]:
     """Start `video-gateway ARGUMENTS` with these settings, `data_dir=...` for GATEWAY_DATA_DIR; gone afterwards."""
     values = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()} | _bytecode()
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        *arguments,
-        cwd=cwd,
-        env={**os.environ, **(environment or {}), **values},
-        stdout=PIPE,
-        stderr=PIPE,
-        start_new_session=True,
-    )
+    process: Process | forked.Forked
+    if command == CLI and environment is None:
+        process = await forked.start(arguments, {**os.environ, **values}, cwd)
+    else:  # the environment may matter to what is loaded
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *arguments,
+            cwd=cwd,
+            env={**os.environ, **(environment or {}), **values},
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+        )
     child = Child(process)
     child.follow()
     try:

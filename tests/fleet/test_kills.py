@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, serve
-from fleet.forked import Forked, ForkServer, fork_server
+from fleet.workers import WorkerProcess, start_worker
 from harness import Running, StartGateway
 from processes import PATIENCE_S, provider, until
 from starlette.types import Message, Receive, Scope, Send
@@ -110,20 +110,20 @@ class Upstream:
 class Fleet:
     """The workers; each that is ended is followed by another one at once."""
 
-    def __init__(self, server: ForkServer, settings: dict[str, Any]) -> None:
-        self._server = server
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._folder = folder
         self._settings = settings
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.all: list[Forked] = []
-        self.running: dict[str, Forked] = {}
+        self.all: list[WorkerProcess] = []
+        self.running: dict[str, WorkerProcess] = {}
         self.ends: Counter[signal.Signals] = Counter()
 
     def start(self) -> None:
         self._do(self._start())
 
     async def _start(self) -> None:
-        worker = await self._server.start(f"worker{next(self._numbers)}", **self._settings)
+        worker = await start_worker(self._folder, f"worker{next(self._numbers)}", **self._settings)
         self.all.append(worker)
         await worker.until_started()
         self.running[worker.name] = worker
@@ -136,7 +136,7 @@ class Fleet:
         self._do(self._ended(worker, number))
         self.start()
 
-    async def _ended(self, worker: Forked, number: signal.Signals) -> None:
+    async def _ended(self, worker: WorkerProcess, number: signal.Signals) -> None:
         assert await worker.end() == (0 if number is signal.SIGTERM else -number), worker.log
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
@@ -229,7 +229,7 @@ async def stage(
         providers = {name: {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY} for name, url in urls.items()}
         for name, url in urls.items():
             settings |= provider(url, called=name, **more[name])
-        fleet = Fleet(await enter(fork_server(tmp_path)), settings)
+        fleet = Fleet(tmp_path, settings)
         gateway = await enter(start_gateway(providers=providers))
         connection = await enter(await psycopg.AsyncConnection.connect(database_url, autocommit=True))
         await connection.execute(HOLDERS)
