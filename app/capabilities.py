@@ -73,6 +73,8 @@ class Capabilities(BaseModel):
     """True: unknown fields are passed on."""
     vendor_fields: frozenset[str] = frozenset()
     """The vendor's own fields that are passed on even without `passes_extra`."""
+    malformed: Mapping[str, str] = {}
+    """Those of them whose value in this request cannot be sent, each with the reason."""
 
 
 def in_micros(dollars: Mapping[str, float]) -> dict[str, int]:
@@ -120,11 +122,11 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
     if request.operation not in able.operations:
         can = ", ".join(sorted(able.operations))
         found["operation"] = Problem(f"it cannot {request.operation}; it can {can}", ())
-    inherited = request.source is not None and request.source.video_id is not None
+    inherited = _is_inherited(request)
     if not inherited or request.operation.lengthens:
         _check_seconds(request, able, found)
-    if not inherited:  # else size and ratio are the source's, not the client's choice
-        request = _fit_size(request, able, found)
+    # Inherited, size and ratio are the source's, not the client's choice.
+    request = _with_inherited(request, able) if inherited else _fit_size(request, able, found)
     for name in OPTIONAL_PARAMETERS:
         if getattr(request, name) not in (None, ()) and name not in able.parameters:
             found[name] = Problem("it has no such parameter", (name,), absent=True)
@@ -132,6 +134,7 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
         if getattr(request, name) in (None, ()):
             found[name] = Problem("it makes nothing without one", ())
     _check_media(request, able, can_link, found)
+    found |= {name: Problem(why, (name,)) for name, why in able.malformed.items()}
     if not able.passes_extra:
         unknown = request.extra.keys() - able.vendor_fields
         found |= {name: Problem("it has no such parameter", (name,), absent=True) for name in sorted(unknown)}
@@ -196,7 +199,8 @@ def union_of(ables: Sequence[Capabilities]) -> Capabilities:
 
 
 def with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
-    """Fill in the model's default length and size, where known."""
+    """Fill in the model's default length and size, where known, and bring an inherited size to one that it has."""
+    request = _with_inherited(request, able)
     values: dict[str, Any] = {}
     if request.seconds is None:
         values["seconds"] = able.default_seconds
@@ -214,6 +218,20 @@ def nearest_seconds(seconds: float, able: Capabilities) -> float:
     low, high = able.seconds
     within = min(max(seconds, low), high)
     return float(round(within)) if able.whole_seconds else within
+
+
+def _is_inherited(request: VideoRequest) -> bool:
+    """True if length and size are those of a video of this gateway, from which the request starts."""
+    return request.source is not None and request.source.video_id is not None
+
+
+def _with_inherited(request: VideoRequest, able: Capabilities) -> VideoRequest:
+    """The request with an inherited resolution brought to the nearest one of a model that names its resolutions."""
+    resolution = request.resolution
+    if not _is_inherited(request) or resolution is None or not able.resolutions or resolution in able.resolutions:
+        return request
+    near = min(able.resolutions, key=lambda one: distance(resolution, one))
+    return request.model_copy(update={"size": None, **complete_size(None, request.aspect_ratio, near)})
 
 
 def _check_seconds(request: VideoRequest, able: Capabilities, found: dict[str, Problem]) -> None:

@@ -177,7 +177,8 @@ class Repair(ResponseModel):
     actions: list[Literal["find", "resubmit", "fail", "fetch"]]
     """Possible decisions."""
     candidates: list[RepairCandidate] | None
-    """Tasks of that minute that no job of this gateway has, nearest first; null: not asked for, or not known."""
+    """Tasks of that minute that no job of this gateway has, first that with the id of this submit, then the nearest;
+    null: not asked for, or not known."""
 
 
 class RepairList(ResponseModel):

@@ -23,8 +23,9 @@ LIMIT_S = 20
 async def find_candidates(
     attempts: Sequence[Attempt], *, db: Database, providers: Mapping[str, Provider]
 ) -> dict[str, list[ListedTask] | None]:
-    """Ask the upstreams of lost attempts for their tasks; returns the candidates of each attempt by its id, nearest
-    first. None: this upstream has no list, or it could not be read back to the submit."""
+    """Ask the upstreams of lost attempts for their tasks; returns the candidates of each attempt by its id: the one
+    that has this id as its own, then the nearest. None: this upstream has no list, or it could not be read back to the
+    submit."""
     by_provider: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         by_provider.setdefault(attempt.provider, []).append(attempt)
@@ -56,7 +57,8 @@ async def _of_provider(
         )
         known = set(await connection.scalars(query))
     free = [task for task in listed if task.ref not in known]
-    return nothing | {attempt_id: _near(free, at) for attempt_id, at in submits.items() if at - NEAR >= complete_from}
+    complete = {attempt_id: at for attempt_id, at in submits.items() if at - NEAR >= complete_from}
+    return nothing | {attempt_id: _near(free, at, attempt_id) for attempt_id, at in complete.items()}
 
 
 async def _read_list(provider: Provider, *, since: datetime) -> tuple[list[ListedTask], datetime]:
@@ -72,6 +74,7 @@ async def _read_list(provider: Provider, *, since: datetime) -> tuple[list[Liste
     return found, max((task.created_at for task in found[-1:]), default=datetime.max.replace(tzinfo=UTC))
 
 
-def _near(tasks: Sequence[ListedTask], at: datetime) -> list[ListedTask]:
-    near = [task for task in tasks if abs(task.created_at - at) <= NEAR]
-    return sorted(near, key=lambda task: abs(task.created_at - at))[:MAX_CANDIDATES]
+def _near(tasks: Sequence[ListedTask], at: datetime, attempt_id: str) -> list[ListedTask]:
+    """The tasks of that minute; one with the own id of anything but the attempt is another's."""
+    near = [task for task in tasks if abs(task.created_at - at) <= NEAR and task.own_id in (None, "", attempt_id)]
+    return sorted(near, key=lambda task: (task.own_id != attempt_id, abs(task.created_at - at)))[:MAX_CANDIDATES]

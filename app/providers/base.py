@@ -112,6 +112,8 @@ class ListedTask:
     created_at: datetime
     model: str | None = None
     raw_status: str | None = None
+    own_id: str | None = None
+    """The id that its submit gave it, where the list shows one: that of an attempt, or of other software."""
 
 
 class ProviderConfig(BaseModel):
@@ -152,7 +154,7 @@ class ProviderConfig(BaseModel):
             return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",")]
         return value
 
-    @field_validator("api_key", "access_key", "secret_key", mode="before", check_fields=False)
+    @field_validator("api_key", "access_key", "secret_key", "webhook_secret", mode="before", check_fields=False)
     @classmethod
     def _sendable(cls, value: Any) -> Any:
         if not isinstance(value, str):

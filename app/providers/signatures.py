@@ -20,10 +20,12 @@ def standard_key(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
 
 
-def usable_secret(value: SecretStr | None) -> SecretStr | None:
-    """The secret of a setting. Raises `ValueError` if no key can be made of it."""
+def usable_secret(value: SecretStr | None, *, prefixed: bool = False) -> SecretStr | None:
+    """The secret of a setting. Raises `ValueError` if no key can be made of it, or if it has to begin with `whsec_`
+    (`prefixed`) and does not."""
+    secret = value.get_secret_value() if value is not None else None
     try:
-        usable = value is None or bool(standard_key(value.get_secret_value()))
+        usable = secret is None or (bool(standard_key(secret)) and (secret.startswith(PREFIX) or not prefixed))
     except ValueError:
         usable = False
     if not usable:

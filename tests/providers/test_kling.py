@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -11,7 +11,7 @@ import pytest
 from contract.stage import NOW, read
 from fakes.kling import ACCESS_KEY, SECRET_KEY, FakeKling, FakeKlingV1
 from fakes.recorded import FOLDER
-from fakes.server import KEY, Answer, Fault, Reset, sample_mp4, serve
+from fakes.server import KEY, Answer, Fault, Reset, serve
 from fakes.upstream import ask
 from harness import Running, StartGateway
 from pydantic import ValidationError
@@ -75,7 +75,11 @@ def test_a_token_is_that_of_the_vendors_own_client() -> None:
         ({**PAIR, "secret_key": "$KLING_SECRET_KEY"}, "was not replaced by the key"),
         ({}, "api_key\n  Field required"),
         ({"api_key": "a", "api": "v2"}, "'2.0' or 'v1'"),
-        ({"api_key": "a", "webhook_secret": "whsec_!"}, "expected whsec_ and base 64"),
+        *(
+            ({"api_key": "a", "webhook_secret": secret}, "expected whsec_ and base 64")
+            for secret in ("whsec_!", "whsec_", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", "")
+        ),
+        ({"api_key": "a", "webhook_secret": "${KLING_WEBHOOK_SECRET}"}, "was not replaced by the key"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config: dict[str, Any], said: str) -> None:
@@ -118,37 +122,7 @@ async def test_a_refused_key_is_explained(fake: FakeKling, config: dict[str, Any
         await provider.aclose()
 
 
-# Money
-
-
-@pytest.mark.parametrize(
-    ("model", "fields", "sent", "cost"),
-    [
-        ("kling-3.0", {}, ("720p", 5), 0.126),
-        ("kling-3.0", {"generate_audio": False, "seconds": "15"}, ("720p", 15), 0.084),
-        ("kling-3.0", {"resolution": "4k", "generate_audio": False}, ("4k", 5), 0.42),
-        ("kling-3.0-turbo", {"resolution": "1080p"}, ("1080p", 5), 0.14),
-        ("kling-2.6", {}, ("720p", 5), 0.042),
-        ("kling-2.6", {"generate_audio": True}, ("1080p", 5), 0.14),
-        ("kling-2.6", {"resolution": "1080p", "generate_audio": False}, ("1080p", 5), 0.07),
-        ("kling-2.5-turbo", {"input_reference": PICTURE, "last_frame": PICTURE}, ("1080p", 5), 0.07),
-        ("kling-3.0-omni", {"reference_video": CLIP, "seconds": "10"}, ("720p", 10), 0.126),
-        ("kling-o1", {"reference_images": [PICTURE], "seconds": "7"}, ("720p", 7), 0.084),
-    ],
-)
-async def test_a_video_costs_what_was_sent(
-    gateway: Running, fake: FakeKling, model: str, fields: dict[str, Any], sent: tuple[str, int], cost: float
-) -> None:
-    video = await gateway.create(model=f"kling/{model}", **fields)
-    assert video["cost_estimate"] == pytest.approx(sent[1] * cost)
-    assert (await gateway.finish(video["id"]))["status"] == "completed"
-    settings = fake.submits[0].json["settings"]
-    assert (settings["resolution"], settings["duration"]) == sent
-
-
-async def test_the_price_of_a_video_input_at_4k_is_not_known(gateway: Running) -> None:
-    video = await gateway.create(model="kling/kling-3.0-omni", reference_video=CLIP, resolution="4k")
-    assert video["cost_estimate"] is None
+# Requests
 
 
 @pytest.mark.parametrize(
@@ -184,71 +158,51 @@ async def test_what_a_model_would_ignore_or_refuse_is_refused_before_it_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("model", "elements", "said"),
+    ("model", "name", "value", "said"),
     [
-        ("kling-3.0-omni", ["321"], "expected a list of objects"),
-        ("kling-3.0-omni", "321", "expected a list of objects"),
-        ("kling-4.0", [{"element_id": "321"}], "beside a first frame only"),
+        ("kling-3.0-omni", "elements", ["321"], "expected a list"),
+        ("kling-3.0-omni", "elements", "321", "expected a list"),
+        ("kling-3.0-omni", "elements", [{"id": "a"}], "expected a list"),
+        ("kling-4.0-omni", "elements", {}, "expected a list"),
+        ("kling-4.0", "elements", [{"element_id": "321"}], "beside a first frame only"),
+        ("kling-3.0", "multi_shot", "yes", "expected true or false"),
+        ("kling-3.0", "multi_shot", 1, "expected true or false"),
+        ("kling-3.0", "multi_shot", [], "expected true or false"),
+        ("kling-4.0", "multi_shot", "no", "expected true or false"),
     ],
 )
-async def test_elements_that_would_be_ignored_are_refused_unsent(
-    gateway: Running, fake: FakeKling, model: str, elements: Any, said: str
+async def test_a_malformed_field_of_the_vendor_is_refused_at_create(
+    gateway: Running, fake: FakeKling, model: str, name: str, value: Any, said: str
 ) -> None:
-    video = await gateway.create(model=f"kling/{model}", elements=elements)
-    ended = await gateway.finish(video["id"])
-    assert (ended["status"], fake.submits) == ("failed", [])
-    assert said in ended["error"]["message"]
+    asked = {"prompt": "a boat", "model": f"kling/{model}", name: value}
+    refused = await gateway.client.post("/v1/videos", json=asked)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"], fake.submits) == (400, name, [])
+    assert said in error["message"]
 
 
-async def test_an_edit_takes_length_and_shape_of_its_source(gateway: Running, fake: FakeKling) -> None:
-    fake.file = sample_mp4(5)
-    source = await gateway.finish((await gateway.create(model="kling/kling-3.0", size="720x1280"))["id"])
-    edit = {"prompt": "at night", "model": "kling/kling-3.0-omni", "video": {"id": source["id"]}}
-    made = (await gateway.client.post("/v1/videos/edits", json=edit)).json()
-    assert made["cost_estimate"] == pytest.approx(5 * 0.126)
-    assert (await gateway.finish(made["id"]))["status"] == "completed"
-    sent = fake.submits[1].json
-    (ref, _) = fake.jobs
-    assert sent["contents"][1]["type"] == "base_video"
-    assert sent["contents"][1]["url"].endswith(f"/files/{ref}.mp4")
-    assert sent["settings"] == {"resolution": "720p", "audio": "original", "multi_shot": False}
-    del fake.jobs[ref]
-    late = (await gateway.client.post("/v1/videos/edits", json=edit)).json()
-    ended = await gateway.finish(late["id"])
-    assert "no longer has the file" in ended["error"]["message"]
-    assert len(fake.submits) == 2
+@pytest.mark.parametrize("value", ["yes", 1, None])
+async def test_several_shots_are_made_for_true_only(value: Any) -> None:
+    """Also where a request was stored before its fields were checked."""
+    for fake, api in ((FakeKling(), "2.0"), (FakeKlingV1(), "v1")):
+        async with serve(fake) as url:
+            provider = Kling("up", Kling.Config(api_key=KEY, base_url=url, api=api))
+            with suppress(errors.UpstreamRejected):
+                await provider.send(task(request=ask(extra={"multi_shot": value})))
+            sent = [call.json.get("settings", call.json)["multi_shot"] for call in fake.submits]
+            assert sent == ([] if api == "2.0" else [False])
+            await provider.send(task(request=ask(extra={"multi_shot": True}), id="attempt_2"))
+            assert fake.submits[-1].json.get("settings", fake.submits[-1].json)["multi_shot"] is True
+            await provider.aclose()
 
 
-async def test_a_video_to_edit_needs_an_address(gateway: Running, fake: FakeKling) -> None:
-    form = {"prompt": "at night", "model": "kling/kling-3.0-omni"}
-    edit = await gateway.client.post("/v1/videos/edits", data=form, files={"video": ("a.mp4", fake.file, "video/mp4")})
-    assert (edit.status_code, fake.submits) == (400, [])
-    assert "GATEWAY_PUBLIC_URL" in edit.json()["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("billing", "micros"),
-    [
-        ([{"charge_type": "cash", "amount": "0.42", "currency": "USD"}], 420_000),
-        ([{"charge_type": "cash", "amount": "0.4", "currency": "USD"}] * 2, 800_000),
-        ([{"charge_type": "unit", "amount": "3", "package_type": "video"}], None),
-        ([{"charge_type": "cash", "amount": "3", "currency": "CNY"}], None),
-        ([{"charge_type": "cash", "amount": "1e9", "currency": "USD"}], None),
-        ([{"charge_type": "cash", "amount": "-1", "currency": "USD"}], None),
-        ([{"charge_type": "cash", "amount": True, "currency": "USD"}], None),
-        (["cash"], None),
-        ("cash", None),
-        ([], None),
-        (None, None),
-    ],
-)
-async def test_the_reported_cost_is_read_where_it_is_in_dollars(
-    fake: FakeKling, kling: Kling, billing: Any, micros: int | None
-) -> None:
-    ref = (await kling.send(task())).ref
-    fake.finish(ref)
-    fake.jobs[ref].raw["billing"] = billing
-    assert (await kling.poll(task(ref=ref))).reported_micros == micros
+async def test_several_shots_of_v1_are_asked_for_by_true_or_false(start_gateway: StartGateway) -> None:
+    async with serve(FakeKlingV1()) as url:
+        config = {"api_key": KEY, "base_url": url, "api": "v1"}
+        async with start_gateway(providers={"kling": config}) as gateway:
+            asked = {"prompt": "a boat", "model": "kling/kling-3.0", "multi_shot": "yes"}
+            refused = await gateway.client.post("/v1/videos", json=asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "multi_shot")
 
 
 # Refusals
@@ -351,14 +305,63 @@ async def test_a_refusal_as_repeat_is_answered_by_the_first_task(fake: FakeKling
     assert (again.ref, again.status, len(fake.jobs)) == (first.ref, Status.queued, 1)
 
 
-async def test_a_repeat_whose_first_task_does_not_show_is_an_unknown_outcome(fake: FakeKling, kling: Kling) -> None:
+async def test_a_repeat_is_refused_where_no_task_of_its_id_is_listed(fake: FakeKling, kling: Kling) -> None:
     fake.unlisted.add((await kling.send(task())).ref)
+    with pytest.raises(errors.UpstreamRejected, match=r"^external_task_id already exists$"):
+        await kling.send(task())
+    assert len(fake.polls) == 1
+
+
+@pytest.mark.parametrize("fault", [Answer(500), Answer(429), Answer(200, "<html>"), Reset()])
+async def test_a_repeat_whose_task_cannot_be_looked_up_is_an_unknown_outcome(
+    fake: FakeKling, kling: Kling, fault: Fault
+) -> None:
+    await kling.send(task())
+    fake.script("poll", fault)
     with pytest.raises(errors.UpstreamUnknown, match="external_task_id already exists"):
         await kling.send(task())
-    fake.script("poll", Answer(500))
-    with pytest.raises(errors.UpstreamUnknown):
-        await kling.send(task())
     assert len(fake.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "looked_up"),
+    [
+        ("1201", "External Task ID duplicate", 1),
+        ("1201", "attempt_1 already exists", 1),
+        ("1201", "element chen is repeated in contents", 0),
+        ("1201", "the image is already used as last_frame", 0),
+        ("1200", "external_task_id already exists", 0),
+        ("1201", "external_task_id is too long", 0),
+    ],
+)
+async def test_only_the_refusal_of_our_id_is_a_repeat(
+    fake: FakeKling, kling: Kling, code: str, message: str, looked_up: int
+) -> None:
+    fake.script("submit", fake.refusal(400, message, code))
+    if not looked_up:
+        fake.script("poll", Answer(500))
+    with pytest.raises(errors.UpstreamRejected) as caught:
+        await kling.send(task())
+    assert (caught.value.message, len(fake.polls)) == (message, looked_up)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(503, {"code": 5001, "message": "Temporarily unavailable"}), errors.UpstreamUnavailable),
+        (Answer(503, {"code": 5002, "message": "no answer in time"}), errors.UpstreamUnknown),
+        (Answer(503, {"message": "upstream connect error"}), errors.UpstreamUnknown),
+        (Answer(503, "busy", {"retry-after": "3"}), errors.UpstreamUnknown),
+        (Answer(500, {"code": 5001, "message": "Temporarily unavailable"}), errors.UpstreamUnknown),
+    ],
+)
+async def test_a_503_made_no_task_by_its_documented_code_alone(
+    fake: FakeKling, kling: Kling, answer: Answer, kind: type[errors.UpstreamError]
+) -> None:
+    fake.script("submit", answer)
+    with pytest.raises(errors.UpstreamError) as caught:
+        await kling.send(task())
+    assert type(caught.value) is kind
 
 
 async def test_a_task_of_another_id_is_never_taken_for_the_lost_one(fake: FakeKling, kling: Kling) -> None:
@@ -529,11 +532,3 @@ async def test_v1_has_the_models_of_both_names_and_not_those_of_2_0_alone() -> N
     with pytest.raises(errors.UpstreamRejected):
         await provider.list_tasks(None)
     await provider.aclose()
-
-
-def test_prices_rise_with_resolution_and_sound() -> None:
-    for able in v2.MODELS.values():
-        for table in filter(None, (able.prices, able.silent_prices)):
-            assert tuple(table) == able.resolutions
-            assert all(low <= high for low, high in pairwise(table.values()))
-        assert all(able.silent_prices[name] <= able.prices[name] for name in able.silent_prices)

@@ -10,10 +10,10 @@ account, and any code but 0 may come with HTTP 200. A text alone is flat, all el
 `contents` and a ratio even then. Several shots are the default of two models. v1 takes a token of access key and secret
 key, which 2.0 refuses, and reads a task below the path on which it was made. Files are kept for 30 days and need no
 key. Callbacks are signed by Standard Webhooks once the account has a secret.
-Inferred: that a task is listed a minute after its create; that `already` or `duplicate` is in the refusal of a repeat,
-whose wording is not published; that a link is taken for every picture, and base64 without a prefix where there is none,
-on which sources disagree; that the list has the newest first; that 5001 with 503 comes before a task is made. Resellers
-of v1 say that an edit is as long as its source, and billed so.
+Inferred: that a task is listed a minute after its create; that `already` or `duplicate`, and `external` or the id
+itself, are in the refusal of a repeat, whose wording is not published; that a link is taken for every picture, and
+base64 without a prefix where there is none, on which sources disagree; that the list has the newest first; that 5001
+with 503 comes before a task is made. Resellers of v1 say that an edit is as long as its source, and billed so.
 """
 
 import re
@@ -51,8 +51,14 @@ STATUS = {
 }
 RISK = "risk control"
 """In the message of a task that the vendor's moderation has ended."""
+INVALID = "1201"
 REPEATED = ("already", "duplicate", "repeated")
-"""Words of a refusal of an `external_task_id` that a task has."""
+"""Words of a refusal of a value that something has, by the code `INVALID`."""
+NAME_OF_ID = "external"
+"""In a refusal of the `external_task_id`, unless the id itself is."""
+NOT_NOW = "5001"
+"""Code of a 503 that came before a task was made."""
+IN_CHINA = re.compile(r"https?://api-beijing\.klingai\.com(?:[:/]|$)")
 REFUSALS = {
     **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), 401),
     **dict.fromkeys(("1100", "1101", "1102", "1302", "1303", "1304"), 429),
@@ -100,7 +106,7 @@ class Kling(RestProvider):
         @field_validator("webhook_secret")
         @classmethod
         def _usable(cls, value: SecretStr | None) -> SecretStr | None:
-            return usable_secret(value)
+            return usable_secret(value, prefixed=True)
 
         @model_validator(mode="before")
         @classmethod
@@ -190,10 +196,15 @@ class Kling(RestProvider):
         return own is None or is_standard_webhook(own.get_secret_value(), headers, body, now)
 
     def capabilities(self, model: str) -> Capabilities | None:
-        return v1.capabilities(model) if self._is_old else v2.capabilities(model)
+        return self._in_region(v1.capabilities(model) if self._is_old else v2.capabilities(model))
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
-        return v1.capabilities_for(model, request) if self._is_old else v2.capabilities_for(model, request)
+        narrowed = v1.capabilities_for(model, request) if self._is_old else v2.capabilities_for(model, request)
+        return self._in_region(narrowed)
+
+    @property
+    def region(self) -> str:
+        return "cn" if IN_CHINA.match(self.config.base_url) else "intl"
 
     @property
     def listed(self) -> tuple[str, ...]:
@@ -211,6 +222,12 @@ class Kling(RestProvider):
     @property
     def _is_old(self) -> bool:
         return self.config.api == "v1"
+
+    def _in_region(self, able: Capabilities | None) -> Capabilities | None:
+        """Capabilities with list prices only where they are those of the region."""
+        if able is None or self.region == "intl":
+            return able
+        return able.model_copy(update={"prices": {}, "silent_prices": {}})
 
     # Writing requests
 
@@ -304,19 +321,16 @@ class Kling(RestProvider):
         raise errors.UpstreamRejected(message, provider=self.name)
 
     async def _first(self, task: Task, error: errors.UpstreamRejected) -> Submission | None:
-        """The task because of which this submit was refused as a repeat; None if it was refused for another reason.
-        Raises `UpstreamUnknown` if that task cannot be found now."""
-        if type(error) is not errors.UpstreamRejected or not any(word in error.message.lower() for word in REPEATED):
+        """The task because of which this submit was refused as a repeat; None if it was refused for another reason, or
+        if there is no such task. Raises `UpstreamUnknown` if that cannot be read."""
+        said = error.message.lower()
+        if not isinstance(error, Repeated) or not (NAME_OF_ID in said or task.id.lower() in said):
             return None
-        message = f"{self.name} has a task of this id, and does not show it: {error.message}"
-        lost = errors.UpstreamUnknown(message, provider=self.name, body=error.body)
         try:
-            found = await self._find(task)
+            return await self._find(task)
         except errors.UpstreamError as failed:
-            raise lost from failed
-        if found is None:
-            raise lost from error
-        return found
+            message = f"{self.name} may have a task of this id, and does not show it: {error.message}"
+            raise errors.UpstreamUnknown(message, provider=self.name, body=error.body) from failed
 
     def _progress(self, task: Task, found: list[dict[str, Any]]) -> Progress | errors.UpstreamError:
         """Progress of one task of an answer; one that is missing just after its submit is not listed yet."""
@@ -372,7 +386,16 @@ class Kling(RestProvider):
                 return errors.ContentPolicy, text
             case "1302" | "1303":
                 return errors.UpstreamRateLimited, f"{self.name} is busy ({code})"
+            case _ if code == INVALID and any(word in text.lower() for word in REPEATED):
+                return Repeated, text
         return None
+
+    def _is_own_refusal(self, response: httpx.Response) -> bool:
+        return self.read_error(response)[0] == NOT_NOW
+
+
+class Repeated(errors.UpstreamRejected):
+    """A refusal of a value that something has already: perhaps of the attempt's id."""
 
 
 def _age_s(task: Task) -> float:

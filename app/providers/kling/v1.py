@@ -19,7 +19,8 @@ DEFAULT_RESOLUTION = "720p"
 DEFAULT_RATIO = "16:9"
 FRAMES = frozenset({"first_frame", "last_frame"})
 OWN_FIELDS = frozenset({"watermark_info", "element_list", "voice_list"})
-SHOTS = frozenset({"multi_shot", "shot_type", "multi_prompt"})
+SHOT = "multi_shot"
+SHOTS = frozenset({SHOT, "shot_type", "multi_prompt"})
 MODES = {"720p": "std", "1080p": "pro"}
 NAMES = {"kling-3.0": "kling-v3", "kling-2.6": "kling-v2-6", "kling-2.5-turbo": "kling-v2-5-turbo"}
 """The vendor's names in this API, by those of API 2.0."""
@@ -87,6 +88,8 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities | None:
         changes |= {"aspect_ratios": ()}
     if request.last_frame is not None:
         changes |= {"required": frozenset({"first_frame"})}
+    if not isinstance(request.extra.get(SHOT, False), bool):
+        changes |= {"malformed": {SHOT: "expected true or false"}}
     return able.model_copy(update=changes)
 
 
@@ -121,4 +124,5 @@ async def body(task: Task, picture: Address) -> dict[str, Any]:
     }
     given = {name: value for name, value in values.items() if value is not None}
     given |= {name: value for name, value in request.extra.items() if name not in (*given, "n")}
-    return given | ({"multi_shot": False} if name == NAMES["kling-3.0"] and "multi_shot" not in given else {})
+    is_one = name == NAMES["kling-3.0"] and not isinstance(given.get(SHOT), bool)
+    return given | ({SHOT: False} if is_one else {})

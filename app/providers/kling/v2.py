@@ -9,6 +9,7 @@ from typing import Any
 from app.capabilities import Capabilities, in_micros
 from app.providers.answers import MAX_UNIX_S, is_usable, reported_micros
 from app.providers.base import ListedTask, Task
+from app.providers.kling.names import V2
 from app.video import Media, Operation, VideoRequest
 
 TASKS = "/tasks"
@@ -23,6 +24,7 @@ IN_OPTIONS = frozenset({"watermark_info"})
 """Fields of the vendor that stand in `options`; all others stand in `settings`."""
 ELEMENTS = "elements"
 """The vendor's `element` items of `contents`, each `{"element_id": ..., "id": ...}`, as a list of this gateway's."""
+SHOT = "multi_shot"
 MAX_IMAGES = 7
 MAX_IMAGES_WITH_VIDEO = 4
 MAX_BILLS = 16
@@ -63,7 +65,7 @@ MODELS = {
         (3, 15),
         *("720p", "1080p", "2160p"),
         parameters=FRAMES | {"generate_audio"},
-        fields=frozenset({"multi_shot", ELEMENTS}),
+        fields=frozenset({SHOT, ELEMENTS}),
         prices={"720p": 0.126, "1080p": 0.168, "2160p": 0.42},
         silent={"720p": 0.084, "1080p": 0.112, "2160p": 0.42},
     ),
@@ -71,7 +73,7 @@ MODELS = {
         (3, 15),
         *("720p", "1080p", "2160p"),
         parameters=FRAMES | REFERENCES | {"generate_audio"},
-        fields=frozenset({"multi_shot", ELEMENTS}),
+        fields=frozenset({SHOT, ELEMENTS}),
         operations=(Operation.edit,),
         prices={"720p": 0.112, "1080p": 0.14, "2160p": 0.42},
         silent={"720p": 0.084, "1080p": 0.112, "2160p": 0.42},
@@ -137,9 +139,9 @@ def capabilities(model: str) -> Capabilities:
 def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
     """Capabilities for this request: its pictures and videos decide on the rest."""
     able = capabilities(model)
+    changes: dict[str, Any] = {"malformed": malformed(model, request)}
     if model not in MODELS:
-        return able
-    changes: dict[str, Any] = {}
+        return able.model_copy(update=changes)
     if request.first_frame is not None:
         changes |= {"aspect_ratios": ()}  # that of the picture
     elif not is_omni(model):
@@ -158,6 +160,19 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
     return able.model_copy(update=changes)
 
 
+def malformed(model: str, request: VideoRequest) -> dict[str, str]:
+    """The vendor's own fields that cannot be sent as they are given, each with the reason."""
+    found: dict[str, str] = {}
+    elements = request.extra.get(ELEMENTS, [])
+    if not isinstance(elements, list) or not all(isinstance(one, dict) and "element_id" in one for one in elements):
+        found[ELEMENTS] = "expected a list of objects with element_id and id"
+    elif ELEMENTS in request.extra and endpoint(model, request) == TEXT:
+        found[ELEMENTS] = "it takes them beside a first frame only"
+    if not isinstance(request.extra.get(SHOT, False), bool):
+        found[SHOT] = "expected true or false"
+    return found
+
+
 def _with_video(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
     """Changes of an omni model for a request that has a video: as reference, or to be edited."""
     if request.operation is not Operation.edit and request.reference_video is None:
@@ -168,7 +183,7 @@ def _with_video(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
         "max_reference_images": MAX_IMAGES_WITH_VIDEO,
         "prices": VIDEO_INPUT_PRICES,
         "silent_prices": {},
-        "vendor_fields": able.vendor_fields - {"multi_shot"},
+        "vendor_fields": able.vendor_fields - {SHOT},
     }
     if request.operation is Operation.edit:  # as long as its source, and of its shape
         changes |= {
@@ -178,6 +193,8 @@ def _with_video(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
             "default_seconds": None,
             "aspect_ratios": (),
         }
+        if request.source is not None and request.source.video_id is not None:  # no 4k for a price that is not known
+            changes |= {"resolutions": tuple(VIDEO_INPUT_PRICES)}
     return changes
 
 
@@ -185,10 +202,14 @@ def _with_video(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
 
 
 def path_of(task: Task) -> str:
+    return endpoint(task.model, task.request)
+
+
+def endpoint(model: str, request: VideoRequest) -> str:
     """The endpoint of a request, without the model."""
-    if is_omni(task.model):
+    if is_omni(model):
         return OMNI
-    has_frame = task.request.first_frame is not None or task.request.last_frame is not None
+    has_frame = request.first_frame is not None or request.last_frame is not None
     return PICTURE if has_frame else TEXT
 
 
@@ -219,12 +240,7 @@ async def _contents(request: VideoRequest, picture: Address, video: Address) -> 
 
 def refusal(task: Task) -> str | None:
     """The reason why a request cannot be sent, or None."""
-    elements = task.request.extra.get(ELEMENTS, [])
-    if ELEMENTS in task.request.extra and path_of(task) == TEXT:
-        return f"{ELEMENTS}: {task.model} takes them beside a first frame only"
-    if not isinstance(elements, list) or not all(isinstance(element, dict) for element in elements):
-        return f"{ELEMENTS}: expected a list of objects with element_id and id"
-    return None
+    return next((f"{name}: {why}" for name, why in malformed(task.model, task.request).items()), None)
 
 
 def _settings(task: Task) -> dict[str, Any]:
@@ -243,7 +259,7 @@ def _settings(task: Task) -> dict[str, Any]:
         "audio": _audio(task, resolution),
     }
     if task.model in ONE_SHOT and request.reference_video is None:  # a reference video needs the vendor's default
-        found["multi_shot"] = request.extra.get("multi_shot", False)
+        found[SHOT] = request.extra.get(SHOT) is True
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -299,5 +315,7 @@ def listed_tasks(rows: Any) -> list[ListedTask]:
         if is_usable(ref) and isinstance(created, int | float) and 0 <= created < MAX_UNIX_S * 1000:
             status = row.get("status")
             word = status[:100].encode(errors="replace").decode() if isinstance(status, str) else None
-            found.append(ListedTask(ref, datetime.fromtimestamp(created / 1000, UTC), raw_status=word))
+            own = row.get(V2.own_id[0])
+            own_id = own if isinstance(own, str) else None
+            found.append(ListedTask(ref, datetime.fromtimestamp(created / 1000, UTC), raw_status=word, own_id=own_id))
     return found
