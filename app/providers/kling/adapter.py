@@ -321,16 +321,21 @@ class Kling(RestProvider):
         raise errors.UpstreamRejected(message, provider=self.name)
 
     async def _first(self, task: Task, error: errors.UpstreamRejected) -> Submission | None:
-        """The task because of which this submit was refused as a repeat; None if it was refused for another reason, or
-        if there is no such task. Raises `UpstreamUnknown` if that cannot be read."""
+        """The task because of which this submit was refused as a repeat; None if it was refused for another reason.
+        Raises `UpstreamUnknown` if that task does not show: the id is ours alone, so it exists, and may not be listed
+        yet."""
         said = error.message.lower()
         if not isinstance(error, Repeated) or not (NAME_OF_ID in said or task.id.lower() in said):
             return None
+        message = f"{self.name} has a task of this id, and does not show it: {error.message}"
+        hidden = errors.UpstreamUnknown(message, provider=self.name, body=error.body)
         try:
-            return await self._find(task)
+            found = await self._find(task)
         except errors.UpstreamError as failed:
-            message = f"{self.name} may have a task of this id, and does not show it: {error.message}"
-            raise errors.UpstreamUnknown(message, provider=self.name, body=error.body) from failed
+            raise hidden from failed
+        if found is None:
+            raise hidden from error
+        return found
 
     def _progress(self, task: Task, found: list[dict[str, Any]]) -> Progress | errors.UpstreamError:
         """Progress of one task of an answer; one that is missing just after its submit is not listed yet."""
