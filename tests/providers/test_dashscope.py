@@ -27,6 +27,7 @@ ELSEWHERE = ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "https://
 SHAPE = {"resolution": "720P", "duration": 5}
 SIZE = {"size": "1280*720", "duration": 5}
 PICTURE = {"image_url": "https://x.example/a.png"}
+WRONG_MEDIA: tuple[Any, ...] = ("x", {}, 7, ["https://x.example/a.png"], [None], [[]])
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ async def test_the_vendors_own_media_never_make_a_video_free(
     [
         ("wan2.7-i2v", {"media": []}, "input_reference"),
         ("wan2.7-i2v", {"media": [{"type": "driving_audio", "url": "https://x.example/a.mp3"}]}, "input_reference"),
-        *(("wan3.0-video", {"media": media}, "media") for media in ("x", {}, 7, ["https://x.example/a"], [None], [[]])),
+        *(("wan3.0-video", {"media": wrong}, "media") for wrong in WRONG_MEDIA),
         ("wan9.0-video", {"media": "x", "other": 1}, "media"),
         ("wan2.6-r2v", {"reference_urls": "https://x.example/a.png"}, "reference_urls"),
         ("wan2.6-r2v", {"reference_urls": [{"url": "https://x.example/a.png"}]}, "reference_urls"),

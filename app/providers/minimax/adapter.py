@@ -11,8 +11,8 @@ neither is signed. DELETE stops a task that is queued, refuses one that runs, an
 ended; version 1 has no such call, and no list. A key works at one of two hosts. Tasks are kept for seven days.
 Inferred: that 2013 on a poll of version 1, which has nothing but the id, means that the id is unknown; that numbers for
 internal errors in a 200, and a 503, do not say that no task was made, so that a submit with one has an unknown outcome;
-that a model which is not in the tables and has another name than those of version 1 is one of version 2, with 5 s and 768P;
-that the newest task is first in the list, and that `total` counts all of them.
+that a model which is not in the tables and has another name than those of version 1 is one of version 2, with 5 s and
+768P; that the newest task is first in the list, and that `total` counts all of them.
 """
 
 import re
