@@ -239,8 +239,14 @@ class Ark(RestProvider):
         return f"{PATH}/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
+        try:
+            progress = await self.poll(task)
+        except errors.UpstreamGone:
+            return True
+        if progress.status is not Status.queued:  # DELETE would remove the record of one that has just ended
+            return False
         answer = await self.cancel_call("DELETE", self.poll_path(task), refusals=(*NOT_STOPPED, 403))
-        return answer is not False
+        return not isinstance(answer, bool)  # gone since the poll: deleted, not stopped
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
         number = int(page or 1)

@@ -19,6 +19,7 @@ OLD = ("wanx", "wan2.1", "wan2.2", "wan2.5", "wan2.6")
 OLD_MEDIA = {"img_url", "first_frame_url", "last_frame_url", "reference_urls", "reference_video_urls"}
 TYPES = {"first_frame", "last_frame", "reference_image", "reference_video", "reference_audio", "video", "first_clip"}
 TYPES |= {"driving_audio", "file", "link"}
+REFERENCES = {"reference_image", "reference_video"}
 STATUSES = {
     "PENDING": "poll_pending",
     "SUSPENDED": "poll_suspended",
@@ -53,6 +54,9 @@ class FakeDashScope(Fake):
     failed = "FAILED"
     new_list = False
     """True: rows of the list of tasks as the vendor's newer client reads them."""
+    most_rows = 100
+    """Most tasks of a page of the list, whatever size it is asked for in."""
+    has_total = True
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         match method, segments(path):
@@ -118,13 +122,15 @@ class FakeDashScope(Fake):
         media = given.get("media") or []
         named = all(item.get("type") in TYPES and item.get("url") for item in media)
         upper = str(parameters.get("resolution", "720P")).endswith("P")
-        return bool(given.keys() & OLD_MEDIA) or "size" in parameters or not named or not upper
+        kinds = {item.get("type") for item in media}
+        mixed = model.startswith("wan3") and {"first_frame", "last_frame"} & kinds and REFERENCES & kinds
+        return bool(given.keys() & OLD_MEDIA or mixed) or "size" in parameters or not named or not upper
 
     def list(self, call: Call) -> Response:
         query = {name: int(value) for name, value in parse_qsl(call.query)}
-        size, number = query["page_size"], query["page_no"]
+        size, number = min(query["page_size"], self.most_rows), query["page_no"]
         jobs = list(reversed(self.jobs.values()))[(number - 1) * size :][:size]
-        page = {"total": len(self.jobs), "page_no": number, "page_size": size}
+        page = {"total": len(self.jobs) if self.has_total else None, "page_no": number, "page_size": size}
         if self.new_list:
             rows = [self.new_row(job) for job in jobs]
             return as_json(recorded("dashscope", "v2_list_tasks_key") | page | {"tasks": rows})

@@ -47,6 +47,9 @@ class FakeMiniMax(Fake):
     working = "running"
     done = "succeeded"
     verbs = (*Fake.verbs, "file")
+    most_rows = 100
+    """Most tasks of a page of the list, whatever size it is asked for in."""
+    has_total = True
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         match method, segments(path):
@@ -102,6 +105,7 @@ class FakeMiniMax(Fake):
             and asked.get("ratio", "adaptive") in RATIOS
             and roles <= known
             and not (roles & FRAMES and roles & REFERENCES)
+            and not ("last_frame" in roles and "first_frame" not in roles)
         )
         if not fine or lacks_ratio:
             return self.invalid()
@@ -123,9 +127,10 @@ class FakeMiniMax(Fake):
 
     def list(self, call: Call) -> Response:
         query = {name: int(values[0]) for name, values in parse_qs(call.query).items()}
-        size = query["page_size"]
+        size = min(query["page_size"], self.most_rows)
         jobs = list(reversed(self.jobs.values()))[(query["page_num"] - 1) * size :][:size]
-        return as_json({"items": [self.document(job, call) for job in jobs], "total": len(self.jobs)})
+        items = [self.document(job, call) for job in jobs]
+        return as_json({"items": items, **({"total": len(self.jobs)} if self.has_total else {})})
 
     def elsewhere(self, ref: str, url: str) -> None:
         self.finish(ref)
@@ -175,6 +180,7 @@ class FakeMiniMax(Fake):
             not set(asked) - FIRST_FIELDS
             and (not is_sized or (asked.get("resolution", "768P"), asked.get("duration", 6)) in HAILUO_SIZES)
             and ("first_frame_image" in asked or not model.startswith(("I2V", "MiniMax-Hailuo-2.3-Fast")))
+            and ("first_frame_image" in asked or "last_frame_image" not in asked)
             and ("subject_reference" in asked) == (model == "S2V-01")
         )
         if not fine:

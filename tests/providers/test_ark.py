@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from contract.stage import NOW, read
 from fakes.ark import FakeArk
-from fakes.server import KEY, serve
+from fakes.server import KEY, Answer, serve
+from fakes.upstream import ask
 from harness import Running, StartGateway
 
 from app.providers.ark import ANYTHING, FAMILIES, LISTED, MODEL, Ark
+from app.providers.base import Task
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +120,31 @@ async def test_a_field_that_the_model_would_refuse_is_refused_before_it_is_sent(
     refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": f"ark/{model}", **fields})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert fake.submits == []
+
+
+@pytest.mark.parametrize("word", ["queued", "running", "succeeded", "failed", "cancelled"])
+async def test_only_a_queued_task_is_stopped_and_no_record_is_deleted(word: str) -> None:
+    """DELETE of a task that has ended removes its record: a finished one would seem to have never been, and be free."""
+    fake = FakeArk()
+    async with serve(fake) as url:
+        provider = Ark("up", Ark.Config(api_key=KEY, base_url=f"{url}/api/v3"))
+        task = Task("attempt_1", LISTED[0], ask(), read=read, now=NOW)
+        ref = (await provider.send(task)).ref
+        fake.show(ref, word)
+        stopped = await provider.cancel(Task("attempt_1", LISTED[0], ask(), read=read, now=NOW, ref=ref))
+        await provider.aclose()
+    assert (stopped, len(fake.deletes)) == (word == "queued", int(word == "queued"))
+    assert stopped or fake.jobs[ref].status == word
+
+
+async def test_a_task_that_is_gone_when_it_is_to_be_stopped_was_not_stopped() -> None:
+    fake = FakeArk()
+    async with serve(fake) as url:
+        provider = Ark("up", Ark.Config(api_key=KEY, base_url=f"{url}/api/v3"))
+        ref = (await provider.send(Task("attempt_1", LISTED[0], ask(), read=read, now=NOW))).ref
+        fake.script("cancel", Answer(404, {"error": {"message": "not found"}}))
+        assert await provider.cancel(Task("attempt_1", LISTED[0], ask(), read=read, now=NOW, ref=ref)) is False
+        await provider.aclose()
 
 
 async def test_a_key_of_the_other_region_is_explained_to_the_operator(gateway: Running, fake: FakeArk) -> None:

@@ -8,7 +8,7 @@ import pytest
 from contract.stage import NOW, read
 from fakes.dashscope import FakeDashScope
 from fakes.recorded import recorded
-from fakes.server import KEY, Answer, Fault, Reset, serve
+from fakes.server import KEY, Answer, Fault, Reset, sample_mp4, serve
 from fakes.upstream import ask
 from harness import Running, StartGateway
 from money import ADMIN, Operator, operator_of
@@ -26,6 +26,8 @@ CHINA = ("https://dashscope.aliyuncs.com", "https://ws-1.cn-beijing.maas.aliyunc
 ELSEWHERE = ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "https://cn-beijing.maas.aliyuncs.com.x.example")
 SHAPE = {"resolution": "720P", "duration": 5}
 SIZE = {"size": "1280*720", "duration": 5}
+PICTURE = {"image_url": "https://x.example/a.png"}
+WRONG_MEDIA: tuple[Any, ...] = ("x", {}, 7, ["https://x.example/a.png"], [None], [[]])
 
 
 @pytest.fixture
@@ -321,13 +323,109 @@ async def test_a_video_is_taken_by_its_address_only(gateway: Running, provider: 
     assert fake.submits == []
 
 
-async def test_a_clip_has_no_known_price(gateway: Running) -> None:
-    for fields in (
-        {"reference_video": "https://x.example/in.mp4"},
-        {"media": [{"type": "reference_video", "url": "https://x.example/in.mp4"}]},
-    ):
-        video = await gateway.create(model="dashscope/wan3.0-video", **fields)
-        assert video["cost_estimate"] is None
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("wan3.0-video", {"reference_video": "https://x.example/in.mp4"}),
+        ("wan3.0-video", {"media": [{"type": "reference_video", "url": "https://x.example/in.mp4"}]}),
+        ("wan3.0-video", {"media": []}),
+        ("wan3.0-video", {"media": [{"type": "reference_image", "url": "https://x.example/a.png"}]}),
+        ("wan2.7-i2v", {"input_reference": PICTURE, "media": []}),
+        (
+            "wan2.7-i2v",
+            {"input_reference": PICTURE, "media": [{"type": "driving_audio", "url": "https://x.example/a"}]},
+        ),
+        ("wan2.7-i2v", {"media": [{"type": "first_clip", "url": "https://x.example/in.mp4"}]}),
+        ("wan2.6-r2v", {"reference_urls": []}),
+        ("wan2.6-r2v", {"reference_urls": ["https://x.example/in.mp4"]}),
+    ],
+)
+async def test_the_vendors_own_media_never_make_a_video_free(
+    admin: Operator, fake: FakeDashScope, model: str, fields: dict[str, Any]
+) -> None:
+    """A clip of unknown length is charged at least the output, and at most what was held."""
+    fake.file = sample_mp4(6)
+    key = await admin.key(max_cost_usd=0.5)
+    async with admin.user(key) as client:
+        made = await client.post("/v1/videos", json={"prompt": "x", "model": f"dashscope/{model}", **fields})
+        assert (made.status_code, made.json()["cost_estimate"]) == (202, 0.5), made.text
+    await admin.gateway.worker.run_once()
+    for _ in range(4):
+        admin.gateway.clock.advance(20)
+        await admin.gateway.worker.run_once()
+    assert await admin.ledger(made.json()["id"]) == [("reserve", -500_000), ("settle", 0)]
+    await admin.check_sums()
+    given = fake.submits[0].json["input"]
+    assert all(given.get(name) for name in given.keys() & {"media", "reference_urls"})
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "param"),
+    [
+        ("wan2.7-i2v", {"media": []}, "input_reference"),
+        ("wan2.7-i2v", {"media": [{"type": "driving_audio", "url": "https://x.example/a.mp3"}]}, "input_reference"),
+        *(("wan3.0-video", {"media": wrong}, "media") for wrong in WRONG_MEDIA),
+        ("wan9.0-video", {"media": "x", "other": 1}, "media"),
+        ("wan2.6-r2v", {"reference_urls": "https://x.example/a.png"}, "reference_urls"),
+        ("wan2.6-r2v", {"reference_urls": [{"url": "https://x.example/a.png"}]}, "reference_urls"),
+        ("wan3.0-video", {"input_reference": PICTURE, "reference_images": ["https://x.example/b"]}, "reference_images"),
+        (
+            "wan3.0-video",
+            {"last_frame": "https://x.example/z", "reference_video": "https://x.example/v"},
+            "reference_video",
+        ),
+        (
+            "wan3.0-video",
+            {"input_reference": PICTURE, "media": [{"type": "reference_video", "url": "https://x.example/v"}]},
+            "input_reference",
+        ),
+    ],
+)
+async def test_media_that_the_vendor_refuses_are_refused_at_create(
+    gateway: Running, fake: FakeDashScope, model: str, fields: dict[str, Any], param: str
+) -> None:
+    answer = await gateway.client.post("/v1/videos", json={"prompt": "x", "model": f"dashscope/{model}", **fields})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert await gateway.worker.run_once() is not None
+    assert fake.submits == []
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "cost"),
+    [
+        ("edits", {"model": "dashscope/wan3.0-video"}, (2 + 2) * 0.2),
+        ("extensions", {"model": "dashscope/wan2.7-i2v", "seconds": "4"}, (2 + 4) * 0.15),
+    ],
+)
+async def test_the_seconds_of_a_source_of_this_gateway_are_charged_too(
+    fake: FakeDashScope, start_gateway: StartGateway, path: str, fields: dict[str, Any], cost: float
+) -> None:
+    fake.file = sample_mp4(2)
+    async with serve(fake) as url:
+        providers = {"dashscope": {"api_key": KEY, "base_url": url}}
+        options: dict[str, Any] = {"public_url": "https://gateway.example", "admin_key": ADMIN}
+        async with start_gateway(providers=providers, **options) as gateway, operator_of(gateway) as admin:
+            first = await gateway.create(model="dashscope/wan3.0-video", resolution="1080p", seconds=2)
+            await gateway.finish(first["id"])
+            body = {"prompt": "on", "video": {"id": first["id"]}, **fields}
+            made = await gateway.client.post(f"/v1/videos/{path}", json=body)
+            assert (made.status_code, made.json()["cost_estimate"]) == (202, pytest.approx(cost)), made.text
+            assert (await gateway.finish(made.json()["id"]))["cost"] == pytest.approx(cost)
+            await admin.check_sums()
+
+
+async def test_an_edit_of_unknown_length_costs_at_least_its_output(
+    fake: FakeDashScope, start_gateway: StartGateway
+) -> None:
+    fake.file = sample_mp4(2)
+    async with serve(fake) as url:
+        providers = {"dashscope": {"api_key": KEY, "base_url": url}}
+        async with start_gateway(providers=providers, public_url="https://gateway.example") as gateway:
+            form = {"prompt": "at night", "model": "dashscope/wan3.0-video"}
+            files = {"video": ("a.mp4", fake.file, "video/mp4")}
+            made = await gateway.client.post("/v1/videos/edits", data=form, files=files)
+            assert (made.status_code, made.json()["cost_estimate"]) == (202, None), made.text
+            assert (await gateway.finish(made.json()["id"]))["cost"] == pytest.approx(2 * 0.1)
 
 
 async def test_a_video_of_this_gateway_is_extended_to_its_whole_length(
@@ -446,6 +544,25 @@ async def test_tasks_of_that_minute_are_candidates_by_the_time_of_china(
     for number, hours in enumerate((1, 8)):
         fake.job(f"later-{number}", {"input": {}}).raw["created_ms"] = submitted_ms + hours * 3_600_000
     assert await candidates(admin) == [its]
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "has_total", "pages"), [(100, True, 1), (100, False, 2), (15, True, 3), (15, False, 4), (10, True, 4)]
+)
+async def test_a_list_in_smaller_pages_than_asked_for_is_read_to_its_end(
+    admin: Operator, fake: FakeDashScope, most_rows: int, has_total: bool, pages: int
+) -> None:
+    fake.most_rows, fake.has_total = most_rows, has_total
+    fake.script("submit", Reset())
+    await admin.gateway.create(model=TEXT)
+    await admin.gateway.worker.run_once()
+    (its,) = fake.jobs
+    submitted_ms = int(admin.gateway.clock.now.timestamp() * 1000)
+    fake.jobs[its].raw["created_ms"] = submitted_ms
+    for number in range(1, 38 if most_rows == 10 else 36):
+        fake.job(f"later-{number}", {"input": {}}).raw["created_ms"] = submitted_ms + 3_600_000 + number
+    assert await candidates(admin) == [its]
+    assert len(fake.calls["list"]) == pages
 
 
 UNREADABLE = {

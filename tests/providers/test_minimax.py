@@ -11,7 +11,7 @@ from contract.stage import NOW, read
 from fakes.minimax import FIRST_PATH, FakeHailuo, FakeMiniMax
 from fakes.minimax import PATH as SECOND_PATH
 from fakes.recorded import recorded
-from fakes.server import KEY, Answer, Call, Fake, Fault, Reset, serve
+from fakes.server import KEY, Answer, Call, Fake, Fault, Reset, sample_mp4, serve
 from fakes.upstream import ask
 from harness import ORIGIN, Running, StartGateway
 from money import ADMIN, operator_of
@@ -143,6 +143,11 @@ async def test_resolution_and_ratio_are_always_sent(
         (H3, {"seed": 7}, "seed"),
         (MAX, {"reference_images": ["https://example.com/a.png"]}, "reference_images"),
         (H3, {"reference_images": ["https://example.com/a.png"] * 10}, "reference_images"),
+        (H3, {"last_frame": "https://example.com/b.png"}, "input_reference"),
+        (MAX, {"last_frame": "https://example.com/b.png"}, "input_reference"),
+        (HAILUO, {"last_frame": "https://example.com/b.png"}, "input_reference"),
+        (H3, {"input_reference": PICTURE, "reference_images": ["https://example.com/a.png"]}, "reference_images"),
+        (H3, {"input_reference": PICTURE, "reference_video": "https://example.com/a.mp4"}, "reference_video"),
         (HAILUO, {"seconds": 8}, "seconds"),
         (HAILUO, {"seconds": 10, "resolution": "1080p"}, "seconds"),
         (HAILUO, {"resolution": "512p"}, "resolution"),
@@ -194,9 +199,25 @@ async def test_a_video_costs_what_was_sent(
     assert video["cost_estimate"] == (None if cost is None else pytest.approx(cost, abs=1e-5))
 
 
-async def test_a_reference_video_is_billed_by_a_length_that_is_not_known(gateway: Running) -> None:
+async def test_a_reference_video_of_unknown_length_costs_at_least_the_output(
+    gateway: Running, fake: FakeMiniMax
+) -> None:
+    fake.file = sample_mp4(6)
     video = await gateway.create(model=H3, reference_video="https://example.com/in.mp4")
-    assert video["cost_estimate"] is None
+    assert video["cost_estimate"] == pytest.approx(5 * 0.08)
+    assert (await gateway.finish(video["id"]))["cost"] == pytest.approx(5 * 0.08)
+
+
+@pytest.mark.parametrize("seconds", [5.875, 6.125])
+@pytest.mark.parametrize(("resolution", "cost"), [("720p", 0.28), ("1080p", 0.49)])
+async def test_a_clip_of_hailuo_has_one_price_whatever_its_file_measures(
+    hailuo: Running, first: FakeHailuo, seconds: float, resolution: str, cost: float
+) -> None:
+    first.file = sample_mp4(seconds)
+    video = await hailuo.create(model=HAILUO, resolution=resolution)
+    done = await hailuo.finish(video["id"])
+    assert done["output"]["duration_seconds"] == seconds
+    assert done["cost"] == pytest.approx(cost, abs=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v2/", "/proxy/v2"])
@@ -233,7 +254,8 @@ async def test_another_500_does_not_end_the_video(gateway: Running, fake: FakeMi
         ("cancelled", None, False),
         ("queued", Answer(200, {"task_id": "1", "action": "cancel", "status": ""}), True),
         ("queued", Answer(200, {"task_id": "1", "action": ["cancelled"], "status": {}}), False),
-        ("queued", Answer(400, {"error": {"message": "invalid params, invalid task_id (2013)"}}), True),
+        ("queued", Answer(200, {"task_id": "1", "action": "deleted", "status": "deleted"}), False),
+        ("queued", Answer(400, {"error": {"message": "invalid params, invalid task_id (2013)"}}), False),
     ],
 )
 async def test_only_a_queued_task_is_stopped(word: str, answer: Fault | None, stopped: bool) -> None:
@@ -246,6 +268,7 @@ async def test_only_a_queued_task_is_stopped(word: str, answer: Fault | None, st
         if answer is not None:
             fake.script("cancel", answer)
         assert await provider.cancel(Task("attempt_1", "MiniMax-H3", ask(), read=read, now=NOW, ref=ref)) is stopped
+        assert (ref in fake.jobs, len(fake.deletes)) == (True, int(word == "queued"))
         await provider.aclose()
 
 
@@ -456,6 +479,7 @@ async def test_a_failed_task_is_no_error_of_the_poll(
         (429, "usage limit exceeded", "2056", errors.UpstreamAccount),
         (429, "insufficient", "1008", errors.UpstreamCredit),
         (500, "rate limit", "1002", errors.UpstreamUnknown),
+        (503, "unavailable", None, errors.UpstreamUnknown),
         (529, "overloaded", None, errors.UpstreamUnknown),
     ],
 )
@@ -505,9 +529,15 @@ async def test_a_key_of_the_other_platform_is_explained_to_the_operator(start: S
 # The list of tasks
 
 
-@pytest.mark.parametrize("model", [H3, HAILUO])
-async def test_a_lost_submit_has_candidates_where_the_list_has_its_model(start: Start, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "most_rows", "has_total", "pages"),
+    [(H3, 100, True, 3), (H3, 100, False, 4), (H3, 15, True, 4), (H3, 15, False, 5), (HAILUO, 100, True, 0)],
+)
+async def test_a_lost_submit_has_candidates_where_the_list_has_its_model(
+    start: Start, model: str, most_rows: int, has_total: bool, pages: int
+) -> None:
     fake = FakeMiniMax()
+    fake.most_rows, fake.has_total = most_rows, has_total
     async with start(fake, admin_key=ADMIN) as gateway, operator_of(gateway) as admin:
         fake.script("submit", Reset())
         await gateway.create(model=model)
@@ -520,6 +550,16 @@ async def test_a_lost_submit_has_candidates_where_the_list_has_its_model(start: 
         found = (await admin.client.get("/admin/v1/repairs", params={"candidates": "true"})).json()["data"]
         shown = [row["candidates"] and [task["upstream_ref"] for task in row["candidates"]] for row in found]
         assert shown == ([[its]] if model == H3 else [None])
-        assert [call.query for call in fake.calls["list"]] == (
-            [f"page_num={page}&page_size=20" for page in (1, 2, 3)] if model == H3 else []
-        )
+        asked = [call.query for call in fake.calls["list"]]
+        assert asked == [f"page_num={page}&page_size=20" for page in range(1, pages + 1)]
+
+
+@pytest.mark.parametrize("items", [None, {}, [{"id": "1"}], [{"created_at": 1}], ["1"]])
+async def test_a_list_that_cannot_be_read_is_not_an_empty_one(items: Any) -> None:
+    fake = FakeMiniMax()
+    async with serve(fake) as url:
+        provider = MiniMax("up", MiniMax.Config(api_key=KEY, base_url=url))
+        fake.script("list", Answer(200, {"items": items, "total": 0}))
+        with pytest.raises(errors.UpstreamUnavailable):
+            await provider.list_tasks(None)
+        await provider.aclose()

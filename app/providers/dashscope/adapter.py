@@ -9,7 +9,7 @@ is `resolution` and `ratio`. An error may have the status 200: it has a `code` t
 or of another region or key, is UNKNOWN. A task can be stopped only while it waits. Times are those of Beijing and do
 not say so. Task and file are kept for 24 hours.
 Inferred: a code that is documented as a refusal is one with the status 200, too; 503 does not say that nothing was
-begun; the list of tasks has the newest first and takes 100 a page.
+begun; the list of tasks has the newest first. How many it takes a page is not known: it ends by its `total`.
 """
 
 import json
@@ -141,7 +141,7 @@ class DashScope(RestProvider):
         return bool(said) and _code(said) is None
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
-        number = int(page or 1)
+        number, seen = map(int, (page or "1 0").split())
         response = await self.call("list", "GET", f"{TASKS}?page_no={number}&page_size={PAGE_TASKS}")
         answer = self.json("list", response)
         rows = next((rows for name in ("tasks", "data") if isinstance(rows := answer.get(name), list)), [None])
@@ -149,7 +149,9 @@ class DashScope(RestProvider):
         if len(tasks) < len(rows) or tasks != sorted(tasks, key=lambda task: task.created_at, reverse=True):
             # Read as it is, the list would show that there are no further tasks.
             raise self.unreadable("list", "the list of tasks cannot be read", response)
-        return tasks, str(number + 1) if len(rows) >= PAGE_TASKS else None
+        seen += len(rows)
+        is_last = not rows or answer.get("total") == seen  # the vendor may give less than the page asked for
+        return tasks, None if is_last else f"{number + 1} {seen}"
 
     def capabilities(self, model: str) -> Capabilities | None:
         return families.known(model, in_china=self.region == "cn")
@@ -175,6 +177,8 @@ class DashScope(RestProvider):
         inputs, parameters = _without_blanks(given), _without_blanks(self._parameters(task))
         for name, value in request.extra.items():
             match name, value:
+                case "media" | "reference_urls", []:
+                    pass
                 case "media", list():
                     inputs["media"] = [*inputs.get("media", ()), *value]
                 case "input", dict():

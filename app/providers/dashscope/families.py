@@ -2,14 +2,15 @@
 
 Lengths, resolutions and inputs: the vendor's clients and pages as of 2026-11-21, and for the lengths of references and
 for `negative_prompt` copies of its pages of 2026-09. Inferred: a length of 5 s and 720p, which every model has, may be
-sent where the request has none; Wan 3.0 edits what it gets as a reference, at a length of its own choice.
+sent where the request has none; Wan 3.0 edits what it gets as a reference, at a length of its own choice; an edit costs
+the seconds of its source and of the output, an extension those of the whole video.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.capabilities import Capabilities, in_micros
+from app.capabilities import Capabilities, in_micros, media_of
 from app.video import Media, Operation, VideoRequest
 
 DEFAULT_SECONDS = 5
@@ -35,8 +36,16 @@ FIRST = frozenset({"first_frame"})
 FRAMES = FIRST | {"last_frame"}
 REFERENCES = frozenset({"reference_images", "reference_video"})
 WAN = frozenset({"seed", "negative_prompt", "expand_prompt"})
-CLIPS = frozenset({"media", "reference_urls"})
-"""The vendor's own fields that may hold clips."""
+LISTS: dict[str, type] = {"media": dict, "reference_urls": str}
+"""The vendor's own fields that are lists, and what their entries are."""
+PARAMETERS = {
+    **dict.fromkeys(("first_frame", "first_clip"), "first_frame"),
+    "last_frame": "last_frame",
+    "reference_image": "reference_images",
+    "reference_video": "reference_video",
+}
+"""The parameter that an entry of `media` takes the place of, by its type: a clip that is continued stands for the first
+frame."""
 
 PRICES = {
     "wan3.0-video": {"480p": 0.05, "720p": 0.1, "1080p": 0.2},
@@ -158,18 +167,18 @@ def known(model: str, *, in_china: bool) -> Capabilities:
 
 
 def narrowed(model: str, able: Capabilities, request: VideoRequest) -> Capabilities:
-    """Capabilities of a model for one request: clips are taken by address and their seconds are charged, which are not
-    known; an edit is as long as its source; an extension ends with the longest video."""
-    changes: dict[str, Any] = {}
+    """Capabilities of a model for one request: clips are taken by address; an edit is as long as its source; an
+    extension ends with the longest video; the seconds of a source are charged, too, where they are known."""
+    changes = _of_fields(able, request)
     clips = [clip for clip in (request.reference_video, request.source) if clip is not None]
     if any(clip.key is not None for clip in clips):
         changes["media"] = frozenset({"url"})
     if able is ANYTHING:
         return able.model_copy(update=changes)
-    if clips or request.extra.keys() & CLIPS:
-        changes["prices"] = {}
-    if request.operation is not Operation.generate or "media" in request.extra:
-        changes["required"] = frozenset()
+    entries = _entries(request)
+    changes["required"] = able.required - entries if request.operation is Operation.generate else frozenset()
+    if takes_all(model):
+        changes["parameters"] = able.parameters - _excluded(request, entries)
     if request.operation is Operation.edit:
         changes |= {"seconds": (), "seconds_range": False, "default_seconds": None}
     if request.operation is Operation.extend:
@@ -178,7 +187,54 @@ def narrowed(model: str, able: Capabilities, request: VideoRequest) -> Capabilit
         changes["parameters"] = able.parameters - FIRST
     if request.resolution == "480p" and takes_size(model):
         changes["aspect_ratios"] = RATIOS_480P
-    return able.model_copy(update=changes) if changes else able
+    if request.source is not None:
+        changes |= _priced_with_source(able.model_copy(update=changes), request)
+    return able.model_copy(update=changes)
+
+
+def _of_fields(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
+    """Changes that keep out own fields which are not the list that the vendor has there."""
+    wrong = {name for name in request.extra.keys() & LISTS.keys() if not _is_list_of(LISTS[name], request.extra[name])}
+    if not wrong:
+        return {}
+    taken = able.vendor_fields | (request.extra.keys() if able.passes_extra else set())
+    return {"vendor_fields": frozenset(taken - wrong), "passes_extra": False}
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+def _entries(request: VideoRequest) -> set[str]:
+    """The parameters whose place the entries of `media` take."""
+    media = request.extra.get("media")
+    kinds = [entry.get("type") for entry in media if isinstance(entry, dict)] if isinstance(media, list) else []
+    return {PARAMETERS[kind] for kind in kinds if isinstance(kind, str) and kind in PARAMETERS}
+
+
+def _excluded(request: VideoRequest, entries: set[str]) -> frozenset[str]:
+    """The parameters that a model of every kind of input does not take beside what is given: frames or references."""
+    excluded: frozenset[str] = frozenset()
+    if FRAMES & (media_of(request).keys() | entries):
+        excluded |= REFERENCES
+    if request.operation is Operation.edit or REFERENCES & entries:
+        excluded |= FRAMES
+    return excluded
+
+
+def _priced_with_source(able: Capabilities, request: VideoRequest) -> dict[str, Any]:
+    """Prices of a request with a source: a resolution of the source's that the model lacks is made as the default one.
+    The least price is that of the source and the output together; where the length of the source is not known, the
+    output alone is charged."""
+    resolution, default = request.resolution or DEFAULT_RESOLUTION, able.prices.get(DEFAULT_RESOLUTION)
+    prices = able.prices if default is None else {resolution: default, **able.prices}
+    if request.source is None or request.source.seconds is None:
+        return {"prices": prices}
+    charged = 2 * max(1, request.source.seconds)
+    if request.operation is Operation.extend:
+        added = request.seconds if request.seconds is not None else able.default_seconds
+        charged = (seconds_of(request.source) or 0) + (added or 0)
+    return {"prices": prices, "least_micros": round(charged * prices.get(resolution, 0))}
 
 
 def seconds_of(clip: Media | None) -> int | None:

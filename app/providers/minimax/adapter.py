@@ -10,9 +10,9 @@ for each download. A callback address gets a challenge first, which the gateway 
 neither is signed. DELETE stops a task that is queued, refuses one that runs, and deletes the record of one that has
 ended; version 1 has no such call, and no list. A key works at one of two hosts. Tasks are kept for seven days.
 Inferred: that 2013 on a poll of version 1, which has nothing but the id, means that the id is unknown; that numbers for
-internal errors in a 200 do not say that no task was made, so that a submit with one has an unknown outcome; that a
-model which is not in the tables and has another name than those of version 1 is one of version 2, with 5 s and 768P;
-that the newest task is first in the list.
+internal errors in a 200, and a 503, do not say that no task was made, so that a submit with one has an unknown outcome;
+that a model which is not in the tables and has another name than those of version 1 is one of version 2, with 5 s and
+768P; that the newest task is first in the list, and that `total` counts all of them.
 """
 
 import re
@@ -127,9 +127,15 @@ class MiniMax(RestProvider):
     async def cancel(self, task: Task) -> bool:
         if hailuo.serves(task.model):
             return False
+        try:
+            progress = await self.poll(task)
+        except errors.UpstreamGone:
+            return True
+        if progress.status is not Status.queued:  # DELETE would remove the record of one that has just ended
+            return False
         answer = await self.cancel_call("DELETE", f"{h3.PATH}/{segment(task.ref)}")
-        if isinstance(answer, bool):
-            return answer
+        if isinstance(answer, bool):  # a task that was there at the poll has been deleted since, not stopped
+            return False
         found = object_of(answer)
         return found.get("action") in STOPPED or found.get("status") in STOPPED
 
@@ -142,11 +148,18 @@ class MiniMax(RestProvider):
             yield download
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
-        number = int(page or 1)
+        number, seen = map(int, (page or "1 0").split())
         query = f"page_num={number}&page_size={PAGE_TASKS}"
-        rows = self.json("list", await self.call("list", "GET", f"{h3.QUERY_PATH}?{query}")).get("items")
-        is_full = isinstance(rows, list) and len(rows) >= PAGE_TASKS
-        return listed_tasks(rows), str(number + 1) if is_full else None
+        response = await self.call("list", "GET", f"{h3.QUERY_PATH}?{query}")
+        answer = self.json("list", response)
+        rows = answer.get("items")
+        tasks = listed_tasks(rows)
+        if not isinstance(rows, list) or len(tasks) < len(rows):
+            # Read as it is, the list would show that there are no further tasks.
+            raise self.unreadable("list", "the list of tasks cannot be read", response)
+        seen += len(rows)
+        is_last = not rows or answer.get("total") == seen  # the vendor may give less than the page asked for
+        return tasks, None if is_last else f"{number + 1} {seen}"
 
     def lists(self, model: str) -> bool:
         return not hailuo.serves(model)
@@ -204,6 +217,9 @@ class MiniMax(RestProvider):
         message = message.strip()
         found = NUMBERED.search(message[-8:])
         return (found[1], message[: -len(found[0])].rstrip()) if found is not None else (code, message)
+
+    def _is_own_refusal(self, response: httpx.Response) -> bool:
+        return False  # the vendor documents no 503
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)

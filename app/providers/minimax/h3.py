@@ -81,9 +81,13 @@ STATUS = {
 
 
 def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
-    """Capabilities of a model; without prices where a reference video is billed, too: its length is not known."""
-    able = MODELS.get(model, ANYTHING)
-    return able if request.reference_video is None else able.model_copy(update={"prices": {}})
+    """Capabilities of a model for this request: a last frame needs a first one, and frames exclude references. A
+    reference video is billed by its length, too, which is not known: the price of the output is the least it costs."""
+    able, given = MODELS.get(model, ANYTHING), media_of(request).keys()
+    if able is ANYTHING or not FRAMES & given:
+        return able
+    needed = FRAMES - {"last_frame"} if "last_frame" in given else frozenset()
+    return able.model_copy(update={"required": needed, "parameters": able.parameters - REFERENCES})
 
 
 async def body(task: Task, url: Url) -> dict[str, Any]:

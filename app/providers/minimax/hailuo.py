@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from app.capabilities import Capabilities, in_micros, media_of
+from app.capabilities import Capabilities, media_of
 from app.providers.answers import is_usable
 from app.providers.base import Task
 from app.video import Media, Status, VideoRequest
@@ -57,9 +57,15 @@ def _hailuo(clips: Clips, parameters: frozenset[str], required: frozenset[str] =
 
 
 def _prices(clips: Clips, seconds: float) -> dict[str, int]:
-    """Prices per second of clips of one length; 720p is made as 768p."""
-    found = {name: clips.get("768p" if name == "720p" else name, {}) for name in TIERS}
-    return in_micros({name: price[int(seconds)] / seconds for name, price in found.items() if seconds in price})
+    """Prices per second of clips of one length."""
+    found = {name: _clip_micros(clips, name, seconds) for name in TIERS}
+    return {name: round(micros / seconds) for name, micros in found.items() if micros}
+
+
+def _clip_micros(clips: Clips, resolution: str, seconds: float) -> int:
+    """Price of one clip; 0 where there is none of this length. 720p is made as 768p."""
+    found = clips.get("768p" if resolution == "720p" else resolution, {})
+    return round(found.get(int(seconds), 0) * 1_000_000) if seconds in found else 0
 
 
 def _before(parameters: frozenset[str]) -> Capabilities:
@@ -101,8 +107,9 @@ def serves(model: str) -> bool:
 
 
 def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
-    """Capabilities of a model for this request: lengths and prices depend on the resolution, 512p needs a first frame
-    and no last one, and frames decide on the ratio."""
+    """Capabilities of a model for this request: lengths and prices depend on the resolution, a clip has one price
+    however long its file turns out, 512p needs a first frame and no last one, a last frame needs a first one, and
+    frames decide on the ratio."""
     able = MODELS.get(model, ANYTHING)
     media = media_of(request)
     update: dict[str, Any] = {"aspect_ratios": None} if FRAMES & media.keys() else {}
@@ -110,10 +117,13 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
     if clips is not None:
         seconds = request.seconds if request.seconds is not None else DEFAULT_SECONDS
         update["prices"] = _prices(clips, seconds)
+        update["least_micros"] = _clip_micros(clips, request.resolution or DEFAULT_RESOLUTION, seconds)
         if request.resolution in clips:
             update["seconds"] = tuple(clips[request.resolution])
         if "first_frame" not in media or "last_frame" in media:
             update["resolutions"] = tuple(name for name in able.resolutions or () if name != "512p")
+        if "last_frame" in media:
+            update["required"] = FIRST
     return able.model_copy(update=update)
 
 
