@@ -90,16 +90,12 @@ MODELS = {
         parameters=FRAMES | REFERENCES | {"generate_audio"},
         fields=OWN_FIELDS | UNPRICED_FIELDS,
     ),
-    "grok-imagine-video-1.5-lite": _grok(
-        {"480p": 0.02, "720p": 0.03, "1080p": 0.14}, per_image=0.01, parameters=FIRST
-    ),
+    "grok-imagine-video-1.5-lite": _grok({"480p": 0.02, "720p": 0.03, "1080p": 0.14}, per_image=0.01, parameters=FIRST),
 }
 """Prices: the price map of LiteLLM 1.110.2, 2026-11, which OpenRouter's list of 2026-10-09 confirms."""
 SAME_MODEL = re.compile(r"(grok-imagine-video-1\.5)-(?:preview|\d{4}-\d{2}-\d{2})")
 """Further names of a model, which have its price."""
-ANYTHING = Capabilities(
-    parameters=FRAMES | REFERENCES | {"generate_audio"}, operations=BY_OPERATION, passes_extra=True
-)
+ANYTHING = Capabilities(parameters=FRAMES | REFERENCES | {"generate_audio"}, operations=BY_OPERATION, passes_extra=True)
 """Capabilities of a model that is newer than the table."""
 
 PENDING = "pending"
@@ -133,6 +129,7 @@ class XAI(RestProvider):
 
     class Config(ProviderConfig):
         api_key: SecretStr = Field(min_length=1)
+        """`XAI_API_KEY`, of a team at console.x.ai."""
         base_url: str = BASE_URL
 
     config: Config
