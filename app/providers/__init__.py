@@ -21,6 +21,7 @@ from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
 from app.providers.unused import report_unused, unused_routes
+from app.providers.xai import XAI
 from app.settings import ConfigurationError, Settings
 from app.telemetry import log
 
@@ -37,6 +38,7 @@ KINDS: tuple[type[Provider], ...] = (
     Kling,
     MiniMax,
     OpenAI,
+    XAI,
     Sandbox,
 )
 

@@ -25,6 +25,8 @@ CREDIT_WORDS = (
 MAX_REF_CHARACTERS = 512
 MAX_REPORTED_DOLLARS = 1_000_000
 MAX_UNIX_S = 2**32
+MAX_PERCENT = 2**32
+"""Bound that a progress beyond 100 has to keep, which neither NaN nor a number too large for a float does."""
 
 
 def listed_tasks(rows: Any) -> list[ListedTask]:
@@ -82,6 +84,13 @@ def reported_micros(answer: Any, place: Sequence[str]) -> int | None:
     if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer <= MAX_REPORTED_DOLLARS:
         return None
     return round(answer * 1_000_000)
+
+
+def percent(value: Any) -> int | None:
+    """A progress between 0 and 100; None if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MAX_PERCENT < value < MAX_PERCENT:
+        return None
+    return max(0, min(100, int(value)))
 
 
 def is_usable(ref: object) -> TypeGuard[str]:

@@ -12,7 +12,6 @@ that `short_edge` is vLLM-Omni's name for a resolution.
 """
 
 import json
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -26,7 +25,7 @@ from pydantic import Field
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
 from app.media.uploads import Upload
-from app.providers.answers import listed_tasks, object_of, reported_micros, segment
+from app.providers.answers import listed_tasks, object_of, percent, reported_micros, segment
 from app.providers.base import Download, ListedTask, ProviderConfig, ReadMedia, Task
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
@@ -100,7 +99,7 @@ class OpenAI(RestProvider):
         return Submission(
             ref=self.ref_of("submit", job, response),
             status=Status.in_progress if status.ended else status,  # its outcome is read by the first poll
-            progress=_percent(job.get("progress")),
+            progress=percent(job.get("progress")),
             raw_status=raw,
             poll_after_s=_poll_after_s(response.headers),
         )
@@ -284,7 +283,7 @@ class OpenAI(RestProvider):
         named = find_output(job, sent=sent_urls(task)) if status is Status.completed else None
         return Progress(
             status=status,
-            progress=_percent(job.get("progress")),
+            progress=percent(job.get("progress")),
             raw_status=raw,
             poll_after_s=None if status.ended else poll_after_s,
             output=named or Output() if status is Status.completed else None,
@@ -377,12 +376,6 @@ def _one_or_all(values: list[Any]) -> Any:
 
 def _path(ref: str | None, tail: str = "") -> str:
     return f"/videos/{segment(ref)}{tail}"
-
-
-def _percent(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return max(0, min(100, int(value)))
 
 
 def _poll_after_s(headers: httpx.Headers) -> float | None:

@@ -111,8 +111,15 @@ class Router:
         if name in self.aliases:
             entry, *others = self.aliases[name].routes
             name = entry if isinstance(entry, str) and not others else ""
-        found = self.catalogue.find(name)
+        found = self._find(name)
         return found if found is not None and self._catalogue_routes(found) else None
+
+    def _find(self, name: str) -> str | None:
+        """The catalogue's name for a model; none for `provider/model` of a provider that lists it, though the catalogue
+        may have that as another vendor's spelling."""
+        head, _, tail = name.partition("/")
+        is_pinned = head in self.providers and tail in self.providers[head].listed
+        return None if is_pinned else self.catalogue.find(name)
 
     def stands_in(self, name: str) -> bool:
         """True for a model that has ended without a successor, such as `sora-2`, while no vendor is configured: the
@@ -207,7 +214,7 @@ class Router:
         unweighted = None if all(isinstance(entry, str) for entry in entries) else 1.0
         for number, entry in enumerate(entries):
             to, weight = (entry, unweighted) if isinstance(entry, str) else (entry.to, entry.weight)
-            catalogued = self.catalogue.find(to)
+            catalogued = self._find(to)
             if catalogued is not None:
                 found = self._catalogue_routes(catalogued)
                 share = weight and weight / max(1, len(found))

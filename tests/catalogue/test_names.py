@@ -58,6 +58,22 @@ async def test_a_model_that_has_ended_names_the_lines_to_add(gateway: Running) -
     assert 'unsupported = "drop"' in message
 
 
+@pytest.mark.parametrize("name", ["xai/grok-imagine-video", "mine"])
+async def test_a_name_with_the_provider_is_that_provider_only_whatever_the_catalogue_calls_so(
+    start_gateway: StartGateway, name: str
+) -> None:
+    xai, fal = {"xai": {"api_key": "x"}}, {"fal": {"api_key": "x"}}
+    settings = {"models": {"mine": {"routes": ["xai/grok-imagine-video"]}}}
+    body = {"model": name, "prompt": "a boat"}
+    async with start_gateway(providers={**xai, **fal}, **settings) as gateway:
+        shown = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
+        assert [row["route"] for row in shown["routes"]] == ["xai/grok-imagine-video"], shown
+        assert shown["cost_estimate"] == pytest.approx(8 * 0.05)  # the vendor's defaults, not the catalogue's
+    async with start_gateway(providers=fal, **settings) as gateway:
+        shown = (await gateway.client.post("/v1/videos?dryRun=true", json=body)).json()
+        assert [row["route"] for row in shown["routes"]] == ["fal/xai/grok-imagine-video"], shown
+
+
 async def test_an_alias_of_a_catalogue_model_brings_length_and_size_near(opened: Open, ark: FakeArk) -> None:
     aliases = {"sora-2": {"routes": ["seedance-2.0-fast"], "unsupported": "drop"}}
     async with opened(models=aliases) as gateway:

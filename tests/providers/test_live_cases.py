@@ -14,6 +14,7 @@ from app.providers.dashscope import DashScope
 from app.providers.fal import Fal, endpoints
 from app.providers.openai import OpenAI
 from app.providers.sandbox import Sandbox
+from app.providers.xai import XAI
 from app.video import Operation
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +63,7 @@ def cost_micros(prices: dict[str, int], fields: dict[str, str]) -> float:
     return prices[fields["resolution"]] * float(fields["seconds"])
 
 
-@pytest.mark.parametrize("kind", [Ark, DashScope])
+@pytest.mark.parametrize("kind", [Ark, DashScope, XAI])
 def test_the_case_is_the_cheapest_with_a_list_price(kind: type[Provider]) -> None:
     case = CASES[kind.kind]
     cheapest = min(price * min(able.seconds or (0,)) for able in kind.models.values() for price in able.prices.values())
