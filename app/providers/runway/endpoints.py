@@ -300,7 +300,7 @@ def _common_ratio(shape: str) -> str:
 
 
 @cache
-def _endpoints(model: str) -> tuple[Endpoint, ...]:
+def of(model: str) -> tuple[Endpoint, ...]:
     """The endpoints of a model, in the order text, picture, video."""
     typed = _typed().get(model, {})
     return tuple(
@@ -325,7 +325,7 @@ def _typed() -> dict[str, Any]:
 @cache
 def merged(model: str) -> Capabilities:
     """Capabilities of all endpoints of a model together, for the model list."""
-    able = [endpoint.capabilities for endpoint in _endpoints(model)]
+    able = [endpoint.capabilities for endpoint in of(model)]
     fields = frozenset[str]().union(*(one.vendor_fields for one in able))
     limits = [one.max_reference_images for one in able if one.max_reference_images is not None]
     required = frozenset[str].intersection(*(one.required for one in able))
@@ -336,7 +336,7 @@ def merged(model: str) -> Capabilities:
 def choose(model: str, request: VideoRequest) -> Endpoint | None:
     """The endpoint for the kind of input of a request, else the first that the model has; None for a model that is in
     no table."""
-    endpoints = _endpoints(model)
+    endpoints = of(model)
     if not endpoints:
         return None
     wanted = TEXT
