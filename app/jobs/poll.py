@@ -1,5 +1,6 @@
 """The poll step, for one task or many; and the watch over tasks whose job has already ended."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -79,7 +80,9 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
             reported_micros = progress.reported_micros
         elif progress.status is Status.failed:
             ended = S.failed, "no late success"
-        elif not claim.attempt.cancel_tried and await context.bounded(claim, provider.cancel(task)):
+        elif not claim.attempt.cancel_tried and await context.bounded(
+            claim, provider.cancel(replace(task, status=progress.status))
+        ):
             ended = S.cancelled, "stopped"
         else:
             values["cancel_tried"] = True

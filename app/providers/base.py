@@ -25,7 +25,7 @@ from app import errors, net
 from app.capabilities import Capabilities
 from app.media.uploads import Upload
 from app.mistakes import seconds
-from app.video import Media, Output, Progress, Submission, VideoRequest
+from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 
 MAX_DATA_URL_BYTES = 20 * 2**20
 """Limit for an upload sent as base64 within JSON: several whole copies of it are in memory."""
@@ -69,6 +69,8 @@ class Task:
     now: datetime
     ref: str | None = None
     """The upstream's id of the task, once accepted."""
+    status: Status | None = None
+    """For a cancel: the task's status as a poll has just read it."""
     submitted_at: datetime | None = None
     in_doubt: bool = False
     """True: an earlier submit of this task has an unknown outcome, so the upstream may have it."""

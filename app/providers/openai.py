@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from secrets import token_hex
 from typing import Any, Literal
 
 import httpx
@@ -24,9 +23,9 @@ from pydantic import Field
 
 from app import errors
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities
-from app.media.uploads import Upload
 from app.providers.answers import listed_tasks, object_of, percent, reported_micros, segment
 from app.providers.base import Download, ListedTask, ProviderConfig, ReadMedia, Task
+from app.providers.forms import Form
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
@@ -261,7 +260,7 @@ class OpenAI(RestProvider):
             return await send("POST", path, json=body, headers=headers or {})
         parts.sort(key=lambda part: isinstance(part[1], Media))
         async with AsyncExitStack() as stack:
-            content = _Form(
+            content = Form(
                 [
                     (name, await stack.enter_async_context(read(value)) if isinstance(value, Media) else value)
                     for name, value in parts
@@ -314,41 +313,6 @@ class _FailedJob(errors.UpstreamFailed):
         super().__init__(error.message, provider=error.provider, upstream_status=error.upstream_status)
         self.job = job
         self.error = error
-
-
-class _Form:
-    """Multipart body of known length; files are streamed in chunks."""
-
-    def __init__(self, parts: list[tuple[str, str | Upload]]) -> None:
-        boundary = token_hex(16)
-        self._parts = [(_part_head(boundary, name, value), value) for name, value in parts]
-        self._end = f"--{boundary}--\r\n".encode()
-        length = len(self._end)
-        for head, value in self._parts:
-            length += len(head) + (value.size if isinstance(value, Upload) else len(value.encode())) + 2
-        self.headers = {"content-type": f"multipart/form-data; boundary={boundary}", "content-length": str(length)}
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for head, value in self._parts:
-            yield head
-            if isinstance(value, Upload):
-                async for chunk in value.chunks:
-                    yield chunk
-            else:
-                yield value.encode()
-            yield b"\r\n"
-        yield self._end
-
-
-def _part_head(boundary: str, name: str, value: str | Upload) -> bytes:
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
-    if isinstance(value, Upload):
-        head += f'; filename="{_quoted(value.filename)}"\r\nContent-Type: {value.content_type}'
-    return f"{head}\r\n\r\n".encode()
-
-
-def _quoted(text: str) -> str:
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _parts(value: Any, name: str = "", *, brackets: bool) -> Iterator[tuple[str, str | Media]]:

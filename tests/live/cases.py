@@ -74,6 +74,11 @@ CASES = {
         {"seconds": "1", "resolution": "480p"},
         "0.02 dollars a second, the lowest list price in the table of models",
     ),
+    "runway": Case(
+        "h3_max",
+        {"seconds": "5", "resolution": "480p"},
+        "0.05 dollars a second, the lowest list price of a text-to-video in the table of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""

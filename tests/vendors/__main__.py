@@ -148,6 +148,26 @@ SDKS = (
         },
         code=1027,
     ),
+    Sdk(
+        "runwayml==5.24.0",
+        "runway_script.py",
+        "runway.FakeRunway",
+        {
+            "estimated": 60,
+            "words": ["PENDING", "RUNNING", "SUCCEEDED"],
+            "cost": 60,
+            "bytes": BYTES,
+            "failed": ["FAILED", "INTERNAL.BAD_OUTPUT.CODE01", FAILURE],
+            "after a cancel": ["NotFoundError", 404, {"error": "Task not found"}],
+            "cancelled twice": ["NotFoundError", 404, {"error": "Task not found"}],
+            "upload": "runway://k1",
+            "first frame": "PENDING",
+            "unknown field": ["BadRequestError", 400],
+            "another version": ["BadRequestError", 400],
+            "wrong key": ["AuthenticationError", 401, {"error": "The API key was invalid."}],
+        },
+        code="INTERNAL.BAD_OUTPUT.CODE01",
+    ),
 )
 
 
