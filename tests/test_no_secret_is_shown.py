@@ -45,6 +45,7 @@ KINDS = {
     "gptge": "luma",
     "apilaplas": "ray-2",
     "kling": "kling-3.0",
+    "vertex": "gemini-omni-1.2-flash",
     "openai": "sora-2",
 }
 REFUSALS = (400, 401, 403, 404, 429, 500)

@@ -69,6 +69,11 @@ CASES = {
         {"seconds": "5", "resolution": "720p", "generate_audio": False},
         "0.042 dollars a second, the lowest list price in the table of models",
     ),
+    "vertex": Case(
+        "gemini-omni-1.1-flash",
+        {"seconds": "3", "resolution": "360p"},
+        "0.034 dollars a second, the lowest price with sound in the table of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""
