@@ -83,7 +83,9 @@ async def gateway(fake: FakeVertex, start: Start) -> AsyncIterator[Running]:
 @pytest.fixture
 async def vertex(fake: FakeVertex, tmp_path: Path) -> AsyncIterator[Vertex]:
     async with serve(fake) as url:
-        config = Vertex.Config(credentials_file=key_file(tmp_path), base_url=url, token_url=url, timeout_s=5)
+        config = Vertex.Config.model_validate(
+            {"credentials_file": key_file(tmp_path), "base_url": url, "token_url": url, "timeout_s": 5}
+        )
         provider = Vertex("up", config, (LOOPBACK,))
         yield provider
         await provider.aclose()
@@ -113,7 +115,7 @@ async def submitted(gateway: Running, fake: FakeVertex, **fields: Any) -> tuple[
 )
 def test_the_location_decides_on_the_host(location: str, host: str) -> None:
     assert Vertex.Config(project="my-proj", location=location).base_url == host
-    assert Vertex.Config(project="my-proj", location=location, base_url="https://x.example").base_url[8:] == "x.example"
+    assert Vertex.Config(project="p", location=location, base_url="https://x.example").base_url == "https://x.example"
 
 
 def test_what_is_set_as_empty_is_not_set() -> None:
@@ -124,10 +126,10 @@ def test_what_is_set_as_empty_is_not_set() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({}, "expected PROJECT"),
-        ({"location": "us-central1"}, "expected PROJECT"),
-        ({"api_key": "k", "project": "p"}, "either API_KEY alone, or PROJECT"),
-        ({"api_key": "k", "credentials_file": "/nowhere"}, "either API_KEY alone, or PROJECT"),
+        ({}, "project\n  Field required"),
+        ({"location": "us-central1"}, "project\n  Field required"),
+        ({"api_key": "k", "project": "p"}, "either API_KEY alone"),
+        ({"api_key": "k", "credentials_file": "/nowhere"}, "either API_KEY alone"),
         ({"credentials_file": "/nowhere/key.json"}, r"CREDENTIALS_FILE: the file cannot be read \(FileNotFoundError\)"),
         ({"project": "a/b"}, "project"),
         ({"project": "p", "location": "us.evil.example/"}, "location"),
@@ -136,7 +138,7 @@ def test_what_is_set_as_empty_is_not_set() -> None:
 )
 def test_settings_that_do_not_fit_are_refused(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        Vertex.Config(**config)
+        Vertex.Config.model_validate(config)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_settings_that_do_not_fit_are_refused(config: dict[str, Any], said: str)
 )
 def test_a_key_file_of_another_kind_is_refused_by_name(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said) as caught:
-        Vertex.Config(credentials_file=key_file(tmp_path, **fields))
+        Vertex.Config.model_validate({"credentials_file": key_file(tmp_path, **fields)})
     assert "SEKRET" not in str(caught.value)
 
 
@@ -161,7 +163,7 @@ def test_a_file_that_is_no_key_file_is_refused(tmp_path: Path, content: bytes) -
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValidationError, match="CREDENTIALS_FILE: the file"):
-        Vertex.Config(credentials_file=path)
+        Vertex.Config.model_validate({"credentials_file": path})
 
 
 def test_without_its_extra_a_service_account_is_refused_by_the_name_of_the_extra(
@@ -169,9 +171,9 @@ def test_without_its_extra_a_service_account_is_refused_by_the_name_of_the_extra
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(ValidationError, match=r"pip install 'video-gateway\[vertex\]'"):
-        Vertex.Config(credentials_file=key_file(tmp_path))
+        Vertex.Config.model_validate({"credentials_file": key_file(tmp_path)})
     assert Vertex.Config(project="my-proj").project == "my-proj"
-    assert Vertex.Config(api_key=KEY).api_key is not None
+    assert Vertex.Config.model_validate({"api_key": KEY}).api_key is not None
 
 
 # Tokens
@@ -213,7 +215,7 @@ async def test_only_a_machine_without_credentials_asks_the_metadata_server(fake:
     async with serve(fake) as url, serve(metadata) as other:
         shared = {"base_url": url, "token_url": url, "metadata_url": other}
         for config in ({"api_key": KEY}, {"credentials_file": key_file(tmp_path)}):
-            provider = Vertex("up", Vertex.Config(**config, **shared), (LOOPBACK,))
+            provider = Vertex("up", Vertex.Config.model_validate({**config, **shared}), (LOOPBACK,))
             assert (await provider.send(task())).ref in fake.jobs
             await provider.aclose()
     assert metadata.calls["token"] == []

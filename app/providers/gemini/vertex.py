@@ -55,14 +55,14 @@ class Vertex(Google):
     key_origins = ("base_url", "token_url")
 
     class Config(Google.Config):
+        project: str = Field(pattern=r"^(?:[a-z0-9][a-z0-9.:\-]{0,99})?$")
+        """Id of the project. Not needed with `CREDENTIALS_FILE`, which has one, and not taken with `API_KEY`."""
         api_key: SecretStr | None = None
         """Key for express mode, instead of a project."""
-        project: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.:\-]{0,99}$")
-        """Id of the project; unset: that of `CREDENTIALS_FILE`."""
         location: str = Field("global", pattern=r"^[a-z][a-z0-9\-]{0,62}$")
         """Region that makes the videos."""
         credentials_file: Path | None = None
-        """Key file of a service account; without it and `API_KEY`, the metadata server is asked."""
+        """JSON key of a service account; without it and `API_KEY`, the metadata server is asked."""
         base_url: str = ""
         """URL prefix of the paths in the vendor's documentation; unset: by `LOCATION`."""
         token_url: str = "https://oauth2.googleapis.com"  # noqa: S105  # an address
@@ -74,22 +74,26 @@ class Vertex(Google):
 
         @model_validator(mode="before")
         @classmethod
-        def _without_empty(cls, values: Any) -> Any:
-            """The settings without empty ones: a compose file passes on what is not set as empty."""
-            return {k: v for k, v in values.items() if v != ""} if isinstance(values, dict) else values
+        def _with_project(cls, values: Any) -> Any:
+            """The settings without empty ones, which a compose file passes on for unset ones, and with the project."""
+            if not isinstance(values, dict):
+                return values
+            given = {name: value for name, value in values.items() if value not in ("", None)}
+            file = given.get("credentials_file")
+            if "api_key" in given:
+                if "project" in given or file is not None:
+                    raise ValueError("expected either API_KEY alone, or PROJECT and perhaps CREDENTIALS_FILE")
+                return {**given, "project": ""}
+            if file is None:
+                return given
+            try:
+                found = tokens.read_account(Path(str(file))).project
+            except ValueError as error:
+                raise ValueError(f"CREDENTIALS_FILE: {error}") from None
+            return ({"project": found} if found is not None else {}) | given
 
         @model_validator(mode="after")
-        def _complete(self) -> Self:
-            if self.api_key is not None:
-                if self.project is not None or self.credentials_file is not None:
-                    raise ValueError("expected either API_KEY alone, or PROJECT, with or without CREDENTIALS_FILE")
-            elif self.credentials_file is not None:
-                try:
-                    self.project = self.project or tokens.read_account(self.credentials_file).project
-                except ValueError as error:
-                    raise ValueError(f"CREDENTIALS_FILE: {error}") from None
-            if self.api_key is None and self.project is None:
-                raise ValueError("expected PROJECT, with CREDENTIALS_FILE outside of Google's cloud; or API_KEY")
+        def _with_host(self) -> Self:
             host = "aiplatform" if self.location == "global" else f"{self.location}-aiplatform"
             self.base_url = self.base_url or f"https://{host}.googleapis.com"
             return self
