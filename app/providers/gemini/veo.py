@@ -242,7 +242,7 @@ def cloud_videos(operation: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _made(operation: dict[str, Any]) -> dict[str, Any]:
-    """What an operation made; the Gemini API has a level more than Vertex AI."""
+    """The result of an operation; the Gemini API has a level more than Vertex AI."""
     response = operation.get("response")
     response = response if isinstance(response, dict) else {}
     made = response.get("generateVideoResponse", response)

@@ -66,7 +66,7 @@ class Vertex(Google):
         base_url: str = ""
         """URL prefix of the paths in the vendor's documentation; unset: by `LOCATION`."""
         token_url: str = "https://oauth2.googleapis.com"  # noqa: S105  # an address
-        """Where a service account gets its tokens."""
+        """The host at which a service account gets its tokens."""
         metadata_url: str = "http://169.254.169.254"
         """The metadata server of the machine."""
         api_version: str = Field("v1beta1", pattern=r"^v\w{1,20}$")
@@ -179,7 +179,7 @@ class Vertex(Google):
 
     @property
     def _place(self) -> str:
-        """What stands before all paths: the version, and the project except in express mode."""
+        """Prefix of all paths: the version, and the project except in express mode."""
         project, location = self.config.project, self.config.location
         return f"/{self.config.api_version}" + (f"/projects/{project}/locations/{location}" if project else "")
 
