@@ -46,6 +46,7 @@ KINDS = {
     "apilaplas": "ray-2",
     "kling": "kling-3.0",
     "runway": "gen4.5",
+    "vertex": "gemini-omni-1.2-flash",
     "openai": "sora-2",
 }
 REFUSALS = (400, 401, 403, 404, 429, 500)

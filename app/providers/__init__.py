@@ -11,7 +11,7 @@ from app.providers.ark import Ark
 from app.providers.base import Provider, ProviderConfig
 from app.providers.dashscope import DashScope
 from app.providers.fal import Fal
-from app.providers.gemini import Gemini
+from app.providers.gemini import Gemini, Vertex
 from app.providers.gptge import GptGe
 from app.providers.kling import Kling
 from app.providers.lumen import Lumen
@@ -36,6 +36,7 @@ KINDS: tuple[type[Provider], ...] = (
     DashScope,
     Fal,
     Gemini,
+    Vertex,
     Kling,
     MiniMax,
     OpenAI,

@@ -1,5 +1,6 @@
 """Parsing of upstream answers: ids, file URLs, headers. Pure functions; all input is untrusted."""
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -150,3 +151,17 @@ def object_of(response: httpx.Response) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def error_words(response: httpx.Response) -> tuple[str | None, str]:
+    """Code and message of an error answer in any of the usual envelopes."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return None, ""
+    error = (document.get("error") or document) if isinstance(document, dict) else document
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or error.get("msg") or ""
+        code = error.get("code") or error.get("type")
+        return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
+    return None, error if isinstance(error, str) else ""

@@ -167,7 +167,7 @@ class ProviderConfig(BaseModel):
             raise ValueError("the name of a variable was not replaced by the key; .env takes ${NAME}, with braces")
         return value.strip()
 
-    @field_validator("base_url", "storage_url", check_fields=False)
+    @field_validator("base_url", "storage_url", "token_url", "metadata_url", check_fields=False)
     @classmethod
     def _http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -24,6 +24,7 @@ from app.providers.answers import (
     address,
     declared_size,
     decoded_headers,
+    error_words,
     is_usable,
     reported_micros,
     retry_after_s,
@@ -92,6 +93,10 @@ class RestProvider(Provider):
     def poll_path(self, task: Task) -> str:
         """The path and query of the poll of one task, below `base_url`."""
         raise NotImplementedError
+
+    def poll_body(self, task: Task) -> dict[str, Any] | None:
+        """The JSON that the poll of one task sends, by POST; None: a GET."""
+        return None
 
     @property
     def auth(self) -> dict[str, str]:
@@ -330,16 +335,7 @@ class RestProvider(Provider):
 
     def read_error(self, response: httpx.Response) -> tuple[str | None, str]:
         """Return (code, message) of an error answer in any of the usual envelopes."""
-        try:
-            document = response.json()
-        except (ValueError, RecursionError):
-            return None, ""
-        error = (document.get("error") or document) if isinstance(document, dict) else document
-        if isinstance(error, dict):
-            message = error.get("message") or error.get("detail") or error.get("msg") or ""
-            code = error.get("code") or error.get("type")
-            return str(code) if code else None, message if isinstance(message, str) else json.dumps(message)
-        return None, error if isinstance(error, str) else ""
+        return error_words(response)
 
     @property
     def _key_addresses(self) -> tuple[str, ...]:
@@ -358,7 +354,7 @@ class RestProvider(Provider):
         """Open the file that the string at `path` of the answer to a poll encodes: the answer is asked for once more
         and decoded while it is read. Raises `UpstreamGone` if it has none there now."""
         url = self.config.base_url + self.poll_path(task)
-        async with self.download(url, authenticated=True) as answer:
+        async with self.download(url, authenticated=True, body=self.poll_body(task)) as answer:
             try:
                 content_type, chunks = await embedded.open_file(answer.chunks, path)
                 yield Download(chunks=chunks, content_type=content_type)
@@ -370,13 +366,15 @@ class RestProvider(Provider):
                 raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
     @asynccontextmanager
-    async def download(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
-        """Open the file at `url`, following redirects. The key is sent to the configured origin only; all other hosts
-        are reached through the guarded client. Raises `UpstreamGone` if the file is not there, or if a URL is
-        refused that was requested without the key: it has expired."""
+    async def download(
+        self, url: str, *, authenticated: bool, body: dict[str, Any] | None = None
+    ) -> AsyncIterator[Download]:
+        """Open the file at `url`, following redirects. The key, and `body`, are sent to the configured origin only; all
+        other hosts are reached through the guarded client. Raises `UpstreamGone` if the file is not there, or if a URL
+        is refused that was requested without the key: it has expired."""
         limit = asyncio.timeout(self.config.file_timeout_s)
         try:
-            async with limit, self._opened(url, authenticated=authenticated) as download:
+            async with limit, self._opened(url, authenticated, body) as download:
                 yield download
         except TimeoutError as error:
             if not limit.expired():
@@ -386,7 +384,7 @@ class RestProvider(Provider):
             ) from error
 
     @asynccontextmanager
-    async def _opened(self, url: str, *, authenticated: bool) -> AsyncIterator[Download]:
+    async def _opened(self, url: str, authenticated: bool, body: dict[str, Any] | None) -> AsyncIterator[Download]:
         home = httpx.URL(self.config.base_url) if self.config.base_url else None
         try:
             target = address(home, url)
@@ -399,7 +397,7 @@ class RestProvider(Provider):
             with_key = authenticated and same_origin
             headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
             try:
-                async with self._answering(client, target, headers) as response:
+                async with self._answering(client, target, headers, body if with_key else None) as response:
                     location = response.headers.get("location")
                     if response.is_redirect and location:
                         target = self._redirected(target, location)
@@ -428,10 +426,11 @@ class RestProvider(Provider):
 
     @asynccontextmanager
     async def _answering(
-        self, client: httpx.AsyncClient, target: httpx.URL, headers: Mapping[str, str]
+        self, client: httpx.AsyncClient, target: httpx.URL, headers: Mapping[str, str], body: dict[str, Any] | None
     ) -> AsyncIterator[httpx.Response]:
-        """The answer to a GET whose head came within the time limit of a call. Raises `httpx.ReadTimeout`."""
-        request = client.build_request("GET", target, headers=headers)
+        """The answer to a GET, or a POST of `body`, whose head came within the time limit of a call. Raises
+        `httpx.ReadTimeout`."""
+        request = client.build_request("GET" if body is None else "POST", target, headers=headers, json=body)
         try:
             async with asyncio.timeout(self.config.timeout_s):
                 response = await client.send(request, stream=True)

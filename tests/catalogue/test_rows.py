@@ -25,9 +25,9 @@ def rows() -> Iterator[tuple[str, CatalogueRoute]]:
 
 
 def provider_of(kind: str) -> Provider:
-    required = {"api_key": "x", "base_url": "https://x.example"}
+    required = {"api_key": "x", "base_url": "https://x.example", "project": "x"}
     fields = KIND_NAMES[kind].Config.model_fields
-    needed = {name: value for name, value in required.items() if fields[name].is_required()}
+    needed = {name: value for name, value in required.items() if name in fields and fields[name].is_required()}
     return KIND_NAMES[kind](kind, KIND_NAMES[kind].Config(**needed))
 
 

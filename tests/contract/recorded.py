@@ -37,6 +37,8 @@ KINDS = tuple(TABLE["kinds"])
 JSON = {"content-type": "application/json"}
 VERBS = {"result": "poll", "upload": "submit", "file": "content"}
 """The call of an adapter that makes a request which is no call of its own."""
+HERE = "$HERE"
+"""Value of a setting that is the address of the replay."""
 HTTP_ONLY = ("authorization", "content-type")
 """Headers of a recorded request that an adapter has to send, too; each kind may name more."""
 
@@ -132,8 +134,9 @@ async def replay(case: Case) -> Replay:
     make several requests; one that makes more than were recorded reads `asks for more`."""
     table, result = TABLE["kinds"][case.kind], Replay()
     recorder = Recorder(zip(case.recorded["requests"], case.recorded["responses"], strict=False), case.row.get("here"))
-    if "inserted" in case.row:
-        recorder.left.appendleft((None, {"status": 200, "headers": JSON, "body": case.row["inserted"]}))
+    inserted = case.row.get("inserted", table.get("inserted"))
+    if inserted:
+        recorder.left.appendleft((None, {"status": 200, "headers": JSON, "body": inserted}))
     if "added" in case.row:
         recorder.left.append((None, {"status": 200, "headers": JSON, "body": case.row["added"]}))
     upstream: Upstream = import_module(f"fakes.{table['fake']}").UPSTREAMS[0]
@@ -142,6 +145,7 @@ async def replay(case: Case) -> Replay:
     async with serve(recorder) as origin:
         config = {"api_key": KEY, "timeout_s": 10} | dict.fromkeys(upstream.kind.key_origins, origin + table["prefix"])
         config |= table.get("config", {}) | case.row.get("config", {})
+        config = {name: origin if value == HERE else value for name, value in config.items()}
         default = upstream.kind.Config.model_fields["base_url"].default
         home = (
             str(httpx.URL(default).copy_with(path="/")).rstrip("/") if isinstance(default, str) and default else origin

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.anyio
 async def test_a_completed_task_gives_its_file(stage: Stage, provider: Provider) -> None:
     task, output = await finished(stage, provider)
     async with provider.fetch(task, output) as download:
-        assert download.size == len(stage.fake.file)
-        assert download.content_type == "video/mp4"
+        if stage.upstream.addressed:
+            assert (download.size, download.content_type) == (len(stage.fake.file), "video/mp4")
         assert b"".join([chunk async for chunk in download.chunks]) == stage.fake.file
     assert [call.query for call in stage.fake.contents] == [stage.upstream.file_query]
 

@@ -12,7 +12,10 @@ from app.video import Status
 
 pytestmark = pytest.mark.anyio
 
+ADDRESSED = [one for one in UPSTREAMS if one.addressed]
 
+
+@pytest.mark.parametrize("upstream", ADDRESSED, ids=lambda upstream: upstream.name)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["other_port", "other_host"])
 async def test_a_file_at_another_origin_is_fetched_without_the_key(stage: Stage, host: str) -> None:
     provider = stage.provider(stage.origin.replace("127.0.0.1", host) + stage.upstream.prefix)
@@ -27,6 +30,7 @@ async def test_a_file_at_another_origin_is_fetched_without_the_key(stage: Stage,
     assert KEY not in str(call)
 
 
+@pytest.mark.parametrize("upstream", ADDRESSED, ids=lambda upstream: upstream.name)
 async def test_a_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
     home = stage.origin.replace("127.0.0.1", "localhost") + stage.upstream.prefix
     provider = stage.provider(home, allow=False)
@@ -40,6 +44,7 @@ async def test_a_file_at_a_private_address_is_not_fetched(stage: Stage) -> None:
     assert elsewhere.calls == []
 
 
+@pytest.mark.parametrize("upstream", ADDRESSED, ids=lambda upstream: upstream.name)
 @pytest.mark.parametrize("url", ["http://[::1", "http://a\0b/", "https://x.example:99999999/"])
 async def test_a_file_at_an_invalid_address_is_an_error(stage: Stage, provider: Provider, url: str) -> None:
     task = await stage.submitted(provider)

@@ -223,7 +223,7 @@ async def test_a_hostile_id_cannot_change_the_path(stage: Stage, provider: Provi
     await provider.cancel(stage.task(ref=ref))
     assert stage.fake.calls["other"] == []
     call = stage.fake.polls[0]
-    assert ref in [*segments(call.path), *(value for _, value in parse_qsl(call.query))]
+    assert ref in [*segments(call.path), *(value for _, value in parse_qsl(call.query)), *call.fields.values()]
 
 
 @pytest.mark.parametrize("ref", ["", ".", "..", "x" * 513, "x" * 10_000, 7, None, ["x"], {}, "a\0b", "\ud800"])

@@ -339,6 +339,10 @@ class Fake:
         """Return the verb and what it is about."""
         raise NotImplementedError
 
+    def routed(self, call: Call) -> tuple[str, str]:
+        """The same of a whole call, for an upstream whose paths do not say all."""
+        return self.route(call.method, call.path)
+
     def answer(self, verb: str, subject: str, call: Call) -> Response:
         raise NotImplementedError
 
@@ -363,7 +367,7 @@ class Fake:
             call = await read_call(Request(scope, receive))
         except ClientDisconnect:  # killed while it was sending
             return
-        verb, subject = self.route(call.method, call.path)
+        verb, subject = self.routed(call)
         self.calls[verb].append(call)
         fault = self._script[verb].popleft() if self._script[verb] else None
         if fault is None:

@@ -56,7 +56,9 @@ class Upstream:
     worded: bool = True
     """Tasks have a status word."""
     file_query: str = ""
-    """The query of a file's own address."""
+    """The query of a file's own address, or of the answer that it is in."""
+    addressed: bool = True
+    """Files have addresses; False: they are only ever within an answer."""
     cancels: bool = True
     """The upstream has a cancel call."""
     stops: bool = True

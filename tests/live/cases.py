@@ -79,6 +79,11 @@ CASES = {
         {"seconds": "5", "resolution": "480p"},
         "0.05 dollars a second, the lowest list price of a text-to-video in the table of models",
     ),
+    "vertex": Case(
+        "gemini-omni-1.1-flash",
+        {"seconds": "3", "resolution": "360p"},
+        "0.034 dollars a second, the lowest price with sound in the table of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""

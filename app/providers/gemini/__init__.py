@@ -1,5 +1,6 @@
-"""Google's Gemini API: Omni by its Interactions, Veo by its long-running operations."""
+"""Google's video models: at the Gemini API, and at Vertex AI."""
 
 from app.providers.gemini.adapter import Gemini
+from app.providers.gemini.vertex import Vertex
 
-__all__ = ["Gemini"]
+__all__ = ["Gemini", "Vertex"]

@@ -100,7 +100,7 @@ def refusal(request: VideoRequest) -> str | None:
     return None
 
 
-async def body(task: Task, blob: Blob, source_uri: str | None) -> dict[str, Any]:
+async def body(task: Task, blob: Blob, source_uri: str | None, *, delivery: str = "uri") -> dict[str, Any]:
     request = task.request
     blocks = [await _block("image", image, blob) for image in request.reference_images]
     if request.first_frame is not None:
@@ -116,7 +116,7 @@ async def body(task: Task, blob: Blob, source_uri: str | None) -> dict[str, Any]
     values: dict[str, Any] = {
         "model": task.model,
         "input": [{"type": "user_input", "content": [*text, *blocks]}] if blocks else request.prompt,
-        "response_format": _format(task, has_media=bool(blocks)),
+        "response_format": _format(task, delivery, has_media=bool(blocks)),
         "generation_config": _config(request),
         "previous_interaction_id": previous,
         "background": True,
@@ -136,7 +136,7 @@ async def _block(kind: str, media: Media, blob: Blob) -> dict[str, str]:
     return {"type": kind, "uri": media.url, "mime_type": TYPES.get(suffix, default)}
 
 
-def _format(task: Task, *, has_media: bool) -> dict[str, Any]:
+def _format(task: Task, delivery: str, *, has_media: bool) -> dict[str, Any]:
     """The client's values, and for a known model those that the vendor would decide on, so that what is made is
     known."""
     request = task.request
@@ -150,7 +150,7 @@ def _format(task: Task, *, has_media: bool) -> dict[str, Any]:
             ratio = ratio or (None if has_media else DEFAULT_RATIO)
     values = {
         "type": "video",
-        "delivery": "uri",
+        "delivery": delivery,
         "aspect_ratio": ratio,
         "resolution": "4k" if resolution == "2160p" else resolution,
         "duration": f"{seconds:g}s" if seconds is not None else None,
