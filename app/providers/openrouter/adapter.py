@@ -168,7 +168,10 @@ class OpenRouter(RestProvider):
             "callback_url": task.callback_url if (task.callback_url or "").startswith("https://") else None,
             **await self._media(task),
         }
-        if request.operation is not Operation.extend:  # those of the video that goes on
+        source = request.source
+        if request.operation is Operation.edit:  # as long as its source
+            body["duration"] = None
+        if source is None or (request.operation is Operation.edit and source.video_id is None):  # else the source's own
             words = WORDS if model is None else {**WORDS, **model.words}
             body["resolution"] = words.get(request.resolution or "", request.resolution)
             body["aspect_ratio"] = request.aspect_ratio

@@ -77,7 +77,7 @@ class Model:
 
     def _prices(self, mode: Mode, sound: bool, ratio: str | None) -> dict[str, int]:
         found = {}
-        for resolution in self.able.resolutions or ("",):
+        for resolution in self.able.resolutions or ("", *self.rates.resolutions):
             micros = self.rates.per_second(mode, sound, resolution, self._pixels(resolution, ratio))
             if micros is not None:
                 found[resolution] = micros

@@ -77,6 +77,11 @@ class Rates:
     reference_micros: int = 0
     """For each reference picture."""
 
+    @property
+    def resolutions(self) -> tuple[str, ...]:
+        """The resolutions that a price names."""
+        return tuple(dict.fromkeys(rate.resolution for rate in self.all if rate.resolution))
+
     def per_second(self, mode: Mode, sound: bool, resolution: str, pixels: int) -> int | None:
         """Micros for a second of frames of so many pixels; None if the list has no price for it. Tokens of a video that
         is given count, too, and are not known."""
