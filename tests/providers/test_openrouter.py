@@ -142,10 +142,10 @@ async def test_uploads_beyond_the_limit_of_a_body_are_not_sent(fake: FakeOpenRou
 
         yield Upload("a.png", "image/png", 19 * 2**20, chunks())
 
-    frames = {"first_frame": Media(key="a"), "last_frame": Media(key="b")}
+    frames = ask(first_frame=Media(key="a"), last_frame=Media(key="b"))
     async with provider_of(fake) as provider:
         with pytest.raises(errors.UpstreamRejected, match="at most 50 MiB"):
-            await provider.send(task(request=ask(**frames), read=large))
+            await provider.send(task(request=frames, read=large))
         assert fake.submits == []
 
 

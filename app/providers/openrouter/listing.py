@@ -29,7 +29,7 @@ MODEL_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[\w.\-]+)+(?::[\w\-]+)?")
 USUAL_SECONDS = 5
 USUAL_RESOLUTION = "720p"
 USUAL_RATIO = "16:9"
-"""What a request without them gets where the model makes it: the vendor's own choice is not in the list."""
+"""Values of a request without them where the model makes it: the vendor's own choice is not in the list."""
 FRAMES = ("first_frame", "last_frame")
 REFERENCES = ("reference_images", "reference_video")
 OWN_FIELDS = frozenset({"provider", "session_id", "trace"})
@@ -49,7 +49,7 @@ class Model:
     rates: Rates
 
     def able_for(self, request: VideoRequest) -> Capabilities:
-        """What it can do for this request, at the prices for its kind of input and its ratio."""
+        """Its capabilities for this request, at the prices for its kind of input and its ratio."""
         able, values = self.able, dict[str, Any]()
         if request.operation is Operation.edit:  # as long as its source
             values |= {"seconds": (), "seconds_range": False, "default_seconds": None}
