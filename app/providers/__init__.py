@@ -19,6 +19,7 @@ from app.providers.lumenfall import Lumenfall
 from app.providers.lunos import Lunos
 from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
+from app.providers.openrouter import OpenRouter
 from app.providers.runway import Runway
 from app.providers.sandbox import Sandbox
 from app.providers.unused import report_unused, unused_routes
@@ -40,6 +41,7 @@ KINDS: tuple[type[Provider], ...] = (
     Kling,
     MiniMax,
     OpenAI,
+    OpenRouter,
     Runway,
     XAI,
     Sandbox,

@@ -1,7 +1,8 @@
-"""Checks of the HMAC signatures of vendors' callbacks: Standard Webhooks, and a plain form. Pure."""
+"""Checks of the HMAC signatures of vendors' callbacks: Standard Webhooks, and two plain forms. Pure."""
 
 import base64
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 PREFIX = "whsec_"
 TOLERANCE_S = 300
 """Age up to which a signed callback is accepted, as Standard Webhooks advises."""
+TIMED_DIGEST = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
 
 def standard_key(secret: str) -> bytes:
@@ -47,6 +49,15 @@ def is_standard_webhook(secret: str, headers: Mapping[str, str], body: bytes, no
 def is_hex_digest(secret: str, given: str, body: bytes) -> bool:
     """True if `given` is `sha256=` and the HMAC-SHA256 of the body in hexadecimal digits."""
     return _same(given, f"sha256={hmac.digest(secret.encode(), body, 'sha256').hex()}")
+
+
+def is_timed_digest(secret: str, given: str, body: bytes, now: datetime) -> bool:
+    """True if `given` is `t=<Unix seconds>,v1=<hex>`, with the HMAC-SHA256 of the time, a comma and the body, and is
+    not old."""
+    match = TIMED_DIGEST.fullmatch(given)
+    if match is None or abs(now.timestamp() - int(match[1])) > TOLERANCE_S:
+        return False
+    return _same(match[2], hmac.digest(secret.encode(), f"{match[1]},".encode() + body, "sha256").hex())
 
 
 def _same(given: str, expected: str) -> bool:

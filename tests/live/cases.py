@@ -84,6 +84,11 @@ CASES = {
         {"seconds": "3", "resolution": "360p"},
         "0.034 dollars a second, the lowest price with sound in the table of models",
     ),
+    "openrouter": Case(
+        "x-ai/grok-imagine-video-1.5-lite",
+        {"seconds": "1", "resolution": "480p"},
+        "0.02 dollars a second, the lowest list price in the table of models",
+    ),
     "openai": Case("", {"seconds": "4"}, "the server decides; the least length of OpenAI's own models"),
 }
 """By kind; a model that is not known here is named by LIVE_<KIND>_MODEL."""
