@@ -44,7 +44,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     except errors.UpstreamUnknown as error:
         log.warning("submit outcome unknown", error=error.message, body=error.body)
-        if provider.can_resubmit or provider.looks_up:
+        if (provider.can_resubmit or provider.looks_up) and not _is_late(context, claim):
             await _submit_again_later(context, claim, error)
         else:
             await _lost(context, claim, error)
@@ -170,15 +170,20 @@ async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayErr
 
 async def _submit_again_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     """Postpone a submit with the same id, which makes no second task: the attempt stays `submitting` until `rescue`, at
-    the latest at the deadline; a look-up may come after it."""
-    now, due_at = context.clock(), context.after(context.backoff_s(claim.attempt.submits, error))
-    due_at = min(due_at, claim.video.deadline_at) if now < claim.video.deadline_at else due_at
+    the latest at the deadline; of a video that has ended, a look-up may come after it."""
+    due_at = context.after(context.backoff_s(claim.attempt.submits, error))
+    due_at = due_at if claim.video.status.ended else min(due_at, claim.video.deadline_at)
     await context.record(lifecycle.snooze, claim, due_at=due_at, submits=claim.attempt.submits + 1)
+
+
+def _is_late(context: StepContext, claim: Claim) -> bool:
+    """True if the video has to end now; one that has ended already may be looked up for longer."""
+    return not claim.video.status.ended and context.clock() >= claim.video.deadline_at
 
 
 async def _refused(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     if claim.was is S.submitting:  # this call was refused; an earlier one may have been accepted
-        if error.next_candidate:
+        if error.next_candidate and not _is_late(context, claim):
             await _submit_again_later(context, claim, error)
         else:
             await _lost(context, claim, _unknown_outcome_error(claim))

@@ -71,11 +71,15 @@ def test_names_are_found_without_regard_to_case() -> None:
         Catalogue({**CATALOGUE.models, "other": CATALOGUE.models["veo-3.1"]})
 
 
+EARLIER_NAMES = {"veo-3.1-generate-preview", "veo-3.1-fast-generate-preview"}
+"""Of the same models at Vertex, where the present names are in the rows."""
+
+
 def test_no_spelling_of_a_model_takes_a_vendors_own_name_away() -> None:
     for name, model in CATALOGUE.models.items():
         for spelling in (name, *model.names):
             for kind, provider in PROVIDERS.items():
-                if spelling in provider.listed:
+                if spelling in provider.listed and spelling not in EARLIER_NAMES:
                     assert spelling in {
                         str(own)
                         for row in model.routes
