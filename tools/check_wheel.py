@@ -1,6 +1,6 @@
 """Checks the package as users install it: without the lock file, with the newest releases that its bounds allow.
 
-Builds the wheel, installs it with the extras `embedded` and `ffmpeg` into an empty environment, runs `video-gateway
+Builds the wheel, installs it with its extras into an empty environment, runs `video-gateway
 --version`, runs `serve` until /readyz answers, and runs the contract tests of dialects and a test that measures a file
 against the installed package.
 
@@ -19,7 +19,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "embedded,ffmpeg"
+EXTRAS = "embedded,ffmpeg,vertex"
 TEST_TOOLS = ("anyio", "asgi-lifespan", "jsonschema", "psutil", "pytest", "pytest-xdist")
 TESTS = (
     "tests/contract/test_dialect_contract.py",

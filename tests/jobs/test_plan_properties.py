@@ -21,7 +21,7 @@ from app.video import Media, VideoRequest
 
 def described(kind: type[Provider]) -> Provider:
     """A provider of a kind; it is never called."""
-    given = {"api_key": "x", "base_url": "https://x.example"}
+    given = {"api_key": "x", "base_url": "https://x.example", "project": "p"}
     needed = {name: given[name] for name, field in kind.Config.model_fields.items() if field.is_required()}
     return kind(kind.kind, kind.Config(**needed))
 
