@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from app import errors
 from app.capabilities import Capabilities
+from app.providers import KIND_NAMES
 from app.providers.base import Provider
 from app.providers.catalogue import EMPTY, Catalogue, CatalogueRoute, id_for
 from app.settings import Settings
@@ -202,7 +203,8 @@ class Router:
                     f'unsupported = "drop"{more}.'
                 )
             return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
-        kinds = ", ".join(dict.fromkeys(row.kind for row in model.routes)) or "no kind of provider"
+        served_by = dict.fromkeys(row.kind for row in model.routes if row.kind in KIND_NAMES)
+        kinds = ", ".join(served_by) or "no kind of provider of this release"
         return (
             f"the model {name!r:.120} is served by {kinds}, and none of these is configured here.{successor} "
             "GET /v1/models lists all models."
