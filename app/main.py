@@ -90,7 +90,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         worker = Worker(
             db=database, settings=config, providers=upstreams, store=store, links=signed, sender=sender, clock=clock
         )
-        router = Router(config, upstreams, clock)
+        router = Router(config, upstreams, clock, providers.KIND_NAMES)
         if router.stand_ins:
             telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=router.stand_ins)
         gateway = Gateway(

@@ -5,13 +5,12 @@ A name is an alias of the configuration, a model of the catalogue (every provide
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers import KIND_NAMES
 from app.providers.base import Provider
 from app.providers.catalogue import EMPTY, Catalogue, CatalogueRoute, id_for
 from app.settings import Settings
@@ -70,9 +69,15 @@ class Router:
     """The configured providers, aliases and the catalogue; holds no state of jobs."""
 
     def __init__(
-        self, settings: Settings, providers: Mapping[str, Provider], clock: Callable[[], datetime] = utc_now
+        self,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        clock: Callable[[], datetime] = utc_now,
+        kinds: Collection[str] | None = None,
     ) -> None:
-        """Make a router. Raises `ConfigurationError` for a catalogue file that cannot be used."""
+        """Make a router; `kinds` are those of this release, which errors may name (None: all of the catalogue's rows).
+        Raises `ConfigurationError` for a catalogue file that cannot be used."""
+        self._kinds = kinds
         self.providers = providers
         self.catalogue = Catalogue.load(settings.catalogue_file) if settings.catalogue else EMPTY
         self._clock = clock
@@ -203,7 +208,7 @@ class Router:
                     f'unsupported = "drop"{more}.'
                 )
             return f"{model.title} has ended{ended}.{successor} GET /v1/models lists all models."
-        served_by = dict.fromkeys(row.kind for row in model.routes if row.kind in KIND_NAMES)
+        served_by = dict.fromkeys(row.kind for row in model.routes if self._kinds is None or row.kind in self._kinds)
         kinds = ", ".join(served_by) or "no kind of provider of this release"
         return (
             f"the model {name!r:.120} is served by {kinds}, and none of these is configured here.{successor} "
