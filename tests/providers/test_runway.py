@@ -444,6 +444,34 @@ async def test_a_waiting_task_is_deleted_and_is_unknown_afterwards(gateway: Runn
         assert await provider.cancel(task_of(ref=ref)) is True
 
 
+@pytest.mark.parametrize(
+    ("amount", "state", "settlement", "cost"),
+    [(0, "cancelled", "refunded", None), (12, "failed", "settled", 120_000), (9_000, "failed", "settled", 600_000)],
+)
+async def test_a_deleted_task_is_charged_what_the_vendor_reports(
+    gateway: Running, fake: FakeRunway, amount: int, state: str, settlement: str, cost: int | None
+) -> None:
+    fake.credits_of_deleted = amount
+    video = await gateway.create(model=GEN)
+    await gateway.worker.run_once()
+    (ref,) = fake.jobs
+    fake.show(ref, "PENDING")
+    assert (await gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
+    for _ in range(2):
+        await gateway.worker.run_once()
+        gateway.clock.advance(600)
+    (attempt,) = await gateway.attempts(video["id"])
+    assert (attempt.state, attempt.settlement, attempt.cost_micros) == (state, settlement, cost)
+    assert len(fake.deletes) == 1
+
+
+async def test_a_deletion_that_nothing_more_is_known_of_is_not_certain(fake: FakeRunway) -> None:
+    async with serve(fake) as url, provider_at(url) as provider:
+        task = task_of(ref=(await provider.send(task_of())).ref)
+        fake.script("poll", Answer(429, {"error": "Too many requests"}))
+        assert await provider.cancel(task) is False
+
+
 async def test_a_running_task_is_not_deleted_and_is_charged_at_its_end(gateway: Running, fake: FakeRunway) -> None:
     video = await gateway.create(model=GEN)
     await gateway.worker.run_once()

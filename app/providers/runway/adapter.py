@@ -116,7 +116,19 @@ class Runway(RestProvider):
     async def cancel(self, task: Task) -> bool:
         if task.status is Status.in_progress:  # charged in full either way: its end is waited for
             return False
-        return await self.cancel_call("DELETE", self.poll_path(task)) is not False
+        answer = await self.cancel_call("DELETE", self.poll_path(task))
+        return answer if isinstance(answer, bool) else await self._is_free(task)
+
+    async def _is_free(self, task: Task) -> bool:
+        """True if a task that was deleted cost nothing: it is unknown now, or says so. It may have begun to run since
+        it was polled; without an answer, the next poll decides."""
+        try:
+            left = await self.poll(task)
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError:
+            return False
+        return left.status is Status.failed and left.reported_micros == 0
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
         return endpoints.capabilities_for(model, request)
