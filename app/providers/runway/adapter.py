@@ -9,7 +9,8 @@ deletes one that has ended, both with an empty 204, and its id is unknown afterw
 charged in full all the same. Each read of a finished task signs the address of its file anew, for a day or two. Costs
 are in credits of one cent. There are no callbacks, no list of tasks and no idempotency key.
 Inferred: that a 503 does not say that no task was made, since the vendor names it beside 502 and 504; that a bare
-address of a picture is a first frame only where the types know no other use of it.
+address of a picture is a first frame only where the types know no other use of it; that a deleted task whose id is
+unknown was not charged.
 """
 
 import math
