@@ -314,15 +314,18 @@ async def expired(session: AsyncSession, claim: Claim, *, now: datetime) -> Vide
 async def ended_late(
     session: AsyncSession, claim: Claim, to: S, *, note: str, reported_micros: int | None = None, now: datetime
 ) -> None:
-    """End an attempt whose job has ended before: settle it if the task succeeded upstream, else refund it."""
+    """End an attempt whose job has ended before: settle it if the task succeeded upstream, or the vendor reports that
+    one without success is charged (`reported_micros`), else refund it."""
     video = await lock_video(session, claim.video.id)
+    cost = cost_of(claim, None)
+    if to is not S.succeeded:  # never more than a success, and nothing where that has no known price
+        cost = pricing.Cost(min(cost.micros or 0, reported_micros or 0), None)
     code = None if to is S.succeeded else "abandoned"
     reported_micros = claim.attempt.reported_micros if reported_micros is None else reported_micros
     values = {"ended_at": now, "error_code": code, "reported_micros": reported_micros}
     if video is None or not await transition(session, claim, to, **values):
         return
-    if to is S.succeeded:
-        cost = cost_of(claim, None)
+    if to is S.succeeded or cost.micros:
         await ledger.settle(session, video, claim.attempt, cost, reported_micros=reported_micros, now=now)
     else:
         await ledger.refund(session, video, claim.attempt, now=now, note=note)

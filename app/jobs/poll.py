@@ -80,6 +80,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
             reported_micros = progress.reported_micros
         elif progress.status is Status.failed:
             ended = S.failed, "no late success"
+            reported_micros = progress.reported_micros
         elif not claim.attempt.cancel_tried and await context.bounded(
             claim, provider.cancel(replace(task, status=progress.status))
         ):

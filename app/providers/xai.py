@@ -49,7 +49,8 @@ RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3")
 FIRST = frozenset({"first_frame"})
 FRAMES = FIRST | {"last_frame"}
 REFERENCES = frozenset({"reference_images"})
-OWN_FIELDS = frozenset({"storage_options"})
+STORAGE = "storage_options"
+OWN_FIELDS = frozenset({STORAGE})
 UNPRICED_FIELDS = frozenset({"keyframes", "reference_audios"})
 """The vendor's own fields for further media, whose price is not known."""
 BY_OPERATION = frozenset(PATHS)
@@ -110,6 +111,8 @@ NO_CREDIT = ("available credits", "spending limit", "purchase more credits", "ha
 WRONG_KEY = "incorrect api key"
 INVALID = ("client specified an invalid argument", "invalid-argument")
 MODERATED = ("moderat", "usage guidelines")
+UNSAFE = "content violates usage guidelines"
+"""Words of a 403 to a submit that is about the content; any other is about the account."""
 ACCOUNT_IDS = re.compile(r"\b(?:team|api key id):? (?=[\da-f-]{36})[\da-f-]{36}(?:, )?", re.IGNORECASE)
 """Names of the operator's account in messages, which are none of a client's business."""
 
@@ -135,6 +138,9 @@ class XAI(RestProvider):
     config: Config
 
     async def prepare(self, task: Task) -> dict[str, Any]:
+        refusal = _malformed(task.request).get(STORAGE)
+        if refusal is not None:
+            raise errors.UpstreamRejected(f"{STORAGE}: {refusal}", provider=self.name)
         return await self._body(task)  # uploads are read for it
 
     async def submit(self, task: Task) -> Submission:
@@ -162,11 +168,11 @@ class XAI(RestProvider):
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
         able = self.capabilities(model)
+        update: dict[str, Any] = {"malformed": _malformed(request)}
         if able is None or able is ANYTHING:
-            return able
+            return able and able.model_copy(update=update)
         if request.operation is not Operation.generate:
-            return able.model_copy(update=_of_source(request.operation))
-        update: dict[str, Any] = {}
+            return able.model_copy(update=update | _of_source(request.operation))
         if request.reference_images:
             update["resolutions"] = tuple(name for name in able.resolutions or () if name in REFERENCE_RESOLUTIONS)
         if UNPRICED_FIELDS & request.extra.keys():
@@ -264,17 +270,14 @@ class XAI(RestProvider):
         if verb == "fetch":  # a file's host, which is another
             return error
         status, (code, message) = response.status_code, self.read_error(response)
-        words, text, kind = message.lower(), self.scrub(message), type(error)
-        if status in (403, 429) and any(one in words for one in NO_CREDIT):
-            kind, text = errors.UpstreamCredit, f"the gateway's account at {self.name} has no credit left"
-        elif status == 400 and WRONG_KEY in words:
-            kind, text = errors.UpstreamAccount, f"{self.name} refuses the gateway's credentials ({status})"
-        elif status in (400, 403, 422) and any(one in words for one in MODERATED):
-            kind = errors.ContentPolicy
-        elif status == 400 and verb == "poll" and str(code).lower() in INVALID:
-            kind = errors.UpstreamGone
-        else:
+        kind = _kind_of(verb, status, str(code).lower(), message.lower(), type(error))
+        if kind is type(error):
             return error
+        text = self.scrub(message)
+        if issubclass(kind, errors.UpstreamCredit):
+            text = f"the gateway's account at {self.name} has no credit left"
+        elif issubclass(kind, errors.UpstreamAccount):
+            text = f"{self.name} refuses the gateway's credentials ({status})"
         details: dict[str, Any] = {"upstream_status": status, "body": error.body, "retry_after_s": error.retry_after_s}
         return kind(text, provider=self.name, **details)
 
@@ -296,6 +299,40 @@ def _of_source(operation: Operation) -> dict[str, Any]:
     if operation is Operation.extend:
         return update | {"seconds": EXTENSION_SECONDS, "default_seconds": DEFAULT_EXTENSION_SECONDS}
     return update | {"seconds": (), "seconds_range": False, "default_seconds": None}
+
+
+def _malformed(request: VideoRequest) -> dict[str, str]:
+    """Fields that cannot be sent as they are: a video that is put into the account's storage without a public address
+    is made, and charged, but cannot be fetched."""
+    if STORAGE not in request.extra:
+        return {}
+    options = request.extra[STORAGE]
+    public = options.get("public_url") if isinstance(options, dict) else None
+    return {} if public is True or isinstance(public, dict) else {STORAGE: "expected a `public_url` in it"}
+
+
+def _kind_of(
+    verb: str, status: int, code: str, words: str, usual: type[errors.UpstreamError]
+) -> type[errors.UpstreamError]:
+    """The kind of an error by its words, else the `usual` one of its status. A program in between has such words, too:
+    only a 400 to a poll can say that a task was moderated, and only a known sentence that a 403 to a submit is not
+    about the account."""
+    moderated = any(one in words for one in MODERATED)
+    if status in (403, 429) and any(one in words for one in NO_CREDIT):
+        return errors.UpstreamCredit
+    if status in (401, 403):
+        if verb == "submit" and status == 403 and UNSAFE in words:
+            return errors.ContentPolicy
+        return usual if issubclass(usual, errors.UpstreamCredit) else errors.UpstreamAccount
+    if status == 400 and WRONG_KEY in words:
+        return errors.UpstreamAccount
+    if moderated and (status == 400 or (status == 422 and verb != "poll")):
+        return errors.ContentPolicy
+    if verb != "poll":
+        return usual
+    if status == 400 and code in INVALID:
+        return errors.UpstreamGone
+    return errors.UpstreamRejected if issubclass(usual, errors.ContentPolicy) else usual
 
 
 def _reported_micros(job: dict[str, Any]) -> int | None:

@@ -349,6 +349,7 @@ SHARED: dict[str, Any] = {
     "moderation": (400, "The prompt was blocked by the safety filters.", "INVALID_ARGUMENT"),
     "credit": (429, "Your prepayment credits are depleted.", None),
     "streams": False,
+    "gone_costs_nothing": False,
     "file_query": "alt=media",
 }
 

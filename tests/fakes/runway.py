@@ -50,6 +50,8 @@ class FakeRunway(Fake):
     failed = "FAILED"
     verbs = (*Fake.verbs, "upload")
     uploaded = 0
+    credits_of_deleted: int | None = None
+    """Credits that a deleted task has cost, which is then shown as cancelled; None: its id is unknown."""
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         match method, segments(path):
@@ -80,6 +82,10 @@ class FakeRunway(Fake):
                 return self.create(call)
             case "poll" if subject in self.jobs:
                 return as_json(self.document(self.polled(self.jobs[subject]), call))
+            case "cancel" if subject in self.jobs and self.credits_of_deleted is not None:
+                self.show(subject, "CANCELLED")
+                self.jobs[subject].raw["cost"] = {"credits": self.credits_of_deleted}
+                return Response(status_code=204)
             case "cancel" if subject in self.jobs:
                 del self.jobs[subject]
                 return Response(status_code=204)
@@ -281,6 +287,5 @@ UPSTREAMS = (
         credit=(400, "You do not have enough credits to run this task.", None),
         file_query="_jwt=1",
         streams=False,
-        stopped_by=(204,),
     ),
 )

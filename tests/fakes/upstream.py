@@ -63,6 +63,8 @@ class Upstream:
     """The upstream has a cancel call."""
     stops: bool = True
     """The cancel call certainly stops the work."""
+    gone_costs_nothing: bool = True
+    """A task that the cancel call does not find has certainly stopped."""
     streams: bool = True
     """Uploads are sent while they are read."""
     stopped_by: tuple[int, ...] = ()

@@ -136,6 +136,7 @@ GENERATIONS, EDITS, EXTENSIONS = (f"/v1/videos/{kind}" for kind in ("generations
 TEXT = {"prompt": "a paper boat"}
 SHAPE = {"duration": 8, "resolution": "480p"}
 IN = "https://x.example/in.mp4"
+STORED = {"filename": "a.mp4", "public_url": True}
 
 WIRES = {
     "prompt only": Wire(ask("żółw 🐢"), {"model": MODEL, "prompt": "żółw 🐢", **SHAPE}, path=GENERATIONS),
@@ -147,7 +148,7 @@ WIRES = {
             generate_audio=False,
             user="u1",
             n=2,
-            extra={"storage_options": {"filename": "a.mp4"}, "n": 4, "duration": 60, "prompt": "mine"},
+            extra={"storage_options": STORED, "n": 4, "duration": 60, "prompt": "mine"},
         ),
         {
             "model": MODEL,
@@ -157,7 +158,7 @@ WIRES = {
             "resolution": "720p",
             "generate_audio": False,
             "user": "u1",
-            "storage_options": {"filename": "a.mp4"},
+            "storage_options": STORED,
         },
         path=GENERATIONS,
     ),

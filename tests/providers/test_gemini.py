@@ -253,6 +253,53 @@ async def test_a_source_that_the_vendor_has_deleted_is_refused_without_a_submit(
     assert len(fake.submits) == 1
 
 
+OMNI_11 = "gemini/gemini-omni-1.1-flash"
+
+
+@pytest.mark.parametrize(("path", "fields"), [("extensions", {"seconds": "5"}), ("edits", {})])
+async def test_a_video_made_of_an_upload_has_no_price(
+    gateway: Running, fake: FakeGemini, path: str, fields: dict[str, str]
+) -> None:
+    form, file = {"prompt": "it snows", "model": OMNI_11, **fields}, ("a.mp4", fake.file, "video/mp4")
+    answer = await gateway.client.post(f"/v1/videos/{path}", data=form, files={"video": file})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["cost_estimate"] is None
+    await gateway.worker.run_once()
+    assert "resolution" not in fake.submits[-1].json["response_format"]
+
+
+async def test_a_video_made_of_one_of_the_gateway_has_the_price_of_its_resolution(
+    gateway: Running, fake: FakeGemini
+) -> None:
+    source = (await gateway.create(model=OMNI_11, resolution="1080p", seconds=4))["id"]
+    await gateway.finish(source)
+    body = {"prompt": "it snows", "video": {"id": source}}
+    plain = await gateway.client.post("/v1/videos/edits", json=body)
+    upscale = await gateway.client.post("/v1/videos/edits", json={**body, "task": "upscale"})
+    assert plain.json()["cost_estimate"] == pytest.approx(4 * 0.152)
+    assert upscale.json()["cost_estimate"] is None
+    await gateway.worker.run_once()
+    assert [call.json["response_format"]["resolution"] for call in fake.submits[1:]] == ["1080p"] * 2
+
+
+# Cancels
+
+
+async def test_a_task_that_a_cancel_does_not_find_is_charged_if_it_ends_well(
+    gateway: Running, fake: FakeGemini
+) -> None:
+    video_id, ref = await submitted(gateway, fake, model=OMNI_11)
+    fake.script("cancel", fault(404, "Requested entity was not found.", "NOT_FOUND"))
+    assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
+    await gateway.worker.run_once()
+    assert len(fake.deletes) == 1
+    fake.finish(ref)
+    gateway.clock.advance(600)
+    await gateway.worker.run_once()
+    (attempt,) = await gateway.attempts(video_id)
+    assert (attempt.state, attempt.cost_micros) == ("succeeded", 808_000)
+
+
 # Errors
 
 
@@ -286,7 +333,9 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "28.
             None,
         ),
         (fault(503, "The model is overloaded.", "UNAVAILABLE", RETRY), errors.UpstreamUnknown, 28.5),
-        (fault(403, "Or it may not exist.", "PERMISSION_DENIED"), errors.UpstreamRejected, None),
+        (Answer(403, recorded("google", "files_get_403_expired")), errors.UpstreamRejected, None),
+        (fault(403, "Prohibited by the content policy.", "PERMISSION_DENIED"), errors.UpstreamAccount, None),
+        (fault(403, "Requires billing to be enabled.", "PERMISSION_DENIED"), errors.UpstreamCredit, None),
         (Answer(429, {"error": {"message": "", "details": {"retryDelay": "1s"}}}), errors.UpstreamRateLimited, None),
     ],
 )

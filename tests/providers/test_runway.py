@@ -422,43 +422,6 @@ async def test_a_task_is_polled_at_most_every_five_seconds(
     assert min(gaps) >= 5
 
 
-# Cancels
-
-
-async def test_a_waiting_task_is_deleted_and_is_unknown_afterwards(gateway: Running, fake: FakeRunway) -> None:
-    video = await gateway.create(model=GEN)
-    await gateway.worker.run_once()
-    (ref,) = fake.jobs
-    fake.show(ref, "THROTTLED")
-    assert (await gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
-    await gateway.worker.run_once()
-    assert [call.path for call in fake.deletes] == [f"/v1/tasks/{ref}"]
-    assert fake.jobs == {}
-    before = len(fake.polls)
-    gateway.clock.advance(600)
-    await gateway.worker.run_once()
-    assert len(fake.polls) == before
-    async with serve(fake) as url, provider_at(url) as provider:
-        with pytest.raises(errors.UpstreamGone):
-            await provider.poll(task_of(ref=ref))
-        assert await provider.cancel(task_of(ref=ref)) is True
-
-
-async def test_a_running_task_is_not_deleted_and_is_charged_at_its_end(gateway: Running, fake: FakeRunway) -> None:
-    video = await gateway.create(model=GEN)
-    await gateway.worker.run_once()
-    (ref,) = fake.jobs
-    fake.show(ref, "RUNNING")
-    assert (await gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
-    await gateway.worker.run_once()
-    assert (fake.deletes, list(fake.jobs)) == ([], [ref])
-    fake.finish(ref)
-    gateway.clock.advance(600)
-    await gateway.worker.run_once()
-    (attempt,) = await gateway.attempts(video["id"])
-    assert (attempt.state, attempt.cost_micros) == ("succeeded", 600_000)
-
-
 # Uploads
 
 

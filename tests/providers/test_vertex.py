@@ -294,6 +294,18 @@ async def test_a_second_401_is_a_matter_of_the_account(vertex: Vertex, fake: Fak
     assert [len(fake.submits), len(fake.jobs)] == [3, 1]
 
 
+async def test_a_missing_role_is_a_matter_of_the_account(vertex: Vertex, fake: FakeVertex) -> None:
+    resource = "//aiplatform.googleapis.com/projects/p/locations/global/publishers/google/models/veo"
+    text = f"Permission 'aiplatform.endpoints.predict' denied on resource '{resource}' (or it may not exist)."
+    refused = Answer(403, {"error": {"code": 403, "message": text, "status": "PERMISSION_DENIED"}})
+    made = task(ref=(await vertex.send(task())).ref)
+    fake.script("submit", refused)
+    fake.script("poll", refused, refused)
+    for call in (vertex.send(task()), vertex.poll(made), vertex.check(NOW)):
+        with pytest.raises(errors.UpstreamAccount):
+            await call
+
+
 @pytest.mark.parametrize(
     ("second", "kind"),
     [

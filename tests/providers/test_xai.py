@@ -25,6 +25,7 @@ PICTURES = ["https://example.com/a.png"]
 INVALID = "Client specified an invalid argument"
 TEAM = "16f2151a-40f4-4a80-8ad0-cae00c27e8dd"
 NO_CREDIT = f"Your team {TEAM} has either used all available credits or reached its monthly spending limit."
+ACCOUNT = "upstream_account_refused"
 UNSAFE = f"Content violates usage guidelines. Team: {TEAM}, API key ID: {TEAM}, Failed check: SAFETY_CHECK_TYPE_X"
 
 
@@ -104,12 +105,15 @@ def shapes(status: int, message: str, code: str = INVALID) -> list[Answer]:
         (400, "duration must be between 1 and 15", "upstream_rejected"),
         (404, "The model grok-0 does not exist", "upstream_rejected"),
         (422, "unknown field", "upstream_rejected"),
-        (401, "no key", "upstream_account_refused"),
-        (403, "x", "upstream_account_refused"),
-        (400, "Incorrect API key provided: xa***yz. You can obtain one.", "upstream_account_refused"),
+        (401, "no key", ACCOUNT),
+        (403, "x", ACCOUNT),
+        (400, "Incorrect API key provided: xa***yz. You can obtain one.", ACCOUNT),
         (403, NO_CREDIT, "upstream_insufficient_credit"),
         (429, NO_CREDIT, "upstream_insufficient_credit"),
         (403, UNSAFE, "content_policy_violation"),
+        (403, "Your team was suspended: moderation found violations of the usage guidelines", ACCOUNT),
+        (403, "Blocked by the content policy of this network", ACCOUNT),
+        (401, UNSAFE, ACCOUNT),
         (400, "Generated video rejected by content moderation.", "content_policy_violation"),
         (500, "Internal", "upstream_outcome_unknown"),
     ],
@@ -183,11 +187,17 @@ async def test_a_task_that_only_answers_400_is_given_up(gateway: Running, fake: 
     assert (len(fake.submits), len(fake.polls)) == (1, 3)
 
 
-@pytest.mark.parametrize("status", [400, 403])
-async def test_a_poll_that_is_refused_for_the_content_ends_the_task(
-    gateway: Running, fake: FakeXAI, status: int
-) -> None:
-    fake.script("poll", Answer(202), Answer(status, {"code": INVALID, "error": UNSAFE}))
+@pytest.mark.parametrize("status", [401, 403, 422])
+async def test_an_odd_refusal_of_a_poll_ends_no_task(gateway: Running, fake: FakeXAI, status: int) -> None:
+    refusals = shapes(status, UNSAFE) + shapes(status, "Blocked by the content policy of this network")
+    fake.script("poll", Answer(202), *refusals)
+    video = await gateway.create(model=NEW)
+    assert (await gateway.finish(video["id"], steps=60))["status"] == "completed"
+    assert len(fake.submits) == 1
+
+
+async def test_a_poll_that_is_refused_for_the_content_ends_the_task(gateway: Running, fake: FakeXAI) -> None:
+    fake.script("poll", Answer(202), Answer(400, {"code": INVALID, "error": UNSAFE}))
     video = await gateway.create(model=NEW)
     ended = await gateway.finish(video["id"])
     assert (ended["status"], ended["error"]["code"]) == ("failed", "content_policy_violation")
@@ -357,6 +367,9 @@ async def test_a_video_costs_what_was_sent(
         (NEW, {"reference_images": PICTURES, "resolution": "1080p"}, "resolution"),
         (LITE, {"reference_images": PICTURES}, "reference_images"),
         (LITE, {"last_frame": PICTURES[0]}, "last_frame"),
+        (NEW, {"storage_options": {"filename": "a.mp4"}}, "storage_options"),
+        (NEW, {"storage_options": {"public_url": False}}, "storage_options"),
+        ("xai/grok-imagine-video-2", {"storage_options": "mine"}, "storage_options"),
     ],
 )
 async def test_a_field_that_the_model_would_refuse_is_refused_before_it_is_sent(
@@ -429,6 +442,18 @@ def test_a_video_made_of_another_has_the_shape_of_that(operation: Operation) -> 
     able = provider.capabilities_for("grok-imagine-video", request)
     assert able is not None
     assert set(fit(request, able, can_link=True).problems) == {"seconds", "aspect_ratio"}
+
+
+async def test_a_stored_video_without_a_public_address_is_not_sent(provider: XAI, fake: FakeXAI) -> None:
+    for model in ("grok-imagine-video", "grok-imagine-video-2"):
+        for operation in (Operation.generate, Operation.edit):
+            request = ask(operation=operation, source=Media(url=PICTURES[0]), extra={"storage_options": {}})
+            with pytest.raises(errors.UpstreamRejected, match="public_url"):
+                await provider.send(task(request, model))
+    assert fake.submits == []
+    stored = {"filename": "a.mp4", "public_url": {"expires_after": 60}}
+    await provider.send(task(ask(extra={"storage_options": stored})))
+    assert fake.submits[0].json["storage_options"] == stored
 
 
 async def test_a_video_without_an_address_is_not_sent(provider: XAI, fake: FakeXAI) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app import errors
 from app.capabilities import Capabilities
-from app.providers.answers import file_url, object_of, segment
+from app.providers.answers import CREDIT_WORDS, file_url, object_of, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.gemini import omni, veo
 from app.providers.rest import CANCELLED_WORDS, RestProvider
@@ -18,7 +18,8 @@ from app.video import Failure, Media, Output, Progress, Status, Submission, Vide
 RETRY_DELAY = re.compile(r"(\d{1,5}(?:\.\d{1,9})?)s", re.ASCII)
 DAILY = "PerDay"
 DEPLETED = "credits are depleted"
-MISSING_FILE = "may not exist"
+MISSING_FILE = ("access the file", "may not exist")
+"""Words of the refusal of a file that has expired; those of a missing role have the second one, too."""
 Verdict = tuple[type[errors.UpstreamError], str]
 
 
@@ -58,7 +59,9 @@ class Google(RestProvider):
         if veo.is_operation(task):
             return False
         answer = await self.cancel_call("POST", f"{self._interaction_path(task)}/cancel")
-        return answer if isinstance(answer, bool) else object_of(answer).get("status") in CANCELLED_WORDS
+        if isinstance(answer, bool):  # not even an unknown id: one that was made a moment ago may not be found yet
+            return False
+        return object_of(answer).get("status") in CANCELLED_WORDS
 
     def capabilities(self, model: str) -> Capabilities | None:
         return self.models.get(model, self.any_veo if veo.serves(model) else omni.ANYTHING)
@@ -169,8 +172,10 @@ class Google(RestProvider):
             if quota is not None:
                 return errors.UpstreamAccount, f"{self.name} has reached a limit of its account ({self.scrub(quota)})"
             return errors.UpstreamRateLimited, f"{self.name} is busy (429)"
-        if status == 403 and MISSING_FILE in text:
+        if status == 403 and all(words in text.lower() for words in MISSING_FILE):
             return (errors.UpstreamRejected if verb == "submit" else errors.UpstreamGone), text
+        if status in (401, 403) and not any(word in text.lower() for word in CREDIT_WORDS):
+            return errors.UpstreamAccount, f"{self.name} refuses the gateway's credentials ({status})"
         if status == 400 and any(entry.get("reason") == "API_KEY_INVALID" for entry in entries):
             return errors.UpstreamAccount, f"{self.name} refuses the gateway's credentials (400)"
         if status == 400 and verb == "submit" and fault.get("status") == "FAILED_PRECONDITION":

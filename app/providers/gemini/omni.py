@@ -75,7 +75,8 @@ ANYTHING = Capabilities(
 
 
 def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
-    """Capabilities for this request: an edit is as long as its source, an extension has a limit of its own."""
+    """Capabilities for this request: an edit is as long as its source, an extension has a limit of its own. Which
+    resolution the vendor makes of a source is not known, so neither has a price without one; an upscale has none."""
     able = MODELS.get(model, ANYTHING)
     changes: dict[str, Any] = {}
     if able is ANYTHING:
@@ -84,6 +85,10 @@ def capabilities_for(model: str, request: VideoRequest) -> Capabilities:
         changes = {"seconds": (), "seconds_range": False, "default_seconds": None}
     elif request.operation is Operation.extend:
         changes = {"seconds": (3, LONGEST_EXTENSION_S)}
+    if request.operation is not Operation.generate and request.resolution is None:
+        changes |= {"default_resolution": None, "prices": {}}
+    if request.extra.get("task") == "upscale":
+        changes["prices"] = {}
     if request.reference_images or request.operation is not Operation.generate:
         changes["parameters"] = able.parameters - {"first_frame"}
     return able.model_copy(update=changes)

@@ -9,7 +9,8 @@ deletes one that has ended, both with an empty 204, and its id is unknown afterw
 charged in full all the same. Each read of a finished task signs the address of its file anew, for a day or two. Costs
 are in credits of one cent. There are no callbacks, no list of tasks and no idempotency key.
 Inferred: that a 503 does not say that no task was made, since the vendor names it beside 502 and 504; that a bare
-address of a picture is a first frame only where the types know no other use of it.
+address of a picture is a first frame only where the types know no other use of it; that a deleted task whose id is
+unknown was not charged.
 """
 
 import math
@@ -116,7 +117,19 @@ class Runway(RestProvider):
     async def cancel(self, task: Task) -> bool:
         if task.status is Status.in_progress:  # charged in full either way: its end is waited for
             return False
-        return await self.cancel_call("DELETE", self.poll_path(task)) is not False
+        answer = await self.cancel_call("DELETE", self.poll_path(task))
+        return answer if isinstance(answer, bool) else await self._is_free(task)
+
+    async def _is_free(self, task: Task) -> bool:
+        """True if a task that was deleted cost nothing: it is unknown now, or says so. It may have begun to run since
+        it was polled; without an answer, the next poll decides."""
+        try:
+            left = await self.poll(task)
+        except errors.UpstreamGone:
+            return True
+        except errors.UpstreamError:
+            return False
+        return left.status is Status.failed and left.reported_micros == 0
 
     def capabilities_for(self, model: str, request: VideoRequest) -> Capabilities | None:
         return endpoints.capabilities_for(model, request)
