@@ -1,5 +1,6 @@
 """OpenRouter: only what the provider contract suite and the recordings do not cover, beside its list of models."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -74,6 +75,18 @@ async def running(gateway: Running, fake: FakeOpenRouter, **fields: Any) -> tupl
     return video["id"], [*fake.jobs][-1]
 
 
+async def list_read(gateway: Running) -> None:
+    """Let the event loop run until the vendor's list has been read."""
+    provider = gateway.gateway.providers["openrouter"]
+    assert isinstance(provider, OpenRouter)
+    provider.capabilities(VEO)
+    async with asyncio.timeout(10):
+        while True:
+            if not provider._list.is_first_pending:
+                return
+            await asyncio.sleep(0.01)
+
+
 # What is sent
 
 
@@ -94,6 +107,7 @@ async def running(gateway: Running, fake: FakeOpenRouter, **fields: Any) -> tupl
 async def test_what_decides_on_the_price_is_always_sent(
     gateway: Running, fake: FakeOpenRouter, fields: dict[str, Any], expected: dict[str, Any]
 ) -> None:
+    await list_read(gateway)
     await running(gateway, fake, **fields)
     (call,) = fake.submits
     assert {name: call.json.get(name) for name in expected} == expected
@@ -159,6 +173,18 @@ async def test_a_video_goes_on_where_it_was_made(gateway: Running, fake: FakeOpe
     sent = {"model": FLUX.removeprefix("openrouter/"), "prompt": "by night", "duration": 5, "generate_audio": True}
     assert fake.submits[1].json == {**sent, "previous_job_id": ref}
     assert created.json()["cost_estimate"] == pytest.approx(5 * 0.41)
+
+
+async def test_a_source_that_is_not_finished_there_is_a_refusal(gateway: Running, fake: FakeOpenRouter) -> None:
+    source, ref = await running(gateway, fake, model=FLUX)
+    assert (await gateway.finish(source))["status"] == "completed"
+    fake.jobs[ref].status = fake.waiting
+    body = {"prompt": "by night", "model": FLUX, "seconds": "5", "video": {"id": source}}
+    created = await gateway.client.post("/v1/videos/extensions", json=body)
+    ended = await gateway.finish(created.json()["id"])
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "upstream_rejected")
+    assert "previous job is not completed" in ended["error"]["message"]
+    assert len(fake.submits) == 2
 
 
 async def test_what_was_made_elsewhere_cannot_go_on_here(fake: FakeOpenRouter) -> None:
@@ -348,7 +374,12 @@ async def test_the_cost_that_the_vendor_reports_is_kept(
         (403, "no", errors.UpstreamAccount),
         (404, {"message": "No endpoints found for x"}, errors.UpstreamRejected),
         (499, {"message": "closed"}, errors.UpstreamUnknown),
-        (503, {"message": "no provider"}, errors.UpstreamUnavailable),
+        (503, {"message": "There is no available model provider that meets your needs"}, errors.UpstreamUnavailable),
+        (503, {"message": "No available provider"}, errors.UpstreamUnavailable),
+        (503, {"message": "Provider is overloaded"}, errors.UpstreamUnknown),
+        (503, {"message": "connection to the provider lost"}, errors.UpstreamUnknown),
+        (503, None, errors.UpstreamUnknown),
+        (409, {"message": "busy"}, errors.UpstreamUnknown),
         (502, {"message": "provider failed"}, errors.UpstreamUnknown),
     ],
 )

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from fakes.openrouter import LISTED, FakeOpenRouter
 from fakes.server import KEY, Answer, Fault, Hang, Reset, serve
 from harness import Running, StartGateway
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app import errors
 from app.providers.openrouter import OpenRouter
-from app.providers.openrouter.listing import ANYTHING, MAX_MODELS, Model, read_models, released
-from app.providers.openrouter.prices import read_rates
+from app.providers.openrouter.listing import ANYTHING, MAX_MODELS, MAX_SIZES, MAX_WORDS, Model, read_models, released
+from app.providers.openrouter.prices import MAX_NAMES, read_rates
 from app.providers.openrouter.refresh import REFRESH_S, RETRY_S, ModelList
 from app.video import Media, Operation, VideoRequest
 
@@ -173,6 +176,73 @@ async def test_the_list_is_read_once_a_day_and_sooner_after_a_failure() -> None:
     assert await source.used(10 * REFRESH_S) == 5
 
 
+async def test_a_partial_answer_forgets_no_model_and_many_answers_only_the_oldest() -> None:
+    model = released()[VEO]
+    batches = [{f"maker/m-{batch}-{number}": model for number in range(MAX_MODELS - 1)} for batch in range(3)]
+    partial = {VEO: released()[SEEDANCE]}
+    source = Source({"maker/new-1": model, **partial}, {SEEDANCE: model}, *batches)
+    await source.used(0)
+    await source.used(REFRESH_S + 1)
+    assert source.list.listed == (SEEDANCE,)
+    assert source.list.models["maker/new-1"] is model
+    assert source.list.models[VEO] is released()[SEEDANCE]
+    for _ in batches:
+        await source.used(REFRESH_S + 1)
+    assert source.reads == 5
+    assert "maker/new-1" not in source.list.models
+    assert source.list.models.keys() >= {*released(), *batches[1], *batches[2]}
+    assert len(source.list.models) <= len(released()) + 2 * MAX_MODELS
+
+
+async def test_a_list_is_judged_beside_the_event_loop(fake: FakeOpenRouter) -> None:
+    handed: list[str] = []
+
+    class Recording(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            handed.append(repr(fn))
+            return super().submit(fn, *args, **kwargs)
+
+    asyncio.get_running_loop().set_default_executor(Recording(2))
+    async with serve(fake) as url:
+        provider = OpenRouter("up", OpenRouter.Config(api_key=KEY, base_url=f"{url}/api/v1"))
+        assert (await provider._read_list()).keys() == released().keys()
+        await provider.aclose()
+    assert any("_read_list" in function for function in handed)
+
+
+@dataclass
+class Late(Hang):
+    """An answer of the rows once the test sets `release`."""
+
+    rows: list[Any] = field(default_factory=list)
+
+    async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.reached.set()
+        await self.release.wait()
+        await Answer(200, {"data": self.rows}).play(scope, receive, send)
+
+
+@pytest.mark.parametrize(("read", "seconds"), [(True, 7), (False, None)])
+async def test_a_model_that_is_not_known_waits_for_the_first_list(
+    start: Start, fake: FakeOpenRouter, read: bool, seconds: int | None
+) -> None:
+    hang = Late(rows=[row(supported_durations=[7])]) if read else Hang()
+    fake.script("models", hang)
+    async with start() as gateway:
+        video = await gateway.create(model="openrouter/maker/new-1")
+        await hang.reached.wait()
+        await gateway.worker.run_once()
+        assert (fake.submits, (await gateway.get(video["id"]))["status"]) == ([], "queued")
+        known = await gateway.create(model=f"openrouter/{VEO}")
+        await gateway.worker.run_once()
+        assert [call.json["model"] for call in fake.submits] == [VEO]
+        hang.release.set()
+        await eventually(lambda: not list_of(gateway).is_first_pending)
+        for one in (video, known):
+            assert (await gateway.finish(one["id"]))["status"] == "completed"
+        assert [call.json.get("duration") for call in fake.submits] == [6, seconds]
+
+
 async def test_closing_stops_a_read_that_hangs() -> None:
     stopped = asyncio.Event()
 
@@ -220,6 +290,7 @@ def model_of(**fields: Any) -> Model:
             "-Infinity",
             "1e999999",
             "1e-999999",
+            "1e-9",
             "21",
             "",
             "free",
@@ -232,11 +303,28 @@ def model_of(**fields: Any) -> Model:
 async def test_an_amount_that_is_absurd_is_no_price(amount: Any) -> None:
     able = model_of(pricing_skus={"duration_seconds": amount}).able
     assert (able.prices, able.silent_prices) == ({}, {})
-    kept = {"duration_seconds": "0.5", "minimum_cents_per_generation": amount, "reference_images": amount}
-    able = model_of(pricing_skus={**kept, "cents_per_image_input": amount if amount != "21" else "501"}).able
-    assert set(able.prices.values()) == {500_000}
-    assert able.image_micros == 0
-    assert able.least_micros == (210_000 if amount == "21" else 0)
+    cheap = {"duration_seconds": "0.5"}
+    able = model_of(pricing_skus={**cheap, "duration_seconds_720p": amount}).able
+    assert able.prices == {"1080p": 500_000, "2160p": 500_000}
+    unlisted = {**cheap, "duration_seconds_4k": amount}
+    assert model_of(pricing_skus=unlisted, supported_resolutions=None).able.prices == {}
+    silent = model_of(pricing_skus={**cheap, "duration_seconds_without_audio": amount})
+    assert set(silent.able.prices.values()) == {500_000}
+    assert silent.able_for(ask(generate_audio=False)).prices == {}
+    most = {"cents_per_image_input": "501", "minimum_cents_per_generation": "5001"}
+    for name in ("cents_per_image_input", "minimum_cents_per_generation", "reference_images"):
+        absurd = most.get(name, amount) if amount == "21" else amount
+        assert model_of(pricing_skus={**cheap, name: absurd}).able.prices == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["duration_seconds_turbo", "duration_seconds_000p", "per_generation", "", "duration_seconds" * 6]
+)
+async def test_a_price_of_an_unknown_name_leaves_the_model_without_one(name: str) -> None:
+    skus = {"duration_seconds_720p": "0.5", "cents_per_second_video_continuation_720p": "41", name: "0.9"}
+    model = model_of(pricing_skus=skus)
+    assert (model.able.prices, model.able.silent_prices) == ({}, {})
+    assert Operation.extend in model.able.operations
 
 
 @pytest.mark.parametrize(
@@ -279,6 +367,14 @@ async def test_a_row_without_a_usable_id_is_left_out(name: Any) -> None:
 async def test_a_long_list_is_read_up_to_a_limit() -> None:
     rows = [{**row(), "id": f"maker/m-{number}"} for number in range(MAX_MODELS + 20)]
     assert len(read_models({"data": rows})) == MAX_MODELS
+    many = [f"{side}p" for side in range(480, 800)]
+    assert len(model_of(supported_resolutions=many).able.resolutions or ()) == MAX_WORDS
+    assert len(model_of(supported_aspect_ratios=[f"{n}:9" for n in range(5, 25)]).able.aspect_ratios or ()) == MAX_WORDS
+    sizes = [f"{100 * (10 + n % 8)}x{100 * (10 + n // 8)}" for n in range(64)]
+    known, more = (model_of(supported_sizes=sizes[:end], supported_resolutions=many) for end in (MAX_SIZES, None))
+    assert known.sizes == more.sizes
+    skus = {f"duration_seconds_{480 + number}p": "0.5" for number in range(MAX_NAMES + 1)}
+    assert model_of(pricing_skus=skus, supported_resolutions=None).able.prices == {}
     able = model_of(supported_durations=list(range(1, 3_000)), supported_sizes=["1280x720"] * 100_000).able
     assert able.seconds == (1, 128)
 
@@ -308,6 +404,8 @@ FRAME, CLIP = Media(url=PICTURE), Media(url="https://example.com/in.mp4")
         (SEEDANCE, ask(aspect_ratio="1:1"), {"480p": 37_800, "720p": 85_050, "1080p": 210_499, "2160p": 437_400}),
         (SEEDANCE, ask(first_frame=FRAME), {"480p": 88_200, "720p": 198_450, "1080p": 491_164, "2160p": 1_020_600}),
         (SEEDANCE, ask(reference_video=CLIP), {}),
+        ("minimax/hailuo-3", ask(reference_video=CLIP), {}),
+        ("heygen/heygen-video-1", ask(reference_video=CLIP), {"480p": 40_000, "768p": 60_000, "1440p": 180_000}),
         ("bytedance/seedance-2.5", ask(aspect_ratio="4:3"), {"480p": 105_609, "720p": 232_577}),
         ("heygen/heygen-video-1", ask(reference_images=(FRAME,)), {"480p": 40_000, "768p": 60_000, "1440p": 180_000}),
         ("black-forest-labs/flux-3-video", ask(), {"720p": 170_000, "1080p": 290_000}),
@@ -323,6 +421,56 @@ async def test_a_price_depends_on_the_input_the_ratio_and_the_resolution(
     model: str, request_: VideoRequest, prices: dict[str, int]
 ) -> None:
     assert released()[model].able_for(request_).prices == prices
+
+
+@pytest.mark.parametrize(
+    ("skus", "prices"),
+    [
+        ({"duration_seconds": "0.1"}, {}),
+        ({"duration_seconds": "0.1", "reference_duration_seconds_720p": "0.3"}, {"720p": 300_000}),
+        ({"duration_seconds": "0.4", "reference_duration_seconds": "0.3"}, {"720p": 300_000, "1080p": 300_000}),
+        ({"duration_seconds_720p": "0.4", "reference_duration_seconds": "0.3"}, {"720p": 400_000, "1080p": 300_000}),
+        ({"duration_seconds": "0.4", "reference_duration_seconds": "0"}, {}),
+        ({"reference_duration_seconds": "0.3", "video_tokens_with_video_input": "0.000001"}, {}),
+    ],
+)
+async def test_a_reference_video_has_a_price_only_where_the_list_names_one(
+    skus: dict[str, str], prices: dict[str, int]
+) -> None:
+    model = model_of(pricing_skus=skus, supported_resolutions=["720p", "1080p"])
+    assert model.able_for(ask(reference_video=CLIP)).prices == prices
+    assert model.able_for(ask(reference_video=CLIP, reference_images=(FRAME,))).prices == prices
+
+
+def options(**parameters: Any) -> dict[str, Any]:
+    return {"options": {"google-vertex": {"parameters": parameters}}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "is_priced"),
+    [
+        ({}, True),
+        ({"options": {}}, True),
+        (options(), True),
+        (options(negativePrompt="people", person_generation="allow_all", enhancePrompt=False), True),
+        (options(resolution="4k"), False),
+        (options(negativePrompt="people", sampleCount=4), False),
+        (options(negative_prompt={"resolution": "4k"}), False),
+        ({"options": {"google-vertex": {"resolution": "4k"}}}, False),
+        ({"options": {"google-vertex": ["x"]}}, False),
+        ({"options": {"google-vertex": {"parameters": ["resolution"]}}}, False),
+        ({"options": None}, False),
+        ({**options(negativePrompt="people"), "only": ["dear"]}, False),
+        ({"order": ["dear"]}, False),
+        ("dear", False),
+        (["dear"], False),
+    ],
+)
+async def test_what_provider_may_change_has_no_price(start: Start, provider: Any, is_priced: bool) -> None:
+    async with start() as gateway:
+        for fields, price in (({}, 8 * 400_000), ({"generate_audio": False}, 8 * 200_000)):
+            found = await estimate(gateway, VEO, seconds=8, provider=provider, **fields)
+            assert found == (price if is_priced else None)
 
 
 @pytest.mark.parametrize(

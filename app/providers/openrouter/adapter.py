@@ -10,13 +10,16 @@ One without either is `completed` all the same. `size` stands for resolution and
 win over references where both are sent, so that a request with both is refused. Sound is on by default where a model
 makes any; it is always asked for or declined. `previous_job_id` goes on from a finished task of the same model. No
 cancel, no list of tasks, no idempotency key. A body has 50 MiB at most. Callbacks are signed where the workspace has a
-secret, over the time, a comma and the body. A 499 says that the connection broke, not that nothing was made.
+secret, over the time, a comma and the body. A 499 says that the connection broke, not that nothing was made; nor
+does a 503 in other words than `NO_PROVIDER`. A 409 refuses a `previous_job_id` that is not finished.
 Inferred: that `previous_job_id` extends with the models that have a price for a continuation; that the video to edit is
 a `video_url` of `input_references`; that an uploaded video may be a `data:` URL where this gateway has no public
 address; that a 403 with `reasons` is about the content, and any other about the key; `dead`, which only the vendor's
 AI SDK provider treats as failed.
 """
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
@@ -48,6 +51,10 @@ STATUS = {
     **dict.fromkeys(("failed", "expired", "dead", *CANCELLED_WORDS), Status.failed),
 }
 FILE_PATHS = (("urls",),)
+NO_PROVIDER = re.compile(r"no available\b.{0,60}\bprovider", re.IGNORECASE | re.DOTALL)
+"""The documented words of a 503 that comes before any maker was asked."""
+FIRST_READ_S = 2
+"""Seconds until a request for a model that is not known yet is prepared again."""
 
 
 class OpenRouter(RestProvider):
@@ -84,6 +91,10 @@ class OpenRouter(RestProvider):
         await super().aclose()
 
     async def prepare(self, task: Task) -> dict[str, Any]:
+        if task.model not in self._list.models and self._list.is_first_pending:
+            # Another process may have it, and quoted the values that a request without them gets.
+            message = f"{self.name}: the vendor's list of models, which may have {task.model}, is being read"
+            raise errors.UpstreamUnavailable(message, provider=self.name, retry_after_s=FIRST_READ_S)
         body = await self._body(task)
         if sum(map(len, _urls(body))) > MAX_BODY_BYTES:
             limit = f"{self.name} takes requests of at most {MAX_BODY_BYTES // 2**20} MiB with all uploads as base64"
@@ -91,7 +102,15 @@ class OpenRouter(RestProvider):
         return body
 
     async def submit(self, task: Task) -> Submission:
-        return self.accepted(STATUS, await self.submit_call(task, "POST", PATH, json=task.prepared))
+        try:
+            response = await self.submit_call(task, "POST", PATH, json=task.prepared)
+        except errors.UpstreamUnknown as error:
+            if error.upstream_status == 409 and "previous_job_id" in task.prepared:  # what it goes on from is not done
+                raise errors.UpstreamRejected(
+                    error.message, provider=self.name, upstream_status=409, body=error.body
+                ) from error
+            raise
+        return self.accepted(STATUS, response)
 
     async def poll(self, task: Task) -> Progress:
         job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
@@ -151,7 +170,8 @@ class OpenRouter(RestProvider):
         return ANYTHING.model_copy(update={"parameters": ANYTHING.parameters - set(REFERENCES)})
 
     async def _read_list(self) -> Mapping[str, Model]:
-        return read_models(self.json("list", await self.call("list", "GET", MODELS_PATH)))
+        response = await self.call("list", "GET", MODELS_PATH)
+        return await asyncio.to_thread(lambda: read_models(self.json("list", response)))
 
     # Writing requests
 
@@ -217,6 +237,10 @@ class OpenRouter(RestProvider):
             message = self.scrub(self.read_error(response)[1] or ", ".join(reasons))
             return errors.ContentPolicy(message, provider=self.name, upstream_status=403, body=error.body)
         return error
+
+    def _is_own_refusal(self, response: httpx.Response) -> bool:
+        # Any other 503 may be a maker's, after it took the task.
+        return NO_PROVIDER.search(self.read_error(response)[1]) is not None
 
 
 def _part(kind: str, url: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ they are kept for the models known here; of any other one references are passed 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import log
@@ -24,7 +24,9 @@ from app.video import ASPECT_RATIO, MAX_NAME_CHARACTERS, MAX_SECONDS, SIZE, Oper
 FILE = Path(__file__).with_name("models.json")
 MAX_MODELS = 500
 MAX_VALUES = 128
-"""Values of one field of a row, and rows of a list, that are read."""
+MAX_SIZES = 32
+MAX_WORDS = 16
+"""Rows of a list, and lengths, sizes and other values of a row, that are read."""
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[\w.\-]+)+(?::[\w\-]+)?")
 USUAL_SECONDS = 5
 USUAL_RESOLUTION = "720p"
@@ -32,6 +34,13 @@ USUAL_RATIO = "16:9"
 """Values of a request without them where the model makes it: the vendor's own choice is not in the list."""
 FRAMES = ("first_frame", "last_frame")
 REFERENCES = ("reference_images", "reference_video")
+HARMLESS = frozenset(
+    {
+        *("negativeprompt", "persongeneration", "enhanceprompt", "promptoptimizer", "promptextend"),
+        *("cfgscale", "guidancescale", "watermark", "camerafixed", "seed"),
+    }
+)
+"""Parameters of makers, without `_` and in small letters, that change neither the price nor the maker."""
 OWN_FIELDS = frozenset({"provider", "session_id", "trace"})
 ANYTHING = Capabilities(parameters=frozenset({*FRAMES, *REFERENCES, "seed", "generate_audio"}), passes_extra=True)
 """Capabilities of a model that is in no list."""
@@ -57,9 +66,12 @@ class Model:
         if any(name in given for name in FRAMES):  # beside a frame, references would be ignored
             values["parameters"] = able.parameters - set(REFERENCES)
         ratio = request.aspect_ratio or (None if given else self.ratio)
-        mode = _mode(request)
-        values["prices"] = self._prices(mode, self._has_sound, ratio)
-        silent = self._prices(mode, False, ratio) if "generate_audio" in able.parameters else {}
+        switches = "generate_audio" in able.parameters
+        modes = _modes(request) if _is_harmless(request.extra.get("provider")) else ()
+        prices = self._prices(modes, self._has_sound, ratio)
+        silent = self._prices(modes, False, ratio) if switches else {}
+        # An empty table without sound would stand for the one with sound.
+        values["prices"] = silent if switches and request.generate_audio is False else prices
         values["silent_prices"] = silent if silent != values["prices"] else {}
         references = self.rates.reference_micros if request.reference_images else 0
         values["image_micros"] = self.rates.image_micros + references
@@ -75,12 +87,15 @@ class Model:
         """True if a price with sound applies; a model without a switch has either, which the list does not say."""
         return "generate_audio" in self.able.parameters or not any(rate.sound is False for rate in self.rates.all)
 
-    def _prices(self, mode: Mode, sound: bool, ratio: str | None) -> dict[str, int]:
+    def _prices(self, modes: Collection[Mode], sound: bool, ratio: str | None) -> dict[str, int]:
         found = {}
-        for resolution in self.able.resolutions or ("", *self.rates.resolutions):
-            micros = self.rates.per_second(mode, sound, resolution, self._pixels(resolution, ratio))
+        named = self.able.resolutions or ("", *self.rates.resolutions)
+        for resolution in named:
+            micros = self.rates.per_second(modes, sound, resolution, self._pixels(resolution, ratio))
             if micros is not None:
                 found[resolution] = micros
+        if len(found) < len(named):  # one without a price must not get that of any other
+            found.pop("", None)
         return found
 
     def _pixels(self, resolution: str, ratio: str | None) -> int:
@@ -128,7 +143,7 @@ def _model(row: Mapping[str, Any], own: Mapping[str, Any] | None) -> Model | Non
     words = {word_of(text): text for text in reversed(_texts(row.get("supported_resolutions"))) if word_of(text)}
     resolutions = tuple(sorted(words, key=lambda word: int(word[:-1]))) or None
     ratios = tuple(text for text in _texts(row.get("supported_aspect_ratios")) if ASPECT_RATIO.fullmatch(text)) or None
-    sizes = [text for text in _texts(row.get("supported_sizes")) if _is_size(text)]
+    sizes = [text for text in _texts(row.get("supported_sizes"), MAX_SIZES) if _is_size(text)]
     able = Capabilities(
         **_lengths(row.get("supported_durations"), edits=own is not None and own["operation"] == "edit"),
         resolutions=resolutions,
@@ -179,9 +194,9 @@ def _areas(sizes: list[str], resolutions: tuple[str, ...]) -> dict[tuple[str, st
     """Pixels of each size by the resolution and the ratio that it stands for: those that are sold as 720p do not all
     have a side of 720 pixels."""
     found: dict[tuple[str, str], int] = {}
+    usual = {one: _area(complete_size(None, USUAL_RATIO, one)["size"]) for one in resolutions}
     for size in sizes:
         triple = complete_size(size, None, None)
-        usual = {one: _area(complete_size(None, USUAL_RATIO, one)["size"]) for one in resolutions}
         exact = triple["resolution"] in resolutions
         nearest = min(usual, key=lambda one: abs(log(_area(size) / usual[one])), default="")
         ratio = nearest_ratio(triple["aspect_ratio"], COMMON_RATIOS)
@@ -190,18 +205,42 @@ def _areas(sizes: list[str], resolutions: tuple[str, ...]) -> dict[tuple[str, st
     return found
 
 
-def _mode(request: VideoRequest) -> Mode:
+def _modes(request: VideoRequest) -> tuple[Mode, ...]:
+    """The modes that a request may be charged as: the list does not say which one is meant by a reference video."""
     if request.operation.lengthens:
-        return "continuation"
-    if request.source is not None or request.reference_video is not None:
-        return "video"
+        return ("continuation",)
+    if request.reference_video is not None:
+        return ("video", "reference")
+    if request.source is not None:
+        return ("video",)
     if request.reference_images:
-        return "reference"
-    return "image" if request.first_frame is not None or request.last_frame is not None else "text"
+        return ("reference",)
+    return ("image",) if request.first_frame is not None or request.last_frame is not None else ("text",)
 
 
-def _texts(values: Any) -> list[str]:
-    return [one for one in values[:MAX_VALUES] if isinstance(one, str)] if isinstance(values, list) else []
+def _is_harmless(provider: Any) -> bool:
+    """True if the client's `provider` has nothing that may change what is made, who makes it or what it costs."""
+    if provider is None or provider == {}:
+        return True
+    if not isinstance(provider, dict) or provider.keys() != {"options"} or not isinstance(provider["options"], dict):
+        return False
+    for options in provider["options"].values():
+        if not isinstance(options, dict) or options.keys() - {"parameters"}:
+            return False
+        parameters = options.get("parameters", {})
+        if not isinstance(parameters, dict) or {_plain(name) for name in parameters} - HARMLESS:
+            return False
+        if any(isinstance(value, dict | list) for value in parameters.values()):
+            return False
+    return True
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _texts(values: Any, most: int = MAX_WORDS) -> list[str]:
+    return [one for one in values[:most] if isinstance(one, str)] if isinstance(values, list) else []
 
 
 def _is_size(text: str) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from app import errors
-from app.providers.openrouter.listing import Model, released
+from app.providers.openrouter.listing import MAX_MODELS, Model, released
 from app.telemetry import log
 
 REFRESH_S = 86_400
@@ -15,7 +15,8 @@ RETRY_S = 900
 
 
 class ModelList:
-    """The models known now. A model that the vendor no longer lists is not shown, and keeps what was known of it."""
+    """The models known now. A model that the vendor no longer lists is not shown, and keeps what was known of it;
+    so do at most `MAX_MODELS` that were learned after the release."""
 
     def __init__(
         self, name: str, read: Callable[[], Awaitable[Mapping[str, Model]]], clock: Callable[[], float] = time.monotonic
@@ -25,8 +26,14 @@ class ModelList:
         self.listed: tuple[str, ...] = tuple(self.models)
         self._name, self._read, self._clock = name, read, clock
         self._due = float("-inf")
+        self._tried = False
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def is_first_pending(self) -> bool:
+        """True while the first read is under way: a model that is not known now may be at once."""
+        return self._reading is not None and not self._tried
 
     def refresh_if_old(self) -> None:
         """Begin to read the vendor's list if that is due; does nothing outside an event loop."""
@@ -47,13 +54,19 @@ class ModelList:
             self._failed(type(error).__name__)
         else:
             if found:
-                self.models, self.listed = {**released(), **found}, tuple(found)
+                self.models, self.listed = self._with(found), tuple(found)
                 self._due = self._clock() + REFRESH_S
                 log.info("model list read", provider=self._name, models=len(found))
             else:
                 self._failed("the list has no model that can be used")
         finally:
-            self._reading = None
+            self._reading, self._tried = None, True
+
+    def _with(self, found: Mapping[str, Model]) -> Mapping[str, Model]:
+        """The models known now with those of an answer, which may lack some."""
+        others = [name for name in self.models if name not in found and name not in released()]
+        gone = set(others[:-MAX_MODELS])
+        return {name: model for name, model in {**self.models, **found}.items() if name not in gone}
 
     def _failed(self, why: str) -> None:
         self._due = self._clock() + RETRY_S
