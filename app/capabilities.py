@@ -202,11 +202,11 @@ def with_defaults(request: VideoRequest, able: Capabilities) -> VideoRequest:
     """Fill in the model's default length and size, where known, and bring an inherited size to one that it has."""
     request = _with_inherited(request, able)
     values: dict[str, Any] = {}
-    if request.seconds is None:
+    if request.seconds is None and able.default_seconds is not None:
         values["seconds"] = able.default_seconds
     if able.default_size is not None and not (request.size or request.aspect_ratio or request.resolution):
         values |= complete_size(able.default_size, None, None)
-    return request.model_copy(update=values)
+    return request.model_copy(update=values) if values else request
 
 
 def nearest_seconds(seconds: float, able: Capabilities) -> float:

@@ -6,7 +6,7 @@ data: no I/O, no framework.
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,19 @@ MAX_SIDE = 8_192
 ASPECT_RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
 RESOLUTION = re.compile(r"([1-9]\d{1,3})[pP]|([1248])[kK]")
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×*]([1-9]\d{0,4})")
+
+
+@overload
+def without_fraction(seconds: float) -> int | float: ...
+
+
+@overload
+def without_fraction(seconds: None) -> None: ...
+
+
+def without_fraction(seconds: float | None) -> int | float | None:
+    """The same number, as an int if it is whole: JSON writes `5`, not `5.0`, which some vendors refuse."""
+    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds
 
 
 def shorter_side(resolution: str) -> int:

@@ -45,6 +45,8 @@ async def fit_frames(
     Raises `InvalidRequest` with the ratios that fit where the alias says nothing, and for a picture that cannot be
     read; `FfmpegMissing`, `FfmpegStopped`, `RateLimited`.
     """
+    if not uploads.files:  # as of most requests
+        return plan
     alias = gateway.router.aliases.get(request.model)
     fit = "refuse" if alias is None else alias.frames
     made: dict[str | None, Media] = {}

@@ -24,7 +24,7 @@ from app.providers.answers import listed_tasks, segment
 from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.rest import CANCELLED_WORDS, NOT_STOPPED, RestProvider
 from app.sizes import nearest_ratio
-from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
+from app.video import Media, Operation, Progress, Status, Submission, VideoRequest, without_fraction
 
 PAGE_TASKS = 100
 PATH = "/contents/generations/tasks"
@@ -286,7 +286,7 @@ class Ark(RestProvider):
             "content": await self._content(task),
             "ratio": request.aspect_ratio,
             "resolution": "4k" if request.resolution == "2160p" else request.resolution,
-            "duration": _number(request.seconds),
+            "duration": without_fraction(request.seconds),
             "seed": request.seed,
             "generate_audio": request.generate_audio,
             "safety_identifier": request.user if request.user and len(request.user) <= 64 else None,
@@ -370,7 +370,3 @@ def _at_ratio(prices: dict[str, int], pixels: dict[str, dict[str, int]], ratio: 
         area = max(frames.values()) if wide is None else frames.get(wide, frames["16:9"])
         found[resolution] = round(micros * area / frames["16:9"])
     return found
-
-
-def _number(seconds: float | None) -> int | float | None:
-    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds

@@ -28,7 +28,7 @@ from app.providers.base import Download, ListedTask, ProviderConfig, ReadMedia, 
 from app.providers.forms import Form
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
-from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest
+from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest, without_fraction
 
 MAX_POLL_AFTER_S = 300
 PAGE_TASKS = 100
@@ -208,7 +208,7 @@ class OpenAI(RestProvider):
         return given | {k: v for k, v in request.extra.items() if k not in given and k != "n"}
 
     def _seconds(self, seconds: float) -> str | int | float:
-        number = int(seconds) if seconds == int(seconds) else seconds
+        number = without_fraction(seconds)
         return number if self.config.flavor == "sglang" else str(number)
 
     def _shape(self, request: VideoRequest) -> dict[str, Any]:

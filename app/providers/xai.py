@@ -28,7 +28,7 @@ from app.capabilities import Capabilities, in_micros
 from app.providers.answers import MAX_REPORTED_DOLLARS, object_of, percent, segment
 from app.providers.base import ProviderConfig, Task
 from app.providers.rest import RestProvider
-from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
+from app.video import Media, Operation, Progress, Status, Submission, VideoRequest, without_fraction
 
 BASE_URL = "https://api.x.ai/v1"
 PATHS = {
@@ -185,7 +185,7 @@ class XAI(RestProvider):
         request = task.request
         able = self.capabilities_for(task.model, request) or ANYTHING
         seconds = request.seconds if request.seconds is not None else able.default_seconds
-        length = int(seconds) if seconds is not None and seconds == int(seconds) else seconds
+        length = without_fraction(seconds)
         body: dict[str, Any] = {"model": task.model, "prompt": request.prompt or None}
         match request.operation:
             case Operation.edit:

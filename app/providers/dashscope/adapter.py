@@ -26,7 +26,7 @@ from app.providers.answers import is_usable, listed_tasks, object_of, segment
 from app.providers.base import ListedTask, ProviderConfig, Task
 from app.providers.dashscope import families
 from app.providers.rest import RestProvider
-from app.video import Media, Operation, Progress, Status, Submission, VideoRequest
+from app.video import Media, Operation, Progress, Status, Submission, VideoRequest, without_fraction
 
 SINGAPORE = "https://dashscope-intl.aliyuncs.com"
 BEIJING = "https://dashscope.aliyuncs.com"
@@ -220,7 +220,7 @@ class DashScope(RestProvider):
                 message = f"{self.name} needs the length of the video to extend: name a video of this gateway by its id"
                 raise errors.UpstreamRejected(message, provider=self.name)
             seconds += source
-        return int(seconds) if seconds is not None and seconds == int(seconds) else seconds
+        return without_fraction(seconds)
 
     async def _fields(self, task: Task) -> dict[str, Any]:
         """Media of an older model."""

@@ -26,7 +26,7 @@ from app.providers.base import MAX_DATA_URL_BYTES, ProviderConfig, Task, data_ur
 from app.providers.fal import endpoints, storage
 from app.providers.fal.endpoints import UNKNOWN, Endpoint
 from app.providers.rest import RestProvider
-from app.video import Failure, Media, Progress, Status, Submission, VideoRequest, shorter_side
+from app.video import Failure, Media, Progress, Status, Submission, VideoRequest, shorter_side, without_fraction
 
 STATUS = {"in_queue": Status.queued, "in_progress": Status.in_progress, "completed": Status.completed}
 FILE_PATHS = (("video", "url"), ("videos", "url"), ("video_url",))
@@ -235,7 +235,7 @@ def _duration(endpoint: Endpoint, seconds: float | None) -> Any:
         return None
     if seconds is None:
         return field.default_value
-    number = int(seconds) if seconds == int(seconds) else seconds
+    number = without_fraction(seconds)
     if field.type == "number" or field.whole_numbers:
         return number
     ending = "s" if re.search(r"\ds\b", f"{field.type} {field.default}") else ""

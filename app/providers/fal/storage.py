@@ -4,21 +4,16 @@
 asks for a token of fal's CDN instead, and in its fall-back sends the key to the address that was named: another host.
 """
 
-import asyncio
 from typing import Any
 
-import httpx
-
-from app import errors, net
+from app import errors
 from app.media.uploads import Upload
 from app.providers.answers import file_url
 from app.providers.rest import RestProvider
-from app.telemetry import log
+from app.providers.storage import send_file
 
 INITIATE = "/storage/upload/initiate?storage_type=fal-cdn-v3"
 MAX_URL_CHARACTERS = 8_192
-REFUSED_FILE = (400, 411, 413, 415)
-"""Statuses of a storage that will not take this file later either."""
 
 
 async def store(provider: RestProvider, upload: Upload, *, origin: str) -> str:
@@ -32,30 +27,11 @@ async def store(provider: RestProvider, upload: Upload, *, origin: str) -> str:
     target, url = (_url(answer.get(name)) for name in ("upload_url", "file_url"))
     if target is None or url is None:
         raise provider.unreadable("prepare", "the answer carries no usable URLs for an upload", response)
-    await _put(provider, upload, target)
+    headers = {"content-type": upload.content_type, "content-length": str(upload.size)}
+    await send_file(provider, "PUT", target, headers=headers, content=upload.chunks)
     return url
 
 
 def _url(value: Any) -> str | None:
     url = file_url(value)
     return url if url is not None and url.startswith("http") and len(url) <= MAX_URL_CHARACTERS else None
-
-
-async def _put(provider: RestProvider, upload: Upload, target: str) -> None:
-    headers = {"content-type": upload.content_type, "content-length": str(upload.size)}
-    try:
-        request = provider.guarded.build_request("PUT", target, headers=headers, content=upload.chunks)
-        async with asyncio.timeout(provider.limit_s(request)):
-            response = await provider.guarded.send(request, stream=True)
-            await response.aclose()
-    except net.ForbiddenAddress as error:
-        log.warning("address for an upload refused", provider=provider.name, reason=str(error))
-        message = f"{provider.name} wants an upload in a private network, which the gateway must not reach"
-        raise errors.UpstreamUnavailable(message, provider=provider.name) from error
-    except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-        message = f"the storage of {provider.name} did not take an upload ({type(error).__name__})"
-        raise errors.UpstreamUnavailable(message, provider=provider.name) from error
-    if not response.is_success:
-        message = f"the storage of {provider.name} did not take an upload ({response.status_code})"
-        kind = errors.UpstreamRejected if response.status_code in REFUSED_FILE else errors.UpstreamUnavailable
-        raise kind(message, provider=provider.name, upstream_status=response.status_code)

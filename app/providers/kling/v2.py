@@ -10,7 +10,7 @@ from app.capabilities import Capabilities, in_micros
 from app.providers.answers import MAX_UNIX_S, is_usable, reported_micros
 from app.providers.base import ListedTask, Task
 from app.providers.kling.names import V2
-from app.video import Media, Operation, VideoRequest
+from app.video import Media, Operation, VideoRequest, without_fraction
 
 TASKS = "/tasks"
 TEXT, PICTURE, OMNI = "/text-to-video", "/image-to-video", "/omni-video"
@@ -254,7 +254,7 @@ def _settings(task: Task) -> dict[str, Any]:
         seconds, ratio = None, None
     found: dict[str, Any] = {
         "resolution": "4k" if resolution == "2160p" else resolution,
-        "duration": int(seconds) if seconds is not None and seconds == int(seconds) else seconds,
+        "duration": without_fraction(seconds),
         "aspect_ratio": ratio,
         "audio": _audio(task, resolution),
     }

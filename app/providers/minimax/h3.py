@@ -6,7 +6,7 @@ from typing import Any
 from app.capabilities import Capabilities, in_micros, media_of
 from app.providers.base import Task
 from app.providers.rest import CANCELLED_WORDS
-from app.video import Media, Status, VideoRequest
+from app.video import Media, Status, VideoRequest, without_fraction
 
 PATH = "/v2/video_generation"
 QUERY_PATH = "/v2/query/video_generation"
@@ -110,7 +110,7 @@ async def body(task: Task, url: Url) -> dict[str, Any]:
         "model": task.model,
         "content": content,
         "resolution": tier(request.resolution or DEFAULT_RESOLUTION),
-        "duration": int(seconds) if seconds == int(seconds) else seconds,
+        "duration": without_fraction(seconds),
         "ratio": request.aspect_ratio or (ADAPTIVE if media_of(request) else DEFAULT_RATIO),
         **({"callback_url": task.callback_url} if task.callback_url else {}),
     }

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from app.capabilities import Capabilities, media_of
 from app.providers.answers import is_usable
 from app.providers.base import Task
-from app.video import Media, Status, VideoRequest
+from app.video import Media, Status, VideoRequest, without_fraction
 
 PATH = "/v1/video_generation"
 QUERY_PATH = "/v1/query/video_generation"
@@ -153,7 +153,7 @@ def _size(model: str, request: VideoRequest) -> dict[str, Any]:
     if model in CLIPS:
         seconds, resolution = seconds or DEFAULT_SECONDS, resolution or DEFAULT_RESOLUTION
     return {
-        "duration": int(seconds) if seconds is not None and seconds == int(seconds) else seconds,
+        "duration": without_fraction(seconds),
         "resolution": resolution and TIERS.get(resolution, resolution.upper()),
     }
 

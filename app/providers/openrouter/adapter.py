@@ -36,7 +36,7 @@ from app.providers.openrouter.listing import ANYTHING, FRAMES, REFERENCES, Model
 from app.providers.openrouter.refresh import ModelList
 from app.providers.rest import CANCELLED_WORDS, RestProvider
 from app.providers.signatures import is_timed_digest
-from app.video import Media, Operation, Output, Progress, Status, Submission, VideoRequest
+from app.video import Media, Operation, Output, Progress, Status, Submission, VideoRequest, without_fraction
 
 MODELS = {name: model.able for name, model in released().items()}
 PATH = "/videos"
@@ -181,7 +181,7 @@ class OpenRouter(RestProvider):
         body: dict[str, Any] = {
             "model": task.model,
             "prompt": request.prompt or None,
-            "duration": int(seconds) if seconds is not None and seconds == int(seconds) else seconds,
+            "duration": without_fraction(seconds),
             "seed": request.seed,
             "generate_audio": request.generate_audio,
             "user": request.user,

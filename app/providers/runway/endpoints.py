@@ -18,7 +18,7 @@ from typing import Any
 
 from app.capabilities import Capabilities, in_micros, union_of
 from app.sizes import COMMON_RATIOS, distance
-from app.video import Operation, VideoRequest, shorter_side
+from app.video import Operation, VideoRequest, shorter_side, without_fraction
 
 TEXT, PICTURE, VIDEO = NAMES = ("text_to_video", "image_to_video", "video_to_video")
 DEFAULT_SECONDS = 5
@@ -235,7 +235,7 @@ class Endpoint:
         seconds = request.seconds
         if seconds is None:
             seconds = _source_seconds(request) or self.facts.default_seconds
-        return int(seconds) if seconds == int(seconds) else seconds
+        return without_fraction(seconds)
 
     def _shape(self, request: VideoRequest, ratio_of_frame: str | None) -> dict[str, Any]:
         """Format, resolution or ratio in the words of the model."""
@@ -389,7 +389,7 @@ def body_of_unknown(model: str, request: VideoRequest, given: Mapping[str, Any])
         "promptText": request.prompt or None,
         "promptImage": given.get("first_frame"),
         "ratio": size,
-        "duration": int(seconds) if seconds is not None and seconds == int(seconds) else seconds,
+        "duration": without_fraction(seconds),
         "seed": request.seed,
     }
     body = {name: value for name, value in body.items() if value is not None}

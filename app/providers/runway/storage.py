@@ -1,25 +1,20 @@
 """Runway's store for uploads that are too long for a request: an address for a form, and the file sent there without
 the key. `POST /v1/uploads` and the form are the calls of runwayml 5.24.0 (`tests/recordings/runway.json`)."""
 
-import asyncio
 from typing import Any, TypeGuard
 
-import httpx
-
-from app import errors, net
+from app import errors
 from app.media.uploads import Upload
 from app.providers.answers import file_url
 from app.providers.forms import Form
 from app.providers.rest import RestProvider
-from app.telemetry import log
+from app.providers.storage import send_file
 
 PATH = "/v1/uploads"
 SCHEME = "runway://"
 MAX_TEXT_CHARACTERS = 8_192
 MAX_FIELDS = 32
 MAX_BYTES = 200 * 2**20
-REFUSED_FILE = (400, 411, 413, 415)
-"""Statuses of a store that will not take this file later either."""
 
 
 async def store(provider: RestProvider, upload: Upload) -> str:
@@ -37,7 +32,8 @@ async def store(provider: RestProvider, upload: Upload) -> str:
     can_send = fields is not None and _is_text(target) and target.startswith("http")
     if target is None or fields is None or not can_send or not _is_text(uri) or not uri.startswith(SCHEME):
         raise provider.unreadable("prepare", "the answer carries no usable addresses for an upload", response)
-    await _post(provider, Form([*fields, ("file", upload)]), target)
+    form = Form([*fields, ("file", upload)])
+    await send_file(provider, "POST", target, headers=form.headers, content=form)
     return uri
 
 
@@ -54,22 +50,3 @@ def _fields(value: Any) -> list[tuple[str, str]] | None:
         return None
     fields = list(value.items())
     return fields if all(_is_text(text) for field in fields for text in field) else None
-
-
-async def _post(provider: RestProvider, form: Form, target: str) -> None:
-    try:
-        request = provider.guarded.build_request("POST", target, headers=form.headers, content=form)
-        async with asyncio.timeout(provider.limit_s(request)):
-            response = await provider.guarded.send(request, stream=True)
-            await response.aclose()
-    except net.ForbiddenAddress as error:
-        log.warning("address for an upload refused", provider=provider.name, reason=str(error))
-        message = f"{provider.name} wants an upload in a private network, which the gateway must not reach"
-        raise errors.UpstreamUnavailable(message, provider=provider.name) from error
-    except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-        message = f"the storage of {provider.name} did not take an upload ({type(error).__name__})"
-        raise errors.UpstreamUnavailable(message, provider=provider.name) from error
-    if not response.is_success:
-        message = f"the storage of {provider.name} did not take an upload ({response.status_code})"
-        kind = errors.UpstreamRejected if response.status_code in REFUSED_FILE else errors.UpstreamUnavailable
-        raise kind(message, provider=provider.name, upstream_status=response.status_code)
