@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from app import errors
 from app.accounts import pricing
 from app.capabilities import OPTIONAL_PARAMETERS, Capabilities, union_of, with_defaults
-from app.dialects.openai import schemas
+from app.dialects.openai import model_schemas as schemas
 from app.dialects.openai.router import AliasedRouter
 from app.http.context import CallerDep, Gateway, GatewayDep
 from app.http.openapi import returns

@@ -3,14 +3,12 @@
 The first 13 fields of a video are OpenAI's. Times are Unix times in seconds, amounts are US dollars.
 """
 
-from datetime import date
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from app.http.openapi import Json, ResponseModel, may_be_absent
-from app.video import AttemptState, Billing, DeliveryState, Operation, Status
-from app.webhooks.events import EventType
+from app.video import AttemptState, Billing, Status
 
 Uri = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
@@ -232,107 +230,7 @@ class VideoCharacter(ResponseModel):
     created_at: int
 
 
-# Models
-
-
-class SecondsRange(ResponseModel):
-    minimum: float
-    maximum: float
-    whole: bool
-    """True: whole seconds only."""
-
-
-class CountRange(ResponseModel):
-    minimum: int
-    maximum: int
-
-
-class ModelCapabilities(ResponseModel):
-    """Parameters and values that a model supports. Null: not known, the upstream decides. Empty: no such parameter."""
-
-    seconds: list[float] | SecondsRange | None
-    """Supported lengths."""
-    default_seconds: float | None
-    sizes: list[str] | None
-    aspect_ratios: list[str] | None
-    resolutions: list[str] | None
-    parameters: list[str]
-    """Optional fields of a request that it supports."""
-    media: list[Literal["upload", "url"]]
-    """Forms of pictures and videos that it takes."""
-    operations: list[Operation]
-    n: CountRange
-    """Number of outputs per request."""
-    passes_unknown_fields: bool
-    """True: fields that this gateway does not know are passed on."""
-
-
-class ModelPricing(ResponseModel):
-    currency: Literal["USD"]
-    per_second: dict[str, float]
-    """US dollars per second by resolution; `any` stands for every other resolution."""
-
-
-class ModelRoute(ResponseModel):
-    """A route of a model."""
-
-    route: str
-    capabilities: ModelCapabilities
-    pricing: ModelPricing | None
-    median_seconds: float | None
-    """Median time to the finished video of the model's default length and resolution; null: none was made lately."""
-    tried_live: date | None
-    """Date at which its kind was last tried with the real vendor."""
-
-
-class Model(ResponseModel):
-    """A model or an alias, with the capabilities and the price of its first route."""
-
-    example: ClassVar[Json] = {
-        "id": "lumen/veo-3-1",
-        "object": "model",
-        "created": 0,
-        "owned_by": "lumen",
-        "title": None,
-        "status": None,
-        "routes": ["lumen/veo-3-1"],
-        "capabilities": {
-            "seconds": [4, 6, 8],
-            "default_seconds": 8,
-            "sizes": None,
-            "aspect_ratios": ["16:9", "9:16"],
-            "resolutions": ["720p", "1080p"],
-            "parameters": ["first_frame", "generate_audio"],
-            "media": ["upload", "url"],
-            "operations": ["generate"],
-            "n": {"minimum": 1, "maximum": 4},
-            "passes_unknown_fields": False,
-        },
-        "pricing": {"currency": "USD", "per_second": {"any": 0.1}},
-        "served_by": [],
-    }
-
-    id: str
-    object: Literal["model"]
-    created: int
-    """Always 0."""
-    owned_by: str
-    """The provider of its first route."""
-    title: str | None
-    """Null: not a model of the catalogue."""
-    status: Literal["current", "legacy", "retired"] | None
-    routes: list[str]
-    """`provider/model` of all its routes, in order."""
-    capabilities: ModelCapabilities
-    pricing: ModelPricing | None
-    """Null: no price is known."""
-    served_by: list[ModelRoute]
-    """Each route with its own capabilities and price."""
-
-
-class ModelList(ResponseModel):
-    object: Literal["list"]
-    data: list[Model]
+# Money
 
 
 class BalanceAmount(ResponseModel):
@@ -347,101 +245,3 @@ class Balance(ResponseModel):
     object: Literal["balance"]
     billing_type: Billing
     available: BalanceAmount
-
-
-# Webhooks
-
-
-class WebhookEndpoint(ResponseModel):
-    """A URL that receives events."""
-
-    id: str
-    object: Literal["webhook_endpoint"]
-    name: str
-    url: str
-    event_types: list[EventType]
-    created_at: int
-    updated_at: int
-    signing_secret_hint: str
-    """The end of the signing secret."""
-    enabled: bool
-    disabled_reason: str | None
-    failing_since: int | None
-    """Time of the first of the failures since the last success."""
-
-
-class WebhookEndpointWithSecret(WebhookEndpoint):
-    """An endpoint in the response to its creation or to a new secret, which alone show the secret."""
-
-    signing_secret: str
-
-
-class WebhookEndpointPage(ResponseModel):
-    object: Literal["list"]
-    data: list[WebhookEndpoint]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class DeletedWebhookEndpoint(ResponseModel):
-    id: str
-    object: Literal["webhook_endpoint.deleted"]
-    deleted: Literal[True]
-
-
-class WebhookEndpointTest(ResponseModel):
-    """The result of a sample event."""
-
-    object: Literal["webhook_endpoint.test"]
-    event_type: EventType
-    status_code: int
-    """Status of the receiver's response."""
-    success: Literal[True]
-    webhook_endpoint_id: str
-
-
-class WebhookEventTypes(ResponseModel):
-    object: Literal["list"]
-    data: list[EventType]
-
-
-class WebhookSecret(ResponseModel):
-    key: str
-    """Signs events for the `webhook_url` of a request without a `webhook_secret`."""
-
-
-class WebhookDeliveryTry(ResponseModel):
-    at: int
-    status_code: int | None
-    """Null: no response."""
-    duration_ms: int
-    answer: str | None
-    """The beginning of the response body."""
-    error: str | None
-    """Reason why the try failed; null: delivered."""
-
-
-class WebhookDelivery(ResponseModel):
-    """The delivery of an event to one receiver."""
-
-    id: str
-    object: Literal["webhook_delivery"]
-    event_id: str
-    event_type: EventType
-    video_id: str
-    webhook_endpoint_id: str | None
-    """Null: the `webhook_url` of the video's request."""
-    state: DeliveryState
-    created_at: int
-    next_try_at: int | None
-    ended_at: int | None
-    tries: list[WebhookDeliveryTry]
-
-
-class WebhookDeliveryPage(ResponseModel):
-    object: Literal["list"]
-    data: list[WebhookDelivery]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
-from app.dialects.openai import schemas
+from app.dialects.openai import webhook_schemas as schemas
 from app.dialects.openai.router import After, AliasedRouter, Limit
 from app.dialects.openai.wire import render_output
 from app.http.body import body_of, body_schema, validated
