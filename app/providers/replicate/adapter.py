@@ -43,7 +43,7 @@ NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))([\w.\-]{1,100}/[\w.\-]{1,100})(?
 """Name of a model, which becomes a path, and a version of it."""
 INLINE_BYTES = 1_000_000
 """Longest upload within a request, as the vendor recommends."""
-CONTENT = "(e005)"
+CONTENT = re.compile(r"\bE005\b")
 """In the error of a prediction that the vendor's moderation has ended."""
 RESETS = re.compile(r"resets in ~?(\d{1,5})s")
 MAX_TIME_CHARACTERS = 40
@@ -98,7 +98,7 @@ class Replicate(RestProvider):
         job = self.json("poll", await self.call("poll", "GET", self.poll_path(task)))
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
-        code = errors.ContentPolicy.default_code if CONTENT in str(error).lower() else None
+        code = errors.ContentPolicy.default_code if CONTENT.search(str(error)) else None
         found = self.learned(task, job, status, raw, first=FILE_PATHS, error=error, code=code)
         if raw.lower() == CHARGED:
             cost = inputs.price_micros(task.model, task.request)
