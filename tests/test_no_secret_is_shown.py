@@ -45,6 +45,7 @@ KINDS = {
     "gptge": "luma",
     "apilaplas": "ray-2",
     "kling": "kling-3.0",
+    "replicate": "google/veo-3.1",
     "runway": "gen4.5",
     "vertex": "gemini-omni-1.2-flash",
     "openai": "sora-2",

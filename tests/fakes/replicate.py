@@ -200,7 +200,9 @@ def sent(**fields: Any) -> dict[str, Any]:
 USUAL = {"duration": 5, "generate_audio": True}
 WIRES = {
     "prompt only": Wire(
-        ask("żółw 🐢"), {"input": {"prompt": "żółw 🐢", "mode": "standard", "aspect_ratio": "16:9", **USUAL}}, **at(KLING)
+        ask("żółw 🐢"),
+        {"input": {"prompt": "żółw 🐢", "mode": "standard", "aspect_ratio": "16:9", **USUAL}},
+        **at(KLING),
     ),
     "everything": Wire(
         ask(
@@ -291,9 +293,7 @@ WIRES = {
         path="/v1/predictions",
         task={"model": f"some-one/new.model_1:{VERSION}"},
     ),
-    "a bare version": Wire(
-        ask(), {**sent(), "version": VERSION}, path="/v1/predictions", task={"model": VERSION}
-    ),
+    "a bare version": Wire(ask(), {**sent(), "version": VERSION}, path="/v1/predictions", task={"model": VERSION}),
 }
 WORDS = {
     "starting": Status.queued,
