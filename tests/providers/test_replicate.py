@@ -208,20 +208,20 @@ def test_sound_has_a_price_where_the_vendor_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "usd"),
+    ("fields", "micros"),
     [
-        ({}, 1.26),
-        ({"generate_audio": False, "seconds": 10, "resolution": "1080p"}, 2.24),
-        ({"model": f"replicate/{HAILUO}"}, 0.282),
+        ({}, 1_260_000),
+        ({"generate_audio": False, "seconds": 10, "resolution": "1080p"}, 2_240_000),
+        ({"model": f"replicate/{HAILUO}"}, 282_000),
         ({"model": f"replicate/{HAILUO}", "seconds": 10}, None),
         ({"model": "replicate/some-one/new-1"}, None),
     ],
 )
-async def test_a_request_is_quoted_as_it_is_sent(gateway: Running, fields: dict[str, Any], usd: float | None) -> None:
+async def test_a_request_is_quoted_as_it_is_sent(gateway: Running, fields: dict[str, Any], micros: int | None) -> None:
     body = {"prompt": "a paper boat", "model": MODEL, **fields}
     answer = await gateway.client.post("/v1/videos?dryRun=true", json=body)
     assert answer.status_code == 200
-    assert answer.json()["estimated_cost_usd"] == usd
+    assert answer.json()["total_cost_micros"] == micros
 
 
 # States

@@ -149,6 +149,22 @@ SDKS = (
         code=1027,
     ),
     Sdk(
+        "replicate==1.0.7",
+        "replicate_script.py",
+        "replicate.FakeReplicate",
+        {
+            "words": ["starting", "processing", "succeeded"],
+            "bytes": BYTES,
+            "failed": ["failed", FAILURE],
+            "canceled": "canceled",
+            "aborted": ["ValidationError"],
+            "unknown": ["ReplicateError", 404],
+            "listed": 5,
+            "unknown field": ["ReplicateError", 422, "- input: foo is invalid"],
+            "wrong key": ["ReplicateError", 401],
+        },
+    ),
+    Sdk(
         "runwayml==5.24.0",
         "runway_script.py",
         "runway.FakeRunway",
