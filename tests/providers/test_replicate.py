@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -104,11 +105,14 @@ async def test_every_model_gets_an_input_of_its_own_schema(
     values: dict[str, Any] = {"negative_prompt": "blur", "seed": 1, "generate_audio": False, "loop": True}
     values |= {"expand_prompt": True, "first_frame": A, "last_frame": A, "reference_images": (A,)}
     values |= {"reference_video": CLIP}
-    needed = dict.fromkeys(row.required, A) | ({"operation": "edit", "source": CLIP} if row.edits_only else {})
+    needed: dict[str, Any] = dict.fromkeys(row.required, A) | (
+        {"operation": "edit", "source": CLIP} if row.edits_only else {}
+    )
     able = row.capabilities_for(ask(**needed))
     longest = max(able.seconds) if able.seconds else None
     shape = {"resolution": (able.resolutions or [None])[-1], "aspect_ratio": (able.aspect_ratios or [None])[-1]}
-    for fields in (needed, {**values, **needed, **shape, "seconds": longest, "user": "u1", "n": 2}):
+    asked: list[dict[str, Any]] = [needed, {**values, **needed, **shape, "seconds": longest, "user": "u1", "n": 2}]
+    for fields in asked:
         await provider.send(task(model=model, request=ask(**fields)))
     least, most = (call.json["input"] for call in fake.submits)
     assert least["prompt"] == "a paper boat"
@@ -340,6 +344,18 @@ async def test_only_an_aborted_prediction_has_certainly_stopped(
     assert await provider.cancel(task(ref=made.ref)) is False
 
 
+async def test_a_canceled_edit_is_charged_by_the_length_of_its_source(provider: Replicate, fake: FakeReplicate) -> None:
+    source = Media(video_id="video_1", seconds=4)
+    edit = task(
+        model="runwayml/aleph-2",
+        request=ask(operation=Operation.edit, source=source),
+        link=lambda media: "https://gateway.example/v.mp4",
+    )
+    made = await provider.send(edit)
+    fake.show(made.ref, "canceled")
+    assert (await provider.poll(replace(edit, ref=made.ref))).reported_micros == 4 * 336_000
+
+
 async def test_a_canceled_prediction_without_known_price_reports_none(provider: Replicate, fake: FakeReplicate) -> None:
     made = await provider.send(task(model="some-one/new-1"))
     fake.show(made.ref, "canceled")
@@ -480,6 +496,7 @@ async def test_a_strange_list_is_read_as_far_as_it_can_be(
         ("Your rate limit resets in ~12s.", {}, 12),
         ("Your rate limit for creating predictions is reduced. Your rate limit resets in 3s.", {}, 3),
         ("Your rate limit resets in ~12s.", {"retry-after": "5"}, 5),
+        ("Reduced until you add a payment method at /account/billing. Your rate limit resets in ~30s.", {}, 30),
         ("throttled", {}, None),
         ("resets in ~" + "9" * 400 + "s", {}, None),
     ],

@@ -160,10 +160,16 @@ class Replicate(RestProvider):
 
     def error_from(self, verb: str, response: httpx.Response) -> errors.UpstreamError:
         error = super().error_from(verb, response)
-        if isinstance(error, errors.UpstreamRateLimited) and error.retry_after_s is None:
-            words = RESETS.search(self.read_error(response)[1])
-            error.retry_after_s = float(words[1]) if words is not None else None
-        return error
+        words = RESETS.search(self.read_error(response)[1]) if response.status_code == 429 else None
+        if words is None:
+            return error
+        return errors.UpstreamRateLimited(  # never the end of the credit, of which the text may speak, too
+            f"{self.name} is busy (429)",
+            provider=self.name,
+            upstream_status=429,
+            body=error.body,
+            retry_after_s=float(words[1]) if error.retry_after_s is None else error.retry_after_s,
+        )
 
     def _is_own_refusal(self, response: httpx.Response) -> bool:
         return False

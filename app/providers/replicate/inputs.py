@@ -227,6 +227,8 @@ def price_micros(model: str, request: VideoRequest) -> int | None:
         return None
     able = row.capabilities_for(request)
     seconds = request.seconds or able.default_seconds
+    if request.source is not None and request.source.seconds is not None:
+        seconds = max(seconds or 0, request.source.seconds)
     table = able.silent_prices if able.silent_prices and request.generate_audio is False else able.prices
     per_second = table.get(request.resolution or able.default_resolution or "", table.get(""))
     return None if seconds is None or per_second is None else round(per_second * seconds)
