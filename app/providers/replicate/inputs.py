@@ -115,7 +115,7 @@ class Row(BaseModel):
         )
 
     def capabilities_for(self, request: VideoRequest) -> Capabilities:
-        """What the model can do beside what the request has."""
+        """Capabilities of the model beside all that the request has."""
         able = self.capabilities
         is_edit = request.operation is Operation.edit and self.edit is not None
         has_video = is_edit or request.reference_video is not None
