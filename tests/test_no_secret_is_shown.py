@@ -44,9 +44,17 @@ KINDS = {
     "lumen": "seedance-2",
     "gptge": "luma",
     "apilaplas": "ray-2",
+    "ark": "dreamina-seedance-2-0-260128",
+    "dashscope": "wan2.7-t2v",
+    "fal": "fal-ai/veo3.1",
+    "gemini": "veo-3.1-generate-preview",
     "kling": "kling-3.0",
+    "minimax": "MiniMax-H3",
+    "openrouter": "google/veo-3.1",
+    "replicate": "google/veo-3.1",
     "runway": "gen4.5",
     "vertex": "gemini-omni-1.2-flash",
+    "xai": "grok-imagine-video",
     "openai": "sora-2",
 }
 REFUSALS = (400, 401, 403, 404, 429, 500)
@@ -77,7 +85,8 @@ class Echo:
 
     async def _answer(self, request: Request) -> Any:
         _, mode, *rest = request.url.path.split("/")
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = request.headers.get("x-goog-api-key") or request.headers.get("authorization", "")
+        key = given.removeprefix("Bearer ").removeprefix("Key ")
         plain = json.dumps(key)[1:-1]
         text = (
             f"no: {key} {plain} {plain.replace('/', chr(92) + '/')} {html.escape(key)} {quote(key)} {quote_plus(key)}"

@@ -20,6 +20,7 @@ from app.providers.lunos import Lunos
 from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
 from app.providers.openrouter import OpenRouter
+from app.providers.replicate import Replicate
 from app.providers.runway import Runway
 from app.providers.sandbox import Sandbox
 from app.providers.unused import report_unused, unused_routes
@@ -42,6 +43,7 @@ KINDS: tuple[type[Provider], ...] = (
     MiniMax,
     OpenAI,
     OpenRouter,
+    Replicate,
     Runway,
     XAI,
     Sandbox,

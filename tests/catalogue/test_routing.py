@@ -185,7 +185,7 @@ async def test_wishes_are_no_part_of_what_an_idempotency_key_stands_for(gateway:
 
 async def test_a_model_that_no_vendor_here_serves_says_who_does(gateway: Running) -> None:
     for name, words in (
-        ("gen-4.5", "is served by runway, openrouter, and none of these is configured here."),
+        ("gen-4.5", "is served by runway, openrouter, replicate, and none of these is configured here."),
         ("veo-3", "Veo 3 has ended on 2026-06-30. Its successor is veo-3.1."),
         ("seedance-3.0", "did you mean"),
     ):

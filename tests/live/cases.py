@@ -74,6 +74,11 @@ CASES = {
         {"seconds": "1", "resolution": "480p"},
         "0.02 dollars a second, the lowest list price in the table of models",
     ),
+    "replicate": Case(
+        "prunaai/p-video",
+        {"seconds": "1", "resolution": "720p"},
+        "0.02 dollars a second, the lowest list price in the table of models",
+    ),
     "runway": Case(
         "h3_max",
         {"seconds": "5", "resolution": "480p"},

@@ -1,8 +1,8 @@
 """`make test-vendors`: drive the vendors' own SDKs against the fakes, and compare what they read with `SDKS`.
 
-Each SDK runs in an environment of its own, made by `uv run --with` from the configured registries; releases younger
-than a week are left out. A fake listens with TLS where an SDK speaks https only; no SDK is patched. One that cannot be
-installed is named as skipped.
+Each SDK runs in an environment of its own, made by `uv run --with` from the configured registries, or by npm where its
+script is a `.mjs` file; releases younger than a week are left out. A fake listens with TLS where an SDK speaks https
+only; no SDK is patched. One that cannot be installed is named as skipped.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clients.__main__ import DRIVE_S, INSTALL_S, inherited
+from clients.__main__ import DRIVE_S, INSTALL_S, NODE, inherited
 from fakes.recorded import recorded
 from fakes.server import KEY, Fake, sample_mp4, serve
 from starlette.types import Receive, Scope, Send
@@ -39,6 +40,10 @@ class Sdk:
     """Error code of the task that fails."""
     variables: dict[str, str] = field(default_factory=dict)
     """Further variables of the environment; `{host}` is the fake's."""
+
+    @property
+    def in_node(self) -> bool:
+        return self.script.endswith(".mjs")
 
 
 SDKS = (
@@ -149,6 +154,38 @@ SDKS = (
         code=1027,
     ),
     Sdk(
+        "replicate==1.0.7",
+        "replicate_script.py",
+        "replicate.FakeReplicate",
+        {
+            "words": ["starting", "processing", "succeeded"],
+            "bytes": BYTES,
+            "failed": ["failed", FAILURE],
+            "canceled": "canceled",
+            "aborted": ["ValidationError"],
+            "unknown": ["ReplicateError", 404],
+            "listed": 5,
+            "unknown field": ["ReplicateError", 422, "- input: foo is invalid"],
+            "wrong key": ["ReplicateError", 401],
+        },
+    ),
+    Sdk(
+        "replicate@1.4.0",
+        "replicate_script.mjs",
+        "replicate.FakeReplicate",
+        {
+            "words": ["starting", "processing", "succeeded"],
+            "bytes": BYTES,
+            "failed": ["failed", FAILURE],
+            "canceled": "canceled",
+            "aborted": "aborted",
+            "unknown": 404,
+            "listed": 5,
+            "unknown field": 422,
+            "wrong key": 401,
+        },
+    ),
+    Sdk(
         "runwayml==5.24.0",
         "runway_script.py",
         "runway.FakeRunway",
@@ -206,7 +243,8 @@ async def drive(sdk: Sdk, fake: Fake, folder: Path) -> Any:
     """Run the script of an SDK, which is installed, against its fake; returns what it read."""
     context, authority = certificate(folder)
     async with serve(Failing(fake, sdk.code), tls=context if sdk.tls else None) as url:
-        command = [*uv(sdk), "--offline", "python", str(SCRIPTS / sdk.script)]
+        program = ["node", sdk.script] if sdk.in_node else ["python", str(SCRIPTS / sdk.script)]
+        command = [*uv(sdk), "--offline", *program]
         child = await asyncio.create_subprocess_exec(
             *command,
             cwd=folder,
@@ -228,13 +266,24 @@ async def drive(sdk: Sdk, fake: Fake, folder: Path) -> Any:
 
 def uv(sdk: Sdk) -> list[str]:
     command = [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--exclude-newer", "1 week"]
-    return [*command, "--with", sdk.requirement]
+    return [*command, "--with", NODE if sdk.in_node else sdk.requirement]
+
+
+def installation(sdk: Sdk, folder: Path) -> list[str]:
+    """The command that installs an SDK; one for Node stands beside its script, in the folder."""
+    if not sdk.in_node:
+        return [*uv(sdk), "python", "--version"]
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    (folder / sdk.script).write_text((SCRIPTS / sdk.script).read_text("utf-8"), "utf-8")
+    before = f"--before={datetime.now(UTC) - timedelta(days=7):%Y-%m-%d}"
+    npm = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", before]
+    return [*uv(sdk), *npm, sdk.requirement]
 
 
 def install(sdk: Sdk, folder: Path) -> str | None:
     """Make the environment of an SDK; returns the reason why it cannot be made."""
-    command = [*uv(sdk), "python", "--version"]
     try:
+        command = installation(sdk, folder)
         subprocess.run(
             command, cwd=folder, env=inherited(os.environ), check=True, capture_output=True, timeout=INSTALL_S
         )
