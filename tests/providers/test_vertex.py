@@ -479,6 +479,27 @@ async def test_a_field_that_the_model_does_not_have_is_refused_before_it_is_sent
     assert fake.submits == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"seconds": 4, "resolution": "1080p"},
+            "cannot express seconds: it makes 8 seconds, given the rest of the request",
+        ),
+        ({"seconds": 5, "resolution": "720p"}, "cannot express seconds: it makes 4, 6, 8 seconds"),
+        (
+            {"seconds": 8, "last_frame": "https://x.example/a.png"},
+            "needs input_reference: it makes nothing without one, given the rest of the request",
+        ),
+    ],
+)
+async def test_a_refusal_says_whether_the_rest_of_the_request_is_to_blame(
+    gateway: Running, fields: dict[str, Any], said: str
+) -> None:
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": VEO_LITE, **fields})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, f"{VEO_LITE} {said}")
+
+
 @pytest.mark.parametrize("field", ["storageUri", "gcsOutputDirectory"])
 async def test_a_bucket_is_refused_before_the_submit_of_any_model(
     gateway: Running, fake: FakeVertex, field: str
