@@ -93,6 +93,8 @@ class Problem:
     """True: the model has no such parameter at all, rather than other values of it."""
     forced: bool = False
     """True: the client's API requires the field, so it is left out with a warning rather than refused."""
+    missing: bool = False
+    """True: the model makes nothing without the parameter, which the request does not have."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def fit(request: VideoRequest, able: Capabilities, *, can_link: bool) -> Fitted:
             found[name] = Problem("it has no such parameter", (name,), absent=True)
     for name in able.required:
         if getattr(request, name) in (None, ()):
-            found[name] = Problem("it makes nothing without one", ())
+            found[name] = Problem("it makes nothing without one", (), missing=True)
     _check_media(request, able, can_link, found)
     found |= {name: Problem(why, (name,)) for name, why in able.malformed.items()}
     if not able.passes_extra:

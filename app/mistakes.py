@@ -144,7 +144,8 @@ def explain(
     lines: dict[str, None] = {}  # a value that may be of several types has several errors
     for problem in error.errors(include_input=False, include_context=False, include_url=False):
         path, message = _problem(problem["loc"], problem["type"], problem["msg"].removeprefix("Value error, "))
-        name = _in_file(file, document, path) or prefix + "__".join(str(part).upper() for part in path)
+        variable = (prefix + "__".join(str(part).upper() for part in path)).removesuffix("__")  # none: of all together
+        name = _in_file(file, document, path) or variable
         lines[f"{name}: {message}"] = None
     return "\n".join(lines)
 
@@ -168,7 +169,7 @@ def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tupl
 
 def _in_file(file: Path | None, document: Mapping[str, Any] | None, path: tuple[int | str, ...]) -> str | None:
     """The place of an alias or a price in the TOML file, None if it is not from there."""
-    head, *rest = path
+    head, *rest = path or ("",)
     table = (document or {}).get(str(head))
     if not rest or not isinstance(table, dict) or rest[0] not in table:
         return None

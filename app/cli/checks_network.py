@@ -34,7 +34,7 @@ async def check_provider(provider: Provider, here: Installation) -> AsyncGenerat
     """Reach one provider, and try its key by a free call."""
     name = f"provider {provider.name}"
     variable = f"GATEWAY_PROVIDERS__{provider.name.upper()}__"
-    keyless = provider.config.api_key is None
+    credentials = provider.config.credentials
     try:
         accepted = await provider.check(datetime.now(UTC))
     except errors.UpstreamCredit as error:
@@ -44,8 +44,11 @@ async def check_provider(provider: Provider, here: Installation) -> AsyncGenerat
             yield Check(name, Status.failed, error.message, f"correct {variable}BASE_URL")
         elif error.upstream_status == 429:
             yield Check(name, Status.warning, error.message, "raise the limit of the account at the vendor, or wait")
-        else:
+        elif credentials in (None, "API_KEY"):
             yield Check(name, Status.failed, error.message, f"set the right key in {variable}API_KEY")
+        else:
+            hint = f"correct {variable}{credentials}, or the permissions of the account at the vendor"
+            yield Check(name, Status.failed, error.message, hint)
     except errors.UpstreamGone as error:
         yield Check(name, Status.warning, error.message, f"compare {variable}BASE_URL with the vendor's documentation")
     except errors.UpstreamError as error:
@@ -64,8 +67,8 @@ async def check_provider(provider: Provider, here: Installation) -> AsyncGenerat
             text = f"answers ({error.upstream_status}); the key could not be checked"
             yield Check(name, Status.ok, text)
     else:
-        end = "; it has no key" if keyless else " and accepts the key" if accepted else "; the key could not be checked"
-        yield Check(name, Status.ok, f"answers{end}")
+        unknown = "it has no key" if credentials is None else None if accepted else "the key could not be checked"
+        yield Check(name, Status.ok, f"answers; {unknown}" if unknown else "answers and accepts the key")
 
 
 def cause(error: BaseException) -> str:

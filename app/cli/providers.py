@@ -33,7 +33,8 @@ class Kind:
     tried_live: str | None
     """The day; None: not yet."""
     settings: dict[str, bool]
-    """The variables that make a provider of this kind and name, the key among them; True for one that is set."""
+    """The variables that make a provider of this kind and name, the key among them; True for one that is set, or that
+    follows from others."""
     vendor_variables: dict[str, bool]
     """The vendor's own variables of the key; True for one that is set."""
     add: str | None
@@ -99,8 +100,11 @@ def _kind(
     names = [name for name, found in fields.items() if found.is_required()]
     if kind.key_variables and "api_key" not in names:
         names.append("api_key")
+    mine = [one for one in instances if one.kind is kind]
     values = config.providers.get(kind.kind, {})
     own = values if values.get("kind", kind.kind) == kind.kind else {}
+    made = [vars(one.config) for one in mine if one.name == kind.kind and one.config is not None]
+    own = made[0] if made else own  # a setting may follow from another, such as a project from a key file
     at_hand = are_set(kind.key_variables)
     return Kind(
         kind=kind.kind,
@@ -110,7 +114,7 @@ def _kind(
         vendor_variables={variable: variable in at_hand for variable in kind.key_variables},
         add=line,
         key_page=kind.key_page or None,
-        instances=[_instance(one, results.get(one.name, [])) for one in instances if one.kind is kind],
+        instances=[_instance(one, results.get(one.name, [])) for one in mine],
     )
 
 
@@ -121,6 +125,7 @@ def _instance(one: Instance, results: Sequence[Check]) -> dict[str, Any]:
         "base_url": net.redact_urls(config.base_url) if config is not None else None,
         "enabled": config is not None and config.enabled,
         "key_set": config is not None and config.api_key is not None,
+        "credentials": config.credentials if config is not None else None,
         "missing": one.missing or None,
         "checks": [{"status": str(check.status), "text": check.text, "hint": check.hint} for check in results],
     }
@@ -151,7 +156,8 @@ def _print_instance(one: dict[str, Any], *, needs_key: bool) -> None:
     if one["missing"] is not None:
         _line(f"provider {cell(one['name'])}: [yellow]left out[/], missing {cell(one['missing'])}")
         return
-    key = "key set" if one["key_set"] else "no key" if needs_key else ""
+    other = f"credentials by {one['credentials']}" if one["credentials"] else "no key" if needs_key else ""
+    key = "key set" if one["key_set"] else other
     parts = (one["base_url"], "enabled" if one["enabled"] else "disabled", key)
     _line(f"provider {cell(one['name'])}: {cell(', '.join(part for part in parts if part))}")
     for check in one["checks"]:

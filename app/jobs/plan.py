@@ -200,6 +200,7 @@ class _Candidate:
     """A request as one route could make it: brought near to what the route has, and without what it cannot express."""
 
     route: Route
+    wanted: VideoRequest
     fitted: Fitted
     refused: Sequence[str]
     """Parameters that the route cannot express and that must not be left out."""
@@ -225,7 +226,10 @@ def _without_problems(
     named = {name: (_client_name(variants[0], name, each), each.why) for name, each in one.fitted.problems.items()}
     for name in one.refused:
         shown, why = named[name]
-        raise errors.UnsupportedParameter(f"{one.route.name} cannot express {shown}: {why}", param=shown)
+        verb = "needs" if one.fitted.problems[name].missing else "cannot express"
+        alone = fit(one.wanted, one.route.capabilities, can_link=router.can_link).problems
+        end = "" if name in alone else ", given the rest of the request"
+        raise errors.UnsupportedParameter(f"{one.route.name} {verb} {shown}: {why}{end}", param=shown)
     warnings = [f"{text}: {one.route.name} makes nothing nearer" for text in one.changes]
     warnings += [f"{shown:.80} was left out: {one.route.name}: {why}" for shown, why in named.values()]
     if len(warnings) > MAX_WARNINGS:
@@ -239,7 +243,7 @@ def _candidate(router: Router, request: VideoRequest, route: Route, *, drops: bo
     wanted, changes = brought_near(request, able) if drops else (request, [])
     fitted = fit(wanted, able, can_link=router.can_link)
     refused = _refused(request, fitted, drops=drops)
-    return _Candidate(route, fitted, refused, changes, is_unknown=drops and _all_unknown([route], request))
+    return _Candidate(route, wanted, fitted, refused, changes, is_unknown=drops and _all_unknown([route], request))
 
 
 def _client_name(request: VideoRequest, name: str, problem: Problem) -> str:

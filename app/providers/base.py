@@ -156,6 +156,11 @@ class ProviderConfig(BaseModel):
             return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",")]
         return value
 
+    @property
+    def credentials(self) -> str | None:
+        """The setting that has the account's credentials; None without any."""
+        return "API_KEY" if self.api_key is not None else None
+
     @field_validator("api_key", "access_key", "secret_key", "webhook_secret", mode="before", check_fields=False)
     @classmethod
     def _sendable(cls, value: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from commands import Command, Done
 from fakes.fal import FakeFal
 from fakes.server import KEY, closed_port, serve
+from fakes.vertex import FakeVertex, key_file, new_key, pem
 from processes import provider, running
 
 from app.providers import KINDS
@@ -95,6 +96,7 @@ async def test_instances_are_listed_under_their_kind(command: Command) -> None:
         "base_url": "http://user.example/v1",
         "enabled": True,
         "key_set": True,
+        "credentials": "API_KEY",
         "missing": None,
         "checks": [],
     }
@@ -152,6 +154,58 @@ async def test_a_check_tells_a_good_key_a_refused_one_and_a_dead_address_apart(c
     for done in (found, screen, good):
         assert wrong not in done.out + done.err
         assert KEY not in done.out + done.err
+
+
+async def test_credentials_other_than_a_key_are_named_and_checked(command: Command, tmp_path: Path) -> None:
+    fake = FakeVertex()
+    async with serve(fake) as url:
+        shared = {"base_url": url, "token_url": url, "metadata_url": url}
+        own: dict[str, dict[str, Any]] = {
+            "vertex": {"credentials_file": key_file(tmp_path)},
+            "another": {"credentials_file": key_file(tmp_path, "another.json", private_key=pem(new_key()))},
+            "machine": {"project": "my-proj"},
+        }
+        settings = {
+            f"providers__{name}__{setting}": str(value)
+            for name, values in own.items()
+            for setting, value in ({"kind": "vertex"} | shared | values).items()
+        }
+        settings["allow_networks"] = "127.0.0.0/8"
+        found = await command("providers", "--check", "--json", **settings)
+        screen = await command("providers", "--check", **settings)
+    assert kinds(found)["vertex"]["settings"] == {"GATEWAY_PROVIDERS__VERTEX__PROJECT": True}, "the file has it"
+    shown = {name: one for name, one in instances(found).items() if name != "sandbox"}
+    assert {name: (one["credentials"], one["key_set"]) for name, one in shown.items()} == {
+        "vertex": ("CREDENTIALS_FILE", False),
+        "another": ("CREDENTIALS_FILE", False),
+        "machine": ("METADATA_URL", False),
+    }
+    good = {"status": "ok", "text": "answers and accepts the key", "hint": ""}
+    assert shown["vertex"]["checks"] == shown["machine"]["checks"] == [good]
+    assert "another is refused a token: invalid_grant" in shown["another"]["checks"][0]["text"]
+    assert "GATEWAY_PROVIDERS__ANOTHER__CREDENTIALS_FILE" in shown["another"]["checks"][0]["hint"]
+    assert f"provider machine: {url}, enabled, credentials by METADATA_URL" in screen.out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"vertex__credentials_file": "/nowhere/key.json"},
+            "GATEWAY_PROVIDERS__VERTEX: CREDENTIALS_FILE: the file cannot be read (FileNotFoundError)",
+        ),
+        (
+            {"kling__access_key": AT_HAND},
+            "GATEWAY_PROVIDERS__KLING: expected either API_KEY, or ACCESS_KEY and SECRET_KEY together",
+        ),
+    ],
+)
+async def test_settings_that_do_not_go_together_are_one_message(
+    command: Command, settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        await command("providers", **{f"providers__{name}": value for name, value in settings.items()})
+    assert str(caught.value) == said
 
 
 async def test_without_a_vendor_there_is_nothing_to_check(command: Command) -> None:

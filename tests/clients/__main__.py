@@ -89,6 +89,17 @@ def inherited(variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def uv_with(*packages: str) -> list[str]:
+    """The command that runs another one in an environment with these Python packages alone."""
+    command = [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--exclude-newer", "1 week"]
+    return [*command, *(argument for package in packages for argument in ("--with", package))]
+
+
+def npm_install() -> list[str]:
+    before = f"--before={datetime.now(UTC) - timedelta(days=7):%Y-%m-%d}"
+    return ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", before]
+
+
 @contextmanager
 def gateway(folder: Path) -> Iterator[Gateway]:
     """The gateway of URL and KEY, else one of our own."""
@@ -139,18 +150,15 @@ def drive(client: Client, served: Gateway, receiver: Receiver, folder: Path) -> 
     """Install a client in this folder and run its driver; returns the result of each step, and the version."""
     own = {"URL": served.url, "KEY": served.key, "PYTHONPATH": str(ROOT / "tests")}
     environment = {**inherited(os.environ), **own}
-    uv = [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--exclude-newer", "1 week"]
     if client.in_node:
-        uv += ["--with", NODE]
-        before = f"--before={datetime.now(UTC) - timedelta(days=7):%Y-%m-%d}"
+        uv = uv_with(NODE)
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
-        install = [*uv, "npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", before]
-        install += client.packages
+        install = [*uv, *npm_install(), *client.packages]
         for path in DRIVERS.glob("*.mjs"):
             (folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
         command = [*uv, "node", client.driver, *client.arguments]
     else:
-        uv += [argument for package in client.packages for argument in ("--with", package)]
+        uv = uv_with(*client.packages)
         install = [*uv, "python", "--version"]
         command = [*uv, "python", "-m", f"clients.{client.driver.removesuffix('.py')}", *client.arguments]
     if client.block:

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 export const { URL: url, KEY: key, EVENT } = process.env;
 export const model = "sora-2";
 export const png = Buffer.from(
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+  "iVBORw0KGgoAAAANSUhEUgAAACAAAAASCAIAAAC1qksFAAAAH0lEQVR42mMwaDhAU8QwasGoBaMWjFowasGoBfSwAAAEOzwuyeFWYQAAAABJRU5ErkJggg==",
   "base64",
 );
 

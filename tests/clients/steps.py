@@ -9,7 +9,7 @@ from contextlib import contextmanager
 URL, KEY = os.environ["URL"], os.environ["KEY"]
 MODEL = "sora-2"
 PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAASCAIAAAC1qksFAAAAH0lEQVR42mMwaDhAU8QwasGoBaMWjFowasGoBfSwAAAEOzwuyeFWYQAAAABJRU5ErkJggg=="
 )
 
 

@@ -3,13 +3,16 @@ that exchanges the assertion of a service account for a token; and the metadata 
 
 import base64
 import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.responses import Response
 
 from app.providers.gemini import Vertex
@@ -44,18 +47,42 @@ PARAMETERS = VEO_PARAMETERS | {"generateAudio", "compressionQuality", "resizeMod
 CAPITALS = {"compressionQuality": ("OPTIMIZED", "LOSSLESS"), "resizeMode": ("PAD", "CROP")}
 AUDIENCE = "https://oauth2.googleapis.com/token"
 EMAIL = "gateway@my-proj.iam.gserviceaccount.com"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+MACHINE = "/computeMetadata/v1/instance/service-accounts/default/"
+
+
+def new_key() -> RSAPrivateKey:
+    return generate_private_key(public_exponent=65_537, key_size=2_048)
+
+
+@cache
+def account_key() -> RSAPrivateKey:
+    """The private key of the service account that the fake knows."""
+    return new_key()
+
+
+def pem(key: Any) -> str:
+    content: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return content.decode()
+
+
+def key_file(folder: Path, name: str = "account.json", **fields: Any) -> Path:
+    """The key file of that service account, with these fields instead of its own."""
+    values = {"type": "service_account", "project_id": "my-proj", "private_key_id": "k1", "client_email": EMAIL}
+    values |= {"private_key": pem(account_key()), "token_uri": AUDIENCE, **fields}
+    path = folder / name
+    path.write_text(json.dumps(values), "utf-8")
+    return path
 
 
 class FakeVertex(FakeGemini):
-    """Takes the key in express mode, and the tokens it has issued for a project. A token is exchanged for an assertion
-    that `account` has signed; a machine has one if `on_machine`."""
+    """Takes the key in express mode, and the tokens it has issued for a project: to a machine, and in exchange for an
+    assertion that the service account has signed."""
 
     verbs = (*FakeGemini.verbs, "token")
 
-    def __init__(self, *, account: RSAPublicKey | None = None, on_machine: bool = False, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(inline=True, **kwargs)
-        self.account = account
-        self.on_machine = on_machine
         self.tokens: list[str] = []
         """Issued ones that are valid, the last one at the end."""
         self.lives_s: Any = 3_599
@@ -112,18 +139,20 @@ class FakeVertex(FakeGemini):
         head, claims, signature = form["assertion"].split(".")
         said = json.loads(decoded(claims))
         try:
-            assert self.account is not None
-            self.account.verify(decoded(signature), f"{head}.{claims}".encode(), PKCS1v15(), SHA256())
-        except (AssertionError, InvalidSignature):
+            public = account_key().public_key()
+            public.verify(decoded(signature), f"{head}.{claims}".encode(), PKCS1v15(), SHA256())
+        except InvalidSignature:
             return as_json({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, 400)
         if (said["iss"], said["aud"]) != (EMAIL, AUDIENCE) or said["exp"] - said["iat"] != 3_600:
             return as_json({"error": "invalid_grant", "error_description": "Invalid JWT."}, 400)
         return self.new_token()
 
     def of_machine(self, call: Call) -> Response:
-        if call.headers.get("metadata-flavor") != "Google" or not self.on_machine:
-            return Response("Not found", 404)
-        return self.new_token()
+        if call.headers.get("metadata-flavor") != "Google":
+            return Response("Missing Metadata-Flavor:Google header.", 403)
+        if call.path == MACHINE:  # google-auth asks for the account before it asks for a token
+            return as_json({"aliases": ["default"], "email": EMAIL, "scopes": [SCOPE]})
+        return self.new_token() if call.path == f"{MACHINE}token" else Response("Not found", 404)
 
     def new_token(self) -> Response:
         self.tokens.append(f"ya29.t0ken-{len(self.calls['token'])}")

@@ -322,7 +322,7 @@ async def test_an_endpoint_that_animates_a_picture_needs_one(gateway: Running, f
     body = {"prompt": "a paper boat", "model": "fal/fal-ai/sora-2/image-to-video"}
     refused = await gateway.client.post("/v1/videos", json=body)
     assert refused.status_code == 400
-    assert "cannot express input_reference: it makes nothing without one" in refused.json()["error"]["message"]
+    assert "needs input_reference: it makes nothing without one" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

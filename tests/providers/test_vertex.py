@@ -5,18 +5,16 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract.stage import NOW, read
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.server import KEY, Answer, Elsewhere, Reset, sample_mp4, serve
 from fakes.upstream import ask
-from fakes.vertex import EMAIL, FakeVertex
+from fakes.vertex import FakeVertex, key_file, new_key, pem
 from harness import Running, StartGateway
 from pydantic import ValidationError
 from structlog.testing import capture_logs
@@ -35,28 +33,9 @@ PLACE = "/v1beta1/projects/my-proj/locations/us-central1"
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
-@cache
-def account_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-
-
-def pem(key: Any) -> str:
-    content: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return content.decode()
-
-
-def key_file(folder: Path, **fields: Any) -> Path:
-    """The key file of a service account, with these fields instead of its own."""
-    values = {"type": "service_account", "project_id": "my-proj", "private_key_id": "k1", "client_email": EMAIL}
-    values |= {"private_key": pem(account_key()), "token_uri": tokens.AUDIENCE, **fields}
-    path = folder / "account.json"
-    path.write_text(json.dumps(values), "utf-8")
-    return path
-
-
 @pytest.fixture
 def fake() -> FakeVertex:
-    return FakeVertex(account=account_key().public_key())
+    return FakeVertex()
 
 
 @pytest.fixture
@@ -201,7 +180,7 @@ async def test_a_service_account_makes_a_video_with_one_token(
 
 
 async def test_a_machine_gets_its_token_from_the_metadata_server(start: Start) -> None:
-    fake = FakeVertex(on_machine=True)
+    fake = FakeVertex()
     async with start(fake, credentials_file="", project="my-proj") as gateway:
         video = await gateway.create(model=OMNI)
         assert (await gateway.finish(video["id"]))["status"] == "completed"
@@ -211,7 +190,7 @@ async def test_a_machine_gets_its_token_from_the_metadata_server(start: Start) -
 
 
 async def test_only_a_machine_without_credentials_asks_the_metadata_server(fake: FakeVertex, tmp_path: Path) -> None:
-    metadata = FakeVertex(on_machine=True)
+    metadata = FakeVertex()
     async with serve(fake) as url, serve(metadata) as other:
         shared = {"base_url": url, "token_url": url, "metadata_url": other}
         for config in ({"api_key": KEY}, {"credentials_file": key_file(tmp_path)}):
@@ -223,7 +202,7 @@ async def test_only_a_machine_without_credentials_asks_the_metadata_server(fake:
 
 
 async def test_the_metadata_server_is_the_only_private_address_that_is_asked() -> None:
-    fake = FakeVertex(on_machine=True)
+    fake = FakeVertex()
     async with serve(fake) as url:
         provider = Vertex("up", Vertex.Config(project="my-proj", base_url=url, metadata_url=url))
         with pytest.raises(errors.UpstreamUnreachable, match="set CREDENTIALS_FILE"):
@@ -366,7 +345,7 @@ async def test_without_a_token_nothing_is_sent(
 async def test_a_key_that_is_not_the_accounts_is_refused_and_a_new_file_is_read(
     vertex: Vertex, fake: FakeVertex, tmp_path: Path
 ) -> None:
-    key_file(tmp_path, private_key=pem(rsa.generate_private_key(public_exponent=65_537, key_size=2_048)))
+    key_file(tmp_path, private_key=pem(new_key()))
     with pytest.raises(errors.UpstreamAccount, match="Invalid JWT Signature"):
         await vertex.send(task())
     key_file(tmp_path).write_text("{}", "utf-8")
@@ -498,6 +477,27 @@ async def test_a_field_that_the_model_does_not_have_is_refused_before_it_is_sent
     refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": model, **fields})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert fake.submits == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"seconds": 4, "resolution": "1080p"},
+            "cannot express seconds: it makes 8 seconds, given the rest of the request",
+        ),
+        ({"seconds": 5, "resolution": "720p"}, "cannot express seconds: it makes 4, 6, 8 seconds"),
+        (
+            {"seconds": 8, "last_frame": "https://x.example/a.png"},
+            "needs input_reference: it makes nothing without one, given the rest of the request",
+        ),
+    ],
+)
+async def test_a_refusal_says_whether_the_rest_of_the_request_is_to_blame(
+    gateway: Running, fields: dict[str, Any], said: str
+) -> None:
+    refused = await gateway.client.post("/v1/videos", json={"prompt": "a boat", "model": VEO_LITE, **fields})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, f"{VEO_LITE} {said}")
 
 
 @pytest.mark.parametrize("field", ["storageUri", "gcsOutputDirectory"])

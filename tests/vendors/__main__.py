@@ -1,36 +1,39 @@
 """`make test-vendors`: drive the vendors' own SDKs against the fakes, and compare what they read with `SDKS`.
 
-Each SDK runs in an environment of its own, made by `uv run --with` from the configured registries, or by npm where its
-script is a `.mjs` file; releases younger than a week are left out. A fake listens with TLS where an SDK speaks https
-only; no SDK is patched. One that cannot be installed is named as skipped.
+Each SDK runs in an environment of its own, made by `uv run --with` from the configured registries, or by npm within one
+that has Node; releases younger than a week are left out. A fake listens with TLS where an SDK speaks https only; no SDK
+is patched. One that cannot be installed is named as skipped.
 """
 
 import asyncio
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clients.__main__ import DRIVE_S, INSTALL_S, NODE, inherited
+from clients.__main__ import DRIVE_S, INSTALL_S, NODE, inherited, npm_install, uv_with
 from fakes.recorded import recorded
 from fakes.server import KEY, Fake, sample_mp4, serve
+from fakes.vertex import key_file, new_key, pem
 from starlette.types import Receive, Scope, Send
 
 SCRIPTS = Path(__file__).parent
 FAILURE = "The machine broke down"
 BYTES = len(sample_mp4())
+ACCOUNT = {"GOOGLE_APPLICATION_CREDENTIALS": "{folder}/account.json"}
 
 
 @dataclass(frozen=True)
 class Sdk:
     requirement: str
+    """Of a Python package, or of an npm package if the script is a `.mjs` file."""
     script: str
     fake: str
     """Module and class of the fake."""
@@ -39,7 +42,8 @@ class Sdk:
     code: str | int | None = None
     """Error code of the task that fails."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Further variables of the environment; `{host}` is the fake's."""
+    """Further variables of the environment; `{host}` is the fake's, `{folder}` one with the key files `account.json`,
+    of the service account that Vertex AI's fake knows, and `another.json`."""
 
     @property
     def in_node(self) -> bool:
@@ -205,6 +209,67 @@ SDKS = (
         },
         code="INTERNAL.BAD_OUTPUT.CODE01",
     ),
+    *(
+        Sdk(
+            f"google-genai=={version}",
+            "genai_vertex_veo.py",
+            "vertex.FakeVertexVeo",
+            {
+                "name": "projects/my-proj/locations/us-central1/publishers/google/models/veo-3.1-lite-generate-001/"
+                "operations/op1",
+                "polls": 4,
+                "done": [None, True],
+                "type": "video/mp4",
+                "bytes": BYTES,
+                "failed": [True, {"code": 13, "message": FAILURE}],
+                "first and last frame": [False, None],
+                "too short": ["ClientError", 400, "INVALID_ARGUMENT"],
+                "unknown task": ["ClientError", 404, "NOT_FOUND"],
+                "express mode": BYTES,
+                "wrong key": ["ClientError", 401, "UNAUTHENTICATED"],
+            },
+            variables=ACCOUNT,
+        )
+        for version in ("2.34.0", "3.6.1")
+    ),
+    Sdk(
+        "google-genai==3.6.1",
+        "genai_vertex_interactions.py",
+        "vertex.FakeVertex",
+        {
+            "words": ["in_progress", "completed"],
+            "type": "video/mp4",
+            "bytes": BYTES,
+            "failed": "failed",
+            "cancelled": "cancelled",
+            "no bucket": ["BadRequestError", 400],
+            "unknown task": ["NotFoundError", 404],
+            "on a machine": "completed",
+            "another account": ["RefreshError", "invalid_grant: Invalid JWT Signature."],
+        },
+        variables={**ACCOUNT, "ANOTHER_ACCOUNT": "{folder}/another.json", "GCE_METADATA_HOST": "{host}"},
+    ),
+    Sdk(
+        "@openrouter/sdk@1.3.19",
+        "openrouter_script.mjs",
+        "openrouter.FakeOpenRouter",
+        {
+            "words": ["pending", "pending", "in_progress", "completed"],
+            "cost": 3.2,
+            "bytes": BYTES,
+            "failed": ["failed", FAILURE],
+            "first frame": "pending",
+            "reference": "pending",
+            "models": 27,
+            "durations": [4, 6, 8],
+            "price": "0.40",
+            "no file yet": ["ConflictResponseError", 409, "Not ready"],
+            "of an unfinished one": ["OpenRouterDefaultError", 409],
+            "length that no model has": ["BadRequestResponseError", 400],
+            "unknown task": ["NotFoundResponseError", 404, "Job not found"],
+            "wrong key": ["UnauthorizedResponseError", 401],
+        },
+    ),
 )
 
 
@@ -235,7 +300,8 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 def environment_of(sdk: Sdk, url: str, authority: Path) -> dict[str, str]:
     own = {"URL": url, "KEY": KEY, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    own |= {name: value.format(host=url.partition("//")[2]) for name, value in sdk.variables.items()}
+    places = {"host": url.partition("//")[2], "folder": str(authority.parent)}
+    own |= {name: value.format(**places) for name, value in sdk.variables.items()}
     return {**inherited(os.environ), **own, **({"SSL_CERT_FILE": str(authority)} if sdk.tls else {})}
 
 
@@ -243,8 +309,9 @@ async def drive(sdk: Sdk, fake: Fake, folder: Path) -> Any:
     """Run the script of an SDK, which is installed, against its fake; returns what it read."""
     context, authority = certificate(folder)
     async with serve(Failing(fake, sdk.code), tls=context if sdk.tls else None) as url:
-        program = ["node", sdk.script] if sdk.in_node else ["python", str(SCRIPTS / sdk.script)]
-        command = [*uv(sdk), "--offline", *program]
+        key_file(folder, token_uri=f"{url}/token")
+        key_file(folder, "another.json", token_uri=f"{url}/token", private_key=pem(new_key()))
+        command = [*uv(sdk), "--offline", "node" if sdk.in_node else "python", str(folder / sdk.script)]
         child = await asyncio.create_subprocess_exec(
             *command,
             cwd=folder,
@@ -265,25 +332,14 @@ async def drive(sdk: Sdk, fake: Fake, folder: Path) -> Any:
 
 
 def uv(sdk: Sdk) -> list[str]:
-    command = [os.environ.get("UV", "uv"), "run", "--quiet", "--no-project", "--exclude-newer", "1 week"]
-    return [*command, "--with", NODE if sdk.in_node else sdk.requirement]
-
-
-def installation(sdk: Sdk, folder: Path) -> list[str]:
-    """The command that installs an SDK; one for Node stands beside its script, in the folder."""
-    if not sdk.in_node:
-        return [*uv(sdk), "python", "--version"]
-    (folder / "package.json").write_text('{"private": true, "type": "module"}')
-    (folder / sdk.script).write_text((SCRIPTS / sdk.script).read_text("utf-8"), "utf-8")
-    before = f"--before={datetime.now(UTC) - timedelta(days=7):%Y-%m-%d}"
-    npm = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", before]
-    return [*uv(sdk), *npm, sdk.requirement]
+    return uv_with(NODE if sdk.in_node else sdk.requirement)
 
 
 def install(sdk: Sdk, folder: Path) -> str | None:
-    """Make the environment of an SDK; returns the reason why it cannot be made."""
+    """Make the environment of an SDK, with its script; returns the reason why it cannot be made."""
+    shutil.copy(SCRIPTS / sdk.script, folder)  # Node searches for packages beside a script
+    command = [*uv(sdk), *([*npm_install(), sdk.requirement] if sdk.in_node else ["python", "--version"])]
     try:
-        command = installation(sdk, folder)
         subprocess.run(
             command, cwd=folder, env=inherited(os.environ), check=True, capture_output=True, timeout=INSTALL_S
         )

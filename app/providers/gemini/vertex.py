@@ -98,6 +98,12 @@ class Vertex(Google):
             self.base_url = self.base_url or f"https://{host}.googleapis.com"
             return self
 
+        @property
+        def credentials(self) -> str:
+            if self.api_key is not None:
+                return "API_KEY"
+            return "CREDENTIALS_FILE" if self.credentials_file is not None else "METADATA_URL"
+
     config: Config
 
     def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
