@@ -149,8 +149,7 @@ class RequestMiddleware:
             path=loggable_path(scope["path"]),
             status=status,
             ms=round(total_s * 1000, 1),
-            **self._known_by_address(scope),
-            **facts,
+            **(self._known_by_address(scope) | facts),
         )
 
     def _known_by_address(self, scope: Scope) -> dict[str, str]:
