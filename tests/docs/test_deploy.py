@@ -63,7 +63,8 @@ async def test_a_request_id_leads_to_the_log_and_the_job(database_url: str, tmp_
             created = await client.post("/v1/videos", json={"prompt": "a boat", "model": "sandbox/testcard"})
             refused = await client.post("/v1/videos", json={"prompt": "a boat", "model": "no/such"})
         video, request = created.json()["id"], created.headers["x-request-id"]
-        await gateway.finished(video)
+        await gateway.child.line("video ended")  # written after the client may see the end
+        await gateway.child.line(refused.headers["x-request-id"])
         (tmp_path / "gateway.log").write_text("\n".join([*gateway.child.err, "no JSON", ""]), "utf-8")
         lines = map(json.loads, gateway.child.err)
         (key,) = {line["key"] for line in lines if line["event"] == "request" and line["request"] == request}

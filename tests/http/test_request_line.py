@@ -23,7 +23,7 @@ def lines() -> Iterator[list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
     with capture_logs() as logs:
         yield found
-    found += [line for line in logs if line["event"] == "request"]
+    found += [dict(line) for line in logs if line["event"] == "request"]
 
 
 async def line_of(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
