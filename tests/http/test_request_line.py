@@ -75,8 +75,8 @@ async def test_every_call_about_a_video_names_it(gateway: Running) -> None:
     ):
         assert named(await line_of(alice, method, called)) == expected, called
     signed = video["output"]["url"].removeprefix(ORIGIN)
-    async with httpx.AsyncClient(transport=alice._transport, base_url=ORIGIN) as nobody:
-        played = await line_of(nobody, "GET", signed)
+    async with httpx.AsyncClient(transport=alice._transport, base_url=ORIGIN) as viewer:
+        played = await line_of(viewer, "GET", signed)
     mine = await line_of(alice, "GET", path)
     assert named(played) == {**expected, "dialect": None}
     assert (played["project"], played.get("key")) == (mine["project"], None)
