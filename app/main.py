@@ -199,6 +199,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
     app.add_middleware(
         RequestMiddleware,
         render_error=dialects.render_error,
+        name_dialect=dialects.name_at,
         max_body_bytes=max_body_bytes,
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
         cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),

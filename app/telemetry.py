@@ -4,6 +4,7 @@ import logging
 import logging.config
 import math
 import re
+from collections import UserString
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from io import StringIO
@@ -90,7 +91,15 @@ _WITHOUT_LOCALS = ExceptionDictTransformer(show_locals=False)
 _ROWS = re.compile(r"\n(DETAIL|CONTEXT): .*?(?=\n\[SQL: |\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL)
 """Lines that PostgreSQL adds to an error, with the values of the row that it refused."""
 
+MAX_LOGGABLE = 200
+"""Characters of a client's value in the log."""
+
 log = structlog.stdlib.get_logger("gateway")
+
+
+def loggable(text: str) -> str:
+    """A client's value for the log: bounded, and without characters that a terminal would act on."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_LOGGABLE])
 
 
 def configure_logging(settings: Settings) -> None:
@@ -103,7 +112,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=_as_text)]
+        [_quote_unprintable, structlog.dev.ConsoleRenderer(exception_formatter=_as_text)]
         if console
         else [structlog.processors.ExceptionRenderer(_as_documents), structlog.processors.JSONRenderer()]
     )
@@ -173,6 +182,14 @@ def _sentence(entry: dict[str, Any]) -> str:
         else:
             words.append(str(value) if name in ("reason", "hint") else f"{name} {value}")
     return f"{entry['event']}: {', '.join(words)}" if words else str(entry["event"])
+
+
+def _quote_unprintable(logger: object, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Have values with a control character shown as Python shows them; the renderer does so only for white space."""
+    for name, value in entry.items():
+        if name not in ("event", "exception", "stack") and isinstance(value, str) and not value.isprintable():
+            entry[name] = UserString(value)
+    return entry
 
 
 def _as_text(to: TextIO, exc_info: ExcInfo) -> None:

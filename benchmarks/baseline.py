@@ -55,6 +55,7 @@ def create_parameters(video_id: str, body: dict[str, Any]) -> dict[str, Any]:
         "project_id": "bench",
         "key_id": "bench",
         "dialect": "openai",
+        "request_id": ids.new("req"),
         "model": body["model"],
         "request": Jsonb(body),
         "routes": Jsonb(["sandbox/testcard"]),

@@ -17,6 +17,10 @@ from processes import provider, served
 pytestmark = pytest.mark.anyio
 
 
+JOINED = ("request", "video", "project", "model")
+"""Fields by which the line of a create and the worker's lines about its job are joined."""
+
+
 async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_path: Path) -> None:
     fake = FakeOpenAI(polls_until_working=0, polls_until_done=0)
     fake.script("submit", Answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "nope"}}))
@@ -49,9 +53,16 @@ async def test_logs_lead_to_the_job_and_tell_no_secret(database_url: str, tmp_pa
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
     assert not [line for line in lines if "exception" in line]
     for video in (failed, unknown, made):
-        of_job = [line for line in lines if line.get("video") == video and "delivery" not in line]
+        about = [line for line in lines if line.get("video") == video and line["event"] != "request"]
+        of_job = [line for line in about if "delivery" not in line and line["event"] != "video ended"]
+        (ended,) = [line for line in about if line["event"] == "video ended"]
+        (create,) = [line for line in lines if line.get("video") == video and line.get("method") == "POST"]
+        assert (create["event"], create["model"], create["dialect"]) == ("request", "up/sora-2", "openai")
+        for line in [*of_job, ended]:
+            assert [line[name] for name in JOINED] == [create[name] for name in JOINED]
+        assert ended["seconds"] >= 0
+        assert ("submitted" in {line["event"] for line in of_job}) == (video == made)
         assert {line["provider"] for line in of_job} == {"up"}
-        assert "video ended" in {line["event"] for line in of_job}
     requests = {line["request"]: line for line in lines if line["event"] == "request"}
     line = requests[answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", f"/v1/videos/{made}", 200)
@@ -68,11 +79,17 @@ async def test_no_line_of_the_log_is_written_by_a_client_or_an_upstream(database
         async with served(cwd=tmp_path, **settings) as gateway, gateway.client() as client:
             assert (await client.get(f"/v1/videos/{quote(forged)}")).status_code == 404
             assert (await client.post(f"/{quote(forged)}", headers={"x-app-id": "a\tb"})).status_code == 404
+            escape = "forged\x1b[31m"  # alone it is no white space, which the renderer would quote
+            assert (
+                await client.get(f"/{quote(escape)}", headers=[(b"x-request-id", b"forged\x85")])
+            ).status_code == 404
+            named = await client.post("/v1/videos", json={"prompt": "x", "model": escape})
+            assert named.status_code in (400, 404)
             failed = await gateway.create(model="up/sora-2", prompt=forged, user=forged)
             assert (await gateway.finished(failed))["status"] == "failed"
             await gateway.child.stop()
     lines = [line for line in gateway.child.err if "forged" in line]
-    assert len(lines) >= 3
+    assert len(lines) >= 5
     for line in lines:
         assert not line.startswith("2026-11-26 00:00:00")
         assert "\x1b[31m" not in line

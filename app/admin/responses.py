@@ -254,6 +254,8 @@ class VideoDetails(ResponseModel):
     project: str
     key_id: str
     dialect: str
+    request_id: str | None
+    """Id of the request that created it, its `x-request-id`, by which the log is searched."""
     status: Status
     progress: int
     model: str

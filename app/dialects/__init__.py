@@ -53,10 +53,20 @@ def create_paths(dialect: ModuleType) -> list[str]:
 
 def dialect_of(path: str) -> ModuleType:
     """The dialect with the longest matching prefix: errors of paths without a route must be rendered too."""
+    return _claiming(path) or DIALECTS[-1]
+
+
+def name_at(path: str) -> str | None:
+    """Name of the dialect that a path belongs to; None for the gateway's own, such as `/admin` and `/media`."""
+    dialect = _claiming(path)
+    return None if dialect is None else name_of(dialect)
+
+
+def _claiming(path: str) -> ModuleType | None:
     claims = [
         (len(prefix), dialect) for dialect in DIALECTS for prefix in dialect.PREFIXES if f"{path}/".startswith(prefix)
     ]
-    return max(claims, key=lambda claim: claim[0])[1] if claims else DIALECTS[-1]
+    return max(claims, key=lambda claim: claim[0])[1] if claims else None
 
 
 def render_error(error: errors.GatewayError, *, path: str, request_id: str) -> dict[str, Any]:

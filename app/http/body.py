@@ -18,6 +18,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from app import errors
+from app.http import request_facts
 from app.http.fields import as_form
 from app.http.json_text import MAX_NAME_CHARACTERS, JsonReader, decode_fields
 from app.http.multipart import MAX_FIELDS, MAX_TEXT_BYTES, Items, close_files, read_multipart
@@ -71,6 +72,8 @@ async def body_of(request: Request, model: type[BaseModel], *, optional: bool = 
                 document = _object(reader.read(await spool.read()))
             spool.close()
             decode_fields(model, document, reader)
+            if isinstance(document.get("model"), str):  # noted before it is validated: errors name it, too
+                request_facts.note(model=document["model"])
             yield _checked(document)
         finally:
             close_files(items)

@@ -15,6 +15,7 @@ from app.accounts.operator_keys import OperatorKeys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Video
+from app.http import request_facts
 from app.http.openapi import CLIENT_KEY, KEY_HEADERS, BearerKey
 from app.http.slots import Slots
 from app.jobs import videos
@@ -76,6 +77,7 @@ async def caller_of(request: Request) -> Caller:
     request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
     caller = await gateway.authenticator.authenticate(_key_of(request))
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
+    request_facts.note(project=caller.project_id, key=caller.key_id)
     if caller.requests_per_minute is not None:
         left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)
@@ -113,4 +115,6 @@ def origin_of(request: Request) -> str:
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:
-    return await videos.get_video(gateway.db, video_id, project_id=caller.project_id)
+    video = await videos.get_video(gateway.db, video_id, project_id=caller.project_id)
+    request_facts.note_video(video)
+    return video

@@ -13,6 +13,7 @@ from app.accounts import pricing
 from app.accounts.auth import Caller
 from app.db.faults import read_fault
 from app.db.models import Video
+from app.http import request_facts
 from app.http.body import Body, fingerprint
 from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.frames import fit_frames
@@ -46,6 +47,7 @@ async def create_job(
     `shown_model` is the model name that the client sees if its request names none; with `idempotency` the job of an
     earlier request may be returned. After an exception nothing remains: no job, no upload, no hold.
     """
+    request_facts.note(model=shown_model or request.model)
     caller = await gateway.authenticator.check(caller)  # the key may have expired while the body was read
     try:
         plan = plan_request(
@@ -56,6 +58,7 @@ async def create_job(
         existing = idempotency and await find_replay(gateway.db, caller.project_id, idempotency)
         if not existing:
             raise
+        request_facts.note_video(existing)
         return Created(existing, replayed=True)
     try:
         await uploads.store(gateway)
@@ -69,6 +72,7 @@ async def create_job(
             plan=plan,
             quote=pricing.quote(gateway.settings, plan.routes, plan.request),
             deadline_s=gateway.settings.job_deadline_s,
+            request_id=request_facts.request_id(),
             idempotency=idempotency,
         )
         created = await enqueue(gateway.db, job, now=gateway.clock())
@@ -77,6 +81,7 @@ async def create_job(
         if fault is None or fault.is_undone:  # else the commit may have succeeded, and the job needs the files
             await uploads.discard(gateway)
         raise
+    request_facts.note_video(created.video)
     if created.replayed:
         await uploads.discard(gateway)
     gateway.wake()

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
 from app.db.models import Attempt, Video
+from app.http import request_facts
 from app.http.context import Gateway, GatewayDep
 from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
@@ -47,6 +48,7 @@ async def show_thumbnail(
     """Send the thumbnail of a video file by its signed URL, and make it first if it does not exist yet."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
     video = await videos.get_video(gateway.db, video_id, project_id=None)
+    request_facts.note_video(video)
     response = await content_response(request, gateway, video, index, variant="thumbnail")
     response.headers["content-security-policy"] = THUMBNAIL_POLICY
     return response
@@ -71,6 +73,7 @@ async def play_video(
     """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
     _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
     video = await videos.get_video(gateway.db, video_id, project_id=None)
+    request_facts.note_video(video)
     # A presigned URL is valid for GET only, so HEAD is handled here.
     if gateway.settings.storage_presign and request.method == "GET":
         url = await _presigned_url(gateway, video, index, expires=int(exp))

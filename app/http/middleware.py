@@ -5,7 +5,7 @@ Pure ASGI, because it runs for every request and must not touch a streamed body.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
@@ -13,10 +13,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
+from app.http import request_facts
 from app.http.cors import Cors
 from app.http.errors import RenderError, to_response
 from app.http.spool import Bodies
-from app.telemetry import HTTP_SECONDS, log
+from app.telemetry import HTTP_SECONDS, log, loggable
 
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Requested by machines every few seconds; logged only with an error status."""
@@ -37,6 +38,11 @@ ONLY_HTTPS = ((b"strict-transport-security", b"max-age=31536000"),)
 
 CALLBACKS = "/callbacks/"
 
+OWN_IDS = (b"x-client-request-id", b"x-request-id")
+"""Headers with an id of the client or of a proxy, which is logged beside ours: theirs need not be unique."""
+VIDEO_IDS = ("video_id", "request_id")
+"""Names of the parameter of a path that is the id of a video."""
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Methods used as label values. Clients can send any method; label values must stay bounded."""
 
@@ -55,6 +61,7 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         render_error: RenderError,
+        name_dialect: Callable[[str], str | None],
         max_body_bytes: int,
         bodies: Bodies,
         cors: Cors,
@@ -62,6 +69,7 @@ class RequestMiddleware:
     ) -> None:
         self._app = app
         self._render_error = render_error
+        self._name_dialect = name_dialect
         self._max_body_bytes = max_body_bytes
         self._bodies = bodies
         self._cors = cors
@@ -74,6 +82,7 @@ class RequestMiddleware:
             return
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
+        facts = request_facts.collect(request_id)
         scope["gateway_headers"] = self._cors.headers(scope)  # more are collected on the way, for any kind of response
         scope["gateway_bodies"] = self._bodies
         started = time.perf_counter()
@@ -115,7 +124,7 @@ class RequestMiddleware:
                     raise
                 await self._error_response(error)(scope, receive, tagged_send)
             finally:
-                self._record(scope, status, first_byte_s, time.perf_counter() - started)
+                self._record(scope, facts, status, first_byte_s, time.perf_counter() - started)
 
     def _missing(self, given: dict[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
         if self._names.isdisjoint(given):
@@ -128,7 +137,7 @@ class RequestMiddleware:
 
         return respond
 
-    def _record(self, scope: Scope, status: int, first_byte_s: float, total_s: float) -> None:
+    def _record(self, scope: Scope, facts: dict[str, str], status: int, first_byte_s: float, total_s: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in METHODS else "other"
         HTTP_SECONDS.labels(method, route, str(status)).observe(first_byte_s)
@@ -140,7 +149,20 @@ class RequestMiddleware:
             path=loggable_path(scope["path"]),
             status=status,
             ms=round(total_s * 1000, 1),
+            **(self._known_by_address(scope) | facts),
         )
+
+    def _known_by_address(self, scope: Scope) -> dict[str, str]:
+        """Facts that need no handler, so that errors have them too; those of the handlers count more."""
+        parameters, headers = scope.get("path_params", {}), dict(scope["headers"])
+        video_id = next((parameters[name] for name in VIDEO_IDS if name in parameters), "")
+        own_id = next((headers[name] for name in OWN_IDS if headers.get(name)), b"")
+        found = {
+            "dialect": self._name_dialect(scope["path"]),
+            "video": video_id if ids.is_id(video_id, "video") else None,
+            "client_request": loggable(own_id.decode("latin-1")) or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def require_host(scope: Scope) -> None:

@@ -146,6 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
             return
         request_id = ids.new("req")
+        log.info("unreadable request refused", request=request_id, status=error.status_code, reason=error.message)
         body = json.dumps(
             {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
         ).encode()

@@ -146,7 +146,6 @@ class StepContext:
             count_ended(video, self.providers)
             if f"uploads/{video.id}/" in json.dumps(video.request):
                 await self._delete_uploads(video.id)
-            log.info("video ended", status=str(video.status), code=video.error_code)
         return video
 
     async def fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:

@@ -13,6 +13,7 @@ from app.db.faults import is_unavailable
 from app.jobs import download, lifecycle, poll, purge, submit
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
+from app.jobs.metrics import log_fields
 from app.telemetry import log
 from app.video import AttemptState as S
 
@@ -56,7 +57,7 @@ class Executor:
             return
         claim = batch[0]
         with structlog.contextvars.bound_contextvars(
-            video=claim.video.id, attempt=claim.attempt.id, provider=claim.attempt.provider
+            **log_fields(claim.video), attempt=claim.attempt.id, provider=claim.attempt.provider
         ):
             try:
                 await self._step(claim)

@@ -1,18 +1,28 @@
-"""Metrics of jobs."""
+"""Metrics of jobs, and the fields of their log lines."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.models import Attempt, Video
 from app.providers.base import Provider
-from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS, log
+from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS, log, loggable
+
+
+def log_fields(video: Video) -> dict[str, Any]:
+    """Fields of every line about a job; `request` is the id of the request that created it."""
+    model = loggable(video.model)
+    return {"video": video.id, "project": video.project_id, "model": model, "request": video.request_id}
 
 
 def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
-    """Count an ended job. Models that no provider lists share one label: clients can name any, labels stay bounded."""
+    """Count and log an ended job. Models that no provider lists share one label: clients can name any, labels stay
+    bounded."""
     provider, model = video.provider or str(video.routes[0]).partition("/")[0], video.upstream_model or ""
     listed = provider in providers and model in providers[provider].listed
     JOBS.labels(provider, model if listed else "other", str(video.status)).inc()
+    seconds = round(((video.ended_at or video.updated_at) - video.created_at).total_seconds(), 1)
+    log.info("video ended", **log_fields(video), status=str(video.status), code=video.error_code, seconds=seconds)
 
 
 def count_capped(attempt: Attempt, cost: Cost) -> None:

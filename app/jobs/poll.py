@@ -10,6 +10,7 @@ from app.db.models import NO_FILE
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
+from app.jobs.metrics import log_fields
 from app.providers.base import Provider
 from app.telemetry import log
 from app.video import AttemptState as S
@@ -57,7 +58,7 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
         answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
     missing = errors.UpstreamGone("the answer does not contain the task", provider=provider.name)
     for claim in claims:
-        with structlog.contextvars.bound_contextvars(video=claim.video.id, attempt=claim.attempt.id):
+        with structlog.contextvars.bound_contextvars(**log_fields(claim.video), attempt=claim.attempt.id):
             await _record_answer(context, claim, provider, answers.get(claim.attempt.id, missing))
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pages
 import psycopg
 import pytest
 from fakes.bucket import open_bucket
-from harness import Running, scratch_database
+from harness import ALICE, Running, scratch_database
+from money import ADMIN
+from processes import served
 from programs import TOOLS_PATH, need
 
 from app.db.address import read_address
@@ -20,6 +23,7 @@ PAGE = pages.read("docs/deploy.md")
 DOCTOR = PAGE.one("sh", "video-gateway doctor")
 ADDRESSES, POOLER, S3 = PAGE.one("text", "postgresql://"), PAGE.one("sh", "pgbouncer"), PAGE.one("sh", "s3://")
 ORIGINS, CORS_RULE = PAGE.one("sh", "GATEWAY_CORS_ORIGINS"), PAGE.one("json", "CORSRules")
+COMPLAINT = PAGE.one("sh", "gateway.log")
 BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
 
 
@@ -49,6 +53,29 @@ def test_the_rule_for_a_bucket_exposes_what_a_player_reads() -> None:
     (rule,) = json.loads(CORS_RULE)["CORSRules"]
     assert rule["AllowedOrigins"] == ["*"]
     assert {"Content-Range", "Accept-Ranges", "ETag"} <= set(rule["ExposeHeaders"])
+
+
+async def test_a_request_id_leads_to_the_log_and_the_job(database_url: str, tmp_path: Path) -> None:
+    need("jq")
+    settings = {"database_url": database_url, "data_dir": tmp_path / "data", "api_keys": ALICE, "admin_key": ADMIN}
+    async with served(cwd=tmp_path, worker_tick_s=0.05, **settings) as gateway:
+        async with gateway.client() as client:
+            created = await client.post("/v1/videos", json={"prompt": "a boat", "model": "sandbox/testcard"})
+            refused = await client.post("/v1/videos", json={"prompt": "a boat", "model": "no/such"})
+        video, request = created.json()["id"], created.headers["x-request-id"]
+        await gateway.child.line("video ended")  # written after the client may see the end
+        await gateway.child.line(refused.headers["x-request-id"])
+        (tmp_path / "gateway.log").write_text("\n".join([*gateway.child.err, "no JSON", ""]), "utf-8")
+        lines = map(json.loads, gateway.child.err)
+        (key,) = {line["key"] for line in lines if line["event"] == "request" and line["request"] == request}
+        ids = {"REQUEST": request, "VIDEO": video, "KEY_ID": key, "URL": gateway.url, "GATEWAY_ADMIN_KEY": ADMIN}
+        printed = await pages.shell(COMPLAINT, folder=tmp_path, **ids)
+    shown = re.search(r"^\{\n.*?^\}\n", printed, re.M | re.S)
+    assert shown is not None
+    assert json.loads(shown[0])["request_id"] == request
+    found = [json.loads(line) for line in printed.replace(shown[0], "").splitlines()]
+    assert {"request", "submitted", "video ended"} <= {line["event"] for line in found if line.get("video") == video}
+    assert found[-1]["request"] == refused.headers["x-request-id"]
 
 
 async def test_the_settings_for_a_bucket_lead_to_it(database_url: str, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
 from app import settings
-from app.dialects import render_error
+from app.dialects import name_at, render_error
 from app.http.cors import Cors
 from app.http.middleware import RequestMiddleware
 from app.http.server import HttpProtocol
@@ -444,7 +444,14 @@ async def test_a_route_can_leave_headers_for_whatever_the_answer_will_be() -> No
 
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(
-            RequestMiddleware(app, render_error=render_error, max_body_bytes=1, bodies=Bodies(1, 1), cors=Cors([], []))
+            RequestMiddleware(
+                app,
+                render_error=render_error,
+                name_dialect=name_at,
+                max_body_bytes=1,
+                bodies=Bodies(1, 1),
+                cors=Cors([], []),
+            )
         )
     ) as client:
         answer = await client.get("http://gateway.test/")

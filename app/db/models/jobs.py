@@ -35,6 +35,8 @@ class Video(Base):
     """The key it was created with, whose limits it counts against."""
     dialect: Mapped[str]
     """The dialect (public API) that created it."""
+    request_id: Mapped[str | None]
+    """Id of the request that created it, as its `x-request-id` and the log have it; None: made by an older release."""
     status: Mapped[Status]
     """The status that the client sees."""
     progress: Mapped[int] = mapped_column(default=0)

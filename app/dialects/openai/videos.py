@@ -27,6 +27,7 @@ from app.dialects.openai.wire import (
     parse,
     render_character,
 )
+from app.http import request_facts
 from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.create import (
@@ -303,6 +304,7 @@ async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) ->
         video, cancelled = await lifecycle.cancel_or_delete(
             session, video_id, project_id=caller.project_id, now=gateway.clock()
         )
+    request_facts.note_video(video)
     if cancelled:
         count_ended(video, gateway.providers)
     gateway.wake()
