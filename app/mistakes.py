@@ -1,4 +1,5 @@
-"""Messages about mistakes in the settings: unknown names, wrong values, short secrets.
+"""Mistakes in the settings: reading and checks of values, and messages about unknown names, wrong values and short
+secrets.
 
 No message repeats a value, which may be secret; each names the variable, or the file and the key in it.
 """
@@ -7,10 +8,11 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 LEAST_SECRET = 16
 """Characters from which a secret does not count as short."""
@@ -64,6 +66,35 @@ def web_origin(value: str) -> str:
     if (match["scheme"], match["port"]) in (("http", "80"), ("https", "443")):
         raise ValueError(f"{wanted}; leave out the default port, as browsers do")
     return match[0]
+
+
+def split_list(field: str | None, value: Any) -> Any:
+    """Read a list that is comma separated or JSON; of keys also a JSON object with their names. Raises `ValueError`."""
+    if isinstance(value, str):
+        is_json = value.lstrip().startswith(("[", "{") if field == "api_keys" else "[")
+        value = json.loads(value) if is_json else [part.strip() for part in value.split(",") if part.strip()]
+    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
+    if is_networks and any(isinstance(entry, int | float) for entry in value):
+        raise ValueError("not a network")  # 1 would be the address 0.0.0.1
+    return value
+
+
+def without_mapping(network: Any) -> Any:
+    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
+
+
+def check_keys(given: list[SecretStr] | Mapping[str, SecretStr]) -> None:
+    """Raise `ValueError` for a key that fits no header, a name that cannot be shown, and a key with two names."""
+    names, secrets = (list(given), given.values()) if isinstance(given, Mapping) else ([], given)
+    keys = [secret.get_secret_value() for secret in secrets]
+    if any(not key or not key.isprintable() or not key.isascii() for key in keys):
+        raise ValueError("a key must be one line of printable ASCII characters")
+    if any(not name.strip() or not name.isprintable() or len(name) > 100 for name in names):
+        raise ValueError("a name is 1 to 100 printable characters")
+    if names and len(set(keys)) < len(keys):
+        raise ValueError("one key has two names")
 
 
 def too_short(name: str) -> str:

@@ -4,7 +4,6 @@ Prefix `GATEWAY_`, nesting by `__`, lists as JSON or comma separated. Earlier so
 `.env`, the TOML file named by `GATEWAY_CONFIG` (default `gateway.toml` if present), the defaults below.
 """
 
-import json
 import os
 import re
 import sys
@@ -35,7 +34,18 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.mistakes import LEAST_SECRET, explain, seconds, too_short, unknown_in_files, unknown_variables, web_origin
+from app.mistakes import (
+    LEAST_SECRET,
+    check_keys,
+    explain,
+    seconds,
+    split_list,
+    too_short,
+    unknown_in_files,
+    unknown_variables,
+    web_origin,
+    without_mapping,
+)
 from app.video import shorter_side
 
 
@@ -91,20 +101,6 @@ def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
             raise ValueError(f"{model}: {name} has two prices")
         found[name] = price
     return found
-
-
-def _without_numbers(value: Any, field: str | None) -> Any:
-    """Refuse numbers in a list of networks, where 1 would be the address 0.0.0.1."""
-    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
-    if is_networks and any(isinstance(entry, int | float) for entry in value):
-        raise ValueError("not a network")
-    return value
-
-
-def _without_mapping(network: Any) -> Any:
-    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
 class Settings(BaseSettings):
@@ -257,28 +253,17 @@ class Settings(BaseSettings):
     @field_validator("api_keys", "allow_networks", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, str):
-            return _without_numbers(value, info.field_name)
-        if value.lstrip().startswith("[") or (info.field_name == "api_keys" and value.lstrip().startswith("{")):
-            return _without_numbers(json.loads(value), info.field_name)
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_list(info.field_name, value)
 
     @field_validator("allow_networks", "trusted_proxies")
     @classmethod
     def _unmapped(cls, value: list[Any]) -> list[Any]:
-        return [_without_mapping(entry) for entry in value]
+        return [without_mapping(entry) for entry in value]
 
     @field_validator("api_keys")
     @classmethod
     def _keys_fit_a_header(cls, value: StaticKeys) -> StaticKeys:
-        names, given = (list(value), value.values()) if isinstance(value, dict) else ([], value)
-        keys = [key.get_secret_value() for key in given]
-        if any(not key or not key.isprintable() or not key.isascii() for key in keys):
-            raise ValueError("a key must be one line of printable ASCII characters")
-        if any(not name.strip() or not name.isprintable() or len(name) > 100 for name in names):
-            raise ValueError("a name is 1 to 100 printable characters")
-        if names and len(set(keys)) < len(keys):
-            raise ValueError("one key has two names")
+        check_keys(value)
         return value
 
     @field_validator("admin_key", "metrics_key", "pepper")
