@@ -1,13 +1,10 @@
 """The command line for operators: projects, keys and usage."""
 
 import asyncio
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,8 +15,21 @@ from rich.table import Table
 
 from app import errors, settings, telemetry
 from app.accounts import budgets, keys, ledger, pricing, projects
-from app.accounts.keys import Changes
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
+from app.cli.options import (
+    Budget,
+    Expires,
+    Jobs,
+    Kinds,
+    MaxCost,
+    Models,
+    Pays,
+    Rpm,
+    read_amount,
+    read_changes,
+    read_list,
+    read_micros,
+)
 from app.db.database import Database, running_database
 from app.db.faults import explained
 from app.db.migrate import require_current_schema, upgrade_schema
@@ -31,9 +41,6 @@ T = TypeVar("T")
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a process that SIGTERM has ended."""
-NONE = "none"
-"""Option value that removes a limit."""
-SPAN = re.compile(r"(\d{1,5})([dh])")
 
 console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
@@ -74,95 +81,6 @@ def with_database(config: Settings, run: Callable[[Database, datetime], Awaitabl
     return asyncio.run(running())
 
 
-# Options
-
-
-class Pays(StrEnum):
-    prepaid = "prepaid"
-    postpaid = "postpaid"
-
-
-Budget = Annotated[
-    str | None, typer.Option("--monthly-budget", help="US dollars in a calendar month, UTC; `none` for no limit.")
-]
-Rpm = Annotated[str | None, typer.Option("--requests-per-minute", help="A number; `none` for no limit.")]
-Jobs = Annotated[str | None, typer.Option("--concurrent-jobs", help="Unfinished videos at once; `none` for no limit.")]
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", help="A model it may use, or a pattern such as lumen/*; repeatable; `none` for no limit."),
-]
-MaxCost = Annotated[
-    str | None, typer.Option("--max-cost", help="Highest cost of one request in US dollars; `none` for no limit.")
-]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option("--kind", help="A kind of provider that it may use, such as fal; repeatable; `none` for all."),
-]
-Expires = Annotated[
-    str | None,
-    typer.Option(
-        "--expires", help="Lifetime such as 90d or 12h, or a date such as 2027-01-31 (UTC); `none` for never."
-    ),
-]
-
-
-def _micros(value: str | None, name: str) -> Any:
-    """Micros, None for no limit, `...` without the option. Raises `InvalidRequest`."""
-    if value is None or value == NONE:
-        return ... if value is None else None
-    micros = _amount(value, name)
-    if micros < 0:
-        raise errors.InvalidRequest(f"{name}: expected 0 or more")
-    return micros
-
-
-def _amount(value: str, name: str) -> int:
-    try:
-        return pricing.micros_of(Decimal(value.removeprefix("$")))
-    except (ValueError, ArithmeticError):
-        raise errors.InvalidRequest(f"{name}: expected US dollars such as 25 or 12.50, got {value!r:.40}") from None
-
-
-def _number(value: str | None, name: str) -> Any:
-    if value is None or value == NONE:
-        return ... if value is None else None
-    if not value.isdecimal() or len(value) > 9:
-        raise errors.InvalidRequest(f"{name}: expected a whole number or `none`, got {value!r:.40}")
-    return int(value)
-
-
-def _moment(value: str | None) -> Any:
-    if value is None or value == NONE:
-        return ... if value is None else None
-    if span := SPAN.fullmatch(value):
-        return datetime.now(UTC) + (timedelta(days=int(span[1])) if span[2] == "d" else timedelta(hours=int(span[1])))
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise errors.InvalidRequest(f"expires: expected 90d, 12h or 2027-01-31, got {value!r:.40}") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _listed(values: list[str] | None) -> Any:
-    """The values of a repeatable option, None for `none`, `...` without the option."""
-    if not values:
-        return ...
-    return None if values == [NONE] else values
-
-
-def _changes(
-    rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, max_cost: str | None, **more: Any
-) -> Changes:
-    return Changes(
-        models=_listed(models),
-        max_cost_micros=_micros(max_cost, "max-cost"),
-        requests_per_minute=_number(rpm, "requests-per-minute"),
-        concurrent_jobs=_number(jobs, "concurrent-jobs"),
-        expires_at=_moment(expires),
-        **more,
-    )
-
-
 def cell(value: Any) -> str:
     """Text for a terminal, without control characters: clients choose some of these values."""
     if value is None:
@@ -197,7 +115,7 @@ def create_key(
 ) -> None:
     """Create an API key and print it. It is shown only once, alone on standard output."""
     config = load()
-    changes, micros = _changes(rpm, jobs, models, expires, max_cost), _micros(budget, "monthly-budget")
+    changes, micros = read_changes(rpm, jobs, models, expires, max_cost), read_micros(budget, "monthly-budget")
 
     async def run(database: Database, now: datetime) -> tuple[Key, str]:
         async with database.transaction() as session:
@@ -225,8 +143,8 @@ def update_key(
     expires: Expires = None,
 ) -> None:
     """Change a key. Takes effect in every process within a second."""
-    changes = _changes(rpm, jobs, models, expires, max_cost, **({} if name is None else {"name": name}))
-    micros = _micros(budget, "monthly-budget")
+    changes = read_changes(rpm, jobs, models, expires, max_cost, **({} if name is None else {"name": name}))
+    micros = read_micros(budget, "monthly-budget")
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
@@ -290,7 +208,7 @@ def create_project(
     kinds: Kinds = None,
 ) -> None:
     """Create a project and print its id."""
-    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
+    micros, only = read_micros(budget, "monthly-budget"), read_list(kinds)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
@@ -312,7 +230,7 @@ def update_project(
     kinds: Kinds = None,
 ) -> None:
     """Change a project. Spending of the current month counts against a new budget."""
-    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
+    micros, only = read_micros(budget, "monthly-budget"), read_list(kinds)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
@@ -339,7 +257,7 @@ def credit_project(
     ] = None,
 ) -> None:
     """Credit a project's balance and print what it may spend now."""
-    micros = _amount(amount, "amount")
+    micros = read_amount(amount, "amount")
 
     async def run(database: Database, now: datetime) -> tuple[Project, int | None]:
         async with database.transaction() as session:
