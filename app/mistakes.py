@@ -16,6 +16,9 @@ from pydantic import SecretStr, ValidationError
 
 LEAST_SECRET = 16
 """Characters from which a secret does not count as short."""
+OLD_ADMIN = "admin"
+"""Name of the key in `GATEWAY_ADMIN_KEY` among those of the administration API."""
+ADMIN_KEYS = 'expected names and keys, {"alice": "..."}, or with a role, {"alice": {"key": "...", "role": "read"}}'
 LONGEST_S = 100 * 366 * 86_400
 PREFIX = "gateway_"
 NESTED = {"providers", "prices", "models", "dialects"}
@@ -51,6 +54,30 @@ def seconds(field: str | None, value: Any) -> Any:
         raise ValueError(wanted) from None
     if not number <= LONGEST_S:
         raise ValueError(f"{wanted}; at most 100 years")
+    return value
+
+
+def check_database_url(value: SecretStr) -> SecretStr:
+    """Check the scheme only; `app/db/address.py` reads the rest. Raises `ValueError`."""
+    url = value.get_secret_value().strip()
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url):
+        raise ValueError("expected postgresql://user:password@host:5432/database")
+    return SecretStr(url)
+
+
+def check_public_url(value: str) -> str:
+    """Check an address of ours and return it without a slash at the end. Raises `ValueError`."""
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("expected an address such as https://video.example.com")
+    return value.rstrip("/")
+
+
+def check_storage_url(value: str) -> str:
+    """Check the scheme, and that there are no credentials in it. Raises `ValueError`."""
+    if not re.match(r"(file|s3|gs|az|memory)://", value):
+        raise ValueError("expected file:///path or s3://bucket/prefix")
+    if re.search(r"://[^/]*@|\?", value):
+        raise ValueError("credentials and options go into the AWS_ variables, not into the address")
     return value
 
 
@@ -97,9 +124,43 @@ def check_keys(given: list[SecretStr] | Mapping[str, SecretStr]) -> None:
         raise ValueError("one key has two names")
 
 
+def read_admin_keys(value: Any) -> Any:
+    """Read named keys from JSON or a table: each is a key, or a table with a key and a role. Raises `ValueError`."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, object_pairs_hook=_each_once)
+        except json.JSONDecodeError:
+            raise ValueError(ADMIN_KEYS) from None
+    if not isinstance(value, Mapping):
+        raise ValueError(ADMIN_KEYS)
+    named = [(str(name).strip(), {"key": given} if isinstance(given, str) else given) for name, given in value.items()]
+    return _each_once(named)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without repeated names, of which Python would keep the last. Raises `ValueError`."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def check_admin_keys(named: Mapping[str, SecretStr], single: SecretStr | None) -> None:
+    """Check the named keys of the administration API, with the one of `GATEWAY_ADMIN_KEY` beside them. Raises
+    `ValueError`."""
+    check_keys(named)
+    keys = [key.get_secret_value() for key in named.values()]
+    if any(key != key.strip() for key in keys):
+        raise ValueError("a key begins and ends with another character than a blank")
+    if single is not None and OLD_ADMIN in named:
+        raise ValueError(f"{OLD_ADMIN} is the name of GATEWAY_ADMIN_KEY; choose another one, or remove that setting")
+    if single is not None and single.get_secret_value() in keys:
+        raise ValueError("one key has two names: it is that of GATEWAY_ADMIN_KEY, too")
+
+
 def too_short(name: str) -> str:
     """A sentence about a short secret."""
-    which = "a key in it has" if name == "GATEWAY_API_KEYS" else "it has"
+    which = "a key in it has" if name in ("GATEWAY_API_KEYS", "GATEWAY_ADMIN_KEYS") else "it has"
     return (
         f"{name}: {which} fewer than {LEAST_SECRET} characters and can be guessed; make one with openssl rand -hex 32"
     )
@@ -188,6 +249,8 @@ def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tupl
         case ("models", alias, "routes", int(number), *_):
             wanted = 'expected "provider/model", or { to = "provider/model", weight = 3 } with a weight above 0'
             return ("models", alias, "routes", number + 1), wanted
+        case ("admin_keys", _, *_):
+            return ("admin_keys",), ADMIN_KEYS  # without the name, which may be a key by mistake
         case ("allow_networks" | "trusted_proxies" as field, *_):
             wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
             return (field,), wanted + ("; or *" if field == "trusted_proxies" else "")

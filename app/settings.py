@@ -15,6 +15,7 @@ from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -36,8 +37,14 @@ from pydantic_settings import (
 
 from app.mistakes import (
     LEAST_SECRET,
+    OLD_ADMIN,
+    check_admin_keys,
+    check_database_url,
     check_keys,
+    check_public_url,
+    check_storage_url,
     explain,
+    read_admin_keys,
     seconds,
     split_list,
     too_short,
@@ -85,6 +92,16 @@ class ModelSettings(BaseModel):
     """True: a verified failure upstream that the client did not cause goes on to the next route."""
 
 
+class AdminKey(BaseModel):
+    """One key of the administration API, `[admin_keys]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: SecretStr
+    role: Literal["read", "write"] = "write"
+    """`read`: it may look at everything and change nothing."""
+
+
 StaticKeys = list[SecretStr] | dict[str, SecretStr]
 Price = Annotated[float, Field(ge=0)]
 Prices = dict[str, Price | dict[str, Price]]
@@ -110,10 +127,10 @@ class Settings(BaseSettings):
         env_prefix="GATEWAY_", env_nested_delimiter="__", env_file=".env", extra="ignore", env_ignore_empty=True
     )
 
-    database_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None
     """PostgreSQL 14 or newer: the URL as its provider shows it, in any form of libpq, with @ : / # % in the password
     percent-encoded; unset: an embedded PostgreSQL under `data_dir`."""
-    database_listen_url: SecretStr | None = None
+    database_listen_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None
     """The same database without a pooler in between, for the LISTEN connection of each process; unset:
     `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
@@ -122,11 +139,11 @@ class Settings(BaseSettings):
     """Prepared statements; switched off by itself at the first error of a pooler in transaction mode."""
     data_dir: Path = Path("./data")
     """Directory of the embedded database, the files and the secrets."""
-    storage_url: str | None = None
+    storage_url: Annotated[str, AfterValidator(check_storage_url)] | None = None
     """`file:///path` (unset: `media` under `data_dir`) or `s3://bucket/prefix`, with the usual AWS_ variables."""
     storage_presign: bool = False
     """true: redirect media links to a presigned URL at the configured bucket; false: stream through the gateway."""
-    public_url: str | None = None
+    public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
     """The URL at which clients and upstreams reach this gateway; unset: taken from each request."""
     trusted_proxies: Annotated[list[IPv4Network | IPv6Network | Literal["*"]], NoDecode] = [
         IPv4Network("127.0.0.1"),
@@ -145,6 +162,9 @@ class Settings(BaseSettings):
     names the projects, `{"web shop": "sk-..."}`, as does the table `[api_keys]` in the TOML file."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: the API is off."""
+    admin_keys: Annotated[dict[str, AdminKey], NoDecode] = {}
+    """Keys of the administration API by name, beside `admin_key`, whose name is `admin`: a JSON object, or the table
+    `[admin_keys]` in the TOML file. `{"key": "...", "role": "read"}` instead of a key: it may only read."""
     metrics_key: SecretStr | None = None
     """The key of /metrics, and of a worker's metrics, as a bearer token; unset: no key is needed."""
     pepper: SecretStr | None = None
@@ -266,6 +286,17 @@ class Settings(BaseSettings):
         check_keys(value)
         return value
 
+    @field_validator("admin_keys", mode="before")
+    @classmethod
+    def _read_admin_keys(cls, value: Any) -> Any:
+        return read_admin_keys(value)
+
+    @field_validator("admin_keys")
+    @classmethod
+    def _admin_keys_differ(cls, value: dict[str, AdminKey], info: ValidationInfo) -> dict[str, AdminKey]:
+        check_admin_keys({name: given.key for name, given in value.items()}, info.data.get("admin_key"))
+        return value
+
     @field_validator("admin_key", "metrics_key", "pepper")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
@@ -274,37 +305,10 @@ class Settings(BaseSettings):
             raise ValueError("must not be blank; leave it out to have none")
         return value
 
-    @field_validator("database_url", "database_listen_url")
-    @classmethod
-    def _strip_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """Check the scheme only; `app/db/address.py` reads the rest."""
-        if value is None:
-            return None
-        url = value.get_secret_value().strip()
-        if not re.match(r"postgres(ql)?(\+\w+)?://", url):
-            raise ValueError("expected postgresql://user:password@host:5432/database")
-        return SecretStr(url)
-
-    @field_validator("public_url")
-    @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("expected an address such as https://video.example.com")
-        return value.rstrip("/") if value else None
-
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: list[str]) -> list[str]:
         return [entry if entry == "*" else web_origin(entry) for entry in value]
-
-    @field_validator("storage_url")
-    @classmethod
-    def _storage_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"(file|s3|gs|az|memory)://", value):
-            raise ValueError("expected file:///path or s3://bucket/prefix")
-        if value is not None and re.search(r"://[^/]*@|\?", value):
-            raise ValueError("credentials and options go into the AWS_ variables, not into the address")
-        return value
 
     @field_validator("prices")
     @classmethod
@@ -328,11 +332,19 @@ class Settings(BaseSettings):
             return {key.get_secret_value(): name.strip() for name, key in self.api_keys.items()}
         return {key.get_secret_value(): None for key in self.api_keys}
 
+    @cached_property
+    def operators(self) -> Mapping[str, AdminKey]:
+        """The keys of the administration API by name; empty: it is off."""
+        single = {} if self.admin_key is None else {OLD_ADMIN: AdminKey(key=self.admin_key)}
+        return {**single, **self.admin_keys}
+
     def short_secrets(self) -> list[str]:
         """Variables whose secret is short enough to be guessed."""
         single = {"pepper": self.pepper, "admin_key": self.admin_key, "metrics_key": self.metrics_key}
         found = [name for name, value in single.items() if value and len(value.get_secret_value()) < LEAST_SECRET]
         found += ["api_keys"] if any(len(key) < LEAST_SECRET for key in self.static_keys) else []
+        short = (len(given.key.get_secret_value()) < LEAST_SECRET for given in self.admin_keys.values())
+        found += ["admin_keys"] if any(short) else []
         return [f"GATEWAY_{name.upper()}" for name in found]
 
 

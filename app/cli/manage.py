@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import errors, settings, telemetry
-from app.accounts import budgets, keys, ledger, pricing, projects
+from app.accounts import audit, budgets, keys, ledger, pricing, projects
+from app.accounts.projects import ProjectChanges
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.cli.options import (
     Budget,
@@ -62,7 +63,8 @@ def load(**overrides: Any) -> Settings:
 
 async def prepared(config: Settings, url: str) -> None:
     """Migrate an embedded database; require the current schema of any other. Raises `ConfigurationError`."""
-    await (upgrade_schema(url) if config.database_url is None else require_current_schema(url))
+    note = audit.migrated_by(audit.command_actor())
+    await (upgrade_schema(url, note) if config.database_url is None else require_current_schema(url))
 
 
 def with_database(config: Settings, run: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -115,15 +117,13 @@ def create_key(
 ) -> None:
     """Create an API key and print it. It is shown only once, alone on standard output."""
     config = load()
-    changes, micros = read_changes(rpm, jobs, models, expires, max_cost), read_micros(budget, "monthly-budget")
+    changes, actor = read_changes(rpm, jobs, models, expires, max_cost, budget), audit.command_actor()
 
     async def run(database: Database, now: datetime) -> tuple[Key, str]:
         async with database.transaction() as session:
-            row, key = await keys.create_key(
-                session, name, project_id=project, changes=changes, settings=config, now=now
+            return await keys.create_key(
+                session, name, project_id=project, changes=changes, settings=config, actor=actor, now=now
             )
-            await budgets.limit_key(session, row, None if micros is ... else micros, now=now)
-            return row, key
 
     row, key = with_database(config, run)
     message = escape(f"{row.id}, project {row.project_id}. Keep the key; it is not shown again:")
@@ -143,16 +143,12 @@ def update_key(
     expires: Expires = None,
 ) -> None:
     """Change a key. Takes effect in every process within a second."""
-    changes = read_changes(rpm, jobs, models, expires, max_cost, **({} if name is None else {"name": name}))
-    micros = read_micros(budget, "monthly-budget")
+    named = {} if name is None else {"name": name}
+    changes, actor = read_changes(rpm, jobs, models, expires, max_cost, budget, **named), audit.command_actor()
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            key = await keys.get_key(session, key_id)
-            await keys.change_key(session, key, changes, now=now)
-            if micros is not ...:
-                await budgets.limit_key(session, key, micros, now=now)
-            return key.name
+            return (await keys.change_key(session, key_id, changes, actor=actor, now=now)).name
 
     changed = with_database(load(), run)
     console.print(f"The key {escape(changed)} is changed.", highlight=False, soft_wrap=True)
@@ -189,7 +185,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys lis
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            return (await keys.revoke_key(session, key_id, now=now)).name
+            return (await keys.revoke_key(session, key_id, actor=audit.command_actor(), now=now)).name
 
     name = with_database(load(), run)
     console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
@@ -208,15 +204,12 @@ def create_project(
     kinds: Kinds = None,
 ) -> None:
     """Create a project and print its id."""
-    micros, only = read_micros(budget, "monthly-budget"), read_list(kinds)
+    limits = {"monthly_budget_micros": read_micros(budget, "monthly-budget"), "kinds": read_list(kinds)}
+    changes = ProjectChanges(name=name, billing=Billing(billing), **limits)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            project = await projects.create_project(session, name, now=now)
-            project.kinds = projects.checked_kinds(None if only is ... else only)
-            limit = None if micros is ... else micros
-            await budgets.limit_project(session, project, limit, Billing(billing), now=now)
-            return project.id
+            return (await projects.create_project(session, changes, actor=audit.command_actor(), now=now)).id
 
     print(with_database(load(), run))
 
@@ -230,19 +223,17 @@ def update_project(
     kinds: Kinds = None,
 ) -> None:
     """Change a project. Spending of the current month counts against a new budget."""
-    micros, only = read_micros(budget, "monthly-budget"), read_list(kinds)
+    changes = ProjectChanges(
+        name=... if name is None else name,
+        billing=... if billing is None else Billing(billing),
+        monthly_budget_micros=read_micros(budget, "monthly-budget"),
+        kinds=read_list(kinds),
+    )
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            row = await projects.get_project(session, project)
-            if name is not None:
-                row.name = projects.checked_name("name", name)
-            if only is not ...:
-                row.kinds = projects.checked_kinds(only)
-            if micros is not ... or billing is not None:
-                limit = row.monthly_budget_micros if micros is ... else micros
-                await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now)
-            return row.name
+            actor = audit.command_actor()
+            return (await projects.change_project(session, project, changes, actor=actor, now=now)).name
 
     changed = with_database(load(), run)
     console.print(f"The project {escape(changed)} is changed.", highlight=False, soft_wrap=True)
@@ -262,7 +253,7 @@ def credit_project(
     async def run(database: Database, now: datetime) -> tuple[Project, int | None]:
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
-            await ledger.credit(session, row, micros, reference=reference, now=now)
+            await ledger.credit(session, row, micros, reference=reference, actor=audit.command_actor(), now=now)
             left = await budgets.available(await session.connection(), [row.id], now=now)
             return row, left[row.id][1]
 

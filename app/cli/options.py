@@ -91,11 +91,18 @@ def read_list(values: list[str] | None) -> Any:
 
 
 def read_changes(
-    rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, max_cost: str | None, **more: Any
+    rpm: str | None,
+    jobs: str | None,
+    models: list[str] | None,
+    expires: str | None,
+    max_cost: str | None,
+    budget: str | None,
+    **more: Any,
 ) -> Changes:
     return Changes(
         models=read_list(models),
         max_cost_micros=read_micros(max_cost, "max-cost"),
+        monthly_budget_micros=read_micros(budget, "monthly-budget"),
         requests_per_minute=read_number(rpm, "requests-per-minute"),
         concurrent_jobs=read_number(jobs, "concurrent-jobs"),
         expires_at=read_moment(expires),

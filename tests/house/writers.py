@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.db.models import Base
 
 JOBS, WEBHOOKS, ACCOUNTS, LEDGER = "app/jobs/", "app/webhooks/", "app/accounts/", "app/accounts/ledger.py"
+AUDIT = "app/accounts/audit.py"
 TABLES = {
     "videos": (JOBS,),
     "attempts": (JOBS,),
@@ -22,6 +23,7 @@ TABLES = {
     "request_rates": (ACCOUNTS,),
     "ledger": (LEDGER,),
     "deployment": (ACCOUNTS,),
+    "audit": (AUDIT,),
     "workers": (JOBS,),
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
 }
