@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr, ValidationError
 
@@ -112,8 +112,17 @@ def without_mapping(network: Any) -> Any:
     return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
-def check_keys(given: list[SecretStr] | Mapping[str, SecretStr]) -> None:
-    """Raise `ValueError` for a key that fits no header, a name that cannot be shown, and a key with two names."""
+def web_origins(values: list[str]) -> list[str]:
+    """Read origins of web pages, or `*` for all. Raises `ValueError`."""
+    return [value if value == "*" else web_origin(value) for value in values]
+
+
+Keys = TypeVar("Keys", bound=list[SecretStr] | Mapping[str, SecretStr])
+
+
+def check_keys(given: Keys) -> Keys:
+    """Return the keys. Raises `ValueError` for a key that fits no header, a name that cannot be shown, and a key with
+    two names."""
     names, secrets = (list(given), given.values()) if isinstance(given, Mapping) else ([], given)
     keys = [secret.get_secret_value() for secret in secrets]
     if any(not key or not key.isprintable() or not key.isascii() for key in keys):
@@ -122,6 +131,7 @@ def check_keys(given: list[SecretStr] | Mapping[str, SecretStr]) -> None:
         raise ValueError("a name is 1 to 100 printable characters")
     if names and len(set(keys)) < len(keys):
         raise ValueError("one key has two names")
+    return given
 
 
 def read_admin_keys(value: Any) -> Any:

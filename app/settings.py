@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -37,6 +38,7 @@ from pydantic_settings import (
 
 from app.mistakes import (
     LEAST_SECRET,
+    NESTED,
     OLD_ADMIN,
     check_admin_keys,
     check_database_url,
@@ -50,7 +52,7 @@ from app.mistakes import (
     too_short,
     unknown_in_files,
     unknown_variables,
-    web_origin,
+    web_origins,
     without_mapping,
 )
 from app.video import shorter_side
@@ -102,6 +104,13 @@ class AdminKey(BaseModel):
     """`read`: it may look at everything and change nothing."""
 
 
+class Environment(EnvSettingsSource):
+    """The environment, with variables for parts, `NAME__PART`, of no other settings than those that have parts."""
+
+    def explode_env_vars(self, field_name: str, field: Any, env_vars: Mapping[str, str | None]) -> dict[str, Any]:
+        return super().explode_env_vars(field_name, field, env_vars) if field_name in NESTED else {}
+
+
 StaticKeys = list[SecretStr] | dict[str, SecretStr]
 Price = Annotated[float, Field(ge=0)]
 Prices = dict[str, Price | dict[str, Price]]
@@ -150,19 +159,19 @@ class Settings(BaseSettings):
         IPv6Network("::1"),
     ]
     """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
-    cors_origins: Annotated[list[str], NoDecode] = []
+    cors_origins: Annotated[list[str], NoDecode, AfterValidator(web_origins)] = []
     """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
     links are open to all pages."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The port `serve` listens on; 0 takes a free one."""
-    api_keys: Annotated[StaticKeys, NoDecode] = []
+    api_keys: Annotated[StaticKeys, NoDecode, AfterValidator(check_keys)] = []
     """Static API keys, comma separated or a JSON list, for simple set-ups; each has its own project. A JSON object
     names the projects, `{"web shop": "sk-..."}`, as does the table `[api_keys]` in the TOML file."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: the API is off."""
-    admin_keys: Annotated[dict[str, AdminKey], NoDecode] = {}
+    admin_keys: Annotated[dict[str, AdminKey], NoDecode, BeforeValidator(read_admin_keys)] = {}
     """Keys of the administration API by name, beside `admin_key`, whose name is `admin`: a JSON object, or the table
     `[admin_keys]` in the TOML file. `{"key": "...", "role": "read"}` instead of a key: it may only read."""
     metrics_key: SecretStr | None = None
@@ -263,7 +272,7 @@ class Settings(BaseSettings):
         named = (Path(str(dotenv.env_file)), dotenv.env_vars)
         if unknown := unknown_in_files(named, (file, toml.toml_data), settings_cls.model_fields):
             raise ConfigurationError("\n".join(unknown))
-        return init_settings, env_settings, dotenv_settings, toml
+        return init_settings, Environment(settings_cls), dotenv_settings, toml
 
     @field_validator("*", mode="before")
     @classmethod
@@ -280,17 +289,6 @@ class Settings(BaseSettings):
     def _unmapped(cls, value: list[Any]) -> list[Any]:
         return [without_mapping(entry) for entry in value]
 
-    @field_validator("api_keys")
-    @classmethod
-    def _keys_fit_a_header(cls, value: StaticKeys) -> StaticKeys:
-        check_keys(value)
-        return value
-
-    @field_validator("admin_keys", mode="before")
-    @classmethod
-    def _read_admin_keys(cls, value: Any) -> Any:
-        return read_admin_keys(value)
-
     @field_validator("admin_keys")
     @classmethod
     def _admin_keys_differ(cls, value: dict[str, AdminKey], info: ValidationInfo) -> dict[str, AdminKey]:
@@ -304,11 +302,6 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("must not be blank; leave it out to have none")
         return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: list[str]) -> list[str]:
-        return [entry if entry == "*" else web_origin(entry) for entry in value]
 
     @field_validator("prices")
     @classmethod
@@ -388,7 +381,7 @@ def origins() -> tuple[list[str], dict[tuple[str, ...], tuple[Any, str]]]:
     toml = TomlConfigSettingsSource(Settings, toml_file=file)
     found: dict[tuple[str, ...], tuple[Any, str]] = {}
     for name, values in (
-        ("environment", EnvSettingsSource(Settings)()),
+        ("environment", Environment(Settings)()),
         (".env", dotenv()),
         (str(file), toml.toml_data),
     ):

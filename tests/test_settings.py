@@ -432,7 +432,9 @@ def test_a_mistake_in_the_admin_keys_is_named_without_them(
 
 
 def test_one_variable_for_each_admin_key_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, ADMIN_KEYS__ALICE="sekret", STRICT="true")
+    set_all(monkeypatch, ADMIN_KEYS__ALICE="sekret", API_KEYS__BOB="sekret")
+    assert (operators(), load().static_keys) == ({}, {}), "they are ignored, as the warning says"
+    set_all(monkeypatch, STRICT="true")
     refused("GATEWAY_ADMIN_KEYS__ALICE is not a setting")
 
 

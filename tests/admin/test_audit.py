@@ -1,6 +1,7 @@
 """The audit log: an entry with each change by the administration API, in its transaction, and nothing secret in it."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -124,7 +125,7 @@ async def test_every_decision_about_a_repair_has_an_entry(admin: Operator, fake:
         await admin.gateway.worker.run_once()
         (repair,) = (await admin.ask("GET", "repairs"))["data"]
         ref = list(fake.jobs)[-1]
-        more = {"upstream_ref": ref} if action == "find" else {}
+        more: dict[str, Any] = {"upstream_ref": ref} if action == "find" else {}
         await admin.ask("POST", f"repairs/{repair['id']}", action=action, **more)
         entry = await last(admin)
         assert (entry["action"], entry["subject"]) == (f"repair.{action}", repair["id"])
@@ -166,6 +167,20 @@ async def test_no_secret_is_in_the_log(admin: Operator, database_url: str) -> No
     assert hashed is not None
     for secret in (key["key"], key["key"][-6:], hashed[0], ADMIN, KEY):
         assert secret not in found[0]
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\ud800b", "\x1b[31m", "x" * 200, "{}"])
+async def test_hostile_text_is_refused_or_kept_as_it_is(admin: Operator, text: str) -> None:
+    project = await admin.ask("POST", "projects", status=201, name="shop")
+    body = json.dumps({"amount_usd": 5, "reference": text})
+    headers = {"content-type": "application/json"}
+    path = f"/admin/v1/projects/{project['id']}/credits"
+    answer = await admin.client.post(path, content=body, headers=headers)
+    entry = await last(admin)
+    if answer.status_code == 201:
+        assert entry["after"]["reference"] == text
+    else:
+        assert (answer.status_code, entry["action"]) == (400, "project.create")
 
 
 # Both or neither
