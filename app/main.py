@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app import dialects, providers, settings, telemetry
-from app.accounts import auth, pepper, projects, secrets
+from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
 from app.db.address import read_address
@@ -123,7 +123,7 @@ async def _opened_database(config: Settings) -> AsyncIterator[tuple[str, Databas
     """Yield the address and the open pools of the database, with the current schema."""
     async with running_database(config) as url:
         if config.database_url is None:
-            await upgrade_schema(url)
+            await upgrade_schema(url, audit.migrated_by(audit.command_actor()))
         else:
             await require_current_schema(url)
         database = Database(url, pool_size=config.database_pool_size, prepare=config.database_prepare)

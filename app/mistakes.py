@@ -1,4 +1,5 @@
-"""Messages about mistakes in the settings: unknown names, wrong values, short secrets.
+"""Mistakes in the settings: reading and checks of values, and messages about unknown names, wrong values and short
+secrets.
 
 No message repeats a value, which may be secret; each names the variable, or the file and the key in it.
 """
@@ -7,13 +8,17 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 LEAST_SECRET = 16
 """Characters from which a secret does not count as short."""
+OLD_ADMIN = "admin"
+"""Name of the key in `GATEWAY_ADMIN_KEY` among those of the administration API."""
+ADMIN_KEYS = 'expected names and keys, {"alice": "..."}, or with a role, {"alice": {"key": "...", "role": "read"}}'
 LONGEST_S = 100 * 366 * 86_400
 PREFIX = "gateway_"
 NESTED = {"providers", "prices", "models", "dialects"}
@@ -52,6 +57,30 @@ def seconds(field: str | None, value: Any) -> Any:
     return value
 
 
+def check_database_url(value: SecretStr) -> SecretStr:
+    """Check the scheme only; `app/db/address.py` reads the rest. Raises `ValueError`."""
+    url = value.get_secret_value().strip()
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url):
+        raise ValueError("expected postgresql://user:password@host:5432/database")
+    return SecretStr(url)
+
+
+def check_public_url(value: str) -> str:
+    """Check an address of ours and return it without a slash at the end. Raises `ValueError`."""
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("expected an address such as https://video.example.com")
+    return value.rstrip("/")
+
+
+def check_storage_url(value: str) -> str:
+    """Check the scheme, and that there are no credentials in it. Raises `ValueError`."""
+    if not re.match(r"(file|s3|gs|az|memory)://", value):
+        raise ValueError("expected file:///path or s3://bucket/prefix")
+    if re.search(r"://[^/]*@|\?", value):
+        raise ValueError("credentials and options go into the AWS_ variables, not into the address")
+    return value
+
+
 def web_origin(value: str) -> str:
     """Read the origin of a web page and return it as browsers send it. Raises `ValueError`."""
     wanted = "expected origins such as https://app.example.com, or * for all"
@@ -66,9 +95,82 @@ def web_origin(value: str) -> str:
     return match[0]
 
 
+def split_list(field: str | None, value: Any) -> Any:
+    """Read a list that is comma separated or JSON; of keys also a JSON object with their names. Raises `ValueError`."""
+    if isinstance(value, str):
+        is_json = value.lstrip().startswith(("[", "{") if field == "api_keys" else "[")
+        value = json.loads(value) if is_json else [part.strip() for part in value.split(",") if part.strip()]
+    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
+    if is_networks and any(isinstance(entry, int | float) for entry in value):
+        raise ValueError("not a network")  # 1 would be the address 0.0.0.1
+    return value
+
+
+def without_mapping(network: Any) -> Any:
+    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
+
+
+def web_origins(values: list[str]) -> list[str]:
+    """Read origins of web pages, or `*` for all. Raises `ValueError`."""
+    return [value if value == "*" else web_origin(value) for value in values]
+
+
+Keys = TypeVar("Keys", bound=list[SecretStr] | Mapping[str, SecretStr])
+
+
+def check_keys(given: Keys) -> Keys:
+    """Return the keys. Raises `ValueError` for a key that fits no header, a name that cannot be shown, and a key with
+    two names."""
+    names, secrets = (list(given), given.values()) if isinstance(given, Mapping) else ([], given)
+    keys = [secret.get_secret_value() for secret in secrets]
+    if any(not key or not key.isprintable() or not key.isascii() for key in keys):
+        raise ValueError("a key must be one line of printable ASCII characters")
+    if any(not name.strip() or not name.isprintable() or len(name) > 100 for name in names):
+        raise ValueError("a name is 1 to 100 printable characters")
+    if names and len(set(keys)) < len(keys):
+        raise ValueError("one key has two names")
+    return given
+
+
+def read_admin_keys(value: Any) -> Any:
+    """Read named keys from JSON or a table: each is a key, or a table with a key and a role. Raises `ValueError`."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, object_pairs_hook=_each_once)
+        except json.JSONDecodeError:
+            raise ValueError(ADMIN_KEYS) from None
+    if not isinstance(value, Mapping):
+        raise ValueError(ADMIN_KEYS)
+    named = [(str(name).strip(), {"key": given} if isinstance(given, str) else given) for name, given in value.items()]
+    return _each_once(named)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without repeated names, of which Python would keep the last. Raises `ValueError`."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def check_admin_keys(named: Mapping[str, SecretStr], single: SecretStr | None) -> None:
+    """Check the named keys of the administration API, with the one of `GATEWAY_ADMIN_KEY` beside them. Raises
+    `ValueError`."""
+    check_keys(named)
+    keys = [key.get_secret_value() for key in named.values()]
+    if any(key != key.strip() for key in keys):
+        raise ValueError("a key begins and ends with another character than a blank")
+    if single is not None and OLD_ADMIN in named:
+        raise ValueError(f"{OLD_ADMIN} is the name of GATEWAY_ADMIN_KEY; choose another one, or remove that setting")
+    if single is not None and single.get_secret_value() in keys:
+        raise ValueError("one key has two names: it is that of GATEWAY_ADMIN_KEY, too")
+
+
 def too_short(name: str) -> str:
     """A sentence about a short secret."""
-    which = "a key in it has" if name == "GATEWAY_API_KEYS" else "it has"
+    which = "a key in it has" if name in ("GATEWAY_API_KEYS", "GATEWAY_ADMIN_KEYS") else "it has"
     return (
         f"{name}: {which} fewer than {LEAST_SECRET} characters and can be guessed; make one with openssl rand -hex 32"
     )
@@ -158,6 +260,8 @@ def _problem(path: tuple[int | str, ...], kind: str, message: str) -> tuple[tupl
         case ("models", alias, "routes", int(number), *_):
             wanted = 'expected "provider/model", or { to = "provider/model", weight = 3 } with a weight above 0'
             return ("models", alias, "routes", number + 1), wanted
+        case ("admin_keys", _, *_):
+            return ("admin_keys",), ADMIN_KEYS  # without the name, which may be a key by mistake
         case ("allow_networks" | "trusted_proxies" as field, *_):
             wanted = "expected networks such as 10.1.0.0/16, with no bit set behind the prefix, or addresses"
             return (field,), wanted + ("; or *" if field == "trusted_proxies" else "")

@@ -4,7 +4,6 @@ Prefix `GATEWAY_`, nesting by `__`, lists as JSON or comma separated. Earlier so
 `.env`, the TOML file named by `GATEWAY_CONFIG` (default `gateway.toml` if present), the defaults below.
 """
 
-import json
 import os
 import re
 import sys
@@ -16,7 +15,9 @@ from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -35,7 +36,25 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.mistakes import LEAST_SECRET, explain, seconds, too_short, unknown_in_files, unknown_variables, web_origin
+from app.mistakes import (
+    LEAST_SECRET,
+    NESTED,
+    OLD_ADMIN,
+    check_admin_keys,
+    check_database_url,
+    check_keys,
+    check_public_url,
+    check_storage_url,
+    explain,
+    read_admin_keys,
+    seconds,
+    split_list,
+    too_short,
+    unknown_in_files,
+    unknown_variables,
+    web_origins,
+    without_mapping,
+)
 from app.video import shorter_side
 
 
@@ -75,6 +94,23 @@ class ModelSettings(BaseModel):
     """True: a verified failure upstream that the client did not cause goes on to the next route."""
 
 
+class AdminKey(BaseModel):
+    """One key of the administration API, `[admin_keys]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: SecretStr
+    role: Literal["read", "write"] = "write"
+    """`read`: it may look at everything and change nothing."""
+
+
+class Environment(EnvSettingsSource):
+    """The environment, with variables for parts, `NAME__PART`, of no other settings than those that have parts."""
+
+    def explode_env_vars(self, field_name: str, field: Any, env_vars: Mapping[str, str | None]) -> dict[str, Any]:
+        return super().explode_env_vars(field_name, field, env_vars) if field_name in NESTED else {}
+
+
 StaticKeys = list[SecretStr] | dict[str, SecretStr]
 Price = Annotated[float, Field(ge=0)]
 Prices = dict[str, Price | dict[str, Price]]
@@ -93,20 +129,6 @@ def _by_resolution(model: str, table: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def _without_numbers(value: Any, field: str | None) -> Any:
-    """Refuse numbers in a list of networks, where 1 would be the address 0.0.0.1."""
-    is_networks = field in ("allow_networks", "trusted_proxies") and isinstance(value, list)
-    if is_networks and any(isinstance(entry, int | float) for entry in value):
-        raise ValueError("not a network")
-    return value
-
-
-def _without_mapping(network: Any) -> Any:
-    """An IPv4 network instead of the IPv6 form that it has at a socket for both: addresses are compared without it."""
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
-
-
 class Settings(BaseSettings):
     """All settings, one field per variable: `database_url` is `GATEWAY_DATABASE_URL`."""
 
@@ -114,10 +136,10 @@ class Settings(BaseSettings):
         env_prefix="GATEWAY_", env_nested_delimiter="__", env_file=".env", extra="ignore", env_ignore_empty=True
     )
 
-    database_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None
     """PostgreSQL 14 or newer: the URL as its provider shows it, in any form of libpq, with @ : / # % in the password
     percent-encoded; unset: an embedded PostgreSQL under `data_dir`."""
-    database_listen_url: SecretStr | None = None
+    database_listen_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None
     """The same database without a pooler in between, for the LISTEN connection of each process; unset:
     `database_url`."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
@@ -126,29 +148,32 @@ class Settings(BaseSettings):
     """Prepared statements; switched off by itself at the first error of a pooler in transaction mode."""
     data_dir: Path = Path("./data")
     """Directory of the embedded database, the files and the secrets."""
-    storage_url: str | None = None
+    storage_url: Annotated[str, AfterValidator(check_storage_url)] | None = None
     """`file:///path` (unset: `media` under `data_dir`) or `s3://bucket/prefix`, with the usual AWS_ variables."""
     storage_presign: bool = False
     """true: redirect media links to a presigned URL at the configured bucket; false: stream through the gateway."""
-    public_url: str | None = None
+    public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
     """The URL at which clients and upstreams reach this gateway; unset: taken from each request."""
     trusted_proxies: Annotated[list[IPv4Network | IPv6Network | Literal["*"]], NoDecode] = [
         IPv4Network("127.0.0.1"),
         IPv6Network("::1"),
     ]
     """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
-    cors_origins: Annotated[list[str], NoDecode] = []
+    cors_origins: Annotated[list[str], NoDecode, AfterValidator(web_origins)] = []
     """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
     links are open to all pages."""
     host: str = "127.0.0.1"
     """The address `serve` listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The port `serve` listens on; 0 takes a free one."""
-    api_keys: Annotated[StaticKeys, NoDecode] = []
+    api_keys: Annotated[StaticKeys, NoDecode, AfterValidator(check_keys)] = []
     """Static API keys, comma separated or a JSON list, for simple set-ups; each has its own project. A JSON object
     names the projects, `{"web shop": "sk-..."}`, as does the table `[api_keys]` in the TOML file."""
     admin_key: SecretStr | None = None
     """The key of the administration API under /admin/v1; unset: the API is off."""
+    admin_keys: Annotated[dict[str, AdminKey], NoDecode, BeforeValidator(read_admin_keys)] = {}
+    """Keys of the administration API by name, beside `admin_key`, whose name is `admin`: a JSON object, or the table
+    `[admin_keys]` in the TOML file. `{"key": "...", "role": "read"}` instead of a key: it may only read."""
     metrics_key: SecretStr | None = None
     """The key of /metrics, and of a worker's metrics, as a bearer token; unset: no key is needed."""
     pepper: SecretStr | None = None
@@ -247,7 +272,7 @@ class Settings(BaseSettings):
         named = (Path(str(dotenv.env_file)), dotenv.env_vars)
         if unknown := unknown_in_files(named, (file, toml.toml_data), settings_cls.model_fields):
             raise ConfigurationError("\n".join(unknown))
-        return init_settings, env_settings, dotenv_settings, toml
+        return init_settings, Environment(settings_cls), dotenv_settings, toml
 
     @field_validator("*", mode="before")
     @classmethod
@@ -257,28 +282,17 @@ class Settings(BaseSettings):
     @field_validator("api_keys", "allow_networks", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, str):
-            return _without_numbers(value, info.field_name)
-        if value.lstrip().startswith("[") or (info.field_name == "api_keys" and value.lstrip().startswith("{")):
-            return _without_numbers(json.loads(value), info.field_name)
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_list(info.field_name, value)
 
     @field_validator("allow_networks", "trusted_proxies")
     @classmethod
     def _unmapped(cls, value: list[Any]) -> list[Any]:
-        return [_without_mapping(entry) for entry in value]
+        return [without_mapping(entry) for entry in value]
 
-    @field_validator("api_keys")
+    @field_validator("admin_keys")
     @classmethod
-    def _keys_fit_a_header(cls, value: StaticKeys) -> StaticKeys:
-        names, given = (list(value), value.values()) if isinstance(value, dict) else ([], value)
-        keys = [key.get_secret_value() for key in given]
-        if any(not key or not key.isprintable() or not key.isascii() for key in keys):
-            raise ValueError("a key must be one line of printable ASCII characters")
-        if any(not name.strip() or not name.isprintable() or len(name) > 100 for name in names):
-            raise ValueError("a name is 1 to 100 printable characters")
-        if names and len(set(keys)) < len(keys):
-            raise ValueError("one key has two names")
+    def _admin_keys_differ(cls, value: dict[str, AdminKey], info: ValidationInfo) -> dict[str, AdminKey]:
+        check_admin_keys({name: given.key for name, given in value.items()}, info.data.get("admin_key"))
         return value
 
     @field_validator("admin_key", "metrics_key", "pepper")
@@ -287,38 +301,6 @@ class Settings(BaseSettings):
         """Refuse a blank key: every client would have it."""
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("must not be blank; leave it out to have none")
-        return value
-
-    @field_validator("database_url", "database_listen_url")
-    @classmethod
-    def _strip_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """Check the scheme only; `app/db/address.py` reads the rest."""
-        if value is None:
-            return None
-        url = value.get_secret_value().strip()
-        if not re.match(r"postgres(ql)?(\+\w+)?://", url):
-            raise ValueError("expected postgresql://user:password@host:5432/database")
-        return SecretStr(url)
-
-    @field_validator("public_url")
-    @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("expected an address such as https://video.example.com")
-        return value.rstrip("/") if value else None
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: list[str]) -> list[str]:
-        return [entry if entry == "*" else web_origin(entry) for entry in value]
-
-    @field_validator("storage_url")
-    @classmethod
-    def _storage_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"(file|s3|gs|az|memory)://", value):
-            raise ValueError("expected file:///path or s3://bucket/prefix")
-        if value is not None and re.search(r"://[^/]*@|\?", value):
-            raise ValueError("credentials and options go into the AWS_ variables, not into the address")
         return value
 
     @field_validator("prices")
@@ -343,11 +325,19 @@ class Settings(BaseSettings):
             return {key.get_secret_value(): name.strip() for name, key in self.api_keys.items()}
         return {key.get_secret_value(): None for key in self.api_keys}
 
+    @cached_property
+    def operators(self) -> Mapping[str, AdminKey]:
+        """The keys of the administration API by name; empty: it is off."""
+        single = {} if self.admin_key is None else {OLD_ADMIN: AdminKey(key=self.admin_key)}
+        return {**single, **self.admin_keys}
+
     def short_secrets(self) -> list[str]:
         """Variables whose secret is short enough to be guessed."""
         single = {"pepper": self.pepper, "admin_key": self.admin_key, "metrics_key": self.metrics_key}
         found = [name for name, value in single.items() if value and len(value.get_secret_value()) < LEAST_SECRET]
         found += ["api_keys"] if any(len(key) < LEAST_SECRET for key in self.static_keys) else []
+        short = (len(given.key.get_secret_value()) < LEAST_SECRET for given in self.admin_keys.values())
+        found += ["admin_keys"] if any(short) else []
         return [f"GATEWAY_{name.upper()}" for name in found]
 
 
@@ -391,7 +381,7 @@ def origins() -> tuple[list[str], dict[tuple[str, ...], tuple[Any, str]]]:
     toml = TomlConfigSettingsSource(Settings, toml_file=file)
     found: dict[tuple[str, ...], tuple[Any, str]] = {}
     for name, values in (
-        ("environment", EnvSettingsSource(Settings)()),
+        ("environment", Environment(Settings)()),
         (".env", dotenv()),
         (str(file), toml.toml_data),
     ):

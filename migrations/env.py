@@ -25,8 +25,12 @@ def run(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+        before = context.get_context().get_current_revision()
         with context.begin_transaction():
             context.run_migrations()
+        after, note = context.get_context().get_current_revision(), context.config.attributes.get("note")
+        if note is not None and after != before:
+            connection.execute(note(before, after))
     engine.dispose()
 
 

@@ -44,10 +44,10 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _TABLES = [table.name for table in Base.metadata.sorted_tables]
 _EMPTY = f"""
 do $$ begin
+  set local session_replication_role = replica;  -- no triggers, no order of tables
   if (select sum(pg_relation_size(name::regclass)) from unnest(array{_TABLES}) as name) > 2000000 then
     truncate {", ".join(_TABLES)};
   else  -- truncate makes new files, which takes a hundred times as long as deleting a few rows
-    set local session_replication_role = replica;  -- no triggers, no order of tables
     {" ".join(f"delete from {name};" for name in _TABLES)}
   end if;
 end $$

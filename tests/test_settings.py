@@ -385,12 +385,72 @@ def test_static_keys_may_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().static_keys == {"sk-3": "web shop"}
 
 
+def operators() -> dict[str, tuple[str, str]]:
+    """Key and role of each admin key by its name."""
+    return {name: (given.key.get_secret_value(), given.role) for name, given in load().operators.items()}
+
+
+def test_admin_keys_have_names_and_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert operators() == {}
+    Path("gateway.toml").write_text('[admin_keys]\nalice = "a"\n"dash board" = { key = "b", role = "read" }\n')
+    assert operators() == {"alice": ("a", "write"), "dash board": ("b", "read")}
+    set_all(monkeypatch, ADMIN_KEY="c", ADMIN_KEYS='{" bob ": {"key": "d"}}')
+    assert operators() == {"admin": ("c", "write"), "bob": ("d", "write")}, "the environment wins over the file"
+    set_all(monkeypatch, ADMIN_KEY="", ADMIN_KEYS='{"admin": "d"}')
+    assert operators() == {"admin": ("d", "write")}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sekret", 'expected names and keys, {"alice": "..."}, or with a role'),
+        ('["sekret"]', 'expected names and keys, {"alice": "..."}, or with a role'),
+        ('{"a": "sekret", "a": "sekret2"}', "a name is given twice"),
+        ('{"a": "sekret", " a": "sekret2"}', "a name is given twice"),
+        ('{"a": "sekret", "b": "sekret"}', "one key has two names"),
+        ('{"a": "sekret", "b": {"key": "sekret", "role": "read"}}', "one key has two names"),
+        ('{"a": "the sekret of admin"}', "one key has two names: it is that of GATEWAY_ADMIN_KEY, too"),
+        ('{"admin": "sekret"}', "admin is the name of GATEWAY_ADMIN_KEY; choose another one, or remove that setting"),
+        ('{"sekret": {"key": "sekret2", "role": "root"}}', "expected names and keys"),
+        ('{"sekret": {"key": "sekret2", "roles": "read"}}', "expected names and keys"),
+        ('{"sekret": {"role": "read"}}', "expected names and keys"),
+        ('{"sekret": 5}', "expected names and keys"),
+        ('{"sekret": null}', "expected names and keys"),
+        ('{" ": "sekret"}', "a name is 1 to 100 printable characters"),
+        ('{"a\\nb": "sekret"}', "a name is 1 to 100 printable characters"),
+        ('{"a": ""}', "one line of printable ASCII characters"),
+        ('{"a": "sekr\\u00e9t"}', "one line of printable ASCII characters"),
+        ('{"a": " "}', "begins and ends with another character than a blank"),
+        ('{"a": " sekret"}', "begins and ends with another character than a blank"),
+    ],
+)
+def test_a_mistake_in_the_admin_keys_is_named_without_them(
+    text: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, ADMIN_KEY="the sekret of admin", ADMIN_KEYS=text)
+    assert len(refused("GATEWAY_ADMIN_KEYS: ", hint).splitlines()) == 1
+
+
+def test_one_variable_for_each_admin_key_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, ADMIN_KEYS__ALICE="sekret", API_KEYS__BOB="sekret")
+    assert (operators(), load().static_keys) == ({}, {}), "they are ignored, as the warning says"
+    set_all(monkeypatch, STRICT="true")
+    refused("GATEWAY_ADMIN_KEYS__ALICE is not a setting")
+
+
 @pytest.mark.parametrize("name", ["PEPPER", "ADMIN_KEY", "METRICS_KEY", "API_KEYS"])
 def test_short_secrets_are_refused_in_strict_mode(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, STRICT="true", **{name: "0123456789abcdef"})
     assert load().short_secrets() == []
     set_all(monkeypatch, **{name: "sekret-15-chars"})
     assert refused(f"GATEWAY_{name}: ", "fewer than 16 characters").endswith("openssl rand -hex 32")
+
+
+def test_short_admin_keys_are_refused_in_strict_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, STRICT="true", ADMIN_KEYS='{"a": "0123456789abcdef"}')
+    assert load().short_secrets() == []
+    set_all(monkeypatch, ADMIN_KEYS='{"a": "0123456789abcdef", "b": {"key": "sekret-15-chars"}}')
+    refused("GATEWAY_ADMIN_KEYS: a key in it has fewer than 16 characters")
 
 
 def test_trusted_proxies_are_networks_addresses_or_an_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

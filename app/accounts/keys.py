@@ -12,8 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.accounts import audit
+from app.accounts.audit import Actor
+from app.accounts.budgets import limit_key
 from app.accounts.pepper import require_pepper
-from app.accounts.projects import checked_name, create_project, get_project
+from app.accounts.projects import ProjectChanges, checked_name, create_project, get_project
 from app.accounts.secrets import derive_secret, mint_key
 from app.db import rows
 from app.db.models import Key, Project
@@ -26,7 +29,7 @@ MAX_LIMIT = 1_000_000
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes to a key, apart from its budget; `...` leaves a field unchanged, None removes a limit."""
+    """Changes to a key; `...` leaves a field unchanged, None removes a limit."""
 
     name: Any = ...
     models: Any = ...
@@ -34,10 +37,18 @@ class Changes:
     concurrent_jobs: Any = ...
     expires_at: Any = ...
     max_cost_micros: Any = ...
+    monthly_budget_micros: Any = ...
 
 
 async def create_key(
-    session: AsyncSession, name: str, *, project_id: str | None, changes: Changes, settings: Settings, now: datetime
+    session: AsyncSession,
+    name: str,
+    *,
+    project_id: str | None,
+    changes: Changes,
+    settings: Settings,
+    actor: Actor,
+    now: datetime,
 ) -> tuple[Key, str]:
     """Create a key, and a project for it if none is given; the second value is the key itself, which is not stored.
     Raises `InvalidRequest`, `NotFound`."""
@@ -46,16 +57,16 @@ async def create_key(
         await require_pepper(session, settings, now=now, is_server=False)
     except ConfigurationError as error:  # the key would be refused by every server
         raise errors.Conflict(str(error)) from None
-    project = (
-        await get_project(session, project_id)
-        if project_id is not None
-        else await create_project(session, name, now=now)
-    )
+    if project_id is not None:
+        project = await get_project(session, project_id)
+    else:
+        project = await create_project(session, ProjectChanges(name=name), actor=actor, now=now)
     key = mint_key()
     hashed = hmac.digest(derive_secret(settings, "api-keys"), key.encode(), "sha256").hex()
     row = Key(id=ids.new("key"), name=name, project_id=project.id, hash=hashed, hint=key[-4:], created_at=now)
     session.add(row)
-    await change_key(session, row, changes, now=now)
+    await _apply(session, row, changes, now)
+    await audit.created(session, actor, row, now=now)
     return row, key
 
 
@@ -64,8 +75,15 @@ async def has_keys(session: AsyncSession) -> bool:
     return bool(await session.scalar(sa.select(sa.exists().where(Key.revoked_at.is_(None)))))
 
 
-async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: datetime) -> None:
-    """Apply changes to a key. Raises `InvalidRequest`."""
+async def change_key(session: AsyncSession, key_id: str, changes: Changes, *, actor: Actor, now: datetime) -> Key:
+    """Change a key. Raises `NotFound`, `InvalidRequest`."""
+    key = await get_key(session, key_id)
+    async with audit.changing(session, actor, key, now=now):
+        await _apply(session, key, changes, now)
+    return key
+
+
+async def _apply(session: AsyncSession, key: Key, changes: Changes, now: datetime) -> None:
     if changes.name is not ...:
         key.name = checked_name("name", changes.name)
     if changes.models is not ...:
@@ -79,6 +97,8 @@ async def change_key(session: AsyncSession, key: Key, changes: Changes, *, now: 
     if changes.expires_at is not ...:
         key.expires_at = _checked_moment("expires_at", changes.expires_at)
     await session.flush()
+    if changes.monthly_budget_micros is not ...:
+        await limit_key(session, key, changes.monthly_budget_micros, now=now)
 
 
 def _checked_patterns(patterns: list[str] | None) -> list[str] | None:
@@ -165,8 +185,9 @@ class KeysOfProject:
         return sa.union_all(own, static).subquery()
 
 
-async def revoke_key(session: AsyncSession, key_id: str, *, now: datetime) -> Key:
+async def revoke_key(session: AsyncSession, key_id: str, *, actor: Actor, now: datetime) -> Key:
     """Revoke a key; every process refuses it within a second. Raises `NotFound`."""
     key = await get_key(session, key_id)
-    key.revoked_at = key.revoked_at or now
+    async with audit.changing(session, actor, key, verb="revoke", now=now):
+        key.revoked_at = key.revoked_at or now
     return key

@@ -18,7 +18,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
-from app.accounts.pricing import NO_COST, Cost, Quote
+from app.accounts import audit
+from app.accounts.audit import Actor
+from app.accounts.pricing import NO_COST, Cost, Quote, dollars
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
 from app.telemetry import log
@@ -210,7 +212,7 @@ def day_of(at: datetime) -> date:
 
 
 async def credit(
-    session: AsyncSession, project: Project, amount_micros: int, *, reference: str | None, now: datetime
+    session: AsyncSession, project: Project, amount_micros: int, *, reference: str | None, actor: Actor, now: datetime
 ) -> None:
     """Add to a project's balance; a negative amount reduces it. Raises `Conflict` when the reference was already
     credited."""
@@ -228,6 +230,8 @@ async def credit(
         raise errors.Conflict(
             f"the reference {reference!r:.120} was credited to this project before", param="reference"
         )
+    credited = {"amount_usd": dollars(amount_micros), "reference": reference}
+    await audit.record(session, actor, "project.credit", project.id, project_id=project.id, after=credited, now=now)
 
 
 # Reading

@@ -5,6 +5,7 @@ Counted per process, in memory. A right key always works, whatever its address h
 
 import hmac
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from threading import Lock
@@ -28,13 +29,15 @@ class OperatorKeys:
         """Start of the minute and wrong keys in it, by address; the latest start last."""
         self._lock = Lock()
 
-    def require(self, key: SecretStr, header: str, *, what: str, address: str, now: datetime) -> None:
-        """Check an Authorization header. Raises `AuthenticationFailed` when it has another key, `RateLimited` after too
-        many of them from this address."""
+    def require(self, keys: Mapping[str, SecretStr], header: str, *, what: str, address: str, now: datetime) -> str:
+        """Check an Authorization header; returns the name of its key. Raises `AuthenticationFailed` when it has none of
+        the keys, `RateLimited` after too many wrong ones from this address."""
         scheme, _, given = header.partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
+        sent = given.strip().encode()
+        # A list, so that it takes as long whichever key is right.
+        right = [name for name, key in keys.items() if hmac.compare_digest(sent, key.get_secret_value().encode())]
         if scheme.lower() == "bearer" and right:
-            return
+            return right[0]
         if header:
             self._count(what, address, now)
         raise errors.AuthenticationFailed(f"send the {what} key as `Authorization: Bearer <key>`")

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import audit
+from app.accounts.audit import Actor
 from app.accounts.secrets import derive_secret, pepper_file
 from app.db.models import DeploymentFact, Key, Project
 from app.settings import ConfigurationError, Settings
@@ -84,7 +86,7 @@ def _compare(stored: str, settings: Settings) -> None:
         )
 
 
-async def adopt_pepper(session: AsyncSession, settings: Settings, *, now: datetime) -> int | None:
+async def adopt_pepper(session: AsyncSession, settings: Settings, *, actor: Actor, now: datetime) -> int | None:
     """Replace the fingerprint by that of the pepper here. Returns the number of keys that this makes useless, None if
     it is the fingerprint already. Raises `ConfigurationError` if there is no pepper here; the embedded database gets a
     new one."""
@@ -95,7 +97,9 @@ async def adopt_pepper(session: AsyncSession, settings: Settings, *, now: dateti
     values = {"value": fingerprint(settings), "created_at": now}
     await session.execute(_write(settings, now).on_conflict_do_update(index_elements=["name"], set_=values))
     query = sa.select(sa.func.count()).select_from(Key).where(Key.revoked_at.is_(None))
-    return int(await session.scalar(query) or 0)
+    useless = int(await session.scalar(query) or 0)
+    await audit.record(session, actor, "pepper.adopt", NAME, after={"useless_keys": useless}, now=now)
+    return useless
 
 
 async def _stored(session: AsyncSession) -> str | None:

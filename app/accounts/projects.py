@@ -1,19 +1,34 @@
 """Projects: the tenants that keys, videos, webhooks and money belong to."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
+from app.accounts import audit
+from app.accounts.audit import Actor
+from app.accounts.budgets import limit_project
 from app.db import rows
 from app.db.models import Project
 from app.providers import KIND_NAMES
 from app.video import Billing
 
 MAX_NAME_CHARACTERS = 100
+
+
+@dataclass(frozen=True)
+class ProjectChanges:
+    """Changes to a project; `...` leaves a field unchanged, None removes a limit."""
+
+    name: Any = ...
+    billing: Any = ...
+    monthly_budget_micros: Any = ...
+    kinds: Any = ...
 
 
 def checked_name(param: str, value: str) -> str:
@@ -39,12 +54,38 @@ def checked_kinds(kinds: Sequence[str] | None) -> list[str] | None:
     return list(dict.fromkeys(kinds))
 
 
-async def create_project(session: AsyncSession, name: str, *, now: datetime) -> Project:
-    """Create a postpaid project without limits. Raises `InvalidRequest`."""
-    project = Project(id=ids.new("proj"), name=checked_name("name", name), billing=Billing.postpaid, created_at=now)
+async def create_project(session: AsyncSession, changes: ProjectChanges, *, actor: Actor, now: datetime) -> Project:
+    """Create a project with a name and what else is given, by default a postpaid one without limits. Raises
+    `InvalidRequest`."""
+    name = checked_name("name", changes.name)
+    project = Project(id=ids.new("proj"), name=name, billing=Billing.postpaid, created_at=now)
     session.add(project)
-    await session.flush()
+    await _apply(session, project, changes, now)
+    await audit.created(session, actor, project, now=now)
     return project
+
+
+async def change_project(
+    session: AsyncSession, project_id: str, changes: ProjectChanges, *, actor: Actor, now: datetime
+) -> Project:
+    """Change a project, found as by `get_project`. Raises `NotFound`, `InvalidRequest`."""
+    project = await get_project(session, project_id)
+    async with audit.changing(session, actor, project, now=now):
+        await _apply(session, project, changes, now)
+    return project
+
+
+async def _apply(session: AsyncSession, project: Project, changes: ProjectChanges, now: datetime) -> None:
+    if changes.name is not ...:
+        project.name = checked_name("name", changes.name)
+    if changes.kinds is not ...:
+        project.kinds = checked_kinds(changes.kinds)
+    await session.flush()
+    if changes.billing is not ... or changes.monthly_budget_micros is not ...:
+        billing = project.billing if changes.billing is ... else changes.billing
+        budget = changes.monthly_budget_micros
+        budget = project.monthly_budget_micros if budget is ... else budget
+        await limit_project(session, project, budget, billing, now=now)
 
 
 async def get_project(session: AsyncSession, project_id: str) -> Project:

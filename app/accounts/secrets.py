@@ -51,7 +51,7 @@ def require_strong(settings: Settings, *, is_new: bool) -> None:
     """Log short secrets. Raises `ConfigurationError` for a short pepper or admin key of a new installation that can be
     reached from other machines."""
     short = settings.short_secrets()
-    fatal = [name for name in short if name in ("GATEWAY_PEPPER", "GATEWAY_ADMIN_KEY")]
+    fatal = [name for name in short if name in ("GATEWAY_PEPPER", "GATEWAY_ADMIN_KEY", "GATEWAY_ADMIN_KEYS")]
     if fatal and is_new and not is_loopback(settings.host):
         raise ConfigurationError("\n".join(map(too_short, fatal)))
     for name in short:

@@ -13,6 +13,7 @@ from app.admin.schemas import Day, Dollars, Given, GivenProject, micros_or_refus
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
 from app.http.openapi import returns
+from app.http.operator import ActorDep
 from app.http.responses import no_store, page_of
 
 routes = APIRouter(tags=["administration"])
@@ -39,14 +40,14 @@ class Credit(BaseModel):
     responses=returns(responses.Project, 201),
     openapi_extra=body_schema(Credit),
 )
-async def credit_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
+async def credit_project(project_id: str, request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Credit the balance of a project."""
     async with body_of(request, Credit) as body:
         wire = validated(Credit, body, keep_nulls=True)
     amount = micros_or_refuse(wire.amount_usd, "amount_usd")
     async with gateway.db.transaction() as session:
         project = await projects.get_project(session, project_id)
-        await ledger.credit(session, project, amount, reference=wire.reference, now=gateway.clock())
+        await ledger.credit(session, project, amount, reference=wire.reference, actor=actor, now=gateway.clock())
     return no_store(await project_object(gateway, project), status=201)
 
 

@@ -17,6 +17,7 @@ from app.db.models import Attempt, Video
 from app.http.body import body_of, body_schema, validated
 from app.http.context import Gateway, GatewayDep
 from app.http.openapi import returns
+from app.http.operator import ActorDep
 from app.http.responses import no_store
 from app.jobs import reconcile
 from app.jobs.candidates import find_candidates
@@ -67,7 +68,7 @@ async def list_repairs(
     responses=returns(responses.DecidedRepair),
     openapi_extra=body_schema(Repair),
 )
-async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) -> Response:
+async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Decide on one submit: `find` resumes the upstream's task `upstream_ref`, `resubmit` submits once more, `fail`
     refunds. Or `fetch` the file of a finished task from `url`; nothing is charged."""
     async with body_of(request, Repair) as body:
@@ -83,12 +84,13 @@ async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) 
                 store=gateway.store,
                 links=gateway.links,
                 deadline_s=deadline_s,
+                actor=actor,
                 now=now,
             )
         case "resubmit":
-            await reconcile.resubmit_by_operator(gateway.db, attempt_id, deadline_s=deadline_s, now=now)
+            await reconcile.resubmit_by_operator(gateway.db, attempt_id, deadline_s=deadline_s, actor=actor, now=now)
         case "fail":
-            await reconcile.give_up_by_operator(gateway.db, attempt_id, now=now)
+            await reconcile.give_up_by_operator(gateway.db, attempt_id, actor=actor, now=now)
         case "fetch" if wire.url is None:
             raise errors.InvalidRequest("url is required with fetch", param="url", code="missing_parameter")
         case "fetch":
@@ -99,6 +101,7 @@ async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep) 
                 providers=gateway.providers,
                 allow=gateway.settings.allow_networks,
                 deadline_s=deadline_s,
+                actor=actor,
                 now=now,
             )
     gateway.wake()

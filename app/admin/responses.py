@@ -139,6 +139,54 @@ class LedgerPage(ResponseModel):
     has_more: bool
 
 
+class AuditActor(ResponseModel):
+    kind: Literal["admin_key", "cli"]
+    name: str
+    """Name of the admin key, or system user and host of a command."""
+    address: str | None
+    """Address that the request came from; null for a command."""
+
+
+class AuditRow(ResponseModel):
+    """One change by an operator."""
+
+    example: ClassVar[Json] = {
+        "id": "audit_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "object": "audit_entry",
+        "at": "2026-11-26T12:00:00+00:00",
+        "actor": {"kind": "admin_key", "name": "alice", "address": "192.0.2.7"},
+        "request_id": "req_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "action": "key.change",
+        "subject": "key_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "project": "proj_01kb3v9zq4e8tq6j8x2m5n7r9s",
+        "before": {"monthly_budget_usd": 50.0},
+        "after": {"monthly_budget_usd": 80.0},
+    }
+
+    id: str
+    object: Literal["audit_entry"]
+    at: AwareDatetime
+    actor: AuditActor
+    request_id: str | None
+    """`x-request-id` of the response; null for a command."""
+    action: str
+    """Noun and verb, such as `key.create`."""
+    subject: str
+    """Id of what was changed."""
+    project: str | None
+    before: dict[str, Any] | None
+    """The changed fields as they were; null for something new."""
+    after: dict[str, Any] | None
+
+
+class AuditPage(ResponseModel):
+    object: Literal["list"]
+    data: list[AuditRow]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class RepairError(ResponseModel):
     code: str | None
     message: str | None

@@ -1,4 +1,4 @@
-"""The administration API: JSON under /admin/v1, authorised by `GATEWAY_ADMIN_KEY`, with details hidden from clients."""
+"""The administration API: JSON under /admin/v1, authorised by the admin keys, with details hidden from clients."""
 
 from typing import Annotated, Any
 
@@ -6,10 +6,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import errors
-from app.accounts import budgets, keys, projects
+from app.accounts import keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing, repairs, responses
+from app.admin import audit, billing, repairs, responses
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -23,26 +22,16 @@ from app.admin.schemas import (
     row_json,
 )
 from app.http.body import body_of, body_schema, validated
-from app.http.context import GatewayDep, gateway_of, require_operator
+from app.http.context import GatewayDep
 from app.http.fields import Word
-from app.http.openapi import BearerKey, returns
+from app.http.openapi import returns
+from app.http.operator import ADMIN_KEY, ActorDep
 from app.http.responses import no_store
 from app.jobs import videos
 from app.video import Billing
 from app.webhooks import events
 
-
-async def require_admin(request: Request) -> None:
-    """Require the admin key. Raises `AuthenticationFailed`, `RateLimited`, or `NotFound` if none is set, which disables
-    this API."""
-    key = gateway_of(request).settings.admin_key
-    if key is None:
-        raise errors.NotFound("there is no administration API; set GATEWAY_ADMIN_KEY to have one", code="unknown_url")
-    require_operator(request, key, "admin")
-
-
-_admin_key = BearerKey("admin_key", "`GATEWAY_ADMIN_KEY`.", require_admin)
-routes = APIRouter(tags=["administration"], dependencies=[Depends(_admin_key)])
+routes = APIRouter(tags=["administration"], dependencies=[Depends(ADMIN_KEY)])
 
 
 class ProjectChanges(BaseModel):
@@ -116,15 +105,13 @@ async def list_projects(gateway: GatewayDep) -> Response:
     responses=returns(responses.Project, 201),
     openapi_extra=body_schema(NewProject),
 )
-async def create_project(request: Request, gateway: GatewayDep) -> Response:
+async def create_project(request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Create a project."""
     async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
-    budget, kinds = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd"), projects.checked_kinds(wire.kinds)
+    changes = _project_changes(wire)
     async with gateway.db.transaction() as session:
-        project = await projects.create_project(session, wire.name, now=gateway.clock())
-        project.kinds = kinds
-        await budgets.limit_project(session, project, budget, wire.billing or project.billing, now=gateway.clock())
+        project = await projects.create_project(session, changes, actor=actor, now=gateway.clock())
     return no_store(await project_object(gateway, project), status=201)
 
 
@@ -139,23 +126,25 @@ async def show_project(project_id: str, gateway: GatewayDep) -> Response:
 @routes.patch(
     "/admin/v1/projects/{project_id}", responses=returns(responses.Project), openapi_extra=body_schema(ProjectChanges)
 )
-async def change_project(project_id: str, request: Request, gateway: GatewayDep) -> Response:
+async def change_project(project_id: str, request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Change the given fields. Spending of the current month already counts against a new budget."""
     async with body_of(request, ProjectChanges) as body:
         wire = validated(ProjectChanges, body, keep_nulls=True)
+    changes = _project_changes(wire)
     async with gateway.db.transaction() as session:
-        project = await projects.get_project(session, project_id)
-        if wire.name is not None:
-            project.name = projects.checked_name("name", wire.name)
-        if "kinds" in wire.model_fields_set:
-            project.kinds = projects.checked_kinds(wire.kinds)
-        if wire.model_fields_set & {"billing", "monthly_budget_usd"}:
-            budget = project.monthly_budget_micros
-            if "monthly_budget_usd" in wire.model_fields_set:
-                budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
-            billing = wire.billing or project.billing
-            await budgets.limit_project(session, project, budget, billing, now=gateway.clock())
+        project = await projects.change_project(session, project_id, changes, actor=actor, now=gateway.clock())
     return no_store(await project_object(gateway, project))
+
+
+def _project_changes(wire: ProjectChanges) -> projects.ProjectChanges:
+    """The fields given in the body; a null name and a null billing are ignored."""
+    given = wire.model_fields_set
+    values: dict[str, Any] = {name: getattr(wire, name) for name in ("name", "billing") if getattr(wire, name)}
+    if "kinds" in given:
+        values["kinds"] = wire.kinds
+    if "monthly_budget_usd" in given:
+        values["monthly_budget_micros"] = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
+    return projects.ProjectChanges(**values)
 
 
 # Keys
@@ -173,17 +162,21 @@ async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Respon
 @routes.post(
     "/admin/v1/keys", status_code=201, responses=returns(responses.NewApiKey, 201), openapi_extra=body_schema(NewKey)
 )
-async def create_key(request: Request, gateway: GatewayDep) -> Response:
+async def create_key(request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Create a key. `key` is shown only in this response."""
     async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
     changes, now = _changes(wire), gateway.clock()
-    budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
     async with gateway.db.transaction() as session:
         key, secret = await keys.create_key(
-            session, wire.name, project_id=wire.project, changes=changes, settings=gateway.settings, now=now
+            session,
+            wire.name,
+            project_id=wire.project,
+            changes=changes,
+            settings=gateway.settings,
+            actor=actor,
+            now=now,
         )
-        await budgets.limit_key(session, key, budget, now=now)
     return no_store({**key_object(key), "key": secret}, status=201)
 
 
@@ -199,25 +192,21 @@ async def show_key(key_id: str, gateway: GatewayDep) -> Response:
     responses=returns(responses.ApiKey),
     openapi_extra=body_schema(KeyChanges),
 )
-async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Response:
+async def change_key(key_id: str, request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Change the given fields. Takes effect in every process within a second."""
     async with body_of(request, KeyChanges) as body:
         wire = validated(KeyChanges, body, keep_nulls=True)
-    changes, now = _changes(wire), gateway.clock()
+    changes = _changes(wire)
     async with gateway.db.transaction() as session:
-        key = await keys.get_key(session, key_id)
-        await keys.change_key(session, key, changes, now=now)
-        if "monthly_budget_usd" in wire.model_fields_set:
-            budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
-            await budgets.limit_key(session, key, budget, now=now)
+        key = await keys.change_key(session, key_id, changes, actor=actor, now=gateway.clock())
     return no_store(key_object(key))
 
 
 @routes.delete("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
-async def revoke_key(key_id: str, gateway: GatewayDep) -> Response:
+async def revoke_key(key_id: str, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
     async with gateway.db.transaction() as session:
-        key = await keys.revoke_key(session, key_id, now=gateway.clock())
+        key = await keys.revoke_key(session, key_id, actor=actor, now=gateway.clock())
     return no_store(key_object(key))
 
 
@@ -227,8 +216,9 @@ def _changes(wire: KeyChanges) -> Changes:
     values: dict[str, Any] = {name: getattr(wire, name) for name in named}
     if values.get("name", ...) is None:
         del values["name"]
-    if "max_cost_usd" in wire.model_fields_set:
-        values["max_cost_micros"] = amount_or_refuse(wire.max_cost_usd, "max_cost_usd")
+    for name in ("max_cost", "monthly_budget"):
+        if f"{name}_usd" in wire.model_fields_set:
+            values[f"{name}_micros"] = amount_or_refuse(getattr(wire, f"{name}_usd"), f"{name}_usd")
     return Changes(**values)
 
 
@@ -252,5 +242,6 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     return no_store({**row_json(video, without=("idempotency_hash",)), "request": request, "attempts": rows})
 
 
+routes.include_router(audit.routes)
 routes.include_router(billing.routes)
 routes.include_router(repairs.routes)

@@ -120,6 +120,7 @@ def secrets_of(config: Settings) -> set[str]:
     """Every secret of the settings, for removal from texts."""
     single = (config.database_url, config.database_listen_url, config.admin_key, config.metrics_key, config.pepper)
     found = {secret.get_secret_value() for secret in single if secret is not None} | set(config.static_keys)
+    found |= {given.key.get_secret_value() for given in config.admin_keys.values()}
     for url in filter(None, (config.database_url, config.database_listen_url)):
         with suppress(ConfigurationError):
             options = read_address(url.get_secret_value()).options
@@ -154,6 +155,10 @@ def _value(path: tuple[str, ...], raw: Any, config: Settings) -> Any:
         if isinstance(value, dict):
             return {name: masked(key.get_secret_value()) for name, key in value.items()}
         return [masked(key.get_secret_value()) for key in value]
+    if path[0] == "admin_keys":
+        return {
+            name: {"key": masked(given.key.get_secret_value()), "role": given.role} for name, given in value.items()
+        }
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value())
     return _redacted(config.model_dump(mode="json", include={path[0]})[path[0]])

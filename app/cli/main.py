@@ -11,8 +11,9 @@ import typer
 from rich.markup import escape
 
 from app import errors, providers
-from app.accounts import secrets
+from app.accounts import audit, secrets
 from app.cli import doctor, manage, status
+from app.cli.audit import show_audit
 from app.cli.config import config_cli
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import STOPPED, complaints, console, load
@@ -109,7 +110,7 @@ def migrate() -> None:
 
     async def run() -> str | None:
         async with running_database(config) as url:
-            return await upgrade_schema(url)
+            return await upgrade_schema(url, audit.migrated_by(audit.command_actor()))
 
     revision = asyncio.run(run())
     console.print(f"The database is now at {revision}." if revision else "The database is up to date already.")
@@ -149,6 +150,7 @@ def generate(
 
 
 cli.command()(manage.usage)
+cli.command("audit")(show_audit)
 cli.command()(doctor.doctor)
 cli.command()(status.status)
 cli.command("providers")(list_providers)

@@ -1,13 +1,10 @@
 """The command line for operators: projects, keys and usage."""
 
 import asyncio
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,9 +14,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import errors, settings, telemetry
-from app.accounts import budgets, keys, ledger, pricing, projects
-from app.accounts.keys import Changes
+from app.accounts import audit, budgets, keys, ledger, pricing, projects
+from app.accounts.projects import ProjectChanges
 from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
+from app.cli.options import (
+    Budget,
+    Expires,
+    Jobs,
+    Kinds,
+    MaxCost,
+    Models,
+    Pays,
+    Rpm,
+    read_amount,
+    read_changes,
+    read_list,
+    read_micros,
+)
 from app.db.database import Database, running_database
 from app.db.faults import explained
 from app.db.migrate import require_current_schema, upgrade_schema
@@ -31,9 +42,6 @@ T = TypeVar("T")
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a process that SIGTERM has ended."""
-NONE = "none"
-"""Option value that removes a limit."""
-SPAN = re.compile(r"(\d{1,5})([dh])")
 
 console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
@@ -55,7 +63,8 @@ def load(**overrides: Any) -> Settings:
 
 async def prepared(config: Settings, url: str) -> None:
     """Migrate an embedded database; require the current schema of any other. Raises `ConfigurationError`."""
-    await (upgrade_schema(url) if config.database_url is None else require_current_schema(url))
+    note = audit.migrated_by(audit.command_actor())
+    await (upgrade_schema(url, note) if config.database_url is None else require_current_schema(url))
 
 
 def with_database(config: Settings, run: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -72,95 +81,6 @@ def with_database(config: Settings, run: Callable[[Database, datetime], Awaitabl
                 await database.close()
 
     return asyncio.run(running())
-
-
-# Options
-
-
-class Pays(StrEnum):
-    prepaid = "prepaid"
-    postpaid = "postpaid"
-
-
-Budget = Annotated[
-    str | None, typer.Option("--monthly-budget", help="US dollars in a calendar month, UTC; `none` for no limit.")
-]
-Rpm = Annotated[str | None, typer.Option("--requests-per-minute", help="A number; `none` for no limit.")]
-Jobs = Annotated[str | None, typer.Option("--concurrent-jobs", help="Unfinished videos at once; `none` for no limit.")]
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", help="A model it may use, or a pattern such as lumen/*; repeatable; `none` for no limit."),
-]
-MaxCost = Annotated[
-    str | None, typer.Option("--max-cost", help="Highest cost of one request in US dollars; `none` for no limit.")
-]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option("--kind", help="A kind of provider that it may use, such as fal; repeatable; `none` for all."),
-]
-Expires = Annotated[
-    str | None,
-    typer.Option(
-        "--expires", help="Lifetime such as 90d or 12h, or a date such as 2027-01-31 (UTC); `none` for never."
-    ),
-]
-
-
-def _micros(value: str | None, name: str) -> Any:
-    """Micros, None for no limit, `...` without the option. Raises `InvalidRequest`."""
-    if value is None or value == NONE:
-        return ... if value is None else None
-    micros = _amount(value, name)
-    if micros < 0:
-        raise errors.InvalidRequest(f"{name}: expected 0 or more")
-    return micros
-
-
-def _amount(value: str, name: str) -> int:
-    try:
-        return pricing.micros_of(Decimal(value.removeprefix("$")))
-    except (ValueError, ArithmeticError):
-        raise errors.InvalidRequest(f"{name}: expected US dollars such as 25 or 12.50, got {value!r:.40}") from None
-
-
-def _number(value: str | None, name: str) -> Any:
-    if value is None or value == NONE:
-        return ... if value is None else None
-    if not value.isdecimal() or len(value) > 9:
-        raise errors.InvalidRequest(f"{name}: expected a whole number or `none`, got {value!r:.40}")
-    return int(value)
-
-
-def _moment(value: str | None) -> Any:
-    if value is None or value == NONE:
-        return ... if value is None else None
-    if span := SPAN.fullmatch(value):
-        return datetime.now(UTC) + (timedelta(days=int(span[1])) if span[2] == "d" else timedelta(hours=int(span[1])))
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise errors.InvalidRequest(f"expires: expected 90d, 12h or 2027-01-31, got {value!r:.40}") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _listed(values: list[str] | None) -> Any:
-    """The values of a repeatable option, None for `none`, `...` without the option."""
-    if not values:
-        return ...
-    return None if values == [NONE] else values
-
-
-def _changes(
-    rpm: str | None, jobs: str | None, models: list[str] | None, expires: str | None, max_cost: str | None, **more: Any
-) -> Changes:
-    return Changes(
-        models=_listed(models),
-        max_cost_micros=_micros(max_cost, "max-cost"),
-        requests_per_minute=_number(rpm, "requests-per-minute"),
-        concurrent_jobs=_number(jobs, "concurrent-jobs"),
-        expires_at=_moment(expires),
-        **more,
-    )
 
 
 def cell(value: Any) -> str:
@@ -197,15 +117,13 @@ def create_key(
 ) -> None:
     """Create an API key and print it. It is shown only once, alone on standard output."""
     config = load()
-    changes, micros = _changes(rpm, jobs, models, expires, max_cost), _micros(budget, "monthly-budget")
+    changes, actor = read_changes(rpm, jobs, models, expires, max_cost, budget), audit.command_actor()
 
     async def run(database: Database, now: datetime) -> tuple[Key, str]:
         async with database.transaction() as session:
-            row, key = await keys.create_key(
-                session, name, project_id=project, changes=changes, settings=config, now=now
+            return await keys.create_key(
+                session, name, project_id=project, changes=changes, settings=config, actor=actor, now=now
             )
-            await budgets.limit_key(session, row, None if micros is ... else micros, now=now)
-            return row, key
 
     row, key = with_database(config, run)
     message = escape(f"{row.id}, project {row.project_id}. Keep the key; it is not shown again:")
@@ -225,16 +143,12 @@ def update_key(
     expires: Expires = None,
 ) -> None:
     """Change a key. Takes effect in every process within a second."""
-    changes = _changes(rpm, jobs, models, expires, max_cost, **({} if name is None else {"name": name}))
-    micros = _micros(budget, "monthly-budget")
+    named = {} if name is None else {"name": name}
+    changes, actor = read_changes(rpm, jobs, models, expires, max_cost, budget, **named), audit.command_actor()
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            key = await keys.get_key(session, key_id)
-            await keys.change_key(session, key, changes, now=now)
-            if micros is not ...:
-                await budgets.limit_key(session, key, micros, now=now)
-            return key.name
+            return (await keys.change_key(session, key_id, changes, actor=actor, now=now)).name
 
     changed = with_database(load(), run)
     console.print(f"The key {escape(changed)} is changed.", highlight=False, soft_wrap=True)
@@ -271,7 +185,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys lis
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            return (await keys.revoke_key(session, key_id, now=now)).name
+            return (await keys.revoke_key(session, key_id, actor=audit.command_actor(), now=now)).name
 
     name = with_database(load(), run)
     console.print(f"The key {escape(name)} is revoked.", highlight=False, soft_wrap=True)
@@ -290,15 +204,12 @@ def create_project(
     kinds: Kinds = None,
 ) -> None:
     """Create a project and print its id."""
-    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
+    limits = {"monthly_budget_micros": read_micros(budget, "monthly-budget"), "kinds": read_list(kinds)}
+    changes = ProjectChanges(name=name, billing=Billing(billing), **limits)
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            project = await projects.create_project(session, name, now=now)
-            project.kinds = projects.checked_kinds(None if only is ... else only)
-            limit = None if micros is ... else micros
-            await budgets.limit_project(session, project, limit, Billing(billing), now=now)
-            return project.id
+            return (await projects.create_project(session, changes, actor=audit.command_actor(), now=now)).id
 
     print(with_database(load(), run))
 
@@ -312,19 +223,17 @@ def update_project(
     kinds: Kinds = None,
 ) -> None:
     """Change a project. Spending of the current month counts against a new budget."""
-    micros, only = _micros(budget, "monthly-budget"), _listed(kinds)
+    changes = ProjectChanges(
+        name=... if name is None else name,
+        billing=... if billing is None else Billing(billing),
+        monthly_budget_micros=read_micros(budget, "monthly-budget"),
+        kinds=read_list(kinds),
+    )
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
-            row = await projects.get_project(session, project)
-            if name is not None:
-                row.name = projects.checked_name("name", name)
-            if only is not ...:
-                row.kinds = projects.checked_kinds(only)
-            if micros is not ... or billing is not None:
-                limit = row.monthly_budget_micros if micros is ... else micros
-                await budgets.limit_project(session, row, limit, Billing(billing or row.billing), now=now)
-            return row.name
+            actor = audit.command_actor()
+            return (await projects.change_project(session, project, changes, actor=actor, now=now)).name
 
     changed = with_database(load(), run)
     console.print(f"The project {escape(changed)} is changed.", highlight=False, soft_wrap=True)
@@ -339,12 +248,12 @@ def credit_project(
     ] = None,
 ) -> None:
     """Credit a project's balance and print what it may spend now."""
-    micros = _amount(amount, "amount")
+    micros = read_amount(amount, "amount")
 
     async def run(database: Database, now: datetime) -> tuple[Project, int | None]:
         async with database.transaction() as session:
             row = await projects.get_project(session, project)
-            await ledger.credit(session, row, micros, reference=reference, now=now)
+            await ledger.credit(session, row, micros, reference=reference, actor=audit.command_actor(), now=now)
             left = await budgets.available(await session.connection(), [row.id], now=now)
             return row, left[row.id][1]
 

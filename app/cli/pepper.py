@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from app.accounts.audit import command_actor
 from app.accounts.pepper import adopt_pepper
 from app.cli.manage import complaints, console, load, with_database
 from app.db.database import Database
@@ -36,7 +37,7 @@ def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confir
 
     async def run(database: Database, now: datetime) -> int | None:
         async with database.transaction() as session:
-            return await adopt_pepper(session, config, now=now)
+            return await adopt_pepper(session, config, actor=command_actor(), now=now)
 
     useless = with_database(config, run)
     if useless is None:

@@ -1,6 +1,7 @@
 """Migrations with Alembic, and the check of the schema version at start."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,15 +41,18 @@ def alembic_config(url: str) -> Config:
     return config
 
 
-async def upgrade_schema(url: str) -> str | None:
+async def upgrade_schema(url: str, note: Callable[[str | None, str], sa.Executable] | None = None) -> str | None:
     """Upgrade the schema to this release; safe in several processes at once. Returns the new revision, None if the
-    schema was current. Raises `ConfigurationError`."""
+    schema was current. `note` makes the statement that records the revisions, in the same transaction. Raises
+    `ConfigurationError`."""
     current, head = await schema_revision(url), newest_revision()
     if current == head:
         return None
     _refuse_newer(current)
     try:
-        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+        config = alembic_config(url)
+        config.attributes["note"] = note
+        await asyncio.to_thread(command.upgrade, config, "head")
     except sa.exc.DBAPIError as error:
         raise ConfigurationError(f"the database {read_address(url)} cannot be migrated: {_reason(error)}") from error
     return head

@@ -100,12 +100,13 @@ GatewayDep = Annotated[Gateway, Depends(_gateway_of)]
 CallerDep = Annotated[Caller, Depends(BearerKey(CLIENT_KEY, "An API key of this gateway.", caller_of))]
 
 
-def require_operator(request: Request, key: SecretStr, what: str) -> None:
-    """Require a key of the operator. Raises `AuthenticationFailed`, and `RateLimited` after too many wrong ones."""
+def require_operator(request: Request, keys: Mapping[str, SecretStr], what: str) -> str:
+    """Require a key of the operator; returns its name. Raises `AuthenticationFailed`, and `RateLimited` after too many
+    wrong ones."""
     gateway = gateway_of(request)
     address = request.client.host if request.client is not None else ""
     header = request.headers.get("authorization", "")
-    gateway.operator_keys.require(key, header, what=what, address=address, now=gateway.clock())
+    return gateway.operator_keys.require(keys, header, what=what, address=address, now=gateway.clock())
 
 
 def origin_of(request: Request) -> str:

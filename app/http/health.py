@@ -144,7 +144,7 @@ async def metrics(request: Request, gateway: GatewayDep) -> Response:
     """Return the Prometheus metrics of this process, and of the queue that all processes share. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""
     if gateway.settings.metrics_key is not None:
-        require_operator(request, gateway.settings.metrics_key, "metrics")
+        require_operator(request, {"metrics": gateway.settings.metrics_key}, "metrics")
     state = request.app.state
     if time.monotonic() - getattr(state, "queue_read_at", -math.inf) >= QUEUE_READ_S:
         state.queue_read_at = time.monotonic()  # before the query, so that concurrent requests do not repeat it
@@ -160,7 +160,7 @@ def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
         try:
             if key is not None:
                 header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
-                keys.require(key, header, what="metrics", address=address, now=datetime.now(UTC))
+                keys.require({"metrics": key}, header, what="metrics", address=address, now=datetime.now(UTC))
         except (errors.AuthenticationFailed, errors.RateLimited) as error:
             status = f"{error.status_code} {HTTPStatus(error.status_code).phrase}"
             headers = {**error.headers, "content-type": "text/plain", "www-authenticate": "Bearer"}

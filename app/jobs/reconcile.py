@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import aliased
 
 from app import errors, ids, net
-from app.accounts import ledger
+from app.accounts import audit, ledger
+from app.accounts.audit import Actor
 from app.db import rows
 from app.db.database import Database
 from app.db.models import LIVE, NO_FILE, Attempt, Video
@@ -113,6 +114,7 @@ async def confirm_by_operator(
     store: Store,
     links: SignedLinks,
     deadline_s: float,
+    actor: Actor,
     now: datetime,
 ) -> None:
     """Resume a lost attempt whose task exists. `upstream_ref` is from the vendor's console; None: from a late answer.
@@ -151,7 +153,9 @@ async def confirm_by_operator(
         ) from None
     pinned = {"upstream_ref": ref, "base_url": provider.config.base_url, "credential": provider.fingerprint}
     async with db.transaction() as session:
-        await _confirm(session, *await _lock(session, attempt_id), pinned, now + timedelta(seconds=deadline_s), now)
+        video, attempt = await _lock(session, attempt_id)
+        await _confirm(session, video, attempt, pinned, now + timedelta(seconds=deadline_s), now)
+        await _record(session, actor, "find", attempt, {"upstream_ref": net.redact_urls(ref)}, now)
     log.warning("lost task confirmed by operator", attempt=attempt_id, upstream_ref=ref)
 
 
@@ -167,7 +171,9 @@ async def _confirm(
         await _reopen(session, video, Status.in_progress, deadline_at, now)
 
 
-async def resubmit_by_operator(db: Database, attempt_id: str, *, deadline_s: float, now: datetime) -> None:
+async def resubmit_by_operator(
+    db: Database, attempt_id: str, *, deadline_s: float, actor: Actor, now: datetime
+) -> None:
     """Submit a lost attempt once more, because it was never accepted; a job that failed runs again.
 
     Raises `NotFound`, `Conflict` when the job completed or was cancelled, deleted or purged, or the output is being
@@ -183,14 +189,16 @@ async def resubmit_by_operator(db: Database, attempt_id: str, *, deadline_s: flo
             await _reopen(session, video, Status.queued, now + timedelta(seconds=deadline_s), now)
         await add_attempt(session, video, attempt, attempt.route_index, now)
         await ledger.transfer_hold(session, attempt)
+        await _record(session, actor, "resubmit", attempt, {"settlement": str(Settlement.moved)}, now)
     log.warning("lost attempt resubmitted by operator", attempt=attempt_id)
 
 
-async def give_up_by_operator(db: Database, attempt_id: str, *, now: datetime) -> None:
+async def give_up_by_operator(db: Database, attempt_id: str, *, actor: Actor, now: datetime) -> None:
     """Refund a lost attempt; the job stays as it ended. Raises `NotFound`."""
     async with db.transaction() as session:
         video, attempt = await _lock(session, attempt_id)
         await ledger.refund(session, video, attempt, now=now, note="not accepted, decided by operator")
+        await _record(session, actor, "fail", attempt, {"settlement": str(Settlement.refunded)}, now)
     log.warning("lost attempt given up by operator", attempt=attempt_id)
 
 
@@ -202,6 +210,7 @@ async def fetch_by_operator(
     providers: Mapping[str, Provider],
     allow: Collection[net.Network],
     deadline_s: float,
+    actor: Actor,
     now: datetime,
 ) -> None:
     """Fetch the file of a finished task from `url`; a job that failed runs again. Nothing is charged: it was refunded.
@@ -233,7 +242,17 @@ async def fetch_by_operator(
         await session.execute(sa.update(Attempt).where(Attempt.id == attempt.id).values({"state": S.storing, **values}))
         if video.status.ended:
             await _reopen(session, video, Status.in_progress, now + timedelta(seconds=deadline_s), now)
+        await _record(session, actor, "fetch", attempt, {"host": address(None, target).host}, now)
     log.warning("file address given by operator", attempt=attempt_id)
+
+
+async def _record(
+    session: AsyncSession, actor: Actor, action: str, attempt: Attempt, after: dict[str, Any], now: datetime
+) -> None:
+    """Write the audit entry of a decision. Of an address only the host: its path and query may hold a token."""
+    after = {"video": attempt.video_id, **after}
+    project_id = attempt.project_id
+    await audit.record(session, actor, f"repair.{action}", attempt.id, project_id=project_id, after=after, now=now)
 
 
 def _checked(url: str, provider: Provider, allow: Collection[net.Network]) -> str:

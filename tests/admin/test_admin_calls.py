@@ -24,6 +24,7 @@ ADMIN_CALLS = [
     ("DELETE", "keys/key_x"),
     ("GET", "usage"),
     ("GET", "ledger"),
+    ("GET", "audit"),
     ("GET", "repairs"),
     ("POST", "repairs/att_x"),
     ("GET", "videos/video_x"),

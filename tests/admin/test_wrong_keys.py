@@ -80,7 +80,7 @@ def test_only_the_latest_addresses_are_remembered() -> None:
 
     def refusal(address: str) -> type[Exception]:
         with pytest.raises(errors.GatewayError) as refused:
-            keys.require(right, "Bearer wrong", what="admin", address=address, now=now)
+            keys.require({"admin": right}, "Bearer wrong", what="admin", address=address, now=now)
         return refused.type
 
     assert {refusal("first") for _ in range(11)} == {errors.AuthenticationFailed, errors.RateLimited}

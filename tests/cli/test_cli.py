@@ -25,6 +25,7 @@ HELP = {
     "models": ["the models that a request can name"],
     "keys": ["create", "list", "update", "revoke"],
     "projects": ["create", "list", "update", "credit"],
+    "audit": ["--actor", "--since", "--json", "newest first"],
     "usage": ["--by", "--since", "--csv", "project,model"],
     "keys create": ["NAME", "--project", "only once", "default: a project of its own", "--monthly-budget", "none"],
     "doctor": ["--strict", "--json", "Exit code 1 if a check failed", "no call costs money"],

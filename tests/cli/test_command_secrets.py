@@ -46,6 +46,7 @@ def settings_of(upstream: str, database: str) -> dict[str, Any]:
         "database_url": database,
         "api_keys": json.dumps({"web shop": f"sk-{MARK}-shop-0123456789", "other": f"{MARK}x"}),
         "admin_key": f"{MARK}-admin-0123456789",
+        "admin_keys": json.dumps({"a": f"{MARK}-a-0123456789", "b": {"key": f"{MARK}-b", "role": "read"}}),
         "metrics_key": f"{MARK}-metrics",
         "pepper": f"{MARK}-pepper-0123456789",
         "public_url": f"http://me:{MARK}-word@127.0.0.1:9/?key={MARK}",

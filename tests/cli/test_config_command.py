@@ -41,13 +41,18 @@ async def test_each_setting_has_its_value_and_its_origin(command: Command, tmp_p
     (tmp_path / "gateway.toml").write_text(TOML)
     (tmp_path / ".env").write_text("GATEWAY_PORT=8081\nGATEWAY_LOG_LEVEL=info\nGATEWAY_PROVIDERS__LUMEN__ENABLED=no\n")
     values = {"port": 8082, "providers__lumen__timeout_s": 45, "database_url": "postgresql://me:sekret@db/gateway"}
-    found = await shown(command, **values, pepper="0123456789abcdef", admin_key="short")
+    admins = '{"alice": "adm-alice-0123456789", "bob": {"key": "short too", "role": "read"}}'
+    found = await shown(command, **values, pepper="0123456789abcdef", admin_key="short", admin_keys=admins)
     assert found == {
         "GATEWAY_DATABASE_URL": ("postgresql://me:***@db/gateway", "environment"),
         "GATEWAY_DATA_DIR": (str(tmp_path / "data"), "environment"),
         "GATEWAY_PORT": (8082, "environment"),
         "GATEWAY_API_KEYS": ({"web shop": "***0123"}, "gateway.toml"),
         "GATEWAY_ADMIN_KEY": ("***", "environment"),
+        "GATEWAY_ADMIN_KEYS": (
+            {"alice": {"key": "***6789", "role": "write"}, "bob": {"key": "***", "role": "read"}},
+            "environment",
+        ),
         "GATEWAY_PEPPER": ("***cdef", "environment"),
         "GATEWAY_PROVIDERS__LUMEN__TIMEOUT_S": ("45", "environment"),
         "GATEWAY_PROVIDERS__LUMEN__ENABLED": ("no", ".env"),

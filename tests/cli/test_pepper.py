@@ -121,11 +121,13 @@ async def test_projects_of_static_keys_have_the_names_of_the_settings(settings: 
 
 async def test_short_secrets_are_refused_on_a_new_external_address(settings: dict[str, Any], tmp_path: Path) -> None:
     weak = {**settings, "pepper": "x", "admin_key": "abc", "metrics_key": "m", "api_keys": "a,b"}
+    weak["admin_keys"] = '{"alice": "abcd"}'
     serve = ("serve", "--port", "0", "--no-worker")
     refused = await ran(*serve, "--host", "0.0.0.0", cwd=tmp_path, code=1, **weak)
-    assert [line.partition(" fewer ")[0] for line in refused.err[-2:]] == [
+    assert [line.partition(" fewer ")[0] for line in refused.err[-3:]] == [
         "video-gateway: GATEWAY_PEPPER: it has",
         "GATEWAY_ADMIN_KEY: it has",
+        "GATEWAY_ADMIN_KEYS: a key in it has",
     ]
     assert refused.err[-1].endswith("openssl rand -hex 32")
     for host in ("127.0.0.1", "0.0.0.0"):  # now it is an installation that runs, which is not stopped
@@ -133,7 +135,7 @@ async def test_short_secrets_are_refused_on_a_new_external_address(settings: dic
             await child.line("Ctrl-C")
             warned = {name for line in child.err for name in line.split('"') if name.startswith("GATEWAY_")}
             assert {name.partition(":")[0] for name in warned} == {
-                f"GATEWAY_{name}" for name in ("PEPPER", "ADMIN_KEY", "METRICS_KEY", "API_KEYS")
+                f"GATEWAY_{name}" for name in ("PEPPER", "ADMIN_KEY", "ADMIN_KEYS", "METRICS_KEY", "API_KEYS")
             }
 
 

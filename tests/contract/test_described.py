@@ -124,7 +124,8 @@ async def use_request_log(client: httpx.AsyncClient, video_id: str) -> None:
 async def administer(operator: Operator, fake: FakeOpenAI, video_id: str) -> None:
     project = await operator.ask("POST", "projects", status=201, name="shop")
     key = await operator.ask("POST", "keys", status=201, name="shop", project=project["id"])
-    for path in ("projects", f"projects/{project['id']}", "keys", f"keys/{key['id']}", "ledger", f"videos/{video_id}"):
+    lists = ("projects", "keys", "ledger", "audit")
+    for path in (*lists, f"projects/{project['id']}", f"keys/{key['id']}", f"videos/{video_id}"):
         await operator.ask("GET", path)
     await operator.ask("PATCH", f"projects/{project['id']}", name="web shop")
     await operator.ask("POST", f"projects/{project['id']}/credits", status=201, amount_usd=5)

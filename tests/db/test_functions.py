@@ -36,7 +36,7 @@ async def test_the_server_has_the_functions_and_triggers_of_the_files(migrated: 
         after = await definitions(connection)
         await connection.rollback()
     assert before == after
-    assert [len(found) for found in before] == [7, 7]
+    assert [len(found) for found in before] == [8, 8]
 
 
 def test_a_file_says_what_it_is_for_and_can_be_run_again() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.db.models import Base
 
 JOBS, WEBHOOKS, ACCOUNTS, LEDGER = "app/jobs/", "app/webhooks/", "app/accounts/", "app/accounts/ledger.py"
+AUDIT = "app/accounts/audit.py"
 TABLES = {
     "videos": (JOBS,),
     "attempts": (JOBS,),
@@ -22,6 +23,7 @@ TABLES = {
     "request_rates": (ACCOUNTS,),
     "ledger": (LEDGER,),
     "deployment": (ACCOUNTS,),
+    "audit": (AUDIT,),
     "workers": (JOBS,),
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
 }
@@ -70,7 +72,7 @@ def sql_writes(text: str, line: int = 1) -> Iterator[Write]:
     """The tables that a piece of SQL writes; a table whose name is not in the text belongs to no file."""
     for match in WRITE.finditer(re.sub(r"--[^\n]*", "", text)):
         table = (match[1] or match[2] or "").lower()
-        if table == "set":  # on conflict do update set
+        if table in ("set", "on"):  # on conflict do update set; before truncate on
             continue
         yield Write(line, f"table {table or 'not named in the text'}", TABLES.get(table, ("no file",)))
 

@@ -2,13 +2,14 @@
 
 Each table has one writer: `app/jobs/` writes status and state of a job, `app/accounts/` projects, keys and the ledger,
 `app/webhooks/` endpoints and deliveries (CONTRIBUTING, "One writer per fact"). Invariants are enforced by constraints
-and triggers (`app/db/functions/`): the ledger is append-only, a job beyond a limit is refused, a video with held money
-cannot be deleted.
+and triggers (`app/db/functions/`): ledger and audit log are append-only, a job beyond a limit is refused, a video with
+held money cannot be deleted.
 """
 
 from sqlalchemy.orm import configure_mappers
 
 from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
+from app.db.models.audit import AuditEntry
 from app.db.models.base import Base
 from app.db.models.deployment import DeploymentFact, WorkerProcess
 from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
@@ -18,6 +19,7 @@ __all__ = [
     "LIVE",
     "NO_FILE",
     "Attempt",
+    "AuditEntry",
     "Base",
     "Character",
     "Delivery",
