@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing, repairs, responses
+from app.admin import billing, installation, providers, repairs, responses, webhook_deliveries
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -254,3 +254,6 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
 
 routes.include_router(billing.routes)
 routes.include_router(repairs.routes)
+routes.include_router(providers.routes)
+routes.include_router(installation.routes)
+routes.include_router(webhook_deliveries.routes)

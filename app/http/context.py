@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, SecretStr
@@ -33,6 +33,8 @@ class Gateway:
     """All parts a handler may need; created once in `main.py`."""
 
     settings: Settings
+    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]]
+    """Origin of each setting at the start, see `settings.origins`."""
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
     create_paths: Mapping[str, str]
