@@ -324,7 +324,7 @@ async def redeliver_failed(
     looked_at = sa.select(reason.label("reason")).where(*failed).limit(MAX_COUNTED).subquery()
     query = sa.select(looked_at.c.reason, sa.func.count()).group_by(looked_at.c.reason)
     async with db.reading() as connection:
-        left: dict[str, int] = dict((await connection.execute(query)).tuples().all())
+        left: dict[str, int] = {row[0]: row[1] for row in await connection.execute(query)}
     seen_all = sum(left.values()) < MAX_COUNTED
     return Redelivered(
         count,
