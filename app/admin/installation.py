@@ -46,5 +46,5 @@ async def show_status(gateway: GatewayDep) -> Response:
 
 
 def _plain(value: Any) -> Any:
-    """A document of JSON alone: a TOML file may hold days and times."""
-    return json.loads(json.dumps(value, default=str))
+    """A document of JSON alone: a TOML file may hold times, and numbers that JSON lacks."""
+    return json.loads(json.dumps(value, default=str), parse_constant=str)

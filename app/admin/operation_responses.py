@@ -112,7 +112,7 @@ class ProviderList(ResponseModel):
     object: Literal["list"]
     data: list[ProviderState]
     complete: bool
-    """False: there were more than 100,000 attempts in this time, and only the newest are counted."""
+    """False: there were more than 50,000 attempts in this time, and only the newest are counted."""
 
 
 class ReleasedBreaker(ResponseModel):

@@ -5,7 +5,6 @@ load.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -135,8 +134,6 @@ def _value(path: tuple[str, ...], raw: Any, config: Settings, dialects: DialectC
 
 
 def _redacted(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number
     return net.redact_urls(value) if isinstance(value, str) else value
 
 

@@ -1,7 +1,7 @@
 """The gateway's parts for route handlers, and authentication of requests."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -33,8 +33,8 @@ class Gateway:
     """All parts a handler may need; created once in `main.py`."""
 
     settings: Settings
-    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]]
-    """Origin of each setting at the start, see `settings.origins`."""
+    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]] = field(repr=False)
+    """Origin of each setting at the start, see `settings.origins`; with its value, which may be secret."""
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
     create_paths: Mapping[str, str]

@@ -13,7 +13,7 @@ from app.db import rows
 from app.db.models import LIVE, Attempt
 from app.video import AttemptState as S
 
-MAX_COUNTED = 100_000
+MAX_COUNTED = 50_000
 """Newest attempts that the figures are made from."""
 MAX_CODES = 20
 """Codes of failures of one provider that are listed."""

@@ -1,7 +1,7 @@
 """lists of deliveries
 
 Indexes for the lists of all deliveries of a project, and of failed ones. Writes to deliveries wait while they are
-built, about a second for each million of deliveries, which are kept for 30 days.
+built, two or three seconds for each million of deliveries, which are kept for 30 days.
 """
 
 import sqlalchemy as sa

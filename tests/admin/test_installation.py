@@ -25,6 +25,7 @@ routes = ["lost/x"]
 [prices]
 "mine/x" = 0.5
 "nothing/x" = inf
+"mine/y" = { "720p" = inf }
 """
 
 
@@ -52,7 +53,8 @@ async def test_settings_are_shown_with_their_origins_and_without_secrets(
     assert found["GATEWAY_PROVIDERS__MINE__API_KEY"] == ("***6789", "gateway.toml")
     assert found["GATEWAY_PROVIDERS__MINE__BASE_URL"] == ("https://api.example.com/v1", "gateway.toml")
     assert found["GATEWAY_ADMIN_KEY"] == ("***", "command line")
-    assert found['prices."nothing/x"'] == ("inf", "gateway.toml")
+    assert found['prices."nothing/x"'] == ("Infinity", "gateway.toml")
+    assert found['prices."mine/y"'] == ({"720p": "Infinity"}, "gateway.toml")
     assert "GATEWAY_LEASE_S" not in found
     assert whole["GATEWAY_LEASE_S"] == (60, "default")
     assert answer["files"] == ["gateway.toml"]
