@@ -95,7 +95,6 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=router.stand_ins)
         gateway = Gateway(
             settings=config,
-            origins=settings.origins(),
             dialects=configs,
             create_paths={dialects.name_of(each): dialects.create_paths(each)[0] for each in dialects.DIALECTS},
             db=database,

@@ -155,7 +155,7 @@ def _is_open(path: tuple[str, ...], config: Settings, dialects: DialectConfigs) 
 
 
 def advice(config: Settings, configured: Mapping[str, Provider]) -> Iterator[Advice]:
-    """What can be said against the settings by their values alone."""
+    """Warnings about the settings, by their values alone."""
     for problem in (*settings.unknown_names(), *map(too_short, config.short_secrets())):
         yield Advice(*problem.split("; ", 1)) if "; " in problem else Advice(problem, ".env.example lists all settings")
     if config.storage_url is not None and config.storage_url.startswith("memory:"):

@@ -24,7 +24,7 @@ from app.media.store import Store
 from app.media.turns import Turns
 from app.providers.base import Provider
 from app.providers.routing import Router
-from app.settings import Settings
+from app.settings import Settings, origins
 from app.webhooks.sender import Sender
 
 
@@ -33,8 +33,6 @@ class Gateway:
     """All parts a handler may need; created once in `main.py`."""
 
     settings: Settings
-    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]] = field(repr=False)
-    """Origin of each setting at the start, see `settings.origins`; with its value, which may be secret."""
     dialects: Mapping[str, BaseModel]
     """The `Config` of each dialect that has one, by name."""
     create_paths: Mapping[str, str]
@@ -59,6 +57,8 @@ class Gateway:
     """Turns of the projects at making characters, by provider: an upload may take minutes."""
     wake: Callable[[], None]
     """Wakes the worker of this process, if there is one, after a job was created or cancelled."""
+    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]] = field(default_factory=origins, repr=False)
+    """Origin of each setting at the start, see `settings.origins`; with its value, which may be secret."""
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -95,7 +95,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Everything:
-    """What is known of all providers, by name."""
+    """Queues and figures of all providers, by name."""
 
     queues: dict[str, Queue]
     figures: dict[str, Figures]
