@@ -386,15 +386,16 @@ def origins() -> tuple[list[str], dict[tuple[str, ...], tuple[Any, str]]]:
         (str(file), toml.toml_data),
     ):
         for field in Settings.model_fields.keys() & values.keys():
-            for path, value in _parts((field,), values[field]):
+            for path, value in parts((field,), values[field]):
                 found.setdefault(path, (value, name))
     return [name for name in (".env", str(file)) if Path(name).is_file()], found
 
 
-def _parts(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def parts(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The parts of a nested setting, each with its path; a value that has none is its only part."""
     if len(path) < PARTS.get(path[0], 1) and isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _parts((*path, str(name)), inner)
+            yield from parts((*path, str(name)), inner)
     else:
         yield path, value
 

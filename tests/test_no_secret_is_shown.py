@@ -268,7 +268,8 @@ async def everything_fails(read: Reader, database: psycopg.AsyncConnection[Any],
         kind, _, mode = (await read("GET", f"/v1/videos/{video}")).json()["model"].partition("/")[0].partition("-")
         if mode != "gone" and (kind, mode) != ("openai", "closed"):  # which are tried for longer than we care
             await until(partial(ended, read, video))
-        for shown in (f"/v1/videos/{video}/content", f"/v1/videos/{video}/deliveries", f"/luma/generations/{video}"):
+        of_video = (f"/v1/videos/{video}/{name}" for name in ("content", "deliveries", "attempts"))
+        for shown in (*of_video, f"/luma/generations/{video}"):
             await read("GET", shown)
         await read("GET", f"/admin/v1/videos/{video}", key=ADMIN)
     for shown in (
@@ -276,11 +277,18 @@ async def everything_fails(read: Reader, database: psycopg.AsyncConnection[Any],
         path,
         f"{path}/deliveries",
         "/v1/webhook_endpoints",
+        "/v1/webhook_deliveries",
         "/v1/models",
         "/openapi.json",
     ):
         assert (await read("GET", shown)).status_code == 200
     assert (await read("GET", "/metrics", key=METRICS)).status_code == 200
+    for shown in ("status", "providers", "models", "settings?all=true", "webhook_deliveries"):
+        answer = await read("GET", f"/admin/v1/{shown}", key=ADMIN)
+        assert (answer.status_code, lines_with(answer.text, "T0KEN")) == (200, [])
+    for kind in kinds:
+        for mode in modes_of(kind):
+            await read("POST", f"/admin/v1/providers/{kind}-{mode}/check", key=ADMIN)
     return made
 
 

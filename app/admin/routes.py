@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import keys, projects
 from app.accounts.keys import Changes
-from app.admin import audit, billing, repairs, responses
+from app.admin import audit, billing, installation, providers, repairs, responses, webhook_deliveries
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -245,3 +245,6 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
 routes.include_router(audit.routes)
 routes.include_router(billing.routes)
 routes.include_router(repairs.routes)
+routes.include_router(providers.routes)
+routes.include_router(installation.routes)
+routes.include_router(webhook_deliveries.routes)

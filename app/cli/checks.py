@@ -1,30 +1,25 @@
 """The checks of `video-gateway doctor`: their results, the installation they share, and those of its own parts."""
 
 import asyncio
-import re
 import shutil
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app import providers, settings, telemetry
-from app.accounts import secrets
-from app.cli.config import default_model_problem, secrets_of
+from app import net, providers, settings, telemetry
+from app.admin.shown_settings import cleaner, default_model_problem
 from app.db.database import Database
 from app.db.faults import read_fault
 from app.media import ffmpeg
 from app.media.bucket import try_store
 from app.media.store import directory_of
-from app.mistakes import LEAST_SECRET, too_short
-from app.providers.answers import secret_pattern
+from app.mistakes import too_short
 from app.providers.base import Provider
 from app.settings import ConfigurationError, Settings
 
 LITTLE_SPACE_BYTES, LEAST_SPACE_BYTES = 2**30, 100 * 2**20
 """Free space of a store below which it is a warning, and a failure."""
-SHORT = LEAST_SECRET // 2
-"""Characters below which a secret is not removed from texts, which would make them unreadable."""
 NEXT_STEPS = {
     "unreachable": "start PostgreSQL, or correct GATEWAY_DATABASE_URL",
     "login_refused": "correct the user, password or database in GATEWAY_DATABASE_URL, or the server's pg_hba.conf",
@@ -64,14 +59,13 @@ class Installation:
     found_database: tuple[str, Database] | None = None
     found_providers: dict[str, Provider] = field(default_factory=dict)
     schema_is_current: bool = False
-    secrets: list[re.Pattern[str]] = field(default_factory=list)
-    """Find the secrets of the settings in any text."""
+    clean: Callable[[str], str] = net.redact_urls
+    """Removes the secrets of the settings from any text."""
 
     def use(self, config: Settings) -> None:
         """Take these settings as those of the installation."""
         self.found_settings = config
-        hidden = sorted(secrets_of(config), key=len, reverse=True)
-        self.secrets = [secret_pattern(secret) for secret in hidden if len(secret) >= SHORT]
+        self.clean = cleaner(config)
 
     @property
     def settings(self) -> Settings:
@@ -205,10 +199,6 @@ async def check_models(here: Installation) -> AsyncGenerator[Check]:
     reason = default_model_problem(config, here.found_providers)
     if reason is not None:
         yield Check(name, Status.failed, reason, "name one that video-gateway models lists")
-
-
-def is_local(host: str) -> bool:
-    return secrets.is_loopback(host) or host.endswith(".localhost")
 
 
 def failure(name: str, error: Exception) -> Check:

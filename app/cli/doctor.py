@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from app import net, telemetry
+from app import telemetry
 from app.cli import checks, checks_database, checks_network
 from app.cli.checks import Check, Installation, Run, Skip, Status, failure
-from app.cli.config import MASK
 from app.cli.manage import cell, console
 from app.db.embedded import PATIENCE_S
 
@@ -88,7 +87,7 @@ async def run_check(name: str, run: Run, here: Installation, report: Callable[[C
 
     def without_secrets(check: Check) -> None:
         """Report a result; an error in it may repeat a secret."""
-        report(replace(check, text=_clean(check.text, here), hint=_clean(check.hint, here)))
+        report(replace(check, text=here.clean(check.text), hint=here.clean(check.hint)))
 
     embedded = here.found_settings is not None and here.found_settings.database_url is None
     limit_s = PATIENCE_S if name == "database" and embedded else LIMIT_S
@@ -102,12 +101,6 @@ async def run_check(name: str, run: Run, here: Installation, report: Callable[[C
         without_secrets(Check(name, Status.failed, f"no result within {limit_s:g} s", "check the network in between"))
     except Exception as error:
         without_secrets(failure(name, error))
-
-
-def _clean(text: str, here: Installation) -> str:
-    for pattern in here.secrets:
-        text = pattern.sub(MASK, text)
-    return net.redact_urls(text)
 
 
 def _print(check: Check) -> None:

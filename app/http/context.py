@@ -1,9 +1,9 @@
 """The gateway's parts for route handlers, and authentication of requests."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, SecretStr
@@ -25,7 +25,7 @@ from app.media.store import Store
 from app.media.turns import Turns
 from app.providers.base import Provider
 from app.providers.routing import Router
-from app.settings import Settings
+from app.settings import Settings, origins
 from app.webhooks.sender import Sender
 
 
@@ -58,6 +58,8 @@ class Gateway:
     """Turns of the projects at making characters, by provider: an upload may take minutes."""
     wake: Callable[[], None]
     """Wakes the worker of this process, if there is one, after a job was created or cancelled."""
+    origins: tuple[list[str], Mapping[tuple[str, ...], tuple[Any, str]]] = field(default_factory=origins, repr=False)
+    """Origin of each setting at the start, see `settings.origins`; with its value, which may be secret."""
 
 
 def gateway_of(request: Request) -> Gateway:

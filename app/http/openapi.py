@@ -37,6 +37,7 @@ PATH_PARAMETERS = {
     "model": "Name of a model or an alias; it may contain slashes.",
     "project_id": "Id or name of the project.",
     "key_id": "Id of the key.",
+    "name": "Name of the provider.",
     "attempt_id": "Id of the attempt, which is the `id` of the entry in the list of repairs.",
     "index": "Index of the output, from 0.",
     "suffix": "Suffix of the file name, such as `mp4`.",

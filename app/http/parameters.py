@@ -1,18 +1,48 @@
-"""Query parameters that no route reads."""
+"""Query parameters: an unknown one is refused, and times have limits that the database can take."""
 
-from fastapi import Request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from pydantic import AfterValidator, AwareDatetime
 
 from app import errors
 from app.mistakes import nearest
 
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _within_limits(moment: datetime) -> datetime:
+    if not EARLIEST <= moment <= LATEST:
+        raise ValueError("expected a time between 1970 and 2200")
+    return moment
+
+
+Since = Annotated[AwareDatetime, AfterValidator(_within_limits)]
+"""ISO 8601 with an offset, or Unix time in seconds."""
+
 
 async def only_known_parameters(request: Request) -> None:
-    """Refuse a query parameter that the route does not declare: a filter would be ignored. Raises `InvalidRequest`."""
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    """Refuse a query with a parameter that the route lacks: a filter that is ignored would show too much. Raises
+    `InvalidRequest` that names the nearest."""
+    known = list(_names(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
             near = nearest(name, known)
-            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
             raise errors.InvalidRequest(
-                f"there is no query parameter {name!r:.80}; {hint}", param=name[:80], code="unknown_parameter"
+                f"{name!r:.80} is not a parameter of this request; {hint}", param=name[:80], code="unknown_parameter"
             )
+
+
+KnownParameters = Annotated[None, Depends(only_known_parameters)]
+"""A parameter `_` of a route, behind that of the key: a request without one learns nothing about parameters."""
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of a route and of its dependencies."""
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _names(inner)

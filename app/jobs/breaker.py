@@ -11,7 +11,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.accounts import audit
+from app.accounts.audit import Actor
 from app.db import rows
 from app.db.database import Database
 from app.db.models import Attempt, ProviderHealth
@@ -25,6 +28,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 15, 300
 PROBE_S = 30
 """Time that other calls wait for the result of the probe."""
 CACHE_S = 1.0
+MAX_LISTED = 1_000
+"""Circuits that are listed: there may be one for each project."""
 
 _FAILED = sa.text(
     """
@@ -147,3 +152,25 @@ class Breaker:
 
     def _invalidate(self) -> None:
         self._read_at = float("-inf")
+
+
+async def list_circuits(connection: AsyncConnection) -> list[ProviderHealth]:
+    """Read the circuits that have failures, those of all projects first; at most `MAX_LISTED`."""
+    query = rows.select(ProviderHealth).order_by(ProviderHealth.project_id, ProviderHealth.name).limit(MAX_LISTED)
+    return await rows.all_of(ProviderHealth, connection, query)
+
+
+async def release(session: AsyncSession, actor: Actor, name: str, *, now: datetime) -> int:
+    """Close all circuits of a provider and reset their counts, in every process within `CACHE_S`. Returns the number of
+    those that were open or counting."""
+    closed = len(
+        (
+            await session.scalars(
+                sa.delete(ProviderHealth).where(ProviderHealth.name == name).returning(ProviderHealth.project_id)
+            )
+        ).all()
+    )
+    if closed:
+        await audit.record(session, actor, "breaker.release", name, before={"circuits": closed}, now=now)
+        log.warning("circuits closed by the operator", provider=name, circuits=closed)
+    return closed

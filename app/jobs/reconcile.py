@@ -86,6 +86,11 @@ async def list_undecided(connection: AsyncConnection, *, attempt_id: str | None 
     return await _with_videos(connection, query)
 
 
+async def count_undecided(connection: AsyncConnection) -> int:
+    """Count the lost attempts that wait for a decision."""
+    return await connection.scalar(sa.select(sa.func.count()).select_from(Attempt).where(*ledger.UNKNOWN)) or 0
+
+
 async def list_without_file(connection: AsyncConnection, *, now: datetime) -> list[tuple[Attempt, Video]]:
     """Read the attempts whose finished file could not be had and whose job can run again, newest first."""
     query = (

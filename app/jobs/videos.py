@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -21,6 +22,7 @@ _SHOWN = (
     *(Attempt.id, Attempt.video_id, Attempt.state, Attempt.provider, Attempt.upstream_model),
     *(Attempt.upstream_ref, Attempt.error_code, Attempt.submitted_at),
 )
+_DETAILS = (*(Attempt.output_index, Attempt.error_message, Attempt.created_at, Attempt.accepted_at, Attempt.ended_at),)
 
 
 async def get_video(db: Database, video_id: str, *, project_id: str | None, deleted: bool = False) -> Video:
@@ -67,6 +69,17 @@ async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Atte
     """Read all attempts of a video, oldest first."""
     query = rows.select(Attempt).where(Attempt.video_id == video_id).order_by(Attempt.id)
     return await rows.all_of(Attempt, connection, query)
+
+
+async def list_shown_attempts(connection: AsyncConnection, video_id: str) -> tuple[list[Attempt], bool]:
+    """Read what its client sees of the last attempts of a video, oldest first, those that made an output among them;
+    the second value is True when there are more."""
+    last = ((Attempt.state == AttemptState.succeeded).desc(), Attempt.id.desc())
+    columns: list[Any] = [*_SHOWN, *_DETAILS]
+    query = sa.select(*columns).where(Attempt.video_id == video_id).order_by(*last).limit(MAX_ATTEMPTS_SHOWN + 1)
+    found = await rows.all_of(Attempt, connection, query)
+    shown = sorted(found[:MAX_ATTEMPTS_SHOWN], key=lambda attempt: attempt.id)
+    return shown, len(found) > MAX_ATTEMPTS_SHOWN
 
 
 async def last_attempts_of(connection: AsyncConnection, video_ids: Sequence[str]) -> dict[str, list[Attempt]]:

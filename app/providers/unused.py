@@ -42,6 +42,12 @@ def _is_catalogued(name: str, catalogue: Catalogue, served: Collection[str]) -> 
     return found is not None and any(row.kind in served for row in catalogue.models[found].routes)
 
 
+def unused_prices(settings: Settings, providers: Mapping[str, Provider], kinds: Collection[str]) -> list[Unused]:
+    """The prices whose names cannot be meant."""
+    found = (_unused(name, settings, providers, kinds) for name in settings.prices)
+    return [price for price in found if price is not None and price.mistaken]
+
+
 def report_unused(settings: Settings, providers: Mapping[str, Provider], kinds: Collection[str]) -> None:
     """Log aliases and prices that lead nowhere. Raises `ConfigurationError` for mistaken names if `strict` is set."""
     mistakes = []
@@ -52,11 +58,9 @@ def report_unused(settings: Settings, providers: Mapping[str, Provider], kinds: 
         else:
             log.warning("routes left out", alias=alias, routes=reasons)
         mistakes += [f"the alias {alias}: {one.name}: {one.reason}" for one in unused if one.mistaken]
-    for name in settings.prices:
-        price = _unused(name, settings, providers, kinds)
-        if price is not None and price.mistaken:
-            log.warning("price without use", price=name, reason=price.reason)
-            mistakes.append(f"the price of {name}: {price.reason}")
+    for price in unused_prices(settings, providers, kinds):
+        log.warning("price without use", price=price.name, reason=price.reason)
+        mistakes.append(f"the price of {price.name}: {price.reason}")
     if settings.strict and mistakes:
         raise ConfigurationError("\n".join(mistakes))
 

@@ -9,7 +9,9 @@
 """
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import errors, ids
 from app.db import rows
+from app.db.database import Database
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
 from app.telemetry import log
 from app.video import DeliveryState
@@ -31,6 +34,12 @@ RETRY_S = 72 * 3_600
 KEPT_S = 30 * 86_400
 """Seconds for which ended deliveries are kept."""
 PURGE_BATCH = 1_000
+MAX_REDELIVERED, REDELIVERY_BATCH = 1_000, 200
+"""Failed deliveries that one request makes due, and one transaction."""
+MAX_COUNTED = 10_000
+"""Failed deliveries that are counted by the reason why they were left out."""
+CLOCKS_DIFFER = timedelta(minutes=10)
+"""Difference of the clocks that make ids and that write times, at most."""
 
 
 # Claiming
@@ -197,18 +206,27 @@ async def purge_deliveries(session: AsyncSession, *, now: datetime, limit: int =
 async def list_deliveries(
     connection: AsyncConnection,
     *,
-    project_id: str,
+    project_id: str | None,
     endpoint_id: str | None = None,
     video_id: str | None = None,
+    state: DeliveryState | None = None,
+    event_type: str | None = None,
+    since: datetime | None = None,
     after: str | None,
     limit: int,
 ) -> tuple[list[tuple[Delivery, list[DeliveryTry]]], bool]:
-    """Deliveries to an endpoint or about a video, newest first, with all their tries, oldest first."""
-    query = rows.select(Delivery).where(Delivery.project_id == project_id)
+    """Deliveries of a project (None: of all), to an endpoint or about a video, newest first, with all their tries,
+    oldest first."""
+    query = rows.select(Delivery)
+    if project_id is not None:
+        query = query.where(Delivery.project_id == project_id)
     if endpoint_id is not None:
         query = query.where(Delivery.endpoint_id == endpoint_id)
     if video_id is not None:
         query = query.where(Delivery.video_id == video_id)
+    if state is not None:
+        query = query.where(Delivery.state == state)
+    query = query.where(*_of_kind(event_type, since))
     if after is not None and ids.is_id(after, "wh"):
         query = query.where(Delivery.id < after)
     found = await rows.all_of(Delivery, connection, query.order_by(Delivery.id.desc()).limit(limit + 1))
@@ -217,6 +235,15 @@ async def list_deliveries(
     for entry in await rows.all_of(DeliveryTry, connection, made):
         tries[entry.delivery_id].append(entry)
     return [(delivery, tries[delivery.id]) for delivery in found[:limit]], len(found) > limit
+
+
+def _of_kind(event_type: str | None, since: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """Conditions for deliveries of one type of event, and of those since a moment: a range of ids, too, in which an
+    index ends."""
+    found = [] if event_type is None else [Delivery.event_type == event_type]
+    if since is not None:
+        found += [Delivery.created_at >= since, Delivery.id >= ids.least("wh", since - CLOCKS_DIFFER)]
+    return found
 
 
 async def redeliver(
@@ -252,6 +279,95 @@ async def redeliver(
         delivery.due_at, delivery.tries, delivery.give_up_at = now, 0, None
     await session.flush()
     return delivery
+
+
+@dataclass(frozen=True)
+class Redelivered:
+    """The result of `redeliver_failed`."""
+
+    count: int
+    has_more: bool
+    endpoint_disabled: int
+    """Deliveries left out, counted up to `MAX_COUNTED`: their endpoint is disabled."""
+    video_deleted: int
+    """The same: nothing is left to send."""
+
+
+async def redeliver_failed(
+    db: Database,
+    *,
+    project_id: str,
+    since: datetime,
+    endpoint_id: str | None = None,
+    event_type: str | None = None,
+    now: datetime,
+) -> Redelivered:
+    """Make the failed deliveries since a moment due now, as `redeliver` does, oldest first, at most `MAX_REDELIVERED`,
+    in batches. Those to disabled endpoints and those of which nothing is left to send are left out."""
+    failed: list[sa.ColumnElement[bool]] = [
+        Delivery.project_id == project_id,
+        Delivery.state == DeliveryState.failed,
+        *_of_kind(event_type, since),
+    ]
+    if endpoint_id is not None:
+        failed.append(Delivery.endpoint_id == endpoint_id)
+    count = 0
+    while count < MAX_REDELIVERED:
+        async with db.transaction() as session:
+            limit = min(REDELIVERY_BATCH, MAX_REDELIVERED - count)
+            made = await _redeliver_batch(session, failed, project_id=project_id, limit=limit, now=now)
+        count += made
+        if made < limit:
+            break
+    is_erased = sa.and_(Delivery.data.is_(None), Delivery.video.is_(None))
+    reason = sa.case((is_erased, "erased"), (_IS_DISABLED, "disabled"), else_="open")
+    looked_at = sa.select(reason.label("reason")).where(*failed).limit(MAX_COUNTED).subquery()
+    query = sa.select(looked_at.c.reason, sa.func.count()).group_by(looked_at.c.reason)
+    async with db.reading() as connection:
+        left: dict[str, int] = {row[0]: row[1] for row in await connection.execute(query)}
+    seen_all = sum(left.values()) < MAX_COUNTED
+    return Redelivered(
+        count,
+        has_more=left.get("open", 0) > 0 or not seen_all,
+        endpoint_disabled=left.get("disabled", 0),
+        video_deleted=left.get("erased", 0),
+    )
+
+
+_IS_DISABLED = sa.exists().where(WebhookEndpoint.id == Delivery.endpoint_id, WebhookEndpoint.disabled_at.is_not(None))
+
+
+async def _redeliver_batch(
+    session: AsyncSession,
+    failed: Sequence[sa.ColumnElement[bool]],
+    *,
+    project_id: str,
+    limit: int,
+    now: datetime,
+) -> int:
+    """Make a batch due; returns their number. Rows that another transaction holds are left for the next call."""
+    enabled = await session.scalars(  # lock order: endpoints, by id, then deliveries
+        sa.select(WebhookEndpoint.id)
+        .where(WebhookEndpoint.project_id == project_id, WebhookEndpoint.disabled_at.is_(None))
+        .order_by(WebhookEndpoint.id)
+        .with_for_update(key_share=True)
+    )
+    sendable = sa.or_(Delivery.data.is_not(None), Delivery.video.is_not(None))
+    reachable = sa.or_(Delivery.endpoint_id.is_(None), Delivery.endpoint_id.in_(enabled.all()))
+    chosen = (
+        sa.select(Delivery.id)
+        .where(*failed, sendable, reachable)
+        .order_by(Delivery.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    made_due = await session.execute(
+        sa.update(Delivery)
+        .where(Delivery.id.in_((await session.scalars(chosen)).all()))
+        .values(state=DeliveryState.pending, ended_at=None, lease=None, due_at=now, tries=0, give_up_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    return int(made_due.rowcount)  # type: ignore[attr-defined]  # of an UPDATE
 
 
 # Address

@@ -28,6 +28,13 @@ ADMIN_CALLS = [
     ("GET", "repairs"),
     ("POST", "repairs/att_x"),
     ("GET", "videos/video_x"),
+    ("GET", "providers"),
+    ("POST", "providers/up_x/breaker"),
+    ("POST", "providers/up_x/check"),
+    ("GET", "models"),
+    ("GET", "settings"),
+    ("GET", "status"),
+    ("GET", "webhook_deliveries"),
 ]
 
 

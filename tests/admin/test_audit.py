@@ -27,6 +27,8 @@ CHANGES = {
     ("POST", "keys"): ["key.create"],
     ("PATCH", "keys/key_x"): ["key.change"],
     ("DELETE", "keys/key_x"): ["key.revoke"],
+    ("POST", "providers/up_x/breaker"): ["breaker.release"],
+    ("POST", "providers/up_x/check"): [],  # changes nothing
     ("POST", "repairs/att_x"): ["repair.fail", "repair.find", "repair.resubmit", "repair.fetch"],
 }
 """The entries of every call that changes something; each is driven by a test below."""

@@ -109,6 +109,9 @@ class Delivery(Base):
             "ix_deliveries_under_way", "project_id", "queue_key", "due_at", postgresql_where=text("lease is not null")
         ),
         Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
+        # For the lists of all deliveries of a project, and for sending the failed ones again.
+        Index("ix_deliveries_project_id", "project_id", "id"),
+        Index("ix_deliveries_failed", "project_id", "id", postgresql_where=text("state = 'failed'")),
         Index("ix_deliveries_ended_at", "ended_at", postgresql_where=text("ended_at is not null")),
         # A video ends once with each event type: failed, then completed if an operator runs it again.
         Index(

@@ -101,3 +101,23 @@ class WebhookDeliveryPage(ResponseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class DeliveriesLeftOut(ResponseModel):
+    """Failed deliveries that cannot be sent again, by reason, counted up to 10,000 in all."""
+
+    endpoint_disabled: int
+    """Enable the endpoint first."""
+    video_deleted: int
+    """The video was deleted or purged, so there is nothing left to send."""
+
+
+class RedeliveredWebhooks(ResponseModel):
+    """The result of sending failed deliveries again."""
+
+    object: Literal["webhook_delivery.redelivered"]
+    redelivered: int
+    """Deliveries that are due now."""
+    has_more: bool
+    """True: repeat the request for the others."""
+    left_out: DeliveriesLeftOut

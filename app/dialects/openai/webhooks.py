@@ -109,7 +109,8 @@ def _endpoint(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> dict[s
     }
 
 
-def _delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
+def render_delivery(delivery: Delivery, tries: list[DeliveryTry]) -> dict[str, Any]:
+    """A delivery with all its tries."""
     return {
         "id": delivery.id,
         "object": "webhook_delivery",
@@ -278,7 +279,7 @@ async def list_deliveries(
         page, has_more = await deliveries.list_deliveries(
             connection, project_id=caller.project_id, endpoint_id=endpoint_id, after=after, limit=limit
         )
-    return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
+    return no_store(page_of([render_delivery(*entry) for entry in page], has_more=has_more))
 
 
 @routes.post(
@@ -306,7 +307,7 @@ async def list_deliveries_of_video(
         )
     if not page and after is None:  # a deleted video may have deliveries, an unknown one has none
         await get_video(gateway, caller, video_id)
-    return no_store(page_of([_delivery(*entry) for entry in page], has_more=has_more))
+    return no_store(page_of([render_delivery(*entry) for entry in page], has_more=has_more))
 
 
 @routes.post(
@@ -325,4 +326,4 @@ async def redeliver_of_video(video_id: str, delivery_id: str, gateway: GatewayDe
 
 async def _redelivered(delivery: Delivery, gateway: Gateway) -> Response:
     gateway.wake()
-    return JSONResponse(_delivery(delivery, []), status_code=202)
+    return JSONResponse(render_delivery(delivery, []), status_code=202)
