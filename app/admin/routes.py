@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing, repairs, responses
+from app.admin import billing, repairs, responses, video_list
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -254,3 +254,4 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
 
 routes.include_router(billing.routes)
 routes.include_router(repairs.routes)
+routes.include_router(video_list.routes)
