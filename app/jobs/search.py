@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
@@ -19,6 +19,8 @@ from app.db.database import Database
 from app.db.models import Project, Video
 from app.db.pages import Place
 from app.jobs.filters import Condition, Filters, find_place
+
+Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
 
 LOOKED_AT = 20_000
 """Most videos that a filter without an index looks at."""
@@ -70,22 +72,25 @@ class Found:
     totals: Totals | None
 
 
-async def find_page(
-    db: Database, filters: Filters, wanted: Wanted, columns: Sequence[sa.ColumnElement[Any] | sa.Column[Any]]
-) -> Found:
+async def find_page(db: Database, filters: Filters, wanted: Wanted, columns: Columns) -> Found:
     """Read a page with these columns of `videos`, and the sums of the whole list if they are wanted.
 
     In a list without filters `after` need not exist any more. Raises `InvalidRequest` for an unknown `after` of a list
     with filters, and for a search that takes too long.
     """
     async with _connection(db, filters) as connection:
-        line, others = _line_of(filters, ascending=wanted.ascending)
-        start = await line.place_of(connection, wanted.after)
-        looked, end = await line.look(connection, start) if others else (None, None)
-        query = line.page(wanted.limit + 1, columns, start, end, others)
-        nothing = looked is not None and looked.rows == 0
-        rows = [] if nothing else list((await connection.execute(query)).mappings())
-        totals = await summarize(connection, filters) if wanted.summary else None
+        return await read_list(connection, filters, wanted, columns)
+
+
+async def read_list(connection: AsyncConnection, filters: Filters, wanted: Wanted, columns: Columns) -> Found:
+    """`find_page` on a connection, without its time limit."""
+    line, others = _line_of(filters, ascending=wanted.ascending)
+    start = await line.place_of(connection, wanted.after)
+    looked, end = await line.look(connection, start) if others else (None, None)
+    query = line.page(wanted.limit + 1, columns, start, end, others)
+    nothing = looked is not None and looked.rows == 0
+    rows = [] if nothing else list((await connection.execute(query)).mappings())
+    totals = await summarize(connection, filters) if wanted.summary else None
     shown, has_more = rows[: wanted.limit], len(rows) > wanted.limit
     last_id = shown[-1]["id"] if shown else None
     if not has_more and looked is not None and not looked.complete and end is not None:
@@ -172,7 +177,7 @@ class _Line:
     def page(
         self,
         limit: int,
-        columns: Sequence[sa.ColumnElement[Any] | sa.Column[Any]],
+        columns: Columns,
         start: Place | None,
         end: Place | None,
         others: Sequence[Condition],

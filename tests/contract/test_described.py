@@ -126,6 +126,7 @@ async def administer(operator: Operator, fake: FakeOpenAI, video_id: str) -> Non
     key = await operator.ask("POST", "keys", status=201, name="shop", project=project["id"])
     for path in ("projects", f"projects/{project['id']}", "keys", f"keys/{key['id']}", "ledger", f"videos/{video_id}"):
         await operator.ask("GET", path)
+    await operator.ask("GET", "videos?q=boat&summary=true")
     await operator.ask("PATCH", f"projects/{project['id']}", name="web shop")
     await operator.ask("POST", f"projects/{project['id']}/credits", status=201, amount_usd=5)
     await operator.ask("PATCH", f"keys/{key['id']}", requests_per_minute=60)

@@ -27,6 +27,8 @@ VIDEOS = 60_000
 completed with a key that has no others."""
 MIDDLE = NOW - timedelta(seconds=VIDEOS // 2)
 ROWS = """
+insert into projects (id, name, billing, created_at)
+select id, id, 'postpaid', :now from unnest(array['mine', 'other']) as id;
 insert into videos ({columns}) select {values} from generate_series(1, {videos}) as n;
 vacuum analyze videos
 """
@@ -45,9 +47,11 @@ def fill(url: str) -> None:
     tidy = "mod(n, 3) = 0 and mod(n, 10000) > 5"
     columns, values = filled(
         "videos",
-        id="'v' || lpad(n::text, 8, '0')",
+        id="'video_' || lpad(n::text, 26, '0')",
         project_id="case when mod(n, 4) = 3 then 'other' else 'mine' end",
         key_id=f"case when {rare} = 1 then 'rare' when {tidy} then 'tidy' else 'usual' end",
+        model="case mod(n, 10000) when 1 then 'rare' when 7 then 'rare' else case mod(n, 3) when 0 then 'tidy' "
+        "else 'usual' end end",
         status=f"case when {rare} = 2 or {tidy} then 'completed' when {rare} = 4 then 'queued' else 'failed' end",
         error_code=f"case when {rare} in (2, 4) or {tidy} then null "
         f"when {rare} = 5 then 'upstream' else 'cancelled' end",
@@ -106,8 +110,8 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 PLACES: dict[str, dict[str, Any]] = {
     "first": {},
-    "after": {"after": Place(MIDDLE, "v")},
-    "before": {"before": Place(MIDDLE, "v")},
+    "after": {"after": Place(MIDDLE, "video")},
+    "before": {"before": Place(MIDDLE, "video")},
 }
 """Also places outside of the times that are asked for."""
 
