@@ -39,7 +39,6 @@ INDEXED: dict[str, tuple[dict[str, Any], str]] = {
     "all four, empty": ({"key_id": "tidy", "model": "usual", "states": (State.completed,), **LATE}, "log_key_model"),
     "key and model, failed or cancelled": ({"key_id": "usual", "model": "usual", "states": FAILED}, "log_key_model"),
     "failed or cancelled": ({"states": FAILED, **LATE}, "log_"),
-    "running with a model": ({"states": (State.queued,), "model": "rare"}, "log"),
     "of all projects": ({"project_id": None, "model": "usual", "states": FAILED}, "log_model"),
     "rare of all projects": ({"project_id": None, "model": "rare", "key_id": "rare"}, "log_key_model"),
 }
@@ -57,13 +56,15 @@ def given(filters: dict[str, Any]) -> Filters:
     return Filters(**{"project_id": "mine", **filters})
 
 
-async def read(url: str, filters: dict[str, Any], **wanted: Any) -> tuple[Found, list[dict[str, Any]]]:
+async def read(
+    url: str, filters: dict[str, Any], *, options: str = "set jit = off", **wanted: Any
+) -> tuple[Found, list[dict[str, Any]]]:
     found, columns = [], list(Video.__table__.columns)
 
     async def ask(connection: AsyncConnection) -> None:
         found.append(await read_list(connection, given(filters), Wanted(LIMIT, **wanted), columns))
 
-    nodes = await plans(url, ask)
+    nodes = await plans(url, ask, options=options)
     return found[0], nodes
 
 
@@ -85,7 +86,7 @@ async def test_a_page_costs_what_it_shows(large: str, name: str, place: str) -> 
     assert sum(node.get("Shared Hit Blocks", 0) + node.get("Shared Read Blocks", 0) for node in nodes[:1]) < 300
 
 
-@pytest.mark.parametrize("name", [name for name in INDEXED if name != "running with a model"])
+@pytest.mark.parametrize("name", INDEXED)
 async def test_a_sum_is_read_from_an_index_alone(large: str, name: str) -> None:
     totals = []
 
@@ -100,6 +101,12 @@ async def test_a_sum_is_read_from_an_index_alone(large: str, name: str) -> None:
     assert totals[0].count == totals[0].cost_micros == totals[0].seconds
 
 
+async def test_running_videos_cost_as_many_as_run(large: str) -> None:
+    found, nodes = await read(large, {"states": (State.queued,), "model": "rare", "key_id": "tidy"})
+    assert found.rows == []
+    assert max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in nodes) <= LIMIT
+
+
 @pytest.mark.parametrize(
     "filters",
     [
@@ -110,7 +117,8 @@ async def test_a_sum_is_read_from_an_index_alone(large: str, name: str) -> None:
     ids=["q", "metadata", "all projects"],
 )
 async def test_a_search_looks_at_no_more_than_it_says(large: str, filters: dict[str, Any]) -> None:
-    found, nodes = await read(large, filters, summary=True)
+    options = "set jit = off; set enable_seqscan = off"  # of so small a table a third is read faster as a whole
+    found, nodes = await read(large, filters, options=options, summary=True)
     assert found.rows == []
     assert found.has_more
     assert found.last_id is not None

@@ -68,7 +68,7 @@ def fill(url: str) -> None:
             connection.execute(statement.encode())
 
 
-async def plans(url: str, ask: Any) -> list[dict[str, Any]]:
+async def plans(url: str, ask: Any, *, options: str = "set jit = off") -> list[dict[str, Any]]:
     """Every node of the plans of the statements that `ask` runs."""
     engine = create_async_engine(sqlalchemy_url(url), poolclass=sa.NullPool)
     said: list[tuple[str, Any]] = []
@@ -79,7 +79,7 @@ async def plans(url: str, ask: Any) -> list[dict[str, Any]]:
 
     nodes: list[dict[str, Any]] = []
     async with engine.connect() as connection:
-        await connection.exec_driver_sql("set jit = off")
+        await connection.exec_driver_sql(options)
         said.clear()
         await ask(connection)
         for statement, parameters in tuple(said):
