@@ -1,7 +1,8 @@
 """filters
 
 The billed length of a video, and the indexes of lists with filters: those of the request log, with that length, and the
-same by model. Reads and writes of videos wait meanwhile, for each 100,000 videos about MEASURED seconds.
+same by model. Reads and writes of videos wait meanwhile: each 100,000 videos take about 7 seconds of processor time, and took 33
+seconds on a machine with seven times as much to do as it had processors (11 minutes for 2,000,000).
 
 A worker of the release before settles without the length: let it end before the sums of lengths have to be right.
 """
