@@ -68,7 +68,7 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    after: str | None = None
+    after: Annotated[str, Field(max_length=8_192)] | None = None
     """The `last_id` of the page before."""
     limit: Annotated[int, Field(ge=0, le=100)] = 20
     """Longest page."""

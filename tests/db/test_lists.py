@@ -112,7 +112,7 @@ async def test_running_videos_cost_as_many_as_run(large: str) -> None:
     [
         {"prompt": "no such text"},
         {"metadata": {"order": "17"}, "states": (State.cancelled,)},
-        {"user": "nobody", "project_id": None, "model": "usual"},
+        {"user": "none", "project_id": None, "model": "usual"},
     ],
     ids=["q", "metadata", "all projects"],
 )
