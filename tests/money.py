@@ -11,14 +11,17 @@ from harness import ORIGIN, Running
 ADMIN = "adm-0123456789"
 
 _WRONG_SUMS = sa.text("""
-select videos.id, settlement, cost_micros, hold_micros, held, in_ledger
+select videos.id, settlement, billed_s, seconds, cost_micros, hold_micros, held, in_ledger
 from videos cross join lateral (
-  select coalesce(sum(amount_micros), 0)::bigint as in_ledger from ledger where video_id = videos.id
+  select coalesce(sum(amount_micros), 0)::bigint as in_ledger,
+    coalesce(sum(seconds) filter (where kind = 'settle'), 0) as seconds
+  from ledger where video_id = videos.id
 ) as booked cross join lateral (
   select count(*) as held from attempts where video_id = videos.id and settlement = 'held'
 ) as open
 where in_ledger <> - coalesce(cost_micros, 0) - coalesce(hold_micros, 0) * held
   or (settlement = 'held') <> (held > 0)
+  or abs(coalesce(billed_s, 0) - seconds) > 0.000001
 """)
 
 _BEYOND_HOLD = sa.text("""
@@ -67,7 +70,7 @@ class Operator:
         return cast("list[dict[str, Any]]", found.json()["data"])
 
     async def check_sums(self) -> None:
-        """The ledger entries of a video add up to its cost and its holds, and it never cost more than was held."""
+        """The ledger entries of a video add up to cost, length and holds of it; it never cost more than was held."""
         async with self.gateway.gateway.db.reading() as connection:
             assert (await connection.execute(_WRONG_SUMS)).mappings().all() == []
             assert (await connection.execute(_BEYOND_HOLD)).mappings().all() == []

@@ -80,6 +80,8 @@ async def settle(
     await _write(session, video, attempt, Entry.settle, known, now, **values)
     if micros is not None:
         video.cost_micros = (video.cost_micros or 0) + micros
+    if cost.seconds is not None:
+        video.billed_s = (video.billed_s or 0) + cost.seconds
     await update_video_settlement(session, video)
 
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime
 
+from app.http.filters import SearchedVideos, VideoSums
 from app.http.openapi import Json, ResponseModel, may_be_absent
 from app.video import AttemptState, Billing, Entry, Settlement, Status
 
@@ -322,6 +323,8 @@ class VideoDetails(ResponseModel):
     hold_micros: int | None
     longest_s: float | None
     cost_micros: int | None
+    billed_s: float | None
+    """Billed length of its outputs."""
     settlement: Settlement
     error_code: str | None
     error_message: str | None
@@ -337,3 +340,51 @@ class VideoDetails(ResponseModel):
     purged_at: AwareDatetime | None
     """Time at which its content was erased at the request of a client."""
     attempts: list[AttemptDetails]
+
+
+class ListedVideo(ResponseModel):
+    """A video in the list of all projects, with the names of `GET /admin/v1/videos/{video_id}`."""
+
+    id: str
+    object: Literal["video"]
+    project: str
+    key_id: str
+    dialect: str
+    status: Status
+    progress: int
+    model: str
+    provider: str | None
+    """Null until a provider was tried."""
+    upstream_model: str | None
+    source_video_id: str | None
+    prompt: str
+    """The first 500 characters."""
+    app: str | None
+    user: str | None
+    cost_estimate_micros: int | None
+    cost_micros: int | None
+    billed_s: float | None
+    settlement: Settlement
+    error_code: str | None
+    error_message: str | None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    completed_at: AwareDatetime | None
+    ended_at: AwareDatetime | None
+    expires_at: AwareDatetime | None
+    purged_at: AwareDatetime | None
+
+
+class VideoList(ResponseModel):
+    """A page of videos of all projects, or of one."""
+
+    object: Literal["list"]
+    data: list[ListedVideo]
+    first_id: str | None
+    last_id: str | None
+    """The value of `after` for the next page; `searched` may have looked further than the last video."""
+    has_more: bool
+    searched: SearchedVideos = may_be_absent()
+    """Present with filters without an index."""
+    summary: VideoSums = may_be_absent()
+    """Present with `summary=true`."""

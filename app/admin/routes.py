@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import keys, projects
 from app.accounts.keys import Changes
-from app.admin import audit, billing, installation, providers, repairs, responses, webhook_deliveries
+from app.admin import (
+    audit,
+    billing,
+    installation,
+    providers,
+    repairs,
+    responses,
+    video_list,
+    webhook_deliveries,
+)
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -248,3 +257,4 @@ routes.include_router(repairs.routes)
 routes.include_router(providers.routes)
 routes.include_router(installation.routes)
 routes.include_router(webhook_deliveries.routes)
+routes.include_router(video_list.routes)

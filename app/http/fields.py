@@ -1,5 +1,6 @@
 """Types of fields in request bodies. Each text has a length: a field without one may be as long as the whole body."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
@@ -14,6 +15,17 @@ Address = Annotated[str, Field(max_length=8_192)]
 """A URL. Those of webhooks have a lower limit of their own, with a message of its own."""
 Secret = Annotated[str, Field(max_length=8_192)]
 """A signing secret, with a lower limit in `webhooks/endpoints.py`."""
+
+
+def iso_moment(value: Any) -> str:
+    """Require an ISO 8601 time in a query: pydantic would read a number as seconds since 1970. A `+` that a client did
+    not encode arrives as a blank. Raises `ValueError`."""
+    written = str(value)
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt]", written):
+        raise ValueError("expected an ISO 8601 time with an offset, such as 2026-11-01T00:00:00Z")
+    if not 1 < int(written[:4]) < 9999:  # other time zones may not be able to express the first and the last year
+        raise ValueError("expected a year from 0002 to 9998")
+    return re.sub(r" (\d\d:?\d\d)$", r"+\1", written)
 
 
 # Media. These fields have any type, since `Uploads.media` reads and limits them; the schemas describe them.

@@ -1,6 +1,6 @@
 """Query parameters: an unknown one is refused, and times have limits that the database can take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -30,11 +30,15 @@ async def only_known_parameters(request: Request) -> None:
     known = list(_names(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
-            raise errors.InvalidRequest(
-                f"{name!r:.80} is not a parameter of this request; {hint}", param=name[:80], code="unknown_parameter"
-            )
+            raise unknown_parameter(name, known)
+
+
+def unknown_parameter(name: str, known: Sequence[str]) -> errors.InvalidRequest:
+    """The error about a parameter that is none of `known`; names the nearest."""
+    near = nearest(name, known)
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
+    message = f"{name!r:.80} is not a parameter of this request; {hint}"
+    return errors.InvalidRequest(message, param=name[:80], code="unknown_parameter")
 
 
 KnownParameters = Annotated[None, Depends(only_known_parameters)]

@@ -45,18 +45,6 @@ async def get_videos(connection: AsyncConnection, video_ids: Sequence[str], *, p
     return [found[video_id] for video_id in possible if video_id in found]
 
 
-async def list_videos(
-    connection: AsyncConnection, *, project_id: str, after: str | None, limit: int, ascending: bool
-) -> tuple[list[Video], bool]:
-    """Read a page in order of creation; the second value is True when there are more. `after` need not exist."""
-    query = rows.select(Video).where(Video.project_id == project_id, Video.deleted_at.is_(None))
-    if after is not None and ids.is_id(after, "video"):
-        query = query.where(Video.id > after if ascending else Video.id < after)
-    query = query.order_by(Video.id.asc() if ascending else Video.id.desc()).limit(limit + 1)
-    found = await rows.all_of(Video, connection, query)
-    return found[:limit], len(found) > limit
-
-
 async def get_source_attempt(connection: AsyncConnection, video_id: str) -> Attempt | None:
     """Read the attempt that made the first output of a video: its task is the source of a remix or an extension."""
     made = (Attempt.video_id == video_id, Attempt.state == AttemptState.succeeded)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.db.migrate import create_functions
 
 revision = "0015"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

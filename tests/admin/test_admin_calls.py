@@ -27,6 +27,7 @@ ADMIN_CALLS = [
     ("GET", "audit"),
     ("GET", "repairs"),
     ("POST", "repairs/att_x"),
+    ("GET", "videos"),
     ("GET", "videos/video_x"),
     ("GET", "providers"),
     ("POST", "providers/up_x/breaker"),

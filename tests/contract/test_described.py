@@ -127,6 +127,7 @@ async def administer(operator: Operator, fake: FakeOpenAI, video_id: str) -> Non
     lists = ("projects", "keys", "ledger", "audit")
     for path in (*lists, f"projects/{project['id']}", f"keys/{key['id']}", f"videos/{video_id}"):
         await operator.ask("GET", path)
+    await operator.ask("GET", "videos?q=boat&summary=true")
     await operator.ask("PATCH", f"projects/{project['id']}", name="web shop")
     await operator.ask("POST", f"projects/{project['id']}/credits", status=201, amount_usd=5)
     await operator.ask("PATCH", f"keys/{key['id']}", requests_per_minute=60)

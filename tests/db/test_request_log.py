@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.migrate import upgrade_schema
 from app.db.pages import Place, Window
-from app.jobs.request_log import Filters, Outcome, list_requests, summarize
+from app.jobs.filters import Filters
+from app.jobs.request_log import STATES, Outcome, list_requests
+from app.jobs.search import summarize
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +27,8 @@ VIDEOS = 60_000
 completed with a key that has no others."""
 MIDDLE = NOW - timedelta(seconds=VIDEOS // 2)
 ROWS = """
+insert into projects (id, name, billing, created_at)
+select id, id, 'postpaid', :now from unnest(array['mine', 'other']) as id;
 insert into videos ({columns}) select {values} from generate_series(1, {videos}) as n;
 vacuum analyze videos
 """
@@ -43,9 +47,11 @@ def fill(url: str) -> None:
     tidy = "mod(n, 3) = 0 and mod(n, 10000) > 5"
     columns, values = filled(
         "videos",
-        id="'v' || lpad(n::text, 8, '0')",
+        id="'video_' || lpad(n::text, 26, '0')",
         project_id="case when mod(n, 4) = 3 then 'other' else 'mine' end",
         key_id=f"case when {rare} = 1 then 'rare' when {tidy} then 'tidy' else 'usual' end",
+        model="case mod(n, 10000) when 1 then 'rare' when 7 then 'rare' else case mod(n, 3) when 0 then 'tidy' "
+        "else 'usual' end end",
         status=f"case when {rare} = 2 or {tidy} then 'completed' when {rare} = 4 then 'queued' else 'failed' end",
         error_code=f"case when {rare} in (2, 4) or {tidy} then null "
         f"when {rare} = 5 then 'upstream' else 'cancelled' end",
@@ -53,6 +59,7 @@ def fill(url: str) -> None:
         ended_at=f"case when {rare} <> 4 then :now end",
         created_at=f":now - ({VIDEOS} - n) * interval '1 s'",
         cost_micros="1",
+        billed_s="1",
         request="jsonb_build_object('prompt', repeat(md5(n::text), 20))",
     )
     statements = ROWS.format(columns=columns, values=values, videos=VIDEOS)
@@ -61,7 +68,7 @@ def fill(url: str) -> None:
             connection.execute(statement.encode())
 
 
-async def plans(url: str, ask: Any) -> list[dict[str, Any]]:
+async def plans(url: str, ask: Any, *, options: str = "set jit = off") -> list[dict[str, Any]]:
     """Every node of the plans of the statements that `ask` runs."""
     engine = create_async_engine(sqlalchemy_url(url), poolclass=sa.NullPool)
     said: list[tuple[str, Any]] = []
@@ -72,7 +79,7 @@ async def plans(url: str, ask: Any) -> list[dict[str, Any]]:
 
     nodes: list[dict[str, Any]] = []
     async with engine.connect() as connection:
-        await connection.exec_driver_sql("set jit = off")
+        await connection.exec_driver_sql(options)
         said.clear()
         await ask(connection)
         for statement, parameters in tuple(said):
@@ -93,18 +100,18 @@ FILTERS: dict[str, dict[str, Any]] = {
     "old": {"created_before": MIDDLE},
     "new": {"created_after": MIDDLE},
     "neither": {"created_after": NOW + timedelta(days=1)},
-    "large, none of the key": {"status": Outcome.cancelled, "key_id": "tidy"},
-    "large key, none of them": {"status": Outcome.completed, "key_id": "usual"},
-    "large and of the key": {"status": Outcome.cancelled, "key_id": "usual"},
-    "few, none of the key": {"status": Outcome.upstream_failure, "key_id": "tidy"},
-    "pending, none of the key": {"status": Outcome.pending, "key_id": "tidy"},
-    "pending of the key": {"status": Outcome.pending, "key_id": "usual"},
-    **{str(status): {"status": status} for status in Outcome},
+    "large, none of the key": {"states": STATES[Outcome.cancelled], "key_id": "tidy"},
+    "large key, none of them": {"states": STATES[Outcome.completed], "key_id": "usual"},
+    "large and of the key": {"states": STATES[Outcome.cancelled], "key_id": "usual"},
+    "few, none of the key": {"states": STATES[Outcome.upstream_failure], "key_id": "tidy"},
+    "pending, none of the key": {"states": STATES[Outcome.pending], "key_id": "tidy"},
+    "pending of the key": {"states": STATES[Outcome.pending], "key_id": "usual"},
+    **{str(status): {"states": STATES[status]} for status in Outcome},
 }
 PLACES: dict[str, dict[str, Any]] = {
     "first": {},
-    "after": {"after": Place(MIDDLE, "v")},
-    "before": {"before": Place(MIDDLE, "v")},
+    "after": {"after": Place(MIDDLE, "video")},
+    "before": {"before": Place(MIDDLE, "video")},
 }
 """Also places outside of the times that are asked for."""
 
@@ -136,5 +143,5 @@ async def test_a_sum_is_read_from_an_index_alone(large: str, name: str) -> None:
     few = "pending" in name or name == "processing"
     assert {node["Node Type"] for node in scans} <= {"Index Only Scan", *(("Index Scan",) if few else ())}
     assert sum(node.get("Heap Fetches", 0) for node in scans) == 0
-    assert totals[0][0] == totals[0][1], "each costs one millionth"
+    assert totals[0].count == totals[0].cost_micros == totals[0].seconds, "each costs one millionth and has a second"
     assert max(node.get("Rows Removed by Filter", 0) for node in nodes) <= 21

@@ -213,6 +213,28 @@ async def test_a_running_job_survives_an_upgrade(empty: str, start_gateway: Star
         assert "acme" in connection.execute(sa.text("select id from projects")).scalars().all()
 
 
+SETTLED = """
+insert into videos (id, project_id, key_id, dialect, status, progress, model, request, routes, outputs, warnings,
+  settlement, created_at, updated_at, completed_at, ended_at, deadline_at)
+select id, 'acme', 'k', 'openai', 'completed', 100, 'm', '{}', '[]', '[]', '[]', 'settled', now(), now(), now(), now(),
+  now()
+from unnest(array['one', 'two', 'none']) as id;
+insert into ledger (id, project_id, kind, amount_micros, video_id, attempt_id, seconds, day, created_at)
+select 't' || n, 'acme', kind, 0, video_id, 'a' || n, seconds, current_date, now()
+from (values (1, 'settle', 'one', 4.5), (2, 'settle', 'two', 2), (3, 'settle', 'two', 3), (4, 'settle', 'none', null),
+  (5, 'reserve', 'none', null)) as t (n, kind, video_id, seconds);
+"""
+
+
+async def test_the_billed_lengths_of_the_release_before_are_those_of_its_ledger(empty: str) -> None:
+    await asyncio.to_thread(command.upgrade, alembic_config(empty), "0011")
+    async with await psycopg.AsyncConnection.connect(plain(empty), autocommit=True) as connection:
+        await connection.execute(SETTLED)
+        await upgrade_schema(empty)
+        found = await connection.execute("select id, billed_s from videos order by id")
+        assert await found.fetchall() == [("none", None), ("one", 4.5), ("two", 5)]
+
+
 ROWS = """
 insert into videos ({columns}) select {values} from generate_series(1, 200000) as n;
 insert into attempts ({attempt_columns}) select {attempt_values} from generate_series(1, 200000) as n;

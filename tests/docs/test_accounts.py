@@ -22,6 +22,7 @@ PAGE = pages.read("docs/accounts.md")
 KEYS, CALL = PAGE.one("sh", "keys create"), PAGE.one("sh", "/admin/v1/keys")
 BALANCE, CREDIT = json.loads(PAGE.one("json")), PAGE.one("sh", "projects credit")
 USAGE = PAGE.one("sh", "usage --by")
+LISTS = PAGE.one("sh", "/admin/v1/videos?")
 FIND, FETCH = PAGE.one("sh", '"find"'), PAGE.one("sh", '"fetch"')
 PRICES = pages.read("docs/providers.md").one("toml")
 
@@ -90,6 +91,10 @@ async def test_projects_keys_credit_and_usage(desk: Desk, command: Command, tmp_
     assert pages.shape(balance) == pages.shape(BALANCE)
     assert (balance["billing_type"], balance["available"]["amount"]) == ("prepaid", 50)
     await desk.admin.gateway.create(model="up/sora-2")
+    code = LISTS.replace("curl ", "curl -sf ").replace("project=default", f"project={made['project']}")
+    failed, boats = (json.loads(line) for line in (await desk.paste(code)).replace("}{", "}\n{").splitlines())
+    assert (failed["data"], failed["summary"]["count"]) == ([], 0)
+    assert (boats["data"], boats["searched"]) == ([], {"rows": 0, "complete": True})
     assert "up/sora-2" in await paste(USAGE)
     assert (tmp_path / "usage.csv").read_text("utf-8").startswith("day,provider,")
 

@@ -16,10 +16,14 @@ _ENDS = {
 }
 
 
+_BY = {"": (), "_key": ("key_id",), "_model": ("model",), "_key_model": ("key_id", "model")}
+
+
 def _log_index(name: str, *columns: str, where: str = "") -> Index:
-    """An index of the request log by time. Its conditions do not name columns that change while a job runs."""
+    """An index of lists of a project by time, with what is summed. It does not name columns that change while a job
+    runs."""
     shown = text(f"{where} and deleted_at is null" if where else "deleted_at is null")
-    sums = ["cost_micros"]
+    sums = ["cost_micros", "billed_s"]
     return Index(name, "project_id", *columns, "created_at", "id", postgresql_include=sums, postgresql_where=shown)
 
 
@@ -69,6 +73,8 @@ class Video(Base):
     """Longest length that an output is charged for where nothing could be held; fixed at create."""
     cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     """Cost of its settled outputs; None: nothing settled yet, or no price is known."""
+    billed_s: Mapped[float | None]
+    """Billed length of its settled outputs, as in the ledger; None: nothing settled yet, or no length is known."""
     settlement: Mapped[Settlement] = mapped_column(server_default=Settlement.held)
     """State of its money; `held` while an attempt may still cost money, also after the job has ended."""
     error_code: Mapped[str | None]
@@ -113,13 +119,15 @@ class Video(Base):
         Index("ix_videos_deadline_at", "deadline_at", postgresql_where=text("ended_at is null")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
         Index("ix_videos_purge_due_at", "purge_due_at", postgresql_where=text("purge_due_at is not null")),
-        # For the request log, its pages and sums: of all requests, of one key, of running ones, and of those that ended
-        # in one way, of all keys or of one.
-        _log_index("ix_videos_log"),
-        _log_index("ix_videos_log_key", "key_id"),
+        # For lists with filters and the request log, their pages and sums (`jobs/filters.py`): of all videos, of
+        # running ones, of those that ended in one way; each but the running ones also by key, by model and by both.
         _log_index("ix_videos_log_running", where="ended_at is null"),
-        *(_log_index(f"ix_videos_log_{end}", where=where) for end, where in _ENDS.items()),
-        *(_log_index(f"ix_videos_log_key_{end}", "key_id", where=where) for end, where in _ENDS.items()),
+        *(_log_index(f"ix_videos_log{by}", *columns) for by, columns in _BY.items()),
+        *(
+            _log_index(f"ix_videos_log{by}_{end}", *columns, where=where)
+            for by, columns in _BY.items()
+            for end, where in _ENDS.items()
+        ),
     )
 
 

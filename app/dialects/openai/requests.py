@@ -6,7 +6,6 @@ since it is not stored: session, trace, and size of the request. `purged_at`, `e
 gateway's own.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -23,10 +22,13 @@ from app.accounts.keys import KeysOfProject
 from app.db.pages import Page, Place, Window
 from app.dialects.openai.router import AliasedRouter
 from app.http.context import CallerDep, Gateway, GatewayDep
+from app.http.fields import iso_moment
 from app.http.openapi import ResponseModel, may_be_absent, returns
 from app.http.responses import no_store
 from app.jobs import payloads, request_log
-from app.jobs.request_log import Filters, Outcome
+from app.jobs.filters import Filters, find_place
+from app.jobs.request_log import STATES, Outcome
+from app.jobs.search import summarize
 from app.video import MAX_NAME_CHARACTERS
 
 routes = AliasedRouter(tags=["requests"])
@@ -35,20 +37,9 @@ FILTERS = ("limit", "created_after", "created_before", "key_id", "status", "summ
 """Parameters that the address of another page keeps."""
 
 
-def _moment(value: Any) -> Any:
-    """Require an ISO 8601 time: pydantic would read a number as seconds since 1970. A `+` that a client did not encode
-    arrives as a blank."""
-    written = str(value)
-    if not re.match(r"\d{4}-\d\d-\d\d[Tt]", written):
-        raise ValueError("expected an ISO 8601 time with an offset, such as 2026-11-01T00:00:00Z")
-    if not 1 < int(written[:4]) < 9999:  # other time zones may not be able to express the first and the last year
-        raise ValueError("expected a year from 0002 to 9998")
-    return re.sub(r" (\d\d:?\d\d)$", r"+\1", written)
-
-
 Limit = Annotated[int, Query(ge=1, le=100, description="Longest page.")]
 Given = Annotated[str | None, Query(max_length=MAX_NAME_CHARACTERS, pattern=r"^[^\x00]*$")]
-Moment = Annotated[AwareDatetime | None, BeforeValidator(lambda value: value if value is None else _moment(value))]
+Moment = Annotated[AwareDatetime | None, BeforeValidator(lambda value: value if value is None else iso_moment(value))]
 
 
 # Responses
@@ -151,16 +142,17 @@ async def list_requests(
 ) -> Response:
     """List your project's requests, one for each video, newest first. `next_page_url` leads to older ones. `summary`
     adds number and cost of all matching requests."""
-    filters = Filters(caller.project_id, key_id, status, created_after, created_before)
+    states = None if status is None else STATES[status]
+    filters = Filters(caller.project_id, key_id, states, created_after=created_after, created_before=created_before)
     cursor = _cursor(starting_after, ending_before)
     async with gateway.db.reading() as connection:
-        place = await request_log.find_place(connection, cursor[1], project_id=caller.project_id) if cursor else None
+        place = await find_place(connection, cursor[1], project_id=caller.project_id) if cursor else None
         page = await request_log.list_requests(connection, filters, _window(limit, cursor, place))
-        totals = await request_log.summarize(connection, filters) if summary else None
+        totals = await summarize(connection, filters) if summary else None
     body = _listing(request, page, [_request(row, gateway.create_paths) for row in page.rows])
     if totals is not None:
-        count, cost_micros = totals
-        body["summary"] = {"total_count": count, "total_cost": pricing.dollars(cost_micros), "currency": "usd"}
+        cost = pricing.dollars(totals.cost_micros)
+        body["summary"] = {"total_count": totals.count, "total_cost": cost, "currency": "usd"}
     return no_store(body)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from app.http.filters import SearchedVideos, VideoSums
 from app.http.openapi import Json, ResponseModel, may_be_absent
 from app.video import AttemptState, Billing, Status
 
@@ -165,8 +166,12 @@ class VideoPage(ResponseModel):
     data: list[Video]
     first_id: str | None
     last_id: str | None
-    """The value of `after` for the next page."""
+    """The value of `after` for the next page; `searched` may have looked further than the last video."""
     has_more: bool
+    searched: SearchedVideos = may_be_absent()
+    """Present with filters without an index."""
+    summary: VideoSums = may_be_absent()
+    """Present with `summary=true`."""
 
 
 class DeletedVideo(ResponseModel):

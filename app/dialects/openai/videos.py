@@ -13,11 +13,12 @@ from starlette.datastructures import UploadFile
 from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
+from app.db import rows
 from app.db.models import Video
 from app.dialects.openai import attempts, events, models, requests, schemas, webhook_deliveries, webhooks
 from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
-from app.dialects.openai.router import After, AliasedRouter, Limit
+from app.dialects.openai.router import AliasedRouter
 from app.dialects.openai.wire import (
     CreateCharacter,
     CreateVideo,
@@ -27,7 +28,7 @@ from app.dialects.openai.wire import (
     parse,
     render_character,
 )
-from app.http import request_facts
+from app.http import filters, request_facts
 from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.create import (
@@ -45,10 +46,10 @@ from app.http.create import (
 from app.http.files import content_response
 from app.http.frames import fit_frames
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_responses, returns
-from app.http.responses import no_store, page_of
+from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
-from app.jobs import lifecycle, videos
+from app.jobs import lifecycle, search, videos
 from app.jobs.choose import Routing
 from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
@@ -189,23 +190,17 @@ async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoR
     return next(iter(providers), None)
 
 
-@routes.get("/v1/videos", responses=returns(schemas.VideoPage))
+@routes.get("/v1/videos", responses=returns(schemas.VideoPage), openapi_extra={"parameters": [filters.METADATA]})
 async def list_videos(
-    request: Request,
-    gateway: GatewayDep,
-    caller: CallerDep,
-    after: After = None,
-    limit: Limit = 20,
-    order: Annotated[
-        str, Query(pattern="^(asc|desc)$", description="`desc`: newest first; `asc`: oldest first.")
-    ] = "desc",
+    request: Request, gateway: GatewayDep, caller: CallerDep, query: Annotated[filters.ListQuery, Query()]
 ) -> Response:
-    """List your videos, newest first. Request the next page with `after=<last_id>` while `has_more` is true."""
-    async with gateway.db.reading() as connection:
-        page, has_more = await videos.list_videos(
-            connection, project_id=caller.project_id, after=after, limit=limit, ascending=order == "asc"
-        )
-    return no_store(page_of(await shown(page, gateway, request), has_more=has_more))
+    """List your videos, newest first. Request the next page with `after=<last_id>` while `has_more` is true. The
+    filters `user`, `app`, `provider`, `metadata` and `q` look at the first 20,000 videos that match the other ones, and
+    `searched` says so."""
+    wanted = query.filters(request, caller.project_id)
+    found = await search.find_page(gateway.db, wanted, query.wanted, list(Video.__table__.columns))
+    page = [rows.read_only(Video, row) for row in found.rows]
+    return no_store(filters.found_page(found, await shown(page, gateway, request)))
 
 
 @routes.post("/v1/videos/edits", status_code=202, responses=CREATED, openapi_extra=create_schema(EditVideo, DRY_RUN))

@@ -1,0 +1,56 @@
+"""Administration API, the list of the videos of all projects."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from sqlalchemy import RowMapping, func
+
+from app.accounts import projects
+from app.admin import responses
+from app.db.models import Video
+from app.http import filters
+from app.http.context import GatewayDep
+from app.http.openapi import returns
+from app.http.responses import no_store
+from app.jobs import search
+
+routes = APIRouter(tags=["administration"])
+
+MAX_PROMPT_CHARACTERS = 500
+_COLUMNS = (
+    *(Video.id, Video.project_id.label("project"), Video.key_id, Video.dialect, Video.status, Video.progress),
+    *(Video.model, Video.provider, Video.upstream_model, Video.source_video_id),
+    func.left(Video.request["prompt"].astext, MAX_PROMPT_CHARACTERS).label("prompt"),
+    *(Video.request[name].astext.label(name) for name in ("app", "user")),
+    *(Video.cost_estimate_micros, Video.cost_micros, Video.billed_s, Video.settlement),
+    *(Video.error_code, Video.error_message),
+    *(Video.created_at, Video.updated_at, Video.completed_at, Video.ended_at, Video.expires_at, Video.purged_at),
+)
+
+
+class AdminListQuery(filters.ListQuery):
+    """Parameters of GET /admin/v1/videos."""
+
+    project: filters.Name | None = None
+    """Only videos of this project, by id or name."""
+
+
+@routes.get(
+    "/admin/v1/videos", responses=returns(responses.VideoList), openapi_extra={"parameters": [filters.METADATA]}
+)
+async def list_videos(request: Request, gateway: GatewayDep, query: Annotated[AdminListQuery, Query()]) -> Response:
+    """List the videos of all projects, or of one, newest first, with the filters of `GET /v1/videos`. Request the next
+    page with `after=<last_id>` while `has_more` is true. Without `project`, the filters `user`, `app`, `provider`,
+    `metadata` and `q` look at the first 20,000 videos of all, whatever the other filters are."""
+    project_id = None
+    if query.project is not None:
+        async with gateway.db.transaction() as session:
+            project_id = (await projects.get_project(session, query.project)).id
+    found = await search.find_page(gateway.db, query.filters(request, project_id), query.wanted, _COLUMNS)
+    return no_store(filters.found_page(found, [_video(row) for row in found.rows]))
+
+
+def _video(row: RowMapping) -> dict[str, Any]:
+    values = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+    return {**values, "object": "video"}
