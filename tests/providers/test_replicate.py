@@ -192,6 +192,7 @@ async def test_the_input_of_an_unknown_model_is_what_the_request_passes_on(
         ("kwaivgi/kling-o1", {"operation": Operation.edit, "source": CLIP}, {"720p": 126_000, "1080p": 168_000}),
         ("runwayml/aleph-2", {"operation": Operation.edit, "source": CLIP}, {"": 336_000}),
         ("xai/grok-imagine-video", {"operation": Operation.edit, "source": CLIP}, {"": 50_000}),
+        ("xai/grok-imagine-video-1.5", {"first_frame": A}, {"": 80_000}),
         (HAILUO, {}, {"768p": 47_000, "1080p": 82_000}),
         (HAILUO, {"seconds": 10}, {}),
         ("lightricks/ltx-2.5-fast", {}, {}),
