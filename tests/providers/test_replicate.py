@@ -237,9 +237,11 @@ async def test_a_request_is_quoted_as_it_is_sent(gateway: Running, fields: dict[
     [
         ({"output": {"thumbnail": "https://x.example/t.png", "video": "https://x.example/v.mp4"}}, None),
         ({"output": ["https://x.example/v.mp4", "https://x.example/w.mp4"]}, None),
+        ({"output": {"mask": "https://x.example/m", "upscaled_clip": "https://x.example/v.mp4"}}, None),
         ({"output": "https://x.example/v.mp4", "logs": "https://x.example/logs.mp4"}, None),
         ({"output": None, "input": {"start_image": "https://x.example/a.mp4"}}, "none"),
         ({"output": [None, {"a": 1}]}, "none"),
+        ({"output": {"clip": ["v.mp4"], "note": "see v.mp4"}}, "none"),
         ({"output": 5}, "none"),
     ],
 )

@@ -37,6 +37,7 @@ STATUS = {
 }
 FREE, CHARGED = "aborted", "canceled"
 FILE_PATHS = (("output", "video"), ("output",))
+VIDEO_NAME = re.compile(r"\.(?:mp4|webm|mov|mkv)(?:[?#]|$)", re.IGNORECASE)
 PREDICTIONS = "/predictions"
 VERSION = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))([\w.\-]{1,100}/[\w.\-]{1,100})(?::([0-9a-f]{64}))?", re.ASCII)
@@ -99,7 +100,8 @@ class Replicate(RestProvider):
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
         code = errors.ContentPolicy.default_code if CONTENT.search(str(error)) else None
-        found = self.learned(task, job, status, raw, first=FILE_PATHS, error=error, code=code)
+        places = (*FILE_PATHS, *_videos(job.get("output")))
+        found = self.learned(task, job, status, raw, first=places, error=error, code=code)
         if raw.lower() == CHARGED:
             cost = inputs.price_micros(task.model, task.request)
             return found.model_copy(update={"reported_micros": cost})
@@ -183,6 +185,12 @@ def _place(model: str) -> tuple[str, str | None]:
     if match is None:
         raise AssertionError("a name without capabilities is never planned")
     return (PREDICTIONS, match[2]) if match[2] else (f"/models/{match[1]}{PREDICTIONS}", None)
+
+
+def _videos(output: Any) -> list[tuple[str, str]]:
+    """Places of an output by names of the model's own: those whose address ends as that of a video."""
+    entries = output.items() if isinstance(output, dict) else ()
+    return [("output", name) for name, url in entries if isinstance(url, str) and VIDEO_NAME.search(url)]
 
 
 def _cursor(following: Any) -> str | None:
