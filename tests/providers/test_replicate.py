@@ -462,32 +462,40 @@ async def test_the_list_is_read_page_by_page(provider: Replicate, fake: FakeRepl
 
 
 @pytest.mark.parametrize(
-    ("document", "page"),
+    "document",
     [
-        ({}, None),
-        ({"results": {}, "next": 5}, None),
-        ({"results": [None, {}, {"id": "a"}, {"id": "a", "created_at": "2026-11-21T12:00:00"}], "next": "x"}, None),
-        (
-            {
-                "results": [{"id": "a", "created_at": "9" * 400}, {"id": "a", "created_at": 5}],
-                "next": "http://[?cursor=a",
-            },
-            None,
-        ),
-        ({"results": [{"id": "/" * 600, "created_at": "2026-11-21T12:00:00Z"}], "next": "?cursor=" + "a" * 600}, None),
-        ({"next": "https://elsewhere.example/v2?cursor=a%26b%2F..&limit=9"}, "a&b/.."),
-        ({"next": "/x?cursor=\ud800"}, None),
-        ({"next": "/x?cursor=here"}, None),
+        {},
+        {"results": {}},
+        {"results": [None]},
+        {"results": [{"id": "a", "created_at": "2026-11-21T12:00:00"}]},
+        {"results": [{"id": "a", "created_at": "9" * 400}]},
+        {"results": [{"id": "a", "created_at": 5}]},
+        {"results": [{"id": "/" * 600, "created_at": "2026-11-21T12:00:00Z"}]},
+        {"results": [], "next": 5},
+        {"results": [], "next": "x"},
+        {"results": [], "next": "http://[?cursor=a"},
+        {"results": [], "next": "?cursor=" + "a" * 600},
+        {"results": [], "next": "/x?cursor=\ud800"},
+        {"results": [], "next": "/x?cursor=here"},
     ],
 )
-async def test_a_strange_list_is_read_as_far_as_it_can_be(
-    provider: Replicate, fake: FakeReplicate, document: dict[str, Any], page: str | None
+async def test_a_list_that_cannot_be_read_does_not_seem_complete(
+    provider: Replicate, fake: FakeReplicate, document: dict[str, Any]
 ) -> None:
-    fake.script("list", *[Answer(200, json.dumps(document).encode())] * 2)
-    assert await provider.list_tasks("here") == ([], page)
-    if page is not None:
-        await provider.list_tasks(page)
-        assert (fake.calls["list"][1].path, fake.calls["list"][1].query) == ("/v1/predictions", "cursor=a%26b%2F..")
+    fake.script("list", Answer(200, json.dumps(document).encode()))
+    with pytest.raises(errors.UpstreamUnavailable):
+        await provider.list_tasks("here")
+
+
+async def test_of_the_address_of_the_next_page_only_the_cursor_is_used(
+    provider: Replicate, fake: FakeReplicate
+) -> None:
+    page = {"results": [], "next": "https://elsewhere.example/v2?cursor=a%26b%2F..&limit=9"}
+    fake.script("list", *[Answer(200, page)] * 2)
+    assert await provider.list_tasks(None) == ([], "a&b/..")
+    with pytest.raises(errors.UpstreamUnavailable):
+        await provider.list_tasks("a&b/..")
+    assert (fake.calls["list"][1].path, fake.calls["list"][1].query) == ("/v1/predictions", "cursor=a%26b%2F..")
 
 
 # Errors

@@ -126,9 +126,15 @@ class Replicate(RestProvider):
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
         query = f"?cursor={segment(page)}" if page is not None else ""
-        document = self.json("list", await self.call("list", "GET", f"{PREDICTIONS}{query}"))
-        following = _cursor(document.get("next"))
-        return _listed(document.get("results")), following if following != page else None
+        response = await self.call("list", "GET", f"{PREDICTIONS}{query}")
+        document = self.json("list", response)
+        rows, following = document.get("results"), document.get("next")
+        tasks, cursor = _listed(rows), _cursor(following)
+        is_cut = bool(following) and cursor in (None, page)
+        if not isinstance(rows, list) or len(tasks) < len(rows) or is_cut:
+            # Read as it is, the list would show that there are no further tasks.
+            raise self.unreadable("list", "the list of predictions cannot be read", response)
+        return tasks, cursor
 
     def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
         own = self.config.webhook_secret
