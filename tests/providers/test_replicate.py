@@ -338,6 +338,34 @@ async def test_a_running_prediction_is_not_stopped_and_is_charged_at_its_end(
     assert (attempt.settlement, attempt.cost_micros) == ("settled", 1_260_000)
 
 
+async def test_a_running_prediction_that_is_billed_by_its_time_is_stopped(
+    gateway: Running, fake: FakeReplicate
+) -> None:
+    video_id, ref = await running(gateway, fake, model="replicate/some-one/new-1")
+    fake.show(ref, "processing")
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    for _ in range(3):
+        await gateway.worker.run_once()
+        gateway.clock.advance(60)
+    assert [call.path for call in fake.deletes] == [f"/v1/predictions/{ref}/cancel"]
+    assert fake.jobs[ref].status == "canceled"
+    (attempt,) = await gateway.attempts(video_id)
+    assert (attempt.state, attempt.settlement) == ("failed", "refunded")
+
+
+async def test_a_cancel_that_finds_nothing_stops_nothing(gateway: Running, fake: FakeReplicate) -> None:
+    video_id, ref = await running(gateway, fake)
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.script("cancel", Answer(404, {"detail": "The requested resource could not be found."}))
+    await gateway.worker.run_once()
+    fake.finish(ref)
+    for _ in range(2):
+        gateway.clock.advance(60)
+        await gateway.worker.run_once()
+    (attempt,) = await gateway.attempts(video_id)
+    assert (attempt.settlement, attempt.cost_micros) == ("settled", 1_260_000)
+
+
 @pytest.mark.parametrize("document", [{}, {"status": "canceled"}, {"status": "processing"}, {"status": ["aborted"]}])
 async def test_only_an_aborted_prediction_has_certainly_stopped(
     provider: Replicate, fake: FakeReplicate, document: dict[str, Any]

@@ -5,10 +5,11 @@ pages on predictions, files and webhooks in public copies of 2026. Not tried liv
 Quirks: an official model is part of the path, any other is named by the 64 hexadecimal digits of a version in the body;
 the `input` follows the schema of the model (`inputs.py`). A `Prefer` header would hold the answer until the end. A
 prediction that is stopped before it starts is `aborted`, and free; one that is stopped later is `canceled`, and
-charged. Files are kept for an hour, and so is the input: a prediction read later has neither. A create may be refused
-by 429 with the time to wait in its text only. There is no idempotency key. Callbacks are signed by Standard Webhooks.
-Inferred: that a `canceled` prediction costs as much as a whole one, since the vendor reports no cost; that a 503 does
-not say that nothing was made.
+charged; where a model is billed by its time, up to then. Files are kept for an hour, and so is the input: a prediction
+read later has neither. A create may be refused by 429 with the time to wait in its text only. There is no idempotency
+key. Callbacks are signed by Standard Webhooks.
+Inferred: that a `canceled` prediction of a model in the table costs as much as a whole one, since the vendor reports no
+cost; that a 503 does not say that nothing was made.
 """
 
 import re
@@ -119,10 +120,11 @@ class Replicate(RestProvider):
         return f"{PREDICTIONS}/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        if task.status is Status.in_progress:  # charged either way: its end is waited for
+        if task.status is Status.in_progress and task.model in inputs.ROWS:  # charged either way: its end is waited for
             return False
         answer = await self.cancel_call("POST", f"{self.poll_path(task)}/cancel")
-        return answer if isinstance(answer, bool) else object_of(answer).get("status") == FREE
+        # Predictions are never deleted: one that a poll has just found, and this call does not, may run on.
+        return not isinstance(answer, bool) and object_of(answer).get("status") == FREE
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
         query = f"?cursor={segment(page)}" if page is not None else ""
