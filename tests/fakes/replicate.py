@@ -316,5 +316,6 @@ UPSTREAMS = (
         moderation=(422, "The input was flagged as sensitive. (E005)", ""),
         credit=(402, "You have insufficient credit to run this model.", None),
         streams=False,
+        gone_costs_nothing=False,
     ),
 )

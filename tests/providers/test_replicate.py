@@ -192,6 +192,7 @@ async def test_the_input_of_an_unknown_model_is_what_the_request_passes_on(
         ("kwaivgi/kling-o1", {"operation": Operation.edit, "source": CLIP}, {"720p": 126_000, "1080p": 168_000}),
         ("runwayml/aleph-2", {"operation": Operation.edit, "source": CLIP}, {"": 336_000}),
         ("xai/grok-imagine-video", {"operation": Operation.edit, "source": CLIP}, {"": 50_000}),
+        ("xai/grok-imagine-video-1.5", {"first_frame": A}, {"": 80_000}),
         (HAILUO, {}, {"768p": 47_000, "1080p": 82_000}),
         (HAILUO, {"seconds": 10}, {}),
         ("lightricks/ltx-2.5-fast", {}, {}),
@@ -236,9 +237,11 @@ async def test_a_request_is_quoted_as_it_is_sent(gateway: Running, fields: dict[
     [
         ({"output": {"thumbnail": "https://x.example/t.png", "video": "https://x.example/v.mp4"}}, None),
         ({"output": ["https://x.example/v.mp4", "https://x.example/w.mp4"]}, None),
+        ({"output": {"mask": "https://x.example/m", "upscaled_clip": "https://x.example/v.mp4"}}, None),
         ({"output": "https://x.example/v.mp4", "logs": "https://x.example/logs.mp4"}, None),
         ({"output": None, "input": {"start_image": "https://x.example/a.mp4"}}, "none"),
         ({"output": [None, {"a": 1}]}, "none"),
+        ({"output": {"clip": ["v.mp4"], "note": "see v.mp4"}}, "none"),
         ({"output": 5}, "none"),
     ],
 )
@@ -331,6 +334,34 @@ async def test_a_running_prediction_is_not_stopped_and_is_charged_at_its_end(
         gateway.clock.advance(60)
     await gateway.worker.run_once()
     assert fake.deletes == []
+    (attempt,) = await gateway.attempts(video_id)
+    assert (attempt.settlement, attempt.cost_micros) == ("settled", 1_260_000)
+
+
+async def test_a_running_prediction_that_is_billed_by_its_time_is_stopped(
+    gateway: Running, fake: FakeReplicate
+) -> None:
+    video_id, ref = await running(gateway, fake, model="replicate/some-one/new-1")
+    fake.show(ref, "processing")
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    for _ in range(3):
+        await gateway.worker.run_once()
+        gateway.clock.advance(60)
+    assert [call.path for call in fake.deletes] == [f"/v1/predictions/{ref}/cancel"]
+    assert fake.jobs[ref].status == "canceled"
+    (attempt,) = await gateway.attempts(video_id)
+    assert (attempt.state, attempt.settlement) == ("failed", "refunded")
+
+
+async def test_a_cancel_that_finds_nothing_stops_nothing(gateway: Running, fake: FakeReplicate) -> None:
+    video_id, ref = await running(gateway, fake)
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    fake.script("cancel", Answer(404, {"detail": "The requested resource could not be found."}))
+    await gateway.worker.run_once()
+    fake.finish(ref)
+    for _ in range(2):
+        gateway.clock.advance(60)
+        await gateway.worker.run_once()
     (attempt,) = await gateway.attempts(video_id)
     assert (attempt.settlement, attempt.cost_micros) == ("settled", 1_260_000)
 
@@ -459,32 +490,40 @@ async def test_the_list_is_read_page_by_page(provider: Replicate, fake: FakeRepl
 
 
 @pytest.mark.parametrize(
-    ("document", "page"),
+    "document",
     [
-        ({}, None),
-        ({"results": {}, "next": 5}, None),
-        ({"results": [None, {}, {"id": "a"}, {"id": "a", "created_at": "2026-11-21T12:00:00"}], "next": "x"}, None),
-        (
-            {
-                "results": [{"id": "a", "created_at": "9" * 400}, {"id": "a", "created_at": 5}],
-                "next": "http://[?cursor=a",
-            },
-            None,
-        ),
-        ({"results": [{"id": "/" * 600, "created_at": "2026-11-21T12:00:00Z"}], "next": "?cursor=" + "a" * 600}, None),
-        ({"next": "https://elsewhere.example/v2?cursor=a%26b%2F..&limit=9"}, "a&b/.."),
-        ({"next": "/x?cursor=\ud800"}, None),
-        ({"next": "/x?cursor=here"}, None),
+        {},
+        {"results": {}},
+        {"results": [None]},
+        {"results": [{"id": "a", "created_at": "2026-11-21T12:00:00"}]},
+        {"results": [{"id": "a", "created_at": "9" * 400}]},
+        {"results": [{"id": "a", "created_at": 5}]},
+        {"results": [{"id": "/" * 600, "created_at": "2026-11-21T12:00:00Z"}]},
+        {"results": [], "next": 5},
+        {"results": [], "next": "x"},
+        {"results": [], "next": "http://[?cursor=a"},
+        {"results": [], "next": "?cursor=" + "a" * 600},
+        {"results": [], "next": "/x?cursor=\ud800"},
+        {"results": [], "next": "/x?cursor=here"},
     ],
 )
-async def test_a_strange_list_is_read_as_far_as_it_can_be(
-    provider: Replicate, fake: FakeReplicate, document: dict[str, Any], page: str | None
+async def test_a_list_that_cannot_be_read_does_not_seem_complete(
+    provider: Replicate, fake: FakeReplicate, document: dict[str, Any]
 ) -> None:
-    fake.script("list", *[Answer(200, json.dumps(document).encode())] * 2)
-    assert await provider.list_tasks("here") == ([], page)
-    if page is not None:
-        await provider.list_tasks(page)
-        assert (fake.calls["list"][1].path, fake.calls["list"][1].query) == ("/v1/predictions", "cursor=a%26b%2F..")
+    fake.script("list", Answer(200, json.dumps(document).encode()))
+    with pytest.raises(errors.UpstreamUnavailable):
+        await provider.list_tasks("here")
+
+
+async def test_of_the_address_of_the_next_page_only_the_cursor_is_used(
+    provider: Replicate, fake: FakeReplicate
+) -> None:
+    page = {"results": [], "next": "https://elsewhere.example/v2?cursor=a%26b%2F..&limit=9"}
+    fake.script("list", *[Answer(200, page)] * 2)
+    assert await provider.list_tasks(None) == ([], "a&b/..")
+    with pytest.raises(errors.UpstreamUnavailable):
+        await provider.list_tasks("a&b/..")
+    assert (fake.calls["list"][1].path, fake.calls["list"][1].query) == ("/v1/predictions", "cursor=a%26b%2F..")
 
 
 # Errors

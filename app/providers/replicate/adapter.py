@@ -5,10 +5,11 @@ pages on predictions, files and webhooks in public copies of 2026. Not tried liv
 Quirks: an official model is part of the path, any other is named by the 64 hexadecimal digits of a version in the body;
 the `input` follows the schema of the model (`inputs.py`). A `Prefer` header would hold the answer until the end. A
 prediction that is stopped before it starts is `aborted`, and free; one that is stopped later is `canceled`, and
-charged. Files are kept for an hour, and so is the input: a prediction read later has neither. A create may be refused
-by 429 with the time to wait in its text only. There is no idempotency key. Callbacks are signed by Standard Webhooks.
-Inferred: that a `canceled` prediction costs as much as a whole one, since the vendor reports no cost; that a 503 does
-not say that nothing was made.
+charged; where a model is billed by its time, up to then. Files are kept for an hour, and so is the input: a prediction
+read later has neither. A create may be refused by 429 with the time to wait in its text only. There is no idempotency
+key. Callbacks are signed by Standard Webhooks.
+Inferred: that a `canceled` prediction of a model in the table costs as much as a whole one, since the vendor reports no
+cost; that a 503 does not say that nothing was made.
 """
 
 import re
@@ -37,6 +38,7 @@ STATUS = {
 }
 FREE, CHARGED = "aborted", "canceled"
 FILE_PATHS = (("output", "video"), ("output",))
+VIDEO_NAME = re.compile(r"\.(?:mp4|webm|mov|mkv)(?:[?#]|$)", re.IGNORECASE)
 PREDICTIONS = "/predictions"
 VERSION = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))([\w.\-]{1,100}/[\w.\-]{1,100})(?::([0-9a-f]{64}))?", re.ASCII)
@@ -99,7 +101,8 @@ class Replicate(RestProvider):
         error = job.get("error")
         status, raw = self.status_of(STATUS, job.get("status"), erred=bool(error))
         code = errors.ContentPolicy.default_code if CONTENT.search(str(error)) else None
-        found = self.learned(task, job, status, raw, first=FILE_PATHS, error=error, code=code)
+        places = (*FILE_PATHS, *_videos(job.get("output")))
+        found = self.learned(task, job, status, raw, first=places, error=error, code=code)
         if raw.lower() == CHARGED:
             cost = inputs.price_micros(task.model, task.request)
             return found.model_copy(update={"reported_micros": cost})
@@ -117,16 +120,23 @@ class Replicate(RestProvider):
         return f"{PREDICTIONS}/{segment(task.ref)}"
 
     async def cancel(self, task: Task) -> bool:
-        if task.status is Status.in_progress:  # charged either way: its end is waited for
+        if task.status is Status.in_progress and task.model in inputs.ROWS:  # charged either way: its end is waited for
             return False
         answer = await self.cancel_call("POST", f"{self.poll_path(task)}/cancel")
-        return answer if isinstance(answer, bool) else object_of(answer).get("status") == FREE
+        # Predictions are never deleted: one that a poll has just found, and this call does not, may run on.
+        return not isinstance(answer, bool) and object_of(answer).get("status") == FREE
 
     async def list_tasks(self, page: str | None) -> tuple[list[ListedTask], str | None]:
         query = f"?cursor={segment(page)}" if page is not None else ""
-        document = self.json("list", await self.call("list", "GET", f"{PREDICTIONS}{query}"))
-        following = _cursor(document.get("next"))
-        return _listed(document.get("results")), following if following != page else None
+        response = await self.call("list", "GET", f"{PREDICTIONS}{query}")
+        document = self.json("list", response)
+        rows, following = document.get("results"), document.get("next")
+        tasks, cursor = _listed(rows), _cursor(following)
+        is_cut = bool(following) and cursor in (None, page)
+        if not isinstance(rows, list) or len(tasks) < len(rows) or is_cut:
+            # Read as it is, the list would show that there are no further tasks.
+            raise self.unreadable("list", "the list of predictions cannot be read", response)
+        return tasks, cursor
 
     def is_callback(self, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> bool:
         own = self.config.webhook_secret
@@ -183,6 +193,12 @@ def _place(model: str) -> tuple[str, str | None]:
     if match is None:
         raise AssertionError("a name without capabilities is never planned")
     return (PREDICTIONS, match[2]) if match[2] else (f"/models/{match[1]}{PREDICTIONS}", None)
+
+
+def _videos(output: Any) -> list[tuple[str, str]]:
+    """Places of an output by names of the model's own: those whose address ends as that of a video."""
+    entries = output.items() if isinstance(output, dict) else ()
+    return [("output", name) for name, url in entries if isinstance(url, str) and VIDEO_NAME.search(url)]
 
 
 def _cursor(following: Any) -> str | None:
