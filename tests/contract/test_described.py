@@ -71,7 +71,8 @@ async def use_videos(gateway: Running, endpoint: str) -> str:
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed", done
     path = f"/v1/videos/{video['id']}"
-    for line in ("/v1/videos", path, f"{path}/events", f"{path}/content", done["output"]["url"].removeprefix(ORIGIN)):
+    links = [done["output"][name].removeprefix(ORIGIN) for name in ("url", "thumbnail_url", "spritesheet_url")]
+    for line in ("/v1/videos", path, f"{path}/events", f"{path}/content", *links):
         await call(client, f"GET {line}")
     source = {"prompt": "in snow", "video": {"id": video["id"]}}
     for line, given in (
