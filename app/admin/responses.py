@@ -95,6 +95,12 @@ class UsageRow(ResponseModel):
     """Costs that vendors reported for the same outputs; not every vendor does."""
     underpriced_usd: float
     """Reported beyond our price, of outputs where that is over 5 %; it was not charged."""
+    completed: int
+    failed: int
+    cancelled: int
+    """Jobs by how they ended; `jobs` has those that were charged or may be."""
+    mean_duration_s: float | None
+    """Mean seconds from create to end of the completed jobs; null: there are none."""
 
 
 class UsageReport(ResponseModel):

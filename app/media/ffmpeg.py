@@ -80,7 +80,7 @@ def program() -> Program:
 
 
 def is_installed() -> bool:
-    """Return True if there is an ffmpeg program, without starting one of PATH. Blocks for a moment on the first call."""
+    """Return True if there is an ffmpeg program. The first call may block for a moment."""
     return _is_installed(settings.child_process_env().get("PATH", ""))
 
 

@@ -12,6 +12,7 @@ from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
 from app.db.models.base import Base
 from app.db.models.deployment import DeploymentFact, WorkerProcess
 from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
+from app.db.models.usage import ClosedDay, DeletedVideo, KeyUse, UsageDay
 from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
 
 __all__ = [
@@ -20,15 +21,19 @@ __all__ = [
     "Attempt",
     "Base",
     "Character",
+    "ClosedDay",
+    "DeletedVideo",
     "Delivery",
     "DeliveryTry",
     "DeploymentFact",
     "Key",
+    "KeyUse",
     "LedgerEntry",
     "Meter",
     "Project",
     "ProviderHealth",
     "RequestRate",
+    "UsageDay",
     "Video",
     "WebhookEndpoint",
     "WebhookSecret",
