@@ -1,7 +1,7 @@
-"""Closed days: the usage of days that are over, summed once, so that a report over a year reads sums instead of the ledger.
+"""Closed days: usage of days that are over, summed once, so that a report over a year reads sums and not the ledger.
 
-A day is closed an hour after its end, when no video of it runs or has money held. What is written for it later reopens it
-in the same transaction, by a trigger (`db/functions/reopen_day.sql`), and it is summed again. See
+A day is closed an hour after its end, when no video of it runs or has money held. What is written for it later
+reopens it in the same transaction, by a trigger (`db/functions/reopen_day.sql`), and it is summed again. See
 docs/decisions/0050-closed-days.md.
 """
 
@@ -35,7 +35,8 @@ ENTRIES = """
   union all
   select created.project_id, created.key_id, created.model, ended.provider, created.app, created.end_user, days.day,
     null, 0, 0, null, null, null, 0, null, null,
-    (ended.error_code is null)::int, (ended.error_code <> 'cancelled')::int, (ended.error_code = 'cancelled')::int,
+    (ended.error_code is null)::int, coalesce(ended.error_code <> 'cancelled', false)::int,
+    coalesce(ended.error_code = 'cancelled', false)::int,
     case when ended.error_code is null then ended.duration_s end
   from days cross join lateral (
     select project_id, key_id, model, app, end_user, video_id from ledger
@@ -49,8 +50,8 @@ ENTRIES = """
     {fence}
   ) as ended
 """
-"""Usage of the days of a table `days`, read from the ledger and the videos: a row for each settled output, and one for each
-ended job, which has no `video_id`. With `offset 0` as fence, it reads these days alone, by their index."""
+"""Usage of the days of a table `days`, read from the ledger and the videos: a row for each settled output, and one for
+each ended job, which has no `video_id`. With `offset 0` as fence, it reads these days alone, by their index."""
 
 _CLOSABLE = sa.text("""
 select day from (
@@ -70,9 +71,9 @@ order by day limit :limit
 
 _LOCK = sa.text("select pg_try_advisory_xact_lock(1970561381, cast(:day as date) - date '2000-01-01')")
 
-_SUM = sa.text(f"""
+_SUM = """
 with days as (select cast(:day as date) as day), entries as (
-  {ENTRIES.format(fence="offset 0")}
+  {entries}
 ), spread as (
   select video_id from entries where video_id is not null
   group by video_id having count(distinct (project_id, key_id, model, provider, app)) > 1
@@ -89,7 +90,7 @@ select day, project_id, key_id, model, provider, app, spread.video_id,
   coalesce(sum(underpriced_micros), 0), sum(completed), sum(failed), sum(cancelled), coalesce(sum(duration_s), 0)
 from entries left join spread using (video_id)
 group by day, project_id, key_id, model, provider, app, spread.video_id
-""")
+"""
 
 
 async def close_days(db: Database, *, now: datetime) -> int:
@@ -125,5 +126,6 @@ async def _close(session: AsyncSession, day: date, last: date) -> bool:
         return False
     if not await _closable(session, last, only=day):  # looked at again, now that nobody can write for it
         return False
-    await session.execute(_SUM, {"day": day, "project_id": None, "tolerance": pricing.TOLERANCE})
+    statement = sa.text(_SUM.format(entries=ENTRIES.format(fence="offset 0")))
+    await session.execute(statement, {"day": day, "project_id": None, "tolerance": pricing.TOLERANCE})
     return True

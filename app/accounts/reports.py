@@ -1,4 +1,4 @@
-"""Usage reports from the ledger and the sums of closed days: by project, key, model, provider, app, end user and day."""
+"""Usage reports from sums of closed days and the ledger: by project, key, model, provider, app, end user and day."""
 
 import csv
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ DIMENSIONS = {
     "day": "day",
 }
 """Dimensions of a report: public name to column."""
+VENDORS = ("reported_usd", "underpriced_usd")
+"""Columns of a report about the costs of vendors, which are the operator's alone."""
 ENDS = ("completed", "failed", "cancelled", "mean_duration_s")
 """Columns of a report about the ends of jobs."""
 
@@ -133,10 +135,10 @@ def usage_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]], *, without: Sequence[str] = ()) -> str:
     """Format the report as CSV; text from clients is escaped so that a spreadsheet does not run it as a formula."""
-    money = ("cost_usd", "held_usd", "unpriced_outputs", "reported_usd", "underpriced_usd")
-    columns = [*dimensions, "jobs", "outputs", "seconds", *money, *ENDS]
+    money = ("cost_usd", "held_usd", "unpriced_outputs", *VENDORS)
+    columns = [*dimensions, "jobs", "outputs", "seconds", *(name for name in money if name not in without), *ENDS]
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)

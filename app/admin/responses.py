@@ -60,6 +60,12 @@ class ApiKey(ResponseModel):
     expires_at: AwareDatetime | None
     created_at: AwareDatetime
     revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+    """Time of the last request, to a minute; null: none since this is recorded."""
+    spent_usd: float
+    """Cost and holds of the jobs of this month, UTC; `monthly_budget_usd` limits this amount."""
+    running: int
+    """Unfinished videos."""
 
 
 class NewApiKey(ApiKey):

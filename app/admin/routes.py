@@ -16,6 +16,7 @@ from app.admin.schemas import (
     Moment,
     amount_or_refuse,
     key_object,
+    key_objects,
     listing,
     project_object,
     project_objects,
@@ -167,7 +168,7 @@ async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Respon
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         found = await keys.list_keys(await session.connection(), project_id=project_id)
-    return no_store(listing([key_object(key) for key in found]))
+    return no_store(listing(await key_objects(gateway, found)))
 
 
 @routes.post(
@@ -184,14 +185,15 @@ async def create_key(request: Request, gateway: GatewayDep) -> Response:
             session, wire.name, project_id=wire.project, changes=changes, settings=gateway.settings, now=now
         )
         await budgets.limit_key(session, key, budget, now=now)
-    return no_store({**key_object(key), "key": secret}, status=201)
+    return no_store({**await key_object(gateway, key), "key": secret}, status=201)
 
 
 @routes.get("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
 async def show_key(key_id: str, gateway: GatewayDep) -> Response:
     """Read a key, without its secret."""
     async with gateway.db.transaction() as session:
-        return no_store(key_object(await keys.get_key(session, key_id)))
+        key = await keys.get_key(session, key_id)
+    return no_store(await key_object(gateway, key))
 
 
 @routes.patch(
@@ -210,7 +212,7 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep) -> Resp
         if "monthly_budget_usd" in wire.model_fields_set:
             budget = amount_or_refuse(wire.monthly_budget_usd, "monthly_budget_usd")
             await budgets.limit_key(session, key, budget, now=now)
-    return no_store(key_object(key))
+    return no_store(await key_object(gateway, key))
 
 
 @routes.delete("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
@@ -218,7 +220,7 @@ async def revoke_key(key_id: str, gateway: GatewayDep) -> Response:
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
     async with gateway.db.transaction() as session:
         key = await keys.revoke_key(session, key_id, now=gateway.clock())
-    return no_store(key_object(key))
+    return no_store(await key_object(gateway, key))
 
 
 def _changes(wire: KeyChanges) -> Changes:

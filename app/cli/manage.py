@@ -17,6 +17,7 @@ from rich.table import Table
 
 from app import errors, settings, telemetry
 from app.accounts import budgets, keys, ledger, pricing, projects
+from app.accounts.key_uses import Use, read_uses
 from app.accounts.keys import Changes
 from app.db.database import Database, running_database
 from app.db.faults import explained
@@ -242,16 +243,19 @@ def update_key(
 def list_keys(
     project: Annotated[str | None, typer.Option(help="Only keys of this project, by its id or name.")] = None,
 ) -> None:
-    """List all keys, without their secrets."""
+    """List all keys, without their secrets, with their last use and the spending of this month."""
 
-    async def run(database: Database, now: datetime) -> list[Key]:
+    async def run(database: Database, now: datetime) -> list[tuple[Key, Use]]:
         async with database.transaction() as session:
             project_id = (await projects.get_project(session, project)).id if project is not None else None
-            return await keys.list_keys(await session.connection(), project_id=project_id)
+            connection = await session.connection()
+            found = await keys.list_keys(connection, project_id=project_id)
+            uses = await read_uses(connection, [key.id for key in found], now=now)
+            return [(key, uses[key.id]) for key in found]
 
     columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Max cost", "Expires")
-    table = Table(*columns, "Revoked", box=None, header_style="bold")
-    for key in with_database(load(), run):
+    table = Table(*columns, "Revoked", "Last used", "Spent", "Running", box=None, header_style="bold")
+    for key, use in with_database(load(), run):
         limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
         table.add_row(
             *(cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
@@ -259,6 +263,9 @@ def list_keys(
             usd(key.max_cost_micros),
             _at(key.expires_at),
             _at(key.revoked_at),
+            _at(use.last_used_at),
+            usd(use.spent_micros),
+            str(use.running),
         )
     console.print(table)
 

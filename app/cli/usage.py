@@ -10,7 +10,7 @@ from rich.table import Table
 
 from app import errors
 from app.accounts import ledger, pricing, projects
-from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
+from app.accounts.reports import ENDS, as_csv, dimensions_of, report, span_of, usage_row
 from app.cli.manage import cell, console, load, with_database
 from app.db.database import Database
 
@@ -28,7 +28,7 @@ def usage(
     project: Annotated[str | None, typer.Option(help="Only this project, by its id or name.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write to this file, `-` for standard output.")] = None,
 ) -> None:
-    """Show usage: jobs, outputs, seconds, cost, and money held for running videos."""
+    """Show usage: jobs, outputs, seconds, cost, money held for running videos, and jobs by how they ended."""
     dimensions = dimensions_of(by)
     today = ledger.day_of(datetime.now(UTC))
     first, last = span_of(since and since.date(), until and until.date(), today=today)
@@ -66,7 +66,9 @@ def _show_usage(
         table.add_column(title, justify="right", footer=total)
     for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
         table.add_column(title, justify="right", footer=pricing.format_usd(sum(row[name] for row in rows)))
-    table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
+    for name in ("unpriced", "completed", "failed", "cancelled"):
+        table.add_column(name.capitalize(), justify="right", footer=f"{sum(row[name] for row in rows)}")
+    table.add_column("Mean s", justify="right")
     for row in rows:
         cells = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
         counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
@@ -75,7 +77,8 @@ def _show_usage(
             pricing.format_usd(row["held_micros"]),
             f"{row['unpriced'] or ''}",
         )
-        table.add_row(*(cell(value) for value in cells), *counts, *money)
+        ends = (*(f"{row[name] or ''}" for name in ENDS[:3]), f"{row['mean_duration_s'] or ''}")
+        table.add_row(*(cell(value) for value in cells), *counts, *money, *ends)
     console.print(table)
     beyond = sum(row["underpriced_micros"] for row in rows)
     if beyond:
