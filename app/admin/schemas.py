@@ -64,8 +64,8 @@ def redact(value: Any) -> Any:
 
 async def key_objects(gateway: Gateway, keys: Sequence[Key]) -> list[dict[str, Any]]:
     """Keys without their secrets, with their use."""
-    async with gateway.db.reading() as connection:
-        used = await key_uses.read_uses(connection, [key.id for key in keys], now=gateway.clock())
+    async with gateway.db.transaction() as session:
+        used = await key_uses.read_uses(await session.connection(), [key.id for key in keys], now=gateway.clock())
     return [_key_object(key, used[key.id]) for key in keys]
 
 

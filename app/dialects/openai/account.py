@@ -79,6 +79,7 @@ async def show_usage(
     spreadsheet."""
     dimensions = dimensions_of(by)
     first, last = span_of(since, until, today=ledger.day_of(gateway.clock()))
-    async with gateway.db.reading() as connection:
+    async with gateway.db.transaction() as session:
+        connection = await session.connection()
         found = await report(connection, dimensions, since=first, until=last, project_id=caller.project_id)
     return usage_response(dimensions, found, since=first, until=last, form=form, without=VENDORS)
