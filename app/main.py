@@ -84,8 +84,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             async with database.transaction() as session:
                 await projects.ensure_projects(session, authenticator.static_projects, now=clock())
         stack.push_async_callback(_ended, asyncio.create_task(authenticator.uses.run()))
-        durations = Durations(database)
-        stack.push_async_callback(durations.close)
+        stack.push_async_callback((durations := Durations(database)).close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
         stack.push_async_callback(sender.aclose)
         worker = Worker(

@@ -124,7 +124,7 @@ async def _close(session: AsyncSession, day: date, last: date) -> bool:
     """Sum a day. False if something is being written for it at this moment, or another worker was faster."""
     if not await session.scalar(_LOCK, {"day": day}):
         return False
-    if not await _closable(session, last, only=day):  # looked at again, now that nobody can write for it
+    if not await _closable(session, last, only=day):  # looked at again, now that no other transaction can write for it
         return False
     statement = sa.text(_SUM.format(entries=ENTRIES.format(fence="offset 0")))
     await session.execute(statement, {"day": day, "project_id": None, "tolerance": pricing.TOLERANCE})

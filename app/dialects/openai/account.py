@@ -1,4 +1,4 @@
-"""What the holder of a key may know about it: its project and limits, and the usage of its project."""
+"""The key that asks: its project and limits, and the usage of its project."""
 
 from fastapi.responses import Response
 
