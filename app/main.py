@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -83,8 +83,8 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         with explained():
             async with database.transaction() as session:
                 await projects.ensure_projects(session, authenticator.static_projects, now=clock())
-        durations = Durations(database)
-        stack.push_async_callback(durations.close)
+        stack.push_async_callback(_ended, asyncio.create_task(authenticator.uses.run()))
+        stack.push_async_callback((durations := Durations(database)).close)
         sender = Sender(config, clock=clock, links=signed, styles=dialects.WEBHOOK_STYLES)
         stack.push_async_callback(sender.aclose)
         worker = Worker(
@@ -116,6 +116,13 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for what it does last."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
+from app.accounts.key_uses import KeyUses
 from app.accounts.secrets import derive_secret, is_well_formed, own_keys
 from app.db.database import Database
 from app.db.listener import Listener
@@ -84,6 +85,9 @@ class Authenticator:
         self._static = {self.hash(key): static_project_id(key) for key in own}
         self.static_projects = {static_project_id(key): name for key, name in own.items()}
         """Project ids of the keys in the settings, each with its name there."""
+        self.static_hints = {static_project_id(key): key[-4:] for key in own}
+        """The same ids with the last four characters of the keys."""
+        self.uses = KeyUses(db, clock)
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
         self._running: dict[str, asyncio.Task[Caller | None]] = {}
@@ -101,7 +105,9 @@ class Authenticator:
             )
         hashed = self.hash(key)  # looked up by hash, so no comparison time depends on the key
         possible = hashed in self._static or is_well_formed(key)  # a mistyped key costs no query
-        return self._require_valid(await self._caller(hashed) if possible else None)
+        caller = self._require_valid(await self._caller(hashed) if possible else None)
+        self.uses.note(caller.key_id)
+        return caller
 
     async def check(self, caller: Caller) -> Caller:
         """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is

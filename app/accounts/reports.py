@@ -1,4 +1,4 @@
-"""Usage reports from the ledger: by project, key, model, provider, app, end user and day."""
+"""Usage reports from sums of closed days and the ledger: by project, key, model, provider, app, end user and day."""
 
 import csv
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
 from app.accounts import pricing
+from app.accounts.closed_days import ENTRIES
 
 MAX_DAYS = 3_700
 DIMENSIONS = {
@@ -23,26 +24,49 @@ DIMENSIONS = {
     "day": "day",
 }
 """Dimensions of a report: public name to column."""
+VENDORS = ("reported_usd", "underpriced_usd")
+"""Columns of a report about the costs of vendors, which are the operator's alone."""
+ENDS = ("completed", "failed", "cancelled", "mean_duration_s")
+"""Columns of a report about the ends of jobs."""
 
 _USAGE = """
-with used as (
-  select project_id, key_id, model, provider, app, end_user, day, video_id, seconds, cost_micros, 1 as outputs,
-    null::bigint as held_micros, (cost_micros is null)::int as unpriced, reported_micros
-  from ledger where kind = 'settle' and day between :since and :until
+with days as materialized (
+  select cast(:since as date) + number as day
+  from generate_series(0, cast(:until as date) - cast(:since as date)) as number
+  {open}
+), used as (
+  {entries}
   union all
   select attempts.project_id, key_id, model, attempts.provider, request ->> 'app', request ->> 'user',
-    (videos.created_at at time zone 'UTC')::date, video_id, null, null, 0, hold_micros, (hold_micros is null)::int, null
+    (videos.created_at at time zone 'UTC')::date, video_id, 0, 0, null, null, hold_micros, (hold_micros is null)::int,
+    null, null, 0, 0, 0, null
   from attempts join videos on videos.id = attempts.video_id
   where attempts.settlement = 'held' and (videos.created_at at time zone 'UTC')::date between :since and :until
+    and (cast(:project_id as text) is null or attempts.project_id = :project_id)
+  {closed}
+), by_video as (  -- so that no video is counted twice, without sorting them
+  select {columns}video_id, sum(jobs) as jobs, sum(outputs) as outputs, sum(seconds) as seconds,
+    sum(cost_micros) as cost_micros, sum(held_micros) as held_micros, sum(unpriced) as unpriced,
+    sum(reported_micros) as reported_micros, sum(underpriced_micros) as underpriced_micros,
+    sum(completed) as completed, sum(failed) as failed, sum(cancelled) as cancelled, sum(duration_s) as duration_s
+  from used group by {columns}video_id
 )
-select {columns}count(distinct video_id) as jobs, sum(outputs)::bigint as outputs,
-  coalesce(sum(seconds), 0)::float8 as seconds, coalesce(sum(cost_micros), 0)::bigint as cost_micros,
-  coalesce(sum(held_micros), 0)::bigint as held_micros, sum(unpriced)::bigint as unpriced,
-  coalesce(sum(reported_micros), 0)::bigint as reported_micros,
-  coalesce(
-    sum(reported_micros - cost_micros) filter (where reported_micros > cost_micros * (1 + :tolerance)), 0
-  )::bigint as underpriced_micros
-from used where (cast(:project_id as text) is null or project_id = :project_id) {group}
+select {named}(sum(jobs) + count(video_id))::bigint as jobs, sum(outputs)::bigint as outputs,
+  round(coalesce(sum(seconds), 0)::numeric, 6)::float8 as seconds,
+  coalesce(sum(cost_micros), 0)::bigint as cost_micros, coalesce(sum(held_micros), 0)::bigint as held_micros,
+  sum(unpriced)::bigint as unpriced, coalesce(sum(reported_micros), 0)::bigint as reported_micros,
+  coalesce(sum(underpriced_micros), 0)::bigint as underpriced_micros, sum(completed)::bigint as completed,
+  sum(failed)::bigint as failed, sum(cancelled)::bigint as cancelled,
+  round((sum(duration_s) / nullif(sum(completed), 0))::numeric, 3)::float8 as mean_duration_s
+from by_video {group}
+"""
+_OPEN = "where not exists (select from closed_days where closed_days.day = cast(:since as date) + number)"
+_CLOSED = """
+  union all
+  select project_id, key_id, model, provider, app, null, day, video_id, jobs, outputs, seconds, cost_micros, null,
+    unpriced, reported_micros, underpriced_micros, completed, failed, cancelled, duration_s
+  from usage_days where day between :since and :until
+    and (cast(:project_id as text) is null or project_id = :project_id)
 """
 
 
@@ -50,18 +74,28 @@ async def report(
     connection: AsyncConnection, by: Sequence[str], *, since: date, until: date, project_id: str | None = None
 ) -> list[dict[str, Any]]:
     """Sum usage from `since` to `until`, both included: one row for each combination of `by` (names of `DIMENSIONS`),
-    or a single row without `by`.
+    or a single row without `by`. Closed days are read from their sums, which know no end users; other days, and all
+    of a report by user, from the ledger. `connection` is in a transaction.
 
     Columns: jobs, outputs, seconds, cost_micros, held_micros (running jobs and unknown outcomes), unpriced (outputs
     without a price, not included in cost_micros), reported_micros (costs that upstreams reported), underpriced_micros
-    (reported beyond our price, of outputs where that is more than `TOLERANCE`).
+    (reported beyond our price, of outputs where that is more than `TOLERANCE`), completed, failed, cancelled (jobs by
+    their end), mean_duration_s (from create to end, of completed jobs).
     """
     columns = [DIMENSIONS[name] for name in by]
     group = f"group by {', '.join(columns)} order by {', '.join(columns)}" if columns else "having count(*) > 0"
-    chosen = "".join(f"{column} as {name!r}, ".replace("'", '"') for name, column in zip(by, columns, strict=True))
-    statement = sa.text(_USAGE.format(columns=chosen, group=group))
+    sums = "user" not in by
+    statement = _USAGE.format(
+        columns="".join(f"{column}, " for column in columns),
+        named="".join(f'{column} as "{name}", ' for name, column in zip(by, columns, strict=True)),
+        group=group,
+        entries=ENTRIES.format(fence="offset 0" if sums else ""),
+        open=_OPEN if sums else "",
+        closed=_CLOSED if sums else "",
+    )
     parameters = {"since": since, "until": until, "project_id": project_id, "tolerance": pricing.TOLERANCE}
-    rows = await connection.execute(statement, parameters)
+    await connection.execute(sa.text("set local jit = off"))  # compiling the statement takes longer than running it
+    rows = await connection.execute(sa.text(statement), parameters)
     return [dict(row) for row in rows.mappings()]
 
 
@@ -90,6 +124,7 @@ def usage_row(row: dict[str, Any]) -> dict[str, Any]:
     cost, held = usage.pop("cost_micros"), usage.pop("held_micros")
     unpriced = usage.pop("unpriced")
     reported, beyond = usage.pop("reported_micros"), usage.pop("underpriced_micros")
+    ends = {name: usage.pop(name) for name in ENDS}
     return {
         **usage,
         "cost_usd": pricing.dollars(cost),
@@ -97,13 +132,14 @@ def usage_row(row: dict[str, Any]) -> dict[str, Any]:
         "unpriced_outputs": unpriced,
         "reported_usd": pricing.dollars(reported),
         "underpriced_usd": pricing.dollars(beyond),
+        **ends,
     }
 
 
-def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+def as_csv(dimensions: Sequence[str], rows: Sequence[dict[str, Any]], *, without: Sequence[str] = ()) -> str:
     """Format the report as CSV; text from clients is escaped so that a spreadsheet does not run it as a formula."""
-    money = ("cost_usd", "held_usd", "unpriced_outputs", "reported_usd", "underpriced_usd")
-    columns = [*dimensions, "jobs", "outputs", "seconds", *money]
+    money = ("cost_usd", "held_usd", "unpriced_outputs", *VENDORS)
+    columns = [*dimensions, "jobs", "outputs", "seconds", *(name for name in money if name not in without), *ENDS]
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)

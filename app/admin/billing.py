@@ -1,20 +1,21 @@
 """Administration API, billing: credits, the ledger and usage."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import ledger, projects
-from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
+from app.accounts.reports import dimensions_of, report, span_of
 from app.admin import responses
-from app.admin.schemas import Day, Dollars, Given, GivenProject, micros_or_refuse, project_object, row_json
+from app.admin.schemas import Dollars, Given, GivenProject, micros_or_refuse, project_object, row_json
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
 from app.http.openapi import returns
 from app.http.operator import ActorDep
 from app.http.responses import no_store, page_of
+from app.http.usage import By, Format, Since, Until, usage_response
 
 routes = APIRouter(tags=["administration"])
 
@@ -60,29 +61,21 @@ async def credit_project(project_id: str, request: Request, gateway: GatewayDep,
 )
 async def show_usage(
     gateway: GatewayDep,
-    since: Annotated[Day | None, Query(description="First day, UTC; default: 30 days in all.")] = None,
-    until: Annotated[Day | None, Query(description="Last day, UTC; default: today.")] = None,
-    by: Annotated[str, Query(max_length=100, description="Dimensions, comma-separated.")] = "day",
+    since: Since = None,
+    until: Until = None,
+    by: By = "day",
     project: GivenProject = None,
-    form: Annotated[Literal["json", "csv"], Query(alias="format", description="Format of the response.")] = "json",
+    form: Format = "json",
 ) -> Response:
     """Report usage from `since` to `until`, both included (UTC, default: the last 30 days), grouped `by` any of
     project, key, model, provider, app, user and day, comma-separated. `format=csv` returns a spreadsheet."""
     dimensions = dimensions_of(by)
-    since, until = span_of(since, until, today=ledger.day_of(gateway.clock()))
+    first, last = span_of(since, until, today=ledger.day_of(gateway.clock()))
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         connection = await session.connection()
-        rows = await report(connection, dimensions, since=since, until=until, project_id=project_id)
-    data = [usage_row(row) for row in rows]
-    if form == "csv":
-        return Response(
-            as_csv(dimensions, data),
-            media_type="text/csv",
-            headers={"content-disposition": f'attachment; filename="usage-{since}-{until}.csv"'},
-        )
-    whole = {"since": since.isoformat(), "until": until.isoformat(), "by": dimensions}
-    return no_store({"object": "usage", **whole, "data": data})
+        rows = await report(connection, dimensions, since=first, until=last, project_id=project_id)
+    return usage_response(dimensions, rows, since=first, until=last, form=form)
 
 
 @routes.get("/admin/v1/ledger", responses=returns(responses.LedgerPage))

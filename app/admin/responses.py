@@ -61,6 +61,12 @@ class ApiKey(ResponseModel):
     expires_at: AwareDatetime | None
     created_at: AwareDatetime
     revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+    """Time of the last request, to a minute; null: none since this is recorded."""
+    spent_usd: float
+    """Cost and holds of the jobs of this month, UTC; `monthly_budget_usd` limits this amount."""
+    running: int
+    """Unfinished videos."""
 
 
 class NewApiKey(ApiKey):
@@ -96,6 +102,12 @@ class UsageRow(ResponseModel):
     """Costs that vendors reported for the same outputs; not every vendor does."""
     underpriced_usd: float
     """Reported beyond our price, of outputs where that is over 5 %; it was not charged."""
+    completed: int
+    failed: int
+    cancelled: int
+    """Jobs by how they ended; `jobs` has those that were charged or may be."""
+    mean_duration_s: float | None
+    """Mean seconds from create to end of the completed jobs; null: there are none."""
 
 
 class UsageReport(ResponseModel):

@@ -24,6 +24,7 @@ from app.admin.schemas import (
     Moment,
     amount_or_refuse,
     key_object,
+    key_objects,
     listing,
     project_object,
     project_objects,
@@ -165,7 +166,7 @@ async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Respon
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, project)).id if project is not None else None
         found = await keys.list_keys(await session.connection(), project_id=project_id)
-    return no_store(listing([key_object(key) for key in found]))
+    return no_store(listing(await key_objects(gateway, found)))
 
 
 @routes.post(
@@ -186,14 +187,15 @@ async def create_key(request: Request, gateway: GatewayDep, actor: ActorDep) -> 
             actor=actor,
             now=now,
         )
-    return no_store({**key_object(key), "key": secret}, status=201)
+    return no_store({**await key_object(gateway, key), "key": secret}, status=201)
 
 
 @routes.get("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
 async def show_key(key_id: str, gateway: GatewayDep) -> Response:
     """Read a key, without its secret."""
     async with gateway.db.transaction() as session:
-        return no_store(key_object(await keys.get_key(session, key_id)))
+        key = await keys.get_key(session, key_id)
+    return no_store(await key_object(gateway, key))
 
 
 @routes.patch(
@@ -208,7 +210,7 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep, actor: 
     changes = _changes(wire)
     async with gateway.db.transaction() as session:
         key = await keys.change_key(session, key_id, changes, actor=actor, now=gateway.clock())
-    return no_store(key_object(key))
+    return no_store(await key_object(gateway, key))
 
 
 @routes.delete("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))
@@ -216,7 +218,7 @@ async def revoke_key(key_id: str, gateway: GatewayDep, actor: ActorDep) -> Respo
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
     async with gateway.db.transaction() as session:
         key = await keys.revoke_key(session, key_id, actor=actor, now=gateway.clock())
-    return no_store(key_object(key))
+    return no_store(await key_object(gateway, key))
 
 
 def _changes(wire: KeyChanges) -> Changes:

@@ -1,15 +1,14 @@
 """Rendering of objects in the administration API, and parsing of its amounts and times."""
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import AwareDatetime, BeforeValidator
 
 from app import errors, net
-from app.accounts import budgets, pricing
+from app.accounts import budgets, key_uses, pricing
 from app.db.models import Base, Key, Project
 from app.db.rows import to_json
 from app.http.body import reject_bool
@@ -20,14 +19,6 @@ Moment = AwareDatetime
 """ISO 8601 with an offset: without one, the time would depend on the machine's time zone."""
 
 
-def _written_as_a_day(value: Any) -> Any:
-    """Require YYYY-MM-DD: pydantic would read a number, also 20261101, as seconds since 1970."""
-    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-        raise ValueError("expected a day such as 2026-11-01")
-    return value
-
-
-Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 Given = Annotated[str | None, Query(pattern=r"^[^\x00]*$")]
 """An id in a query; PostgreSQL cannot even compare text with a NUL."""
 GivenProject = Annotated[Given, Query(description="Only those of this project, by id or name.")]
@@ -71,8 +62,18 @@ def redact(value: Any) -> Any:
     return value
 
 
-def key_object(key: Key) -> dict[str, Any]:
-    """A key without its secret."""
+async def key_objects(gateway: Gateway, keys: Sequence[Key]) -> list[dict[str, Any]]:
+    """Keys without their secrets, with their use."""
+    async with gateway.db.transaction() as session:
+        used = await key_uses.read_uses(await session.connection(), [key.id for key in keys], now=gateway.clock())
+    return [_key_object(key, used[key.id]) for key in keys]
+
+
+async def key_object(gateway: Gateway, key: Key) -> dict[str, Any]:
+    return (await key_objects(gateway, [key]))[0]
+
+
+def _key_object(key: Key, use: key_uses.Use) -> dict[str, Any]:
     return {
         "id": key.id,
         "object": "api_key",
@@ -87,6 +88,9 @@ def key_object(key: Key) -> dict[str, Any]:
         "expires_at": _moment(key.expires_at),
         "created_at": _moment(key.created_at),
         "revoked_at": _moment(key.revoked_at),
+        "last_used_at": _moment(use.last_used_at),
+        "spent_usd": pricing.dollars(use.spent_micros),
+        "running": use.running,
     }
 
 

@@ -20,6 +20,7 @@ from app.cli.manage import STOPPED, complaints, console, load
 from app.cli.models import alias, list_models
 from app.cli.pepper import pepper_cli
 from app.cli.providers import list_providers
+from app.cli.usage import usage
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
 from app.providers.vendor_keys import report_unused_keys
@@ -149,7 +150,7 @@ def generate(
     print(asyncio.run(generate_video(base_url, key or _own_key(config), wanted, out, complaints)))
 
 
-cli.command()(manage.usage)
+cli.command()(usage)
 cli.command("audit")(show_audit)
 cli.command()(doctor.doctor)
 cli.command()(status.status)

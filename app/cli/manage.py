@@ -1,11 +1,10 @@
-"""The command line for operators: projects, keys and usage."""
+"""The command line for operators: projects and keys."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -13,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import errors, settings, telemetry
+from app import settings, telemetry
 from app.accounts import audit, budgets, keys, ledger, pricing, projects
+from app.accounts.key_uses import Use, read_uses
 from app.accounts.projects import ProjectChanges
-from app.accounts.reports import as_csv, dimensions_of, report, span_of, usage_row
 from app.cli.options import (
     Budget,
     Expires,
@@ -158,16 +157,19 @@ def update_key(
 def list_keys(
     project: Annotated[str | None, typer.Option(help="Only keys of this project, by its id or name.")] = None,
 ) -> None:
-    """List all keys, without their secrets."""
+    """List all keys, without their secrets, with their last use and the spending of this month."""
 
-    async def run(database: Database, now: datetime) -> list[Key]:
+    async def run(database: Database, now: datetime) -> list[tuple[Key, Use]]:
         async with database.transaction() as session:
             project_id = (await projects.get_project(session, project)).id if project is not None else None
-            return await keys.list_keys(await session.connection(), project_id=project_id)
+            connection = await session.connection()
+            found = await keys.list_keys(connection, project_id=project_id)
+            uses = await read_uses(connection, [key.id for key in found], now=now)
+            return [(key, uses[key.id]) for key in found]
 
     columns = ("Id", "Name", "Project", "Ends in", "Models", "Per minute", "Jobs", "Budget", "Max cost", "Expires")
-    table = Table(*columns, "Revoked", box=None, header_style="bold")
-    for key in with_database(load(), run):
+    table = Table(*columns, "Revoked", "Last used", "Spent", "Running", box=None, header_style="bold")
+    for key, use in with_database(load(), run):
         limits = (", ".join(key.models or ()), key.requests_per_minute, key.concurrent_jobs)
         table.add_row(
             *(cell(value) for value in (key.id, key.name, key.project_id, f"…{key.hint}", *limits)),
@@ -175,6 +177,9 @@ def list_keys(
             usd(key.max_cost_micros),
             _at(key.expires_at),
             _at(key.revoked_at),
+            _at(use.last_used_at),
+            usd(use.spent_micros),
+            str(use.running),
         )
     console.print(table)
 
@@ -278,78 +283,3 @@ def list_projects() -> None:
         cells = (cell(row.id), cell(row.name), str(row.billing), usd(row.monthly_budget_micros))
         table.add_row(*cells, usd(left), cell(", ".join(row.kinds or ())), _at(row.created_at))
     console.print(table)
-
-
-# Usage
-
-
-def usage(
-    by: Annotated[
-        str, typer.Option(help="Any of project, key, model, provider, app, user and day, comma-separated.")
-    ] = "project,model",
-    since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC (default: 30 days ago).")
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC (default: today).")
-    ] = None,
-    project: Annotated[str | None, typer.Option(help="Only this project, by its id or name.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write to this file, `-` for standard output.")] = None,
-) -> None:
-    """Show usage: jobs, outputs, seconds, cost, and money held for running videos."""
-    dimensions = dimensions_of(by)
-    today = ledger.day_of(datetime.now(UTC))
-    first, last = span_of(since and since.date(), until and until.date(), today=today)
-
-    async def run(database: Database, now: datetime) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        async with database.transaction() as session:
-            project_id = (await projects.get_project(session, project)).id if project is not None else None
-            connection = await session.connection()
-            found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
-            return found, {row.id: row.name for row in await projects.list_projects(connection)}
-
-    rows, names = with_database(load(), run)
-    if csv is not None:
-        content = as_csv(dimensions, [usage_row(row) for row in rows])
-        if str(csv) == "-":
-            print(content, end="")
-        else:
-            try:
-                csv.write_text(content, "utf-8", newline="")
-            except OSError as error:
-                raise errors.InvalidRequest(f"csv: {csv} cannot be written: {error.strerror}") from None
-        return
-    _show_usage(dimensions, rows, names, first, last)
-
-
-def _show_usage(
-    dimensions: Sequence[str], rows: Sequence[dict[str, Any]], names: dict[str, str], first: date, last: date
-) -> None:
-    table = Table(box=None, header_style="bold", show_footer=bool(rows))
-    for name in dimensions:
-        table.add_column(name.capitalize(), footer="Total" if name == dimensions[0] else "")
-    for title, name in (("Jobs", "jobs"), ("Outputs", "outputs"), ("Seconds", "seconds")):
-        # A job that used two providers is in two rows, so jobs are not added up.
-        total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
-        table.add_column(title, justify="right", footer=total)
-    for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
-        table.add_column(title, justify="right", footer=pricing.format_usd(sum(row[name] for row in rows)))
-    table.add_column("Unpriced", justify="right", footer=f"{sum(row['unpriced'] for row in rows)}")
-    for row in rows:
-        cells = [names.get(row[name], row[name]) if name == "project" else row[name] for name in dimensions]
-        counts = (f"{row['jobs']}", f"{row['outputs']}", f"{row['seconds']:g}")
-        money = (
-            pricing.format_usd(row["cost_micros"]),
-            pricing.format_usd(row["held_micros"]),
-            f"{row['unpriced'] or ''}",
-        )
-        table.add_row(*(cell(value) for value in cells), *counts, *money)
-    console.print(table)
-    beyond = sum(row["underpriced_micros"] for row in rows)
-    if beyond:
-        console.print(
-            f"Vendors reported {pricing.format_usd(beyond)} more than your prices, which was not charged; "
-            "--by provider,model shows where."
-        )
-    if not rows:
-        console.print(f"Nothing was used from {first} to {last}.")

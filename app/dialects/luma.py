@@ -25,7 +25,7 @@ from app.http.body import Body, body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, get_video, origin_of
 from app.http.create import app_name, create_job, new_video_id, take_idempotency, take_routing, take_webhook
 from app.http.fields import Address, Base64Medium, Name, Word
-from app.http.files import thumbnail_url
+from app.http.files import picture_url
 from app.http.openapi import Json, ResponseModel, create_schema, returns
 from app.http.uploads import Uploads
 from app.http.wait import waiting_slot, watch_video
@@ -227,7 +227,7 @@ def _thumbnail(video: Video, output: dict[str, Any], links: SignedLinks, origin:
     """The link to the thumbnail, which is made when the link is first opened, with the size that it will have."""
     known = output.get("width") and output.get("height")
     width, height = thumbnail_size(output["width"], output["height"]) if known else (None, None)
-    url = thumbnail_url(video, output, links, origin)
+    url = picture_url(video, output, "thumbnail", links, origin)
     return {"url": url, "width": width, "height": height, "media_type": "image"}
 
 

@@ -28,9 +28,9 @@ def media_link(video: Video, output: Mapping[str, Any], links: SignedLinks, orig
     return links.video(video.id, output["index"], output["content_type"], end=end, origin=origin), end
 
 
-def thumbnail_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
-    """Signed URL of an output's thumbnail, valid as long as `media_url`."""
-    return links.thumbnail(video.id, output["index"], end=links.end(video.expires_at), origin=origin)
+def picture_url(video: Video, output: Mapping[str, Any], kind: Variant, links: SignedLinks, origin: str) -> str:
+    """Signed URL of a picture of an output, valid as long as `media_url`."""
+    return links.picture(video.id, output["index"], kind, end=links.end(video.expires_at), origin=origin)
 
 
 async def file_response(

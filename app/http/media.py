@@ -1,4 +1,4 @@
-"""Signed URLs: video files and thumbnails for browsers, uploads for upstreams, callbacks of upstreams."""
+"""Signed URLs: video files and pictures of them for browsers, uploads for upstreams, callbacks of upstreams."""
 
 import hmac
 import json
@@ -16,6 +16,7 @@ from app.http.files import content_response, etag, file_response, get_output
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
 from app.jobs import videos
 from app.jobs.claim import poll_now
+from app.media.pictures import Variant
 from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff_upload
 
 MAX_CALLBACK_BYTES = 2**20
@@ -26,8 +27,10 @@ PRESIGNED_S = 900
 MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """Content security policy of video files: browsers apply it to the page in which they show an opened video file."""
 
-THUMBNAIL_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""The same for thumbnails."""
+PICTURE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The same for thumbnails and sprite sheets."""
+
+FRESH = "; read the video again for a fresh one"
 
 Expiry = Annotated[str, Query(description="Unix time at which the link expires.")]
 Signature = Annotated[str, Query(description="The signature of the link.")]
@@ -46,11 +49,31 @@ async def show_thumbnail(
     video_id: str, index: int, request: Request, gateway: GatewayDep, exp: Expiry = "", sig: Signature = ""
 ) -> Response:
     """Send the thumbnail of a video file by its signed URL, and make it first if it does not exist yet."""
-    _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
+    _require_signature(request, gateway, exp, sig, FRESH)
+    return await _picture(request, gateway, video_id, index, "thumbnail")
+
+
+@routes.get(
+    "/media/{video_id}/{index:int}.spritesheet.jpg",
+    response_class=Response,
+    responses=file_responses("image/jpeg"),
+    openapi_extra={"parameters": [*FILE_HEADERS]},
+)
+@routes.head("/media/{video_id}/{index:int}.spritesheet.jpg", include_in_schema=False)
+async def show_spritesheet(
+    video_id: str, index: int, request: Request, gateway: GatewayDep, exp: Expiry = "", sig: Signature = ""
+) -> Response:
+    """Send the sprite sheet of a video file, 5 by 5 frames, by its signed URL, and make it first if it does not exist
+    yet."""
+    _require_signature(request, gateway, exp, sig, FRESH)
+    return await _picture(request, gateway, video_id, index, "spritesheet")
+
+
+async def _picture(request: Request, gateway: Gateway, video_id: str, index: int, kind: Variant) -> Response:
     video = await videos.get_video(gateway.db, video_id, project_id=None)
     request_facts.note_video(video)
-    response = await content_response(request, gateway, video, index, variant="thumbnail")
-    response.headers["content-security-policy"] = THUMBNAIL_POLICY
+    response = await content_response(request, gateway, video, index, variant=kind)
+    response.headers["content-security-policy"] = PICTURE_POLICY
     return response
 
 
@@ -71,7 +94,7 @@ async def play_video(
     sig: Signature = "",
 ) -> Response:
     """Stream a video file by its signed URL, as given in `output.url`, or redirect to a presigned URL of the bucket."""
-    _require_signature(request, gateway, exp, sig, "; read the video again for a fresh one")
+    _require_signature(request, gateway, exp, sig, FRESH)
     video = await videos.get_video(gateway.db, video_id, project_id=None)
     request_facts.note_video(video)
     # A presigned URL is valid for GET only, so HEAD is handled here.

@@ -1,4 +1,4 @@
-"""Housekeeping: expired, deleted and purged videos, files that no row references, stale holds."""
+"""Housekeeping: expired, deleted and purged videos, files that no row references, stale holds, days of usage."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.accounts import ledger
+from app.accounts import closed_days, ledger
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.jobs import payloads, reconcile
@@ -39,6 +39,7 @@ async def purge(db: Database, settings: Settings, store: Store, *, now: datetime
         await _purge_uploads(db, store, now)
     except StorageUnavailable as error:
         log.warning("files not deleted, repeated later", error=error.message)
+    await closed_days.close_days(db, now=now)
 
 
 async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) -> bool:

@@ -79,6 +79,11 @@ def program() -> Program:
     return _newest(settings.child_process_env().get("PATH", ""))
 
 
+def is_installed() -> bool:
+    """Return True if there is an ffmpeg program. The first call may block for a moment."""
+    return _is_installed(settings.child_process_env().get("PATH", ""))
+
+
 def turns() -> Turns:
     """The turns of this event loop: hold one while ffmpeg runs for a picture or a test card."""
     return _turns.setdefault(asyncio.get_running_loop(), Turns(AT_ONCE))
@@ -178,14 +183,27 @@ def _newest(search_path: str) -> Program:
     return chosen
 
 
+@cache
+def _is_installed(search_path: str) -> bool:
+    return any(map(_is_usable, _on_path(search_path))) or bool(_candidates(search_path))
+
+
+def _on_path(search_path: str) -> list[str]:
+    return [os.path.abspath(os.path.join(folder, "ffmpeg")) for folder in search_path.split(os.pathsep) if folder]
+
+
+def _is_usable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
 def _candidates(search_path: str) -> list[str]:
     """The programs named ffmpeg in the folders of PATH, then the wheel's; each once."""
-    found = [os.path.abspath(os.path.join(folder, "ffmpeg")) for folder in search_path.split(os.pathsep) if folder]
+    found = _on_path(search_path)
     with suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
         found.append(imageio_ffmpeg.get_ffmpeg_exe())
-    usable = [path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)]
+    usable = [path for path in found if _is_usable(path)]
     return list({os.path.realpath(path): path for path in reversed(usable)}.values())[::-1]
 
 

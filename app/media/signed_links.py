@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import datetime
 
+from app.media.pictures import VARIANTS, Variant
 from app.media.sniff import suffix_of
 from app.settings import Settings
 from app.video import Media
@@ -55,9 +56,9 @@ class SignedLinks:
         path = f"/media/{video_id}/{index}.{suffix_of(content_type)}"
         return self._signed(path, end, self._settings.public_url or origin)
 
-    def thumbnail(self, video_id: str, index: int, *, end: int, origin: str) -> str:
-        """A link to the thumbnail of a video file until `end`. The picture is made when the link is first opened."""
-        path = f"/media/{video_id}/{index}.thumbnail.webp"
+    def picture(self, video_id: str, index: int, kind: Variant, *, end: int, origin: str) -> str:
+        """A link to a picture of a video file until `end`. The picture is made when the link is first opened."""
+        path = f"/media/{video_id}/{index}.{VARIANTS[kind][0]}"
         return self._signed(path, end, self._settings.public_url or origin)
 
     def for_upstream(self, medium: Media) -> str | None:

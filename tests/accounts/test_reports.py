@@ -49,6 +49,10 @@ async def test_usage_is_grouped_by_day_model_project_and_key(admin: Operator) ->
             "unpriced_outputs": 0,
             "reported_usd": 0,
             "underpriced_usd": 0,
+            "completed": 3,
+            "failed": 0,
+            "cancelled": 0,
+            "mean_duration_s": 60.0,
         }
     ]
     by_app = {(row["app"], row["user"]): row["jobs"] for row in await admin.usage("app,user")}

@@ -71,7 +71,8 @@ async def use_videos(gateway: Running, endpoint: str) -> str:
     done = await gateway.finish(video["id"])
     assert done["status"] == "completed", done
     path = f"/v1/videos/{video['id']}"
-    for line in ("/v1/videos", path, f"{path}/events", f"{path}/content", done["output"]["url"].removeprefix(ORIGIN)):
+    links = [done["output"][name].removeprefix(ORIGIN) for name in ("url", "thumbnail_url", "spritesheet_url")]
+    for line in ("/v1/videos", path, f"{path}/events", f"{path}/content", *links):
         await call(client, f"GET {line}")
     source = {"prompt": "in snow", "video": {"id": video["id"]}}
     for line, given in (
@@ -89,7 +90,16 @@ async def use_videos(gateway: Running, endpoint: str) -> str:
         delivery = (await call(client, f"GET {about}/deliveries"))["data"][0]["id"]
         await call(client, f"POST {about}/deliveries/{delivery}/redeliver")
     await call(client, f"DELETE /v1/webhook_endpoints/{endpoint}")
-    for line in ("/v1/models", f"/v1/models/{MODEL}", "/v1/balance", "/healthz", "/readyz", "/metrics"):
+    for line in (
+        "/v1/models",
+        f"/v1/models/{MODEL}",
+        "/v1/balance",
+        "/v1/me",
+        "/v1/usage",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ):
         await call(client, f"GET {line}")
     return str(video["id"])
 

@@ -36,11 +36,13 @@ async def test_the_server_has_the_functions_and_triggers_of_the_files(migrated: 
         after = await definitions(connection)
         await connection.rollback()
     assert before == after
-    assert [len(found) for found in before] == [8, 8]
+    assert [len(found) for found in before] == [12, 11]
 
 
 def test_a_file_says_what_it_is_for_and_can_be_run_again() -> None:
     for file in sorted(FUNCTIONS.glob("*.sql")):
         text = file.read_text("utf-8")
         assert text.startswith("-- "), file.name
+        again = r"drop trigger if exists (\w+) on (\w+);\ncreate constraint trigger \1 after \w+ on \2 "
+        text = re.sub(again, "", text)
         assert re.findall(r"^create (?!or replace)", text, re.MULTILINE) == [], file.name

@@ -55,7 +55,7 @@ async def test_a_completed_video_serves_its_file(up: Upstream) -> None:
     assert {name: head.headers.get(name) for name in headers} == headers
     assert head.headers["etag"] == whole.headers["etag"]
     assert done["output"] == {
-        "url": done["output"]["url"],
+        **{name: done["output"][name] for name in ("url", "thumbnail_url", "spritesheet_url")},
         "expires_at": int(up.gateway.clock().timestamp()) + 3_600,
         "content_type": "video/mp4",
         "size_bytes": len(video_file),

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PAGE = pages.read("docs/accounts.md")
 KEYS, CALL = PAGE.one("sh", "keys create"), PAGE.one("sh", "/admin/v1/keys")
 BALANCE, CREDIT = json.loads(PAGE.one("json")), PAGE.one("sh", "projects credit")
+OWN = PAGE.one("sh", "/v1/me")
 USAGE = PAGE.one("sh", "usage --by")
 LISTS = PAGE.one("sh", "/admin/v1/videos?")
 FIND, FETCH = PAGE.one("sh", '"find"'), PAGE.one("sh", '"fetch"')
@@ -97,6 +98,15 @@ async def test_projects_keys_credit_and_usage(desk: Desk, command: Command, tmp_
     assert (boats["data"], boats["searched"]) == ([], {"rows": 0, "complete": True})
     assert "up/sora-2" in await paste(USAGE)
     assert (tmp_path / "usage.csv").read_text("utf-8").startswith("day,provider,")
+
+
+async def test_a_key_asks_about_itself(desk: Desk) -> None:
+    key = await desk.admin.key("shop", monthly_budget_usd=3)
+    desk.env["KEY"] = key["key"]
+    printed = await desk.paste(OWN.replace("curl ", "curl -sf "))
+    assert '"available_usd":3.0' in printed
+    assert '"by":["day","model"]' in printed
+    assert "app,jobs,outputs," in printed
 
 
 async def test_an_unknown_outcome_is_found(desk: Desk) -> None:

@@ -26,6 +26,10 @@ TABLES = {
     "audit": (AUDIT,),
     "workers": (JOBS,),
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
+    "closed_days": (ACCOUNTS, "app/db/functions/reopen_day.sql"),
+    "usage_days": (ACCOUNTS, "app/db/functions/reopen_day.sql"),
+    "deleted_videos": ("app/db/functions/keep_end.sql",),
+    "key_uses": (ACCOUNTS,),
 }
 """Each table, and the files below which it is written."""
 MONEY_OF_AN_ATTEMPT = {"settlement", "cost_micros", "uncapped_micros"}

@@ -13,6 +13,7 @@ from app.db.models.audit import AuditEntry
 from app.db.models.base import Base
 from app.db.models.deployment import DeploymentFact, WorkerProcess
 from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
+from app.db.models.usage import ClosedDay, DeletedVideo, KeyUse, UsageDay
 from app.db.models.webhooks import Delivery, DeliveryTry, WebhookEndpoint, WebhookSecret
 
 __all__ = [
@@ -22,15 +23,19 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Character",
+    "ClosedDay",
+    "DeletedVideo",
     "Delivery",
     "DeliveryTry",
     "DeploymentFact",
     "Key",
+    "KeyUse",
     "LedgerEntry",
     "Meter",
     "Project",
     "ProviderHealth",
     "RequestRate",
+    "UsageDay",
     "Video",
     "WebhookEndpoint",
     "WebhookSecret",

@@ -56,8 +56,13 @@ class VideoFile(ResponseModel):
 
     url: Uri
     """Signed URL: plays without a key until it expires; read the video again for a new one."""
+    thumbnail_url: Uri | None
+    """Signed URL of a WebP picture at most 640 pixels wide, made when it is first opened; null: no pictures are made
+    here, since the gateway has no ffmpeg."""
+    spritesheet_url: Uri | None
+    """Signed URL of a JPEG of 5 by 5 evenly spaced frames, otherwise the same."""
     expires_at: int
-    """Time at which the link expires."""
+    """Time at which the links expire."""
     content_type: str
     """Such as `video/mp4`."""
     size_bytes: int
@@ -105,6 +110,10 @@ class Video(ResponseModel):
         "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
         "output": {
             "url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.mp4?exp=1764183660&sig=x",
+            "thumbnail_url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.thumbnail.webp"
+            "?exp=1764183660&sig=y",
+            "spritesheet_url": "https://video.example.com/media/video_01kb3v9zq4e8tq6j8x2m5n7r9s/0.spritesheet.jpg"
+            "?exp=1764183660&sig=z",
             "expires_at": 1764183660,
             "content_type": "video/mp4",
             "size_bytes": 1048576,

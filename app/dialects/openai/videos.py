@@ -15,7 +15,7 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db import rows
 from app.db.models import Video
-from app.dialects.openai import attempts, events, models, requests, schemas, webhook_deliveries, webhooks
+from app.dialects.openai import account, attempts, events, models, requests, schemas, webhook_deliveries, webhooks
 from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import AliasedRouter
@@ -361,6 +361,7 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
 
 
 routes.include_router(models.routes)
+routes.include_router(account.routes)
 routes.include_router(webhooks.routes)
 routes.include_router(webhook_deliveries.routes)
 routes.include_router(attempts.routes)

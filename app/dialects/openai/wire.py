@@ -17,8 +17,9 @@ from app.dialects.openai.lumenfall import RetentionSeconds, executed_model, rout
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
 from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
-from app.http.files import media_link
+from app.http.files import media_link, picture_url
 from app.http.uploads import Uploads
+from app.media import ffmpeg
 from app.media.signed_links import SignedLinks
 from app.sizes import complete_by_size
 from app.video import MAX_PROMPT_CHARACTERS, Media, Operation, Status, VideoRequest
@@ -341,13 +342,17 @@ def render_output(video: Video, links: SignedLinks, origin: str, now: datetime) 
     """The finished files, None if there are none or they have expired or were purged."""
     if not video.outputs or video.purged_at is not None or (video.expires_at is not None and video.expires_at <= now):
         return None
-    files = [_file(output, *media_link(video, output, links, origin)) for output in video.outputs]
+    files = [_file(video, output, links, origin) for output in video.outputs]
     return files[0] if len(files) == 1 else {**files[0], "files": files}
 
 
-def _file(output: Mapping[str, Any], url: str, link_end: int) -> dict[str, Any]:
+def _file(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> dict[str, Any]:
+    url, link_end = media_link(video, output, links, origin)
+    pictures = ffmpeg.is_installed()  # without it none can be made
     return {
         "url": url,
+        "thumbnail_url": picture_url(video, output, "thumbnail", links, origin) if pictures else None,
+        "spritesheet_url": picture_url(video, output, "spritesheet", links, origin) if pictures else None,
         "expires_at": link_end,  # of the link; the file's own is that of the video
         "content_type": output["content_type"],
         "size_bytes": output["size"],
