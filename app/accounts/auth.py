@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
 from app.accounts.secrets import derive_secret, is_well_formed, own_keys
+from app.accounts.stream_tokens import StreamTokens
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Key, Project
@@ -84,6 +85,7 @@ class Authenticator:
         self._static = {self.hash(key): static_project_id(key) for key in own}
         self.static_projects = {static_project_id(key): name for key, name in own.items()}
         """Project ids of the keys in the settings, each with its name there."""
+        self._stream_tokens = StreamTokens(derive_secret(settings, "stream-tokens"))
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
         self._running: dict[str, asyncio.Task[Caller | None]] = {}
@@ -107,6 +109,25 @@ class Authenticator:
         """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is
         no longer valid."""
         return self._require_valid(await self._caller(caller.key_hash))
+
+    def mint_stream_token(self, caller: Caller) -> tuple[str, int]:
+        """Return a token that opens the event stream of the caller's project, and the Unix time of its expiry."""
+        return self._stream_tokens.mint(caller.key_id, now=self._clock())
+
+    async def authenticate_stream(self, token: str) -> Caller:
+        """Resolve a token to the caller whose key made it. Raises `AuthenticationFailed` for a token that is wrong or
+        has expired, and for one of a key that is no longer valid."""
+        key_id = self._stream_tokens.key_id_of(token, now=self._clock())
+        hashed = next((own for own, project_id in self._static.items() if project_id == key_id), None)
+        if key_id is not None and hashed is None:
+            async with self._db.reading() as connection:
+                hashed = await connection.scalar(sa.select(Key.hash).where(Key.id == key_id))
+        caller = await self._caller(hashed) if key_id is not None and hashed is not None else None
+        if caller is None:
+            raise errors.AuthenticationFailed(
+                "the token is not valid or has expired; get a new one with POST /v1/events/token"
+            )
+        return self._require_valid(caller)
 
     def _require_valid(self, caller: Caller | None) -> Caller:
         if caller is None:

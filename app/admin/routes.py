@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.accounts import budgets, keys, projects
 from app.accounts.keys import Changes
-from app.admin import billing, repairs, responses
+from app.admin import billing, live, repairs, responses
 from app.admin.schemas import (
     Dollars,
     GivenProject,
@@ -238,7 +238,7 @@ def _changes(wire: KeyChanges) -> Changes:
 @routes.get("/admin/v1/videos/{video_id}", responses=returns(responses.VideoDetails))
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     """Read a video of any project, with every attempt: its route, the upstream's answer, its cost. A deleted video is
-    shown, with `deleted_at`, while it still runs upstream or has money held."""
+    shown, with `deleted_at`, for an hour, and while it still runs upstream or has money held."""
     video = await videos.get_video(gateway.db, video_id, project_id=None, deleted=True)
     async with gateway.db.reading() as connection:
         attempts = await videos.list_attempts(connection, video_id)
@@ -253,4 +253,5 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
 
 
 routes.include_router(billing.routes)
+routes.include_router(live.routes)
 routes.include_router(repairs.routes)

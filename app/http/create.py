@@ -79,6 +79,8 @@ async def create_job(
         raise
     if created.replayed:
         await uploads.discard(gateway)
+    else:
+        gateway.listener.announce(caller.project_id, created.video.id)
     gateway.wake()
     return created
 

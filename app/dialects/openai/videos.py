@@ -14,7 +14,7 @@ from app import errors, ids
 from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db.models import Video
-from app.dialects.openai import events, models, requests, schemas, webhooks
+from app.dialects.openai import events, models, project_events, requests, schemas, webhooks
 from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import After, AliasedRouter, Limit
@@ -363,6 +363,7 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     return no_store(render_balance(billing, left))
 
 
+routes.include_router(project_events.routes)
 routes.include_router(models.routes)
 routes.include_router(webhooks.routes)
 routes.include_router(requests.routes)
