@@ -89,8 +89,8 @@ class _Stream:
         now = gateway.clock()
         self._known_until = now
         """Time up to which no change is missing; it lags behind while notices arrive."""
-        self._read: dict[str, tuple[str, datetime]] = {}
-        """Status and time of change of the videos found by the last read by time."""
+        self._read: dict[str, tuple[str, bool, datetime]] = {}
+        """Status, deletion and time of change of the videos found by the last read by time."""
         self._progress: dict[str, None] = {}
         """Videos with progress to send, each when its time has come."""
         self._sent: dict[str, datetime] = {}
@@ -177,10 +177,11 @@ class _Stream:
         if len(found) > MAX_MISSED:
             changes.too_many, self._read = True, {}
             return
-        before, self._read = self._read, {video_id: (str(status), at) for video_id, status, at in found}
-        for video_id, mark in self._read.items():
+        before, self._read = self._read, found
+        for video_id, mark in found.items():
             if before.get(video_id) != mark:
-                changes.add(video_id, only_progress=before.get(video_id, ("",))[0] == mark[0] and mark[0] in _RUNNING)
+                same_state = video_id in before and before[video_id][:2] == mark[:2]
+                changes.add(video_id, only_progress=same_state and mark[0] in _RUNNING)
 
     async def _counts(self, now: datetime) -> AsyncIterator[bytes]:
         self._counted_at, self._moved = now, False

@@ -19,15 +19,15 @@ REMEMBERED = timedelta(hours=1)
 
 async def changed_since(
     connection: AsyncConnection, since: datetime, *, project_id: str | None, limit: int
-) -> list[tuple[str, Status, datetime]]:
-    """Read id, status and time of change of up to `limit` videos that changed after `since`, less `LATE`. Of all
-    projects if `project_id` is None.
+) -> dict[str, tuple[str, bool, datetime]]:
+    """Read status, deletion and time of change, by id, of up to `limit` videos that changed after `since`, less `LATE`.
+    Of all projects if `project_id` is None.
 
     There is no index on `updated_at`, which changes with every poll: running videos are few, and ended and deleted ones
     have times of their own.
     """
     after = since - LATE
-    shown = (Video.id, Video.status, Video.updated_at)
+    shown = (Video.id, Video.status, Video.deleted_at.is_not(None).label("is_deleted"), Video.updated_at)
     ways = (
         (Video.ended_at.is_(None), Video.deleted_at.is_(None), Video.updated_at > after),
         (Video.ended_at > after, Video.deleted_at.is_(None)),
@@ -35,7 +35,7 @@ async def changed_since(
     )
     queries = [sa.select(*shown).where(*conditions, *_of(project_id)).limit(limit) for conditions in ways]
     found = await connection.execute(sa.union_all(*queries).limit(limit))
-    return [(video_id, status, changed) for video_id, status, changed in found]
+    return {video_id: (str(status), is_deleted, at) for video_id, status, is_deleted, at in found}
 
 
 async def in_order(connection: AsyncConnection, video_ids: Sequence[str]) -> list[str]:
