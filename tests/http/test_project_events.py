@@ -387,3 +387,16 @@ async def test_a_hundred_streams_cost_no_query_while_nothing_changes(gateway: Ru
         sa.event.remove(gateway.gateway.db.engine.sync_engine, "before_cursor_execute", note)
         done.set()
     assert video["status"] == "queued"
+
+
+async def test_a_video_made_at_one_gateway_is_seen_at_another_which_takes_over(start_gateway: StartGateway) -> None:
+    async with start_gateway() as second:
+        await current(second)
+        async with start_gateway() as first, opened(first) as cut_off, opened(second) as stream:
+            video = await first.create()
+            await stream.has("video.status", video["id"], status="queued")
+            await cut_off.has("video.status", video["id"], status="queued")
+        await cut_off.end()
+        missed = await second.create()
+        async with opened(second, **{"last-event-id": cut_off.mark}) as stream:
+            await stream.has("video.status", missed["id"], status="queued")
