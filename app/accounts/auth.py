@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import errors
 from app.accounts.key_uses import KeyUses
 from app.accounts.secrets import derive_secret, is_well_formed, own_keys
+from app.accounts.stream_tokens import StreamTokens
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Key, Project
@@ -88,6 +89,7 @@ class Authenticator:
         self.static_hints = {static_project_id(key): key[-4:] for key in own}
         """The same ids with the last four characters of the keys."""
         self.uses = KeyUses(db, clock)
+        self._stream_tokens = StreamTokens(derive_secret(settings, "stream-tokens"))
         self._known: OrderedDict[str, tuple[float, int, Caller]] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
         self._running: dict[str, asyncio.Task[Caller | None]] = {}
@@ -113,6 +115,25 @@ class Authenticator:
         """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is
         no longer valid."""
         return self._require_valid(await self._caller(caller.key_hash))
+
+    def mint_stream_token(self, caller: Caller) -> tuple[str, int]:
+        """Return a token that opens the event stream of the caller's project, and the Unix time of its expiry."""
+        return self._stream_tokens.mint(caller.key_id, now=self._clock())
+
+    async def authenticate_stream(self, token: str) -> Caller:
+        """Resolve a token to the caller whose key made it. Raises `AuthenticationFailed` for a token that is wrong or
+        has expired, and for one of a key that is no longer valid."""
+        key_id = self._stream_tokens.key_id_of(token, now=self._clock())
+        hashed = next((own for own, project_id in self._static.items() if project_id == key_id), None)
+        if key_id is not None and hashed is None:
+            async with self._db.reading() as connection:
+                hashed = await connection.scalar(sa.select(Key.hash).where(Key.id == key_id))
+        caller = await self._caller(hashed) if key_id is not None and hashed is not None else None
+        if caller is None:
+            raise errors.AuthenticationFailed(
+                "the token is not valid or has expired; get a new one with POST /v1/events/token"
+            )
+        return self._require_valid(caller)
 
     def _require_valid(self, caller: Caller | None) -> Caller:
         if caller is None:

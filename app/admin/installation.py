@@ -41,7 +41,7 @@ async def show_status(gateway: GatewayDep) -> Response:
     began = time.perf_counter()
     await gateway.db.now()
     database_ms = round((time.perf_counter() - began) * 1_000, 2)
-    found = await read_overview(gateway.db, gateway.clock(), deadline_s=gateway.settings.job_deadline_s)
+    found = await read_overview(gateway.db, gateway.clock())
     return no_store({"object": "status", **found, "database_ms": database_ms})
 
 

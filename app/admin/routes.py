@@ -12,6 +12,7 @@ from app.admin import (
     audit,
     billing,
     installation,
+    live,
     providers,
     repairs,
     responses,
@@ -239,7 +240,7 @@ def _changes(wire: KeyChanges) -> Changes:
 @routes.get("/admin/v1/videos/{video_id}", responses=returns(responses.VideoDetails))
 async def show_video(video_id: str, gateway: GatewayDep) -> Response:
     """Read a video of any project, with every attempt: its route, the upstream's answer, its cost. A deleted video is
-    shown, with `deleted_at`, while it still runs upstream or has money held."""
+    shown, with `deleted_at`, for an hour, and while it still runs upstream or has money held."""
     video = await videos.get_video(gateway.db, video_id, project_id=None, deleted=True)
     async with gateway.db.reading() as connection:
         attempts = await videos.list_attempts(connection, video_id)
@@ -255,6 +256,7 @@ async def show_video(video_id: str, gateway: GatewayDep) -> Response:
 
 routes.include_router(audit.routes)
 routes.include_router(billing.routes)
+routes.include_router(live.routes)
 routes.include_router(repairs.routes)
 routes.include_router(providers.routes)
 routes.include_router(installation.routes)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON do
     Exit code 1 if the database cannot be reached.
     """
     config = load()
-    found = with_database(config, partial(read_overview, deadline_s=config.job_deadline_s))
+    found = with_database(config, read_overview)
     if as_json:
         print(json.dumps(found, indent=2))
         return

@@ -38,6 +38,7 @@ _IS_READ_ONLY = sa.text(
     "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean from (select) as always "
     "left join (select 1 from videos limit 1) as readable on true"
 )
+_NOTIFY = b"select pg_notify(%(channel)s, payload) from unnest(%(payloads)s::text[]) as payload"
 _WRITES = re.compile(r"\b(insert\s+into|(?<!for )update|delete\s+from)\s", re.IGNORECASE)
 _INSERTS = re.compile(r"\binsert\s+into\s", re.IGNORECASE)
 """Statements that need room on the disk; others may be written to pages that exist."""
@@ -114,9 +115,9 @@ class Database:
             found: datetime = (await connection.execute(sa.text("select clock_timestamp()"))).scalar_one()
             return found
 
-    async def notify(self, channel: str, payload: str) -> None:
-        """Send a notice to all listeners of `channel`. Raises `psycopg.Error`."""
-        await self.one(b"select pg_notify(%(channel)s, %(payload)s)", {"channel": channel, "payload": payload})
+    async def notify(self, channel: str, *payloads: str) -> None:
+        """Send notices to all listeners of `channel` in one statement. Raises `psycopg.Error`."""
+        await self.one(_NOTIFY, {"channel": channel, "payloads": list(payloads)})
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

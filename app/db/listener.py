@@ -1,10 +1,11 @@
-"""PostgreSQL LISTEN: wakes requests that wait for a video, and invalidates the API-key cache.
+"""PostgreSQL LISTEN: wakes requests that wait for a video, tells streams of changed videos, and invalidates the API-key
+cache.
 
-Triggers notify of every change of a video's status or progress, and of a key or a project. A waiter costs no query
-until it is woken.
+Triggers notify of every change of a video's status or progress and of its deletion, and of a key or a project; a new
+video is announced by the process that created it. A waiter or a stream costs no query until it is woken.
 Twice a second the process sends itself a heartbeat over another connection and receives it on this one:
 only a recent heartbeat proves that no notice was missed. Behind a pooler that does not pass notices on, or while the
-connection is down, waiters are woken every second and the key cache lives for less than one.
+connection is down, waiters are woken every second, streams read by time, and the key cache lives for less than one.
 """
 
 import asyncio
@@ -17,10 +18,17 @@ from contextlib import contextmanager, suppress
 import psycopg
 
 from app.db.address import Address
+from app.db.changes import Changes
 from app.db.faults import read_fault
 from app.telemetry import log
 
-VIDEOS_CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_keys"
+VIDEOS_CHANNEL, PROJECTS_CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_projects", "gateway_keys"
+ONLY_PROGRESS = "/progress"
+"""End of a notice of `PROJECTS_CHANNEL` (`project/video`) about a video whose status has not changed."""
+ANNOUNCE_GAP_S = 0.05
+"""Time for which new videos are collected before they are announced in one statement."""
+MAX_ANNOUNCED = 1_000
+"""New videos that wait to be announced, at most; streams learn of further ones when they change."""
 RECONNECT_S = 1.0
 HEARTBEAT_S = 0.4
 CURRENT_S = 0.9
@@ -31,12 +39,14 @@ busy machine this process itself may be late."""
 
 
 class Listener:
-    """The waiters of this process by video, and a counter of key changes. One connection for the whole process."""
+    """The waiters of this process by video, its streams by project, and a counter of key changes. One connection for
+    the whole process."""
 
-    def __init__(self, address: Address, notify: Callable[[str, str], Awaitable[object]]) -> None:
+    def __init__(self, address: Address, notify: Callable[..., Awaitable[object]]) -> None:
         self._address = address
         self._notify = notify
-        """Sends a notice on another connection: a pooler may return notices to the connection that sent them."""
+        """Sends notices, by channel and payloads, on another connection: a pooler may return notices to the connection
+        that sent them."""
         self.closed = False
         self.key_changes = 0
         """Increased by each change of a key or project, and whenever a change may have been missed."""
@@ -47,6 +57,11 @@ class Listener:
         self._disconnected = False
         self._missed_heartbeats = 0
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._followed: defaultdict[str | None, set[Changes]] = defaultdict(set)
+        """The changes that streams collect, by project; None: of all projects."""
+        self._new: list[str] = []
+        """Videos that are announced next, as notices."""
+        self._announcing: asyncio.Task[None] | None = None
 
     @property
     def is_current(self) -> bool:
@@ -66,10 +81,37 @@ class Listener:
             if not self._waiting[video_id]:
                 del self._waiting[video_id]
 
+    @contextmanager
+    def changes(self, project_id: str | None) -> Iterator[Changes]:
+        """Yield the changes of a project's videos from now on, None for those of all projects."""
+        changes = Changes()
+        self._followed[project_id].add(changes)
+        try:
+            yield changes
+        finally:
+            self._followed[project_id].discard(changes)
+            if not self._followed[project_id]:
+                del self._followed[project_id]
+
     @property
     def waiters(self) -> int:
-        """Number of all waiters in this process."""
-        return sum(len(events) for events in self._waiting.values())
+        """Number of all waiters and streams in this process."""
+        return sum(map(len, self._waiting.values())) + sum(map(len, self._followed.values()))
+
+    def announce(self, project_id: str, video_id: str) -> None:
+        """Notify the streams of all processes of a new video, after its commit: soon, together with others, and on
+        another connection, so that no create waits for it. If that fails, they learn of it when it changes."""
+        if len(self._new) < MAX_ANNOUNCED and not self.closed:
+            self._new.append(f"{project_id}/{video_id}")
+            if self._announcing is None or self._announcing.done():
+                self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        while self._new:
+            await asyncio.sleep(ANNOUNCE_GAP_S)
+            new, self._new = self._new, []
+            with suppress(psycopg.Error, OSError):
+                await self._notify(PROJECTS_CHANNEL, *new)
 
     def close(self) -> None:
         """Wake all waiters: the server is shutting down."""
@@ -79,6 +121,9 @@ class Listener:
     async def stop(self, running: "asyncio.Task[None]") -> None:
         """End the task of `run`. A connection attempt under way is awaited, or it would be left open."""
         self.close()
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.wait({self._announcing})
         if not self._connecting:
             running.cancel()
         with suppress(asyncio.CancelledError):
@@ -111,9 +156,11 @@ class Listener:
         async with connection:
             if self.closed:
                 return
-            for channel in (VIDEOS_CHANNEL, KEYS_CHANNEL, self._heartbeat_channel):
+            for channel in (VIDEOS_CHANNEL, PROJECTS_CHANNEL, KEYS_CHANNEL, self._heartbeat_channel):
                 await connection.execute(f"listen {channel}".encode())
-            self._keys_changed()  # notices before LISTEN were missed
+            for changes in self._all_changes():
+                changes.missed = True  # notices before LISTEN were
+            self._keys_changed()  # those of keys, too
             self._missed_heartbeats = 0
             heartbeat = asyncio.create_task(self._send_heartbeats())
             try:
@@ -136,6 +183,11 @@ class Listener:
         if notice.channel == VIDEOS_CHANNEL:
             for changed in self._waiting.get(notice.payload, ()):
                 changed.set()
+        elif notice.channel == PROJECTS_CHANNEL:
+            named = notice.payload.removesuffix(ONLY_PROGRESS)
+            project_id, _, video_id = named.rpartition("/")
+            for changes in (*self._followed.get(project_id, ()), *self._followed.get(None, ())):
+                changes.add(video_id, only_progress=named != notice.payload)
         elif notice.channel == self._heartbeat_channel:
             self._heartbeat_at = float(notice.payload)
             self._missed_heartbeats = 0
@@ -152,6 +204,12 @@ class Listener:
         for events in self._waiting.values():
             for changed in events:
                 changed.set()
+        for changes in self._all_changes():
+            changes.woken.set()
+
+    def _all_changes(self) -> Iterator[Changes]:
+        for followed in self._followed.values():
+            yield from followed
 
 
 def _facts(error: Exception) -> dict[str, str]:

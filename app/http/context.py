@@ -77,7 +77,12 @@ async def caller_of(request: Request) -> Caller:
     minute."""
     gateway = gateway_of(request)
     request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
-    caller = await gateway.authenticator.authenticate(_key_of(request))
+    return await admit(request, await gateway.authenticator.authenticate(_key_of(request)))
+
+
+async def admit(request: Request, caller: Caller) -> Caller:
+    """Note the caller of a request, and count it. Raises `RateLimited`."""
+    gateway = gateway_of(request)
     request.scope["gateway_project"] = caller.project_id  # for the limits of its request body, see http/spool.py
     request_facts.note(project=caller.project_id, key=caller.key_id)
     if caller.requests_per_minute is not None:

@@ -84,6 +84,8 @@ async def create_job(
     request_facts.note_video(created.video)
     if created.replayed:
         await uploads.discard(gateway)
+    else:
+        gateway.listener.announce(caller.project_id, created.video.id)
     gateway.wake()
     return created
 

@@ -47,11 +47,11 @@ async def watch_video(
         video = await get_video(gateway, caller, video_id)
         if until(video) or timeout_s <= 0:
             return video
-        gone = asyncio.ensure_future(_disconnected(request))
+        gone = asyncio.ensure_future(disconnected(request))
         try:
             async with asyncio.timeout(timeout_s):
                 while not until(video) and not gone.done() and not gateway.listener.closed:
-                    await _first(changed, gone)
+                    await first_of(changed, gone)
                     changed.clear()
                     await gateway.authenticator.check(caller)
                     video = await get_video(gateway, caller, video_id)
@@ -71,7 +71,7 @@ async def waiting_slot(gateway: GatewayDep, caller: CallerDep) -> AsyncIterator[
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, which is cancelled when the client disconnects. Raises `ClientDisconnect`."""
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -82,15 +82,17 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
         working.cancel()
 
 
-async def _first(changed: asyncio.Event, gone: "asyncio.Future[None]") -> None:
+async def first_of(changed: asyncio.Event, gone: "asyncio.Future[None]", *, timeout_s: float | None = None) -> None:
+    """Wait until the event is set, the client has disconnected or the time is up."""
     waiting = asyncio.ensure_future(changed.wait())
     try:
-        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Return when the client disconnects."""
     with suppress(errors.PayloadTooLarge):  # the rest of the body is not read, so a disconnect is not seen
         while (await request.receive())["type"] != "http.disconnect":
             pass

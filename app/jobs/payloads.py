@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import errors
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
-from app.jobs.transitions import lock_own_video
+from app.jobs.transitions import lock_own_video, lock_video
 from app.media.store import StorageUnavailable, Store
 from app.telemetry import log
 from app.video import CANCELLED, Settlement
@@ -85,6 +85,15 @@ def _error_text(code: str | None, message: str | None) -> str | None:
 
 async def _erase_rows_of(session: AsyncSession, video: Video, now: datetime) -> None:
     """Erase the payloads from attempts that have ended and from deliveries."""
+    await _erase_attempts_of(session, video)
+
+    def erase(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**values, **erased(values), "purged_at": now.isoformat()}
+
+    await events.purge_video(session, video.id, erase)
+
+
+async def _erase_attempts_of(session: AsyncSession, video: Video) -> None:
     texts = (Attempt.error_message, Attempt.error_body, Attempt.output)
     await session.execute(
         sa.update(Attempt)
@@ -94,10 +103,16 @@ async def _erase_rows_of(session: AsyncSession, video: Video, now: datetime) -> 
         .execution_options(synchronize_session=False)
     )
 
-    def erase(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {**values, **erased(values), "purged_at": now.isoformat()}
 
-    await events.purge_video(session, video.id, erase)
+async def erase_deleted(session: AsyncSession, video_id: str, *, now: datetime) -> None:
+    """Erase the payloads of a deleted video whose files are deleted and whose row stays for a while, so that event
+    streams learn of it."""
+    video = await lock_video(session, video_id)
+    if video is not None and video.deleted_at is not None:
+        for name, value in erased(video.__dict__).items():
+            setattr(video, name, value)
+        video.outputs, video.purged_at = [], now
+        await _erase_attempts_of(session, video)
 
 
 async def delete_files(store: Store, video_id: str) -> int:

@@ -10,6 +10,7 @@ from app.accounts import closed_days, ledger
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.jobs import payloads, reconcile
+from app.jobs.changes import LATE, REMEMBERED
 from app.jobs.claim import Claim, repair_due_times
 from app.media.store import StorageUnavailable, Store
 from app.settings import Settings
@@ -55,8 +56,9 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
 
 
 async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
-    """Delete the files of expired and of purged videos, and files and rows of deleted ones. Files come before the rows
-    that name them, each video for itself: a crash or a file that cannot be deleted leaves the row."""
+    """Delete the files of expired and of purged videos, files and payloads of deleted ones, and their rows `REMEMBERED`
+    later. Files come before the rows that name them, each video for itself: a crash or a file that cannot be deleted
+    leaves the row."""
     is_expired = (Video.expires_at <= now, Video.ended_at.is_not(None), Video.outputs != [])
     live = sa.exists().where(Attempt.video_id == Video.id, Attempt.state.in_(LIVE))
     is_deleted = (Video.deleted_at.is_not(None), Video.settlement != Settlement.held, ~live)
@@ -65,9 +67,12 @@ async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
             emptied = {"outputs": [], "updated_at": now}
             await session.execute(sa.update(Video).where(Video.id == expired, *is_expired).values(emptied))
         log.info("expired files deleted", video=expired)
-    for deleted in await _without_files(db, store, *is_deleted):
+    is_over = Video.deleted_at <= now - REMEMBERED - LATE
+    has_payloads = sa.or_(Video.purged_at.is_(None), Video.outputs != [])
+    for deleted in await _without_files(db, store, *is_deleted, sa.or_(has_payloads, is_over)):
         async with db.transaction() as session:
-            await session.execute(sa.delete(Video).where(Video.id == deleted, *is_deleted))
+            await session.execute(sa.delete(Video).where(Video.id == deleted, *is_deleted, is_over))
+            await payloads.erase_deleted(session, deleted, now=now)
     await payloads.repeat_purges(db, store, now=now)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.db.migrate import create_functions
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

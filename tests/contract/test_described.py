@@ -158,6 +158,10 @@ async def test_every_route_responds_as_the_document_describes(everything: Operat
     await use_other_dialects(gateway.client, video_id)
     await use_request_log(gateway.client, video_id)
     await administer(everything, fake, video_id)
+    await call(gateway.client, "POST /v1/events/token")
+    gateway.gateway.listener.close()  # or the streams would not end
+    await call(gateway.client, "GET /v1/events")
+    await call(everything.client, "GET /admin/v1/events")
     transport = gateway.client._transport
     assert isinstance(transport, DescribedTransport)
     successes = {

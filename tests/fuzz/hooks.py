@@ -34,8 +34,9 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
     """Add a link from each maker to each call about what it made; describe media and events as anything."""
     MODELS.update(raw_schema["components"]["schemas"])
     raw_schema["components"]["schemas"].update((name, {}) for name in MEDIA)
-    stream = raw_schema["paths"]["/v1/videos/{video_id}/events"]["get"]["responses"]["200"]
-    stream["content"] = {"text/event-stream": {}}  # schemathesis compares the schema with single events
+    for path in ("/v1/videos/{video_id}/events", "/v1/events", "/admin/v1/events"):
+        stream = raw_schema["paths"][path]["get"]["responses"]["200"]
+        stream["content"] = {"text/event-stream": {}}  # schemathesis compares the schema with single events
     for maker, name in MAKERS.items():
         links = {
             operation["operationId"]: {

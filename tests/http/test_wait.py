@@ -107,7 +107,7 @@ async def test_a_lost_database_connection_wakes_all_waits_and_comes_back(gateway
     video = await gateway.create(model="up/sora-2")
     held = asyncio.create_task(gateway.client.get(f"/v1/videos/{video['id']}", params={"wait": "30"}))
     await waiting(gateway, 1)
-    ours = "datname = current_database() and query = 'listen gateway_videos'"
+    ours = "datname = current_database() and application_name = 'video-gateway listener'"
     async with gateway.gateway.db.reading() as connection:
         await connection.execute(sa.text(f"select pg_terminate_backend(pid) from pg_stat_activity where {ours}"))
     await gateway.client.delete(f"/v1/videos/{video['id']}")

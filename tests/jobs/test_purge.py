@@ -35,7 +35,7 @@ async def test_a_folder_that_cannot_be_deleted_does_not_stop_the_others(gateway:
     path.rename(path.with_suffix(".kept"))
     path.touch()  # no folder, so it cannot be deleted as one
     await gateway.client.delete(f"/v1/videos/{deleted}")
-    gateway.clock.advance(3_601)
+    gateway.clock.advance(3_700)
     await gateway.worker.run_once()
     assert [len(await stored_keys(gateway, video_id)) for video_id in (stuck, expired)] == [1, 0]
     assert (len(await gateway.attempts(stuck)), await gateway.attempts(deleted)) == (1, [])

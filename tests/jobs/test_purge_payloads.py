@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from shutil import rmtree
 from typing import Any
 
@@ -283,7 +284,26 @@ async def test_a_purged_video_can_be_deleted(gateway: Running, fake: FakeOpenAI,
     await purge(gateway.client, video_id)
     assert (await gateway.client.delete(f"/v1/videos/{video_id}")).status_code == 200
     await purge(gateway.client, video_id, 404)
+    gateway.clock.advance(3_700)
     await gateway.worker.run_once()
+    assert await gateway.attempts(video_id) == []
+
+
+async def test_what_a_deleted_video_had_is_erased_at_once_and_its_row_an_hour_later(
+    gateway: Running, fake: FakeOpenAI, hook: str
+) -> None:
+    video_id = await ended(gateway, fake, hook, completed=True)
+    assert "videos" in await tables_with(gateway, WORD)
+    await gateway.client.delete(f"/v1/videos/{video_id}")
+    await gateway.worker.purge()
+    assert await gateway.gateway.store.written_before("videos/", gateway.clock() + timedelta(days=1)) == []
+    assert {"videos", "attempts"}.isdisjoint(await tables_with(gateway, WORD))
+    for _ in range(2):
+        assert len(await gateway.attempts(video_id)) == 1
+        gateway.clock.advance(1_800)
+        await gateway.worker.purge()
+    gateway.clock.advance(20)
+    await gateway.worker.purge()
     assert await gateway.attempts(video_id) == []
 
 

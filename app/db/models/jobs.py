@@ -117,6 +117,8 @@ class Video(Base):
         ),
         Index("ix_videos_expires_at", "expires_at", postgresql_where=text("outputs <> '[]'")),
         Index("ix_videos_deadline_at", "deadline_at", postgresql_where=text("ended_at is null")),
+        # Not on `updated_at`: it changes while a job runs, and every update would have to write the index.
+        Index("ix_videos_ended_at", "ended_at", "project_id", postgresql_where=text("ended_at is not null")),
         Index("ix_videos_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
         Index("ix_videos_purge_due_at", "purge_due_at", postgresql_where=text("purge_due_at is not null")),
         # For lists with filters and the request log, their pages and sums (`jobs/filters.py`): of all videos, of

@@ -15,7 +15,17 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.db import rows
 from app.db.models import Video
-from app.dialects.openai import account, attempts, events, models, requests, schemas, webhook_deliveries, webhooks
+from app.dialects.openai import (
+    account,
+    attempts,
+    events,
+    models,
+    project_events,
+    requests,
+    schemas,
+    webhook_deliveries,
+    webhooks,
+)
 from app.dialects.openai.lumenfall import is_dry_run, refuse_replay, render_balance, render_estimate
 from app.dialects.openai.responses import CREATED, DRY_RUN, answer, shown
 from app.dialects.openai.router import AliasedRouter
@@ -360,6 +370,7 @@ async def show_balance(gateway: GatewayDep, caller: CallerDep) -> Response:
     return no_store(render_balance(billing, left))
 
 
+routes.include_router(project_events.routes)
 routes.include_router(models.routes)
 routes.include_router(account.routes)
 routes.include_router(webhooks.routes)
