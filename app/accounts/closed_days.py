@@ -20,38 +20,57 @@ CLOSED_AFTER = timedelta(hours=1)
 DAYS_AT_ONCE = 20
 """Days that one round sums; the days of an old installation are summed from the oldest on."""
 
-ENTRIES = """
-  select entry.project_id, entry.key_id, entry.model, entry.provider, entry.app, entry.end_user, days.day,
-    entry.video_id, 0 as jobs, 1 as outputs, entry.seconds, entry.cost_micros, null::bigint as held_micros,
-    (entry.cost_micros is null)::int as unpriced, entry.reported_micros,
-    case when entry.reported_micros > entry.cost_micros * (1 + cast(:tolerance as float8))
-      then entry.reported_micros - entry.cost_micros end as underpriced_micros,
+_ENTRIES = """
+  select settled.project_id, settled.key_id, settled.model, settled.provider, settled.app, settled.end_user,
+    settled.day, settled.video_id, 0 as jobs, 1 as outputs, settled.seconds, settled.cost_micros,
+    null::bigint as held_micros, (settled.cost_micros is null)::int as unpriced, settled.reported_micros,
+    case when settled.reported_micros > settled.cost_micros * (1 + cast(:tolerance as float8))
+      then settled.reported_micros - settled.cost_micros end as underpriced_micros,
     0 as completed, 0 as failed, 0 as cancelled, null::float8 as duration_s
-  from days cross join lateral (
-    select project_id, key_id, model, provider, app, end_user, video_id, seconds, cost_micros, reported_micros
-    from ledger where ledger.day = days.day and kind = 'settle'
-      and (cast(:project_id as text) is null or project_id = :project_id) {fence}
-  ) as entry
+  from {settled} as settled
   union all
-  select created.project_id, created.key_id, created.model, ended.provider, created.app, created.end_user, days.day,
+  select created.project_id, created.key_id, created.model, ended.provider, created.app, created.end_user, created.day,
     null, 0, 0, null, null, null, 0, null, null,
     (ended.error_code is null)::int, coalesce(ended.error_code <> 'cancelled', false)::int,
     coalesce(ended.error_code = 'cancelled', false)::int,
     case when ended.error_code is null then ended.duration_s end
-  from days cross join lateral (
-    select project_id, key_id, model, app, end_user, video_id from ledger
-    where ledger.day = days.day and kind = 'reserve'
-      and (cast(:project_id as text) is null or project_id = :project_id) {fence}
-  ) as created cross join lateral (
-    select provider, error_code, extract(epoch from ended_at - created_at)::float8 as duration_s
-    from videos where videos.id = created.video_id and ended_at is not null
-    union all
-    select provider, error_code, duration_s from deleted_videos where deleted_videos.id = created.video_id
-    {fence}
+  from {created} as created cross join lateral (
+    select provider, error_code, duration_s from (
+      select id, provider, error_code, greatest(0, extract(epoch from ended_at - created_at))::float8 as duration_s
+      from videos where ended_at is not null
+      union all
+      select id, provider, error_code, duration_s from deleted_videos
+    ) as ends where ends.id = created.video_id {fence}
   ) as ended
 """
-"""Usage of the days of a table `days`, read from the ledger and the videos: a row for each settled output, and one for
-each ended job, which has no `video_id`. With `offset 0` as fence, it reads these days alone, by their index."""
+_OF_DAYS = """(
+  select entry.* from days cross join lateral (
+    select * from ledger where ledger.day = days.day and kind = '{kind}'
+      and (cast(:project_id as text) is null or project_id = :project_id) offset 0
+  ) as entry
+)"""
+_OF_ALL = """(
+  select * from ledger where day between :since and :until and kind = '{kind}' {but}
+    and (cast(:project_id as text) is null or project_id = :project_id)
+)"""
+
+
+def entries_of_days() -> str:
+    """SQL of the usage of the days of a table `days`, from the ledger and the videos: a row for each settled output,
+    and one for each ended job, which has no `video_id`. Days and videos are read one by one, by their indexes,
+    whatever the planner thinks: for few days."""
+    return _ENTRIES.format(
+        settled=_OF_DAYS.format(kind="settle"), created=_OF_DAYS.format(kind="reserve"), fence="offset 0"
+    )
+
+
+def entries_between(*, only_open: bool) -> str:
+    """The same from `:since` to `:until`, of all days or of those that are not closed, read as the planner likes: for
+    many days."""
+    but = "and day not in (select closed_days.day from closed_days)" if only_open else ""
+    settled, created = (_OF_ALL.format(kind=kind, but=but) for kind in ("settle", "reserve"))
+    return _ENTRIES.format(settled=settled, created=created, fence="")
+
 
 _CLOSABLE = sa.text("""
 select day from (
@@ -69,7 +88,10 @@ and (cast(:only as date) is null or day = :only)
 order by day limit :limit
 """)
 
-_LOCK = sa.text("select pg_try_advisory_xact_lock(1970561381, cast(:day as date) - date '2000-01-01')")
+_LOCK = sa.text("""
+select pg_try_advisory_xact_lock(1970561381, cast(:day as date) - date '2000-01-01'),
+  set_config('idle_in_transaction_session_timeout', '30s', true)  -- a worker that hangs does not keep the lock
+""")
 
 _SUM = """
 with days as (select cast(:day as date) as day), entries as (
@@ -126,6 +148,6 @@ async def _close(session: AsyncSession, day: date, last: date) -> bool:
         return False
     if not await _closable(session, last, only=day):  # looked at again, now that no other transaction can write for it
         return False
-    statement = sa.text(_SUM.format(entries=ENTRIES.format(fence="offset 0")))
+    statement = sa.text(_SUM.format(entries=entries_of_days()))
     await session.execute(statement, {"day": day, "project_id": None, "tolerance": pricing.TOLERANCE})
     return True

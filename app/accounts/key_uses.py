@@ -39,9 +39,9 @@ with days as materialized (
   union all
   select entry.key_id, -entry.amount_micros
   from days cross join lateral (
-    select key_id, amount_micros from ledger where ledger.day = days.day and kind <> 'credit' offset 0
+    select key_id, amount_micros from ledger
+    where ledger.day = days.day and key_id = any(cast(:keys as text[])) and kind <> 'credit' offset 0
   ) as entry
-  where entry.key_id = any(cast(:keys as text[]))
 ), spent as (
   select key_id, sum(micros)::bigint as micros from entries group by key_id
 ), running as (
@@ -63,6 +63,9 @@ class Use:
     """Costs and holds of the jobs of this month, as its budget counts them."""
     running: int
     """Unfinished videos."""
+
+
+UNUSED = Use(None, 0, 0)
 
 
 class KeyUses:
@@ -95,8 +98,10 @@ class KeyUses:
         try:
             async with self._db.reading() as connection:
                 await connection.execute(_WRITE, {"keys": list(noted), "times": list(noted.values())})
-        except Exception as error:
+        except BaseException as error:  # also when it is cancelled
             self._noted = noted | self._noted
+            if not isinstance(error, Exception):
+                raise
             if not is_unavailable(error):
                 log.exception("use of keys not written, repeated later")
 

@@ -2,18 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts import ledger, projects
-from app.accounts.reports import dimensions_of, report, span_of
+from app.accounts.reports import OPERATORS, dimensions_of, report, span_of
 from app.admin import responses
 from app.admin.schemas import Dollars, Given, GivenProject, micros_or_refuse, project_object, row_json
 from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
 from app.http.openapi import returns
 from app.http.operator import ActorDep
+from app.http.parameters import only_known_parameters
 from app.http.responses import no_store, page_of
 from app.http.usage import By, Format, Since, Until, usage_response
 
@@ -58,6 +59,7 @@ async def credit_project(project_id: str, request: Request, gateway: GatewayDep,
 @routes.get(
     "/admin/v1/usage",
     responses={200: {"model": responses.UsageReport, "content": {"text/csv": {"schema": {"type": "string"}}}}},
+    dependencies=[Depends(only_known_parameters)],
 )
 async def show_usage(
     gateway: GatewayDep,
@@ -71,11 +73,15 @@ async def show_usage(
     project, key, model, provider, app, user and day, comma-separated. `format=csv` returns a spreadsheet."""
     dimensions = dimensions_of(by)
     first, last = span_of(since, until, today=ledger.day_of(gateway.clock()))
+    project_id = None
+    if project is not None:
+        async with gateway.db.transaction() as session:  # one of its own: it locks the project
+            project_id = (await projects.get_project(session, project)).id
     async with gateway.db.transaction() as session:
-        project_id = (await projects.get_project(session, project)).id if project is not None else None
-        connection = await session.connection()
-        rows = await report(connection, dimensions, since=first, until=last, project_id=project_id)
-    return usage_response(dimensions, rows, since=first, until=last, form=form)
+        rows = await report(
+            await session.connection(), dimensions, since=first, until=last, project_id=project_id, bounds=OPERATORS
+        )
+    return await usage_response(dimensions, rows, since=first, until=last, form=form)
 
 
 @routes.get("/admin/v1/ledger", responses=returns(responses.LedgerPage))

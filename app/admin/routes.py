@@ -27,6 +27,7 @@ from app.admin.schemas import (
     key_object,
     key_objects,
     listing,
+    new_key_object,
     project_object,
     project_objects,
     redact,
@@ -188,7 +189,7 @@ async def create_key(request: Request, gateway: GatewayDep, actor: ActorDep) -> 
             actor=actor,
             now=now,
         )
-    return no_store({**await key_object(gateway, key), "key": secret}, status=201)
+    return no_store({**new_key_object(key), "key": secret}, status=201)
 
 
 @routes.get("/admin/v1/keys/{key_id}", responses=returns(responses.ApiKey))

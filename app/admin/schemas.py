@@ -69,6 +69,11 @@ async def key_objects(gateway: Gateway, keys: Sequence[Key]) -> list[dict[str, A
     return [_key_object(key, used[key.id]) for key in keys]
 
 
+def new_key_object(key: Key) -> dict[str, Any]:
+    """A key that was made a moment ago; nothing is read that might fail, since its secret is shown only once."""
+    return _key_object(key, key_uses.UNUSED)
+
+
 async def key_object(gateway: Gateway, key: Key) -> dict[str, Any]:
     return (await key_objects(gateway, [key]))[0]
 

@@ -34,8 +34,11 @@ def usage(
     first, last = span_of(since and since.date(), until and until.date(), today=today)
 
     async def run(database: Database, now: datetime) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        project_id = None
+        if project is not None:
+            async with database.transaction() as session:  # one of its own: it locks the project
+                project_id = (await projects.get_project(session, project)).id
         async with database.transaction() as session:
-            project_id = (await projects.get_project(session, project)).id if project is not None else None
             connection = await session.connection()
             found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
             return found, {row.id: row.name for row in await projects.list_projects(connection)}

@@ -1,5 +1,6 @@
 """Reports of usage as responses, for the operator and for the holder of a key."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -27,7 +28,7 @@ By = Annotated[str, Query(max_length=100, description="Dimensions, comma-separat
 Format = Annotated[Literal["json", "csv"], Query(alias="format", description="Format of the response.")]
 
 
-def usage_response(
+async def usage_response(
     dimensions: Sequence[str],
     rows: Sequence[dict[str, Any]],
     *,
@@ -36,7 +37,18 @@ def usage_response(
     form: str,
     without: Sequence[str] = (),
 ) -> Response:
-    """Render a report as JSON or as a spreadsheet, without the given columns."""
+    """Render a report as JSON or as a spreadsheet, without the given columns; in a thread, since it may be long."""
+    return await asyncio.to_thread(_render, dimensions, rows, since, until, form, without)
+
+
+def _render(
+    dimensions: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    since: date,
+    until: date,
+    form: str,
+    without: Sequence[str],
+) -> Response:
     data = [{name: value for name, value in usage_row(row).items() if name not in without} for row in rows]
     if form == "csv":
         disposition = f'attachment; filename="usage-{since}-{until}.csv"'

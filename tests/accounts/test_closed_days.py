@@ -14,8 +14,11 @@ from fakes.openai import FakeOpenAI
 from fakes.server import Answer, Reset
 from money import Operator
 
+from app import errors
 from app.accounts.closed_days import CLOSED_AFTER, close_days
+from app.accounts.reports import Bounds, report
 from app.db.database import Database
+from app.jobs.changes import LATE, REMEMBERED
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +130,8 @@ async def test_reports_of_closed_days_are_those_of_the_ledger(opened: Open, fake
         assert (await other.delete(f"/v1/videos/{made[6]}")).status_code == 200
         assert (await other.delete(f"/v1/requests/{made[6 + 9]}/payloads")).status_code in (200, 202)
         clock.advance(3_700)  # so long the row of a deleted video is kept
+        await close(admin)
+        clock.advance((REMEMBERED + LATE).total_seconds())
         await close(admin)
         assert (await admin.client.get(f"/admin/v1/videos/{made[6]}")).status_code == 404
         assert await summed(admin) == days
@@ -299,9 +304,9 @@ async def _settle_late(database_url: str) -> None:
         await connection.execute(SETTLE, {"n": 2})
 
 
-async def _waits_for_lock(db: Database) -> None:
+async def _waits_for_lock(db: Database, kind: str = "advisory") -> None:
     async with asyncio.timeout(20), db.reading() as connection:
-        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        waiting = f"select count(*) from pg_locks where locktype = '{kind}' and not granted"
         while not (await connection.exec_driver_sql(waiting)).scalar_one():
             pass
 
@@ -349,7 +354,22 @@ async def test_an_old_installation_is_summed_from_its_oldest_day_on(admin: Opera
             from generate_series(1, 45) as n
             """
         )
+        await connection.execute(
+            """
+            with job as (
+              insert into ledger (id, project_id, kind, video_id, day, created_at)
+              select 'made_' || n, 'p', 'reserve', 'video_' || n, current_date - n, now() - n * interval '1 day'
+              from generate_series(1, 45) as n
+              returning video_id
+            )
+            insert into deleted_videos (id, provider, error_code, duration_s)
+            select video_id, 'up', case when right(video_id, 1) = '7' then 'cancelled' end, 10 from job
+            """
+        )
+    await check(admin)
     before = await reports(admin)
+    (whole,) = before[0]
+    assert (whole["completed"], whole["cancelled"]) == (42, 4)
     oldest = datetime.now(UTC).date() - timedelta(days=45)
     for rounds in (1, 2, 3):
         found = await close(admin)
@@ -357,6 +377,63 @@ async def test_an_old_installation_is_summed_from_its_oldest_day_on(admin: Opera
         assert len(found) >= min(45, 20 * rounds) - 1
         assert await reports(admin) == before
     await check(admin)
+
+
+MANY = """
+insert into videos (id, project_id, dialect, status, progress, model, request, routes, outputs, provider, warnings,
+  settlement, created_at, updated_at, completed_at, ended_at, deadline_at)
+select 'video_' || n, 'p' || n % 2, 'openai', 'completed', 100, 'm', '{}', '[]', '[]', 'up', '[]', 'settled', day, day,
+  day, day, day
+from generate_series(1, 4000) as n cross join lateral (select now() - interval '1 day' * (1 + n % 40) as day) as made;
+insert into ledger (id, project_id, kind, amount_micros, video_id, cost_micros, attempt_id, day, created_at)
+select kind || id, project_id, kind, 0, id, case when kind = 'settle' then 0 end, id,
+  (created_at at time zone 'UTC')::date, created_at
+from videos cross join unnest(array['reserve', 'settle']) as kind;
+analyze videos, ledger
+"""
+
+SCANS = "select sum(idx_scan)::int from pg_stat_xact_user_tables where relname in ('videos', 'ledger')"
+
+
+async def test_many_open_days_are_read_in_one_pass(admin: Operator, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(MANY.encode())
+    today = datetime.now(UTC).date()
+    db = admin.gateway.gateway.db
+
+    async def scans(by: list[str], **which: Any) -> int:
+        """Look-ups of single videos by a report of 50 days."""
+        async with db.transaction() as session:
+            connection = await session.connection()
+            before = (await connection.exec_driver_sql(SCANS)).scalar_one()
+            found = await report(connection, by, since=today - timedelta(days=49), until=today, **which)
+            assert sum(row["completed"] for row in found) == (2_000 if which else 4_000)
+            return int((await connection.exec_driver_sql(SCANS)).scalar_one() - before)
+
+    for by in (["day"], ["day", "user"]):
+        assert await scans(by) < 20
+        assert await scans(by, project_id="p1") < 20
+    while await close_days(db, now=datetime.now(UTC)):
+        pass
+    assert await scans(["day"]) < 200, "of the open day alone"
+
+
+async def test_a_report_has_a_time_limit_and_blocks_no_project(admin: Operator, database_url: str) -> None:
+    key = await admin.key("shop")
+    today = admin.gateway.clock.now.date()
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        await other.execute("lock table usage_days in access exclusive mode")
+        with pytest.raises(errors.InvalidRequest, match="fewer days") as refused:
+            async with admin.gateway.gateway.db.transaction() as session:
+                await report(
+                    await session.connection(), [], since=today, until=today, bounds=Bounds(rows=10, seconds=0.2)
+                )
+        assert refused.value.code == "report_too_slow"
+        waiting = asyncio.create_task(admin.usage(project=key["project"]))
+        await _waits_for_lock(admin.gateway.gateway.db, "relation")
+        await admin.ask("PATCH", f"projects/{key['project']}", name="meanwhile")
+        assert not waiting.done()
+    assert await waiting == []
 
 
 async def test_a_job_of_a_key_counts_in_its_key_and_project(admin: Operator) -> None:

@@ -76,7 +76,12 @@ async def test_uses_that_could_not_be_written_are_written_with_the_next(admin: O
         async with admin.user(key) as client:
             assert (await client.get("/v1/models")).status_code == 200
         await uses.write()
+        assert (await admin.key("made meanwhile"))["last_used_at"] is None, "its secret is not lost"
         await connection.execute("alter table away rename to key_uses")
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("lock table key_uses in exclusive mode")
+        with pytest.raises(TimeoutError):  # a server that is stopped
+            await asyncio.wait_for(uses.write(), 0.2)
     await uses.write()
     assert (await use_of(admin, key))[0] == admin.gateway.clock.now.isoformat()
 

@@ -5,9 +5,12 @@ import json
 from io import StringIO
 from typing import Any
 
+import psycopg
 import pytest
 from harness import ALICE, BOB, StartGateway
 from money import ADMIN, Operator, operator_of
+
+from app.accounts.reports import OWN
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +88,7 @@ async def test_usage_is_that_of_the_own_project(operator: Operator) -> None:
             del row["reported_usd"], row["underpriced_usd"]
         assert found == {**expected.json(), "data": rows}
     hidden = await ask(operator, mine, "/v1/usage", by="day", project=other["project"])
-    assert [row["jobs"] for row in hidden.json()["data"]] == [2], "it has no such parameter"
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (400, "unknown_parameter")
 
     sheet = await ask(operator, mine, "/v1/usage", by="app,day", format="csv")
     assert sheet.headers["content-type"] == "text/csv; charset=utf-8"
@@ -106,12 +109,38 @@ async def test_usage_is_that_of_the_own_project(operator: Operator) -> None:
         {"since": "0001-01-01"},
         {"since": "2026-02-02", "until": "2026-02-01"},
         {"format": "xml"},
+        {"sinse": "2026-02-01"},
     ],
 )
 async def test_wrong_questions_about_usage_are_refused(operator: Operator, wrong: dict[str, str]) -> None:
     answer = await operator.gateway.client.get("/v1/usage", params=wrong)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] in wrong
+
+
+async def test_a_report_with_too_many_rows_is_refused(operator: Operator, database_url: str) -> None:
+    key = await operator.key("many users")
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute(
+            """
+            insert into ledger (id, project_id, kind, amount_micros, video_id, attempt_id, cost_micros, end_user, day,
+              created_at)
+            select 'txn_' || n, %(project)s, 'settle', 0, 'video_' || n, 'att_' || n, 0, 'user ' || n, %(day)s, %(now)s
+            from generate_series(1, %(number)s) as n
+            """,
+            {
+                "project": key["project"],
+                "number": OWN.rows + 1,
+                "day": operator.gateway.clock.now.date(),
+                "now": operator.gateway.clock.now,
+            },
+        )
+    refused = await ask(operator, key, "/v1/usage", by="user")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "report_too_long")
+    assert "fewer days" in refused.json()["error"]["message"]
+    for by, rows in (("day", 1), ("", 1)):
+        assert len((await ask(operator, key, "/v1/usage", by=by)).json()["data"]) == rows
+    assert len(await operator.usage("user", project=key["project"])) == OWN.rows + 1, "an operator may"
 
 
 async def test_a_gateway_without_an_operator_reports_usage_too(start_gateway: StartGateway) -> None:

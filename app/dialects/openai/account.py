@@ -4,13 +4,14 @@ from fastapi.responses import Response
 
 from app.accounts import budgets, ledger, pricing
 from app.accounts.auth import Caller
-from app.accounts.reports import VENDORS, dimensions_of, report, span_of
+from app.accounts.reports import OWN, VENDORS, dimensions_of, report, span_of
 from app.db import rows
 from app.db.models import Key, Project
 from app.dialects.openai import account_schemas as schemas
 from app.dialects.openai.router import AliasedRouter
 from app.http.context import CallerDep, Gateway, GatewayDep
 from app.http.openapi import returns
+from app.http.parameters import KnownParameters
 from app.http.responses import no_store
 from app.http.usage import By, Format, Since, Until, usage_response
 
@@ -69,6 +70,7 @@ def _static_key(gateway: Gateway, caller: Caller, name: str) -> dict[str, object
 async def show_usage(
     gateway: GatewayDep,
     caller: CallerDep,
+    _: KnownParameters,
     since: Since = None,
     until: Until = None,
     by: By = "day",
@@ -81,5 +83,5 @@ async def show_usage(
     first, last = span_of(since, until, today=ledger.day_of(gateway.clock()))
     async with gateway.db.transaction() as session:
         connection = await session.connection()
-        found = await report(connection, dimensions, since=first, until=last, project_id=caller.project_id)
-    return usage_response(dimensions, found, since=first, until=last, form=form, without=VENDORS)
+        found = await report(connection, dimensions, since=first, until=last, project_id=caller.project_id, bounds=OWN)
+    return await usage_response(dimensions, found, since=first, until=last, form=form, without=VENDORS)

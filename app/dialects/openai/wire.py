@@ -5,6 +5,7 @@ Shapes: OpenAI SDK 3.52 and docs.lumenfall.ai, read 2026-11-21. Plain functions;
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -17,7 +18,7 @@ from app.dialects.openai.lumenfall import RetentionSeconds, executed_model, rout
 from app.http.body import Body, extra_of, reject_bool, validated
 from app.http.context import Gateway, origin_of
 from app.http.fields import SOURCE_VIDEO, Address, Medium, MediumOrList, Name, Secret, Word
-from app.http.files import media_link, picture_url
+from app.http.files import media_link
 from app.http.uploads import Uploads
 from app.media import ffmpeg
 from app.media.signed_links import SignedLinks
@@ -348,11 +349,12 @@ def render_output(video: Video, links: SignedLinks, origin: str, now: datetime) 
 
 def _file(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> dict[str, Any]:
     url, link_end = media_link(video, output, links, origin)
+    picture = partial(links.picture, video.id, output["index"], end=link_end, origin=origin)
     pictures = ffmpeg.is_installed()  # without it none can be made
     return {
         "url": url,
-        "thumbnail_url": picture_url(video, output, "thumbnail", links, origin) if pictures else None,
-        "spritesheet_url": picture_url(video, output, "spritesheet", links, origin) if pictures else None,
+        "thumbnail_url": picture("thumbnail") if pictures else None,
+        "spritesheet_url": picture("spritesheet") if pictures else None,
         "expires_at": link_end,  # of the link; the file's own is that of the video
         "content_type": output["content_type"],
         "size_bytes": output["size"],
