@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,10 +14,11 @@ from app.http.body import body_of, body_schema, validated
 from app.http.context import GatewayDep
 from app.http.openapi import returns
 from app.http.operator import ActorDep
+from app.http.parameters import only_known_parameters
 from app.http.responses import no_store, page_of
 from app.http.usage import By, Format, Since, Until, usage_response
 
-routes = APIRouter(tags=["administration"])
+routes = APIRouter(tags=["administration"], dependencies=[Depends(only_known_parameters)])
 
 
 class Credit(BaseModel):
