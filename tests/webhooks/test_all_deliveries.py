@@ -165,7 +165,7 @@ async def test_a_repetition_ends_however_many_cannot_be_sent(gateway: Running, r
     since = int(gateway.clock.now.timestamp())
     endpoint = await register(gateway, hook)
     await cancelled(gateway)
-    disabled = await gateway.client.patch(f"/v1/webhook_endpoints/{endpoint['id']}", json={"enabled": False})
+    disabled = await gateway.client.post(f"/v1/webhook_endpoints/{endpoint['id']}", json={"enabled": False})
     assert disabled.status_code == 200, disabled.text
     own = ("id", "video_id")
     columns = ", ".join(column.key for column in Delivery.__table__.columns if column.key not in own)
