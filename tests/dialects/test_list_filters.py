@@ -281,7 +281,7 @@ async def test_an_unknown_parameter_is_refused_with_the_nearest(gateway: Running
 
 async def test_a_parameter_like_no_other_is_refused_with_all_names(gateway: Running) -> None:
     error = error_of(await gateway.client.get("/v1/videos?zzz=1"), 400)
-    assert "it has after, limit, order, status" in error["message"]
+    assert "there are after, limit, order, status" in error["message"]
     assert "project" not in error["message"]
     assert error_of(await gateway.client.get("/v1/videos?project=x"), 400)["code"] == "unknown_parameter"
 
