@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -314,6 +315,13 @@ class Settings(BaseSettings):
         self.data_dir = self.data_dir.expanduser().absolute()
         return self
 
+    _overrides: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def overrides(self) -> frozenset[str]:
+        """The fields that the command line gave, whatever the sources say."""
+        return self._overrides
+
     @cached_property
     def secrets_dir(self) -> Path:
         return self.data_dir / "secrets"
@@ -345,6 +353,7 @@ def load(**overrides: Any) -> Settings:
     """Read all sources. Raises `ConfigurationError` with one line for each invalid variable."""
     try:
         found = Settings(**overrides)
+        found._overrides = frozenset(overrides)
         if found.strict and (problems := [*unknown_names(), *map(too_short, found.short_secrets())]):
             raise ConfigurationError("\n".join(problems))
         return found

@@ -52,6 +52,8 @@ class OperatorKeys:
             self._wrong[group] = start, wrong + 1
             if len(self._wrong) > MAX_ADDRESSES:
                 self._wrong.popitem(last=False)
+        if wrong < MAX_WRONG:
+            log.info("wrong operator key", address=address, key=what)
         if wrong == MAX_WRONG:
             log.warning("wrong operator keys", address=address, key=what, within_s=WINDOW.total_seconds())
         if wrong >= MAX_WRONG:

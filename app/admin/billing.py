@@ -18,7 +18,7 @@ from app.http.parameters import only_known_parameters
 from app.http.responses import no_store, page_of
 from app.http.usage import By, Format, Since, Until, usage_response
 
-routes = APIRouter(tags=["administration"])
+routes = APIRouter(tags=["administration"], dependencies=[Depends(only_known_parameters)])
 
 
 class Credit(BaseModel):

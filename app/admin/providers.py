@@ -83,7 +83,7 @@ async def list_providers(gateway: GatewayDep) -> Response:
 )
 async def release_breaker(name: str, request: Request, gateway: GatewayDep, actor: ActorDep) -> Response:
     """Close the circuits of a provider, that of all projects and those of single ones, so that waiting jobs are
-    submitted now. They open again after five failures in a row."""
+    submitted within seconds. They open again after five failures in a row."""
     async with body_of(request, CircuitChange) as body:
         validated(CircuitChange, body, keep_nulls=True)
     async with gateway.db.transaction() as session:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,12 +18,13 @@ from app.http.body import body_of, body_schema, validated
 from app.http.context import Gateway, GatewayDep
 from app.http.openapi import returns
 from app.http.operator import ActorDep
+from app.http.parameters import only_known_parameters
 from app.http.responses import no_store
 from app.jobs import reconcile
 from app.jobs.candidates import find_candidates
 from app.providers.base import ListedTask
 
-routes = APIRouter(tags=["administration"])
+routes = APIRouter(tags=["administration"], dependencies=[Depends(only_known_parameters)])
 
 
 class Repair(BaseModel):

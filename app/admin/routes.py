@@ -38,6 +38,7 @@ from app.http.context import GatewayDep
 from app.http.fields import Word
 from app.http.openapi import returns
 from app.http.operator import ADMIN_KEY, ActorDep
+from app.http.parameters import only_known_parameters
 from app.http.responses import no_store
 from app.jobs import videos
 from app.video import Billing
@@ -103,7 +104,9 @@ class NewKey(KeyChanges):
 # Projects
 
 
-@routes.get("/admin/v1/projects", responses=returns(responses.ProjectList))
+@routes.get(
+    "/admin/v1/projects", responses=returns(responses.ProjectList), dependencies=[Depends(only_known_parameters)]
+)
 async def list_projects(gateway: GatewayDep) -> Response:
     """List all projects, including one for each static key of the settings."""
     async with gateway.db.reading() as connection:
@@ -162,7 +165,7 @@ def _project_changes(wire: ProjectChanges) -> projects.ProjectChanges:
 # Keys
 
 
-@routes.get("/admin/v1/keys", responses=returns(responses.ApiKeyList))
+@routes.get("/admin/v1/keys", responses=returns(responses.ApiKeyList), dependencies=[Depends(only_known_parameters)])
 async def list_keys(gateway: GatewayDep, project: GivenProject = None) -> Response:
     """List all keys, without their secrets."""
     async with gateway.db.transaction() as session:

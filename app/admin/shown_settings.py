@@ -60,7 +60,7 @@ def shown_settings(config: Settings, found: Origins, dialects: DialectConfigs, *
     """The settings that are set, in the order of the documentation, with `every` the others, too."""
     _, values = found
     for field in Settings.model_fields:
-        paths = [path for path in values if path[0] == field]
+        paths = [path for path in values if path[0] == field and field not in config.overrides]
         for path in paths:
             raw, origin = values[path]
             yield Shown(_name(path), _value(path, raw, config, dialects), origin)
@@ -165,9 +165,12 @@ def advice(config: Settings, configured: Mapping[str, Provider]) -> Iterator[Adv
         yield Advice(*problem.split("; ", 1)) if "; " in problem else Advice(problem, ".env.example lists all settings")
     if config.storage_url is not None and config.storage_url.startswith("memory:"):
         yield Advice("files are kept in memory and are lost with the process", "set GATEWAY_STORAGE_URL")
-    for one in providers.read_instances(config):
-        if one.config is None:
-            yield Advice(f"the provider {one.name} is left out", f"set {one.missing}")
+    try:
+        for one in providers.read_instances(config):
+            if one.config is None:
+                yield Advice(f"the provider {one.name} is left out", f"set {one.missing}")
+    except ConfigurationError as error:  # a file that a provider was started with may be gone
+        yield Advice(str(error), "correct it before the next start, which it would stop")
     if all(provider.kind == "sandbox" for provider in configured.values()):
         text = "no vendor is configured: only the sandbox makes videos"
         yield Advice(text, "set a vendor's key, such as GATEWAY_PROVIDERS__LUMENFALL__API_KEY")

@@ -12,14 +12,12 @@ from app import errors
 from app.accounts import pricing
 from app.http.fields import iso_moment
 from app.http.openapi import ResponseModel, may_be_absent
-from app.http.parameters import unknown_parameter
+from app.http.parameters import IGNORED, repeated_parameter, unknown_parameter
 from app.http.responses import page_of
 from app.jobs.filters import Filters, State
 from app.jobs.search import Found, Looked, Wanted
 from app.video import MAX_NAME_CHARACTERS
 
-IGNORED = ("api-version", "custom_llm_provider")
-"""Parameters that clients of Azure and LiteLLM send with every call."""
 MAX_METADATA = 8
 """Fields of the metadata in one request."""
 METADATA: dict[str, Any] = {
@@ -127,7 +125,7 @@ def _metadata_of(request: Request, query: type[ListQuery]) -> dict[str, str]:
         if not match and name not in query.model_fields:
             raise unknown_parameter(name, [*query.model_fields, "metadata[name]"])
         if sum(other == name for other, _ in given) > 1:
-            raise errors.InvalidRequest(f"{name[:80]} is given twice; send it once", param=name[:80])
+            raise repeated_parameter(name)
         if match:
             metadata[match[1]] = value
             if "\0" in name + value or len(value) > 2_000 or len(metadata) > MAX_METADATA:

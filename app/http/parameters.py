@@ -13,6 +13,9 @@ from app.mistakes import nearest
 
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
+IGNORED = ("api-version", "custom_llm_provider")
+"""Parameters that clients of Azure and LiteLLM send with every call."""
+
 
 def _within_limits(moment: datetime) -> datetime:
     if not EARLIEST <= moment <= LATEST:
@@ -25,12 +28,15 @@ Since = Annotated[AwareDatetime, AfterValidator(_within_limits)]
 
 
 async def only_known_parameters(request: Request) -> None:
-    """Refuse a query with a parameter that the route lacks: a filter that is ignored would show too much. Raises
-    `InvalidRequest` that names the nearest."""
+    """Refuse a query with a parameter that the route lacks, or with one twice: a filter that is ignored would show too
+    much. Raises `InvalidRequest` that names the nearest."""
     known = list(_names(request.scope["route"].dependant))
-    for name in request.query_params:
+    given = [name for name, _ in request.query_params.multi_items() if name not in IGNORED]
+    for name in given:
         if name not in known:
             raise unknown_parameter(name, known)
+        if given.count(name) > 1:
+            raise repeated_parameter(name)
 
 
 def unknown_parameter(name: str, known: Sequence[str]) -> errors.InvalidRequest:
@@ -39,6 +45,10 @@ def unknown_parameter(name: str, known: Sequence[str]) -> errors.InvalidRequest:
     hint = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
     message = f"{name!r:.80} is not a parameter of this request; {hint}"
     return errors.InvalidRequest(message, param=name[:80], code="unknown_parameter")
+
+
+def repeated_parameter(name: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(f"{name[:80]} is given twice; send it once", param=name[:80])
 
 
 KnownParameters = Annotated[None, Depends(only_known_parameters)]

@@ -55,6 +55,19 @@ _FAILED = sa.text(
 """In the circuit of all projects, only a failure of another project than the last one counts, or one of the connection:
 a project that fails alone, at whatever rate, leaves it closed."""
 
+MAX_MADE_DUE = 10_000
+"""Waiting jobs that are due after a release; others wait for the end of the pause."""
+_MAKE_DUE = sa.text(
+    """
+    with waiting as (
+      select id from attempts where provider = :name and state = 'pending' and lease is null and due_at > :due_at
+      order by due_at limit :most for update skip locked
+    )
+    update attempts set due_at = :due_at from waiting where attempts.id = waiting.id
+    """
+).bindparams(most=MAX_MADE_DUE)
+"""Locked rows are left out: a worker has them, or their job ends."""
+
 
 class Breaker:
     """The circuit breakers of all providers, cached for `CACHE_S`."""
@@ -161,8 +174,8 @@ async def list_circuits(connection: AsyncConnection) -> list[ProviderHealth]:
 
 
 async def release(session: AsyncSession, actor: Actor, name: str, *, now: datetime) -> int:
-    """Close all circuits of a provider and reset their counts, in every process within `CACHE_S`. Returns the number of
-    those that were open or counting."""
+    """Close all circuits of a provider and reset their counts, in every process within `CACHE_S`; then jobs that wait
+    for the end of a pause are due. Returns the number of circuits that were open or counting."""
     closed = len(
         (
             await session.scalars(
@@ -171,6 +184,10 @@ async def release(session: AsyncSession, actor: Actor, name: str, *, now: dateti
         ).all()
     )
     if closed:
+        due_at = now + timedelta(
+            seconds=2 * CACHE_S
+        )  # a process that still sees an open circuit would pause them again
+        await session.execute(_MAKE_DUE, {"name": name, "due_at": due_at})
         await audit.record(session, actor, "breaker.release", name, before={"circuits": closed}, now=now)
         log.warning("circuits closed by the operator", provider=name, circuits=closed)
     return closed

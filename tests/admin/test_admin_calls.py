@@ -64,6 +64,14 @@ async def test_queries_that_a_database_cannot_take_are_client_errors(
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
 
 
+async def test_an_unknown_parameter_of_a_list_is_refused(operator: Operator) -> None:
+    for method, path in ADMIN_CALLS:
+        if method == "GET" and "_x" not in path and path != "events":
+            answer = await operator.client.get(f"/admin/v1/{path}?projekt=x")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "unknown_parameter", "projekt"), path
+
+
 def test_every_admin_route_is_in_the_list_of_calls(gateway_routes: set[tuple[str, str]]) -> None:
     named = {(method, re.sub(r"/\w+_x", "/{}", path)) for method, path in ADMIN_CALLS}
     assert gateway_routes == named

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Reset, serve
+from fakes.vertex import key_file
 from harness import StartGateway
 from money import ADMIN, Operator, operator_of
 
+from app.admin.shown_settings import shown_settings
+from app.db.migrate import newest_revision
 from app.jobs.presence import RELEASE
+from app.settings import load, origins
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +95,36 @@ async def test_secrets_of_settings_from_elsewhere_are_masked_too(start_gateway: 
             "next_step": "make one with openssl rand -hex 32",
         }
     ]
+
+
+def test_an_option_of_the_command_line_is_its_own_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "8081")
+    monkeypatch.setenv("GATEWAY_LEASE_S", "90")
+    config = load(port=8082)
+    found = {one.name: (one.value, one.origin) for one in shown_settings(config, origins(), {}, every=False)}
+    assert found["GATEWAY_PORT"] == (8082, "command line")
+    assert found["GATEWAY_LEASE_S"] == (90, "environment")
+
+
+async def test_a_key_file_that_is_gone_is_a_warning(start_gateway: StartGateway, tmp_path: Path) -> None:
+    file = key_file(tmp_path)
+    providers = {"vertex": {"credentials_file": str(file)}}
+    async with start_gateway(providers=providers, admin_key=ADMIN) as gateway, operator_of(gateway) as operator:
+        file.unlink()
+        _, answer = await settings_of(operator)
+    assert any("CREDENTIALS_FILE" in one["text"] and one["next_step"] for one in answer["warnings"]), answer
+
+
+async def test_status_has_the_schema_of_the_database(start_gateway: StartGateway) -> None:
+    async with start_gateway(admin_key=ADMIN) as gateway, operator_of(gateway) as operator:
+        before = (await operator.ask("GET", "status"))["schema"]
+        async with gateway.gateway.db.reading() as connection:
+            await connection.exec_driver_sql("update alembic_version set version_num = 'newer'")
+            try:
+                assert (await operator.ask("GET", "status"))["schema"] == "newer", "which an update has migrated"
+            finally:
+                await connection.exec_driver_sql(f"update alembic_version set version_num = '{before}'")
+    assert before == newest_revision()
 
 
 async def test_status_shows_what_runs_and_what_waits(start_gateway: StartGateway, fake: FakeOpenAI) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fakes.server import KEY, Answer, closed_port
-from harness import Running, StartGateway
+from harness import Running, StartGateway, another_worker
 from money import ADMIN, Operator, operator_of
 from upstreams import Upstreams
 
@@ -111,6 +111,26 @@ async def test_a_breaker_is_shown_and_released(start_gateway: StartGateway, two:
         (entry,) = (await operator.ask("GET", "audit?action=breaker.release"))["data"]
         assert (entry["subject"], entry["before"]) == ("one", {"circuits": released["closed"]})
         await operator.ask("GET", f"videos/{video['id']}")
+
+
+async def test_jobs_that_wait_for_a_pause_are_submitted_after_a_release(
+    start_gateway: StartGateway, two: Upstreams
+) -> None:
+    one = two.fakes["one"]
+    one.script("submit", *[Answer(503, {"error": {"message": "down"}})] * 5)
+    async with desk(start_gateway, providers=two.providers(), worker_concurrency=1) as (gateway, operator):
+        for _ in range(5):
+            await gateway.create(model="one/sora-2")
+        await gateway.worker.run_once()
+        gateway.clock.advance(10)  # each would be tried again; the pause has 5 seconds left
+        await gateway.worker.run_once()
+        await operator.ask("POST", "providers/one/breaker", close=True)
+        async with another_worker(gateway) as fresh:  # which has not seen the open circuit
+            await fresh.run_once()
+            assert len(one.submits) == 5, "not before every process has seen it"
+            gateway.clock.advance(3)
+            await fresh.run_once()
+        assert len(one.submits) == 10
 
 
 @pytest.mark.parametrize("body", [{}, {"close": False}, {"close": None}, {"open": True}, {"close": True, "x": 1}])

@@ -43,6 +43,8 @@ async def test_an_address_that_guesses_is_slowed_down(start_gateway: StartGatewa
             assert await statuses(client, path, "wrong", 300) == [401] * 10 + [429] * 290
         warnings = [entry for entry in logs if entry["log_level"] == "warning"]
         assert [(entry["event"], entry["address"]) for entry in warnings] == [("wrong operator keys", "192.0.2.1")]
+        single = [entry["address"] for entry in logs if entry["event"] == "wrong operator key"]
+        assert single == ["192.0.2.1"] * 10, "a slow guesser is seen, and a fast one does not fill the log"
         assert await statuses(client, path, right, 2) == [200, 200]
         gateway.clock.advance(45)
         refused = await client.get(path, headers={"authorization": "Bearer wrong"})

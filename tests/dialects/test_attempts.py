@@ -46,6 +46,19 @@ async def test_a_client_sees_each_attempt_without_the_vendors_words(
         assert secret not in answer.text
 
 
+async def test_a_poll_that_failed_on_the_way_is_no_reason_of_a_success(
+    start_gateway: StartGateway, two: Upstreams
+) -> None:
+    two.fakes["one"].script("poll", Answer(402, {"error": {"message": "top up"}}))
+    async with start_gateway(providers=two.providers()) as gateway:
+        video = await gateway.create(model="one/sora-2")
+        assert (await gateway.finish(video["id"]))["status"] == "completed"
+        (made,) = await gateway.attempts(video["id"])
+        assert made.error_code is not None
+        (shown,) = (await gateway.client.get(f"/v1/videos/{video['id']}/attempts")).json()["data"]
+    assert (shown["state"], shown["error"]) == ("succeeded", None)
+
+
 async def test_of_very_many_attempts_the_last_are_shown_and_those_with_an_output(
     start_gateway: StartGateway, two: Upstreams
 ) -> None:

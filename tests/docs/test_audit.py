@@ -1,12 +1,15 @@
 """The settings, calls and commands of docs/audit.md."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import pages
 import psycopg
 import pytest
+from admin.test_audit import CHANGES
+from cli.test_audit import CHANGING
 from commands import Command
 from fakes.server import serve
 from harness import StartGateway
@@ -19,6 +22,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PAGE = pages.read("docs/audit.md")
 TOML, CALL, SHOWN = PAGE.one("toml"), PAGE.one("sh", "curl"), json.loads(PAGE.one("json"))
 COMMANDS, SIZE = PAGE.one("sh", "video-gateway audit"), PAGE.one("sql")
+
+
+def test_the_table_has_every_action() -> None:
+    rows = [line for line in PAGE.text.splitlines() if line.startswith("| `")]
+    named = {action for row in rows for action in re.findall(r"`(\w+\.\w+)`", row.split("|")[1])}
+    assert named == {action for actions in CHANGES.values() for action in actions} | set(CHANGING.values())
 
 
 def test_the_keys_are_settings() -> None:

@@ -13,7 +13,7 @@ from webhooks.registration import HOUR_S, cancelled, get, post, register
 
 from app import ids
 from app.db.models import Delivery, WebhookEndpoint
-from app.webhooks.deliveries import MAX_REDELIVERED
+from app.webhooks.deliveries import MAX_COUNTED, MAX_REDELIVERED
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +68,7 @@ async def test_filters_narrow_the_list(gateway: Running, receiver: Receiver, hoo
     [
         ("?stat=failed", "stat"),
         ("?status=failed", "status"),
+        ("?state=failed&state=pending", "state"),
         ("?state=broken", "state"),
         ("?event_type=video.exploded", "event_type"),
         ("?since=yesterday", "since"),
@@ -87,6 +88,7 @@ async def test_wrong_filters_are_refused_by_name(gateway: Running, query: str, p
 async def test_an_unknown_filter_names_the_nearest_and_needs_a_key(gateway: Running) -> None:
     refused = (await gateway.client.get(f"{PATH}?stat=failed")).json()["error"]
     assert (refused["code"], "did you mean state?" in refused["message"]) == ("unknown_parameter", True)
+    assert (await gateway.client.get(f"{PATH}?api-version=2026-01-01")).status_code == 200, "clients of Azure send it"
     anybody = await gateway.client.get(f"{PATH}?stat=failed", headers={"authorization": "Bearer wrong"})
     assert anybody.status_code == 401
     for unknown in ("whe_x", ids.new("whe"), "%00"):
@@ -157,6 +159,22 @@ async def test_one_request_sends_a_thousand_and_says_that_there_are_more(
     assert (first["redelivered"], first["has_more"]) == (MAX_REDELIVERED, True)
     second = await post(gateway.client, AGAIN, 202, since=since, event_type="video.cancelled")
     assert (second["redelivered"], second["has_more"]) == (5, False)
+
+
+async def test_a_repetition_ends_however_many_cannot_be_sent(gateway: Running, receiver: Receiver, hook: str) -> None:
+    since = int(gateway.clock.now.timestamp())
+    endpoint = await register(gateway, hook)
+    await cancelled(gateway)
+    disabled = await gateway.client.post(f"/v1/webhook_endpoints/{endpoint['id']}", json={"enabled": False})
+    assert disabled.status_code == 200, disabled.text
+    own = ("id", "video_id")
+    columns = ", ".join(column.key for column in Delivery.__table__.columns if column.key not in own)
+    many = f"insert into deliveries (id, video_id, {columns}) select id || n, video_id || n, {columns} "
+    many += f"from deliveries cross join generate_series(1, {MAX_COUNTED}) as n returning id"
+    await gateway.gateway.db.one(many.encode(), {})
+    done = await post(gateway.client, AGAIN, 202, since=since)
+    assert (done["redelivered"], done["has_more"]) == (0, False)
+    assert done["left_out"]["endpoint_disabled"] == MAX_COUNTED
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         for name in ("created_at", "submitted_at", "accepted_at", "ended_at")
     }
     failure = {"code": attempt.error_code, "message": attempt.error_message}
+    has_failed = attempt.ended_at is not None and attempt.state is not AttemptState.succeeded  # not a poll of it alone
     return {
         "id": attempt.id,
         "object": "video.attempt",
@@ -66,7 +67,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "upstream_model": attempt.upstream_model,
         "state": str(attempt.state),
         **moments,
-        "error": failure if attempt.error_code is not None else None,
+        "error": failure if has_failed and attempt.error_code is not None else None,
     }
 
 
