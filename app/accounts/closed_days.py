@@ -2,7 +2,7 @@
 
 A day is closed an hour after its end, when no video of it runs or has money held. What is written for it later
 reopens it in the same transaction, by a trigger (`db/functions/reopen_day.sql`), and it is summed again. See
-docs/decisions/0050-closed-days.md.
+docs/decisions/0049-closed-days.md.
 """
 
 from datetime import date, datetime, timedelta

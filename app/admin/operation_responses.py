@@ -77,7 +77,7 @@ class HourOfProvider(ResponseModel):
     failures: int
 
 
-class ModelRoute(ResponseModel):
+class ProviderModel(ResponseModel):
     model: str
     route: str
     """`provider/upstream-model`."""
@@ -104,7 +104,7 @@ class ProviderState(ResponseModel):
     last_error: ProviderError | None
     hours: list[HourOfProvider]
     """The last 24 hours, oldest first."""
-    models: list[ModelRoute]
+    models: list[ProviderModel]
     """Models that lead here, at most 200."""
 
 

@@ -25,6 +25,7 @@ ADMIN_CALLS = [
     ("GET", "usage"),
     ("GET", "ledger"),
     ("GET", "audit"),
+    ("GET", "events"),
     ("GET", "repairs"),
     ("POST", "repairs/att_x"),
     ("GET", "videos"),

@@ -145,7 +145,8 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     assert "[31mred" in row
     assert used.printed.replace("\n", "").isprintable()
     assert (
-        sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs,reported_usd,underpriced_usd"
+        sheet.out[0] == "project,jobs,outputs,seconds,cost_usd,held_usd,unpriced_outputs,reported_usd,underpriced_usd,"
+        "completed,failed,cancelled,mean_duration_s"
     )
     assert any(line.startswith(f"{project},1,") for line in sheet.out)
 

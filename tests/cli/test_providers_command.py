@@ -221,7 +221,7 @@ async def test_a_start_logs_one_line_for_a_key_at_hand_and_none_for_one_in_use(
     environment = {
         "FAL_KEY": AT_HAND,
         "ARK_API_KEY": AT_HAND,
-        "REPLICATE_API_TOKEN": AT_HAND,
+        "STABILITY_API_KEY": AT_HAND,  # of no kind
         "OPENAI_API_KEY": AT_HAND,
     }
     settings: dict[str, Any] = {

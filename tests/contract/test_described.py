@@ -89,6 +89,10 @@ async def use_videos(gateway: Running, endpoint: str) -> str:
     for about in (path, f"/v1/webhook_endpoints/{endpoint}"):
         delivery = (await call(client, f"GET {about}/deliveries"))["data"][0]["id"]
         await call(client, f"POST {about}/deliveries/{delivery}/redeliver")
+    await call(client, f"GET {path}/attempts")
+    await call(client, "GET /v1/webhook_deliveries")
+    since = {"since": "2026-01-01T00:00:00Z"}
+    await call(client, "POST /v1/webhook_deliveries/redeliver_failed", json=since)
     await call(client, f"DELETE /v1/webhook_endpoints/{endpoint}")
     for line in (
         "/v1/models",
@@ -138,6 +142,10 @@ async def administer(operator: Operator, fake: FakeOpenAI, video_id: str) -> Non
     for path in (*lists, f"projects/{project['id']}", f"keys/{key['id']}", f"videos/{video_id}"):
         await operator.ask("GET", path)
     await operator.ask("GET", "videos?q=boat&summary=true")
+    for path in ("providers", "models", "settings", "status", "webhook_deliveries"):
+        await operator.ask("GET", path)
+    await operator.ask("POST", "providers/up/breaker", close=True)
+    await operator.ask("POST", "providers/up/check")
     await operator.ask("PATCH", f"projects/{project['id']}", name="web shop")
     await operator.ask("POST", f"projects/{project['id']}/credits", status=201, amount_usd=5)
     await operator.ask("PATCH", f"keys/{key['id']}", requests_per_minute=60)
