@@ -32,7 +32,9 @@ from app.http.proxies import ProxyMiddleware
 from app.http.slashes import SlashMiddleware
 from app.http.slots import Slots
 from app.http.spool import Bodies
+from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.search import SEARCHES_AT_ONCE
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
 from app.media.signed_links import SignedLinks
@@ -107,9 +109,13 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             sender=sender,
             clock=clock,
             listener=listener,
+            changed_videos=SharedReads(database, listener),
             durations=durations,
             waiting=Slots(
                 config.max_waiting, "requests of this key wait here; poll, or use webhooks", "too_many_waiting"
+            ),
+            searches=Slots(
+                SEARCHES_AT_ONCE, "searches are under way here; repeat this one when one has ended", "too_many_searches"
             ),
             webhook_tests=Slots(WEBHOOK_TESTS, "test events of this project are being sent", "too_many_tests"),
             character_turns={name: Turns(rest.CHARACTERS_AT_ONCE) for name in upstreams},

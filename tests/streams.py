@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 from harness import ALICE
 
 PATIENCE_S = 30
+COPIES = sa.text("""
+insert into videos select (jsonb_populate_record(
+  video, jsonb_build_object('id', 'video_' || lpad(number::text, 26, '0'))
+)).* from videos as video, generate_series(1, :copies) as number where video.id = :id
+""")
+"""Further rows like that of a video, with ids of their own."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from app.http import filters
 from app.http.context import GatewayDep
 from app.http.openapi import returns
 from app.http.responses import no_store
-from app.jobs import search
 
 routes = APIRouter(tags=["administration"])
 
@@ -47,7 +46,8 @@ async def list_videos(request: Request, gateway: GatewayDep, query: Annotated[Ad
     if query.project is not None:
         async with gateway.db.transaction() as session:
             project_id = (await projects.get_project(session, query.project)).id
-    found = await search.find_page(gateway.db, query.filters(request, project_id), query.wanted, _COLUMNS)
+    wanted = query.filters(request, project_id)
+    found = await filters.find_page(gateway, wanted, query.wanted, _COLUMNS, holder="admin")
     return no_store(filters.found_page(found, [_video(row) for row in found.rows]))
 
 

@@ -50,6 +50,9 @@ class Listener:
         self.closed = False
         self.key_changes = 0
         """Increased by each change of a key or project, and whenever a change may have been missed."""
+        self.notices = 0
+        """Number of notices about the videos of projects. While it stands still and none is missing, nothing that was
+        read has become old."""
         self._heartbeat_at = float("-inf")
         """When the last received heartbeat was sent."""
         self._heartbeat_channel = f"gateway_heartbeat_{secrets.token_hex(8)}"
@@ -158,6 +161,7 @@ class Listener:
                 return
             for channel in (VIDEOS_CHANNEL, PROJECTS_CHANNEL, KEYS_CHANNEL, self._heartbeat_channel):
                 await connection.execute(f"listen {channel}".encode())
+            self.notices += 1
             for changes in self._all_changes():
                 changes.missed = True  # notices before LISTEN were
             self._keys_changed()  # those of keys, too
@@ -184,6 +188,7 @@ class Listener:
             for changed in self._waiting.get(notice.payload, ()):
                 changed.set()
         elif notice.channel == PROJECTS_CHANNEL:
+            self.notices += 1
             named = notice.payload.removesuffix(ONLY_PROGRESS)
             project_id, _, video_id = named.rpartition("/")
             for changes in (*self._followed.get(project_id, ()), *self._followed.get(None, ())):

@@ -19,6 +19,7 @@ from app.http import request_facts
 from app.http.openapi import CLIENT_KEY, KEY_HEADERS, BearerKey
 from app.http.slots import Slots
 from app.jobs import videos
+from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
@@ -49,9 +50,12 @@ class Gateway:
     """Sends webhooks; handlers use it only for test events."""
     clock: Callable[[], datetime]
     listener: Listener
+    changed_videos: SharedReads
     durations: Durations
     waiting: Slots
     """Waiting and event-stream requests of each key."""
+    searches: Slots
+    """Searches of each project that are under way, see `jobs/search.py`."""
     webhook_tests: Slots
     """Test events that are being sent for each project."""
     character_turns: Mapping[str, Turns]

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import nullcontext
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -10,10 +11,11 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from app import errors
 from app.accounts import pricing
-from app.http.fields import iso_moment
+from app.http.context import Gateway
 from app.http.openapi import ResponseModel, may_be_absent
-from app.http.parameters import IGNORED, repeated_parameter, unknown_parameter
+from app.http.parameters import IGNORED, repeated_parameter, unix_or_iso, unknown_parameter
 from app.http.responses import page_of
+from app.jobs import search
 from app.jobs.filters import Filters, State
 from app.jobs.search import Found, Looked, Wanted
 from app.video import MAX_NAME_CHARACTERS
@@ -30,8 +32,6 @@ METADATA: dict[str, Any] = {
 }
 _FIELD = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even compare text with a NUL
-_LAST_SECOND = 253_370_764_799
-"""The end of the year 9998: other time zones may not be able to express the next one."""
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=_NO_NUL)]
 StateWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -39,25 +39,14 @@ _STATES: dict[str, tuple[State, ...]] = {**{str(state): (state,) for state in St
 _STATES["failed"] = (State.failed, State.cancelled)
 
 
-def _moment(value: Any) -> Any:
-    """Read Unix seconds; leave the rest, which is to be ISO 8601. Raises `ValueError`."""
-    written = str(value)
-    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", written, re.ASCII):
-        return iso_moment(value)
-    if float(written) > _LAST_SECOND:
-        raise ValueError("expected seconds since 1970, not milliseconds")
-    whole, _, part = written.partition(".")
-    return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=int(part.ljust(6, "0")))
-
-
 def _last_moment(value: Any) -> Any:
-    """`_moment` at the end of a whole second: `created_at` of a video has no fraction, and is to be included."""
+    """`unix_or_iso` at the end of a whole second: `created_at` of a video has no fraction, and is to be included."""
     rest = timedelta(microseconds=999_999 if str(value).isdigit() else 0)
-    moment = _moment(value)
+    moment = unix_or_iso(value)
     return moment + rest if isinstance(moment, datetime) else moment
 
 
-After = Annotated[AwareDatetime, BeforeValidator(_moment)]
+After = Annotated[AwareDatetime, BeforeValidator(unix_or_iso)]
 Before = Annotated[AwareDatetime, BeforeValidator(_last_moment)]
 
 
@@ -135,6 +124,15 @@ def _metadata_of(request: Request, query: type[ListQuery]) -> dict[str, str]:
                     code="invalid_value",
                 )
     return metadata
+
+
+async def find_page(
+    gateway: Gateway, filters: Filters, wanted: Wanted, columns: search.Columns, *, holder: str
+) -> Found:
+    """Read a page; a search takes a slot of `holder`. Raises `InvalidRequest`, `RateLimited`."""
+    is_search = search.time_limit_s(filters, wanted) is not None
+    with gateway.searches.slot(holder) if is_search else nullcontext():
+        return await search.find_page(gateway.db, filters, wanted, columns)
 
 
 # Answers

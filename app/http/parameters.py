@@ -1,20 +1,35 @@
 """Query parameters: an unknown one is refused, and times have limits that the database can take."""
 
+import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from app import errors
+from app.http.fields import iso_moment
 from app.mistakes import nearest
 
+_LAST_SECOND = 253_370_764_799
+"""The end of the year 9998: other time zones may not be able to express the next one."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 IGNORED = ("api-version", "custom_llm_provider")
 """Parameters that clients of Azure and LiteLLM send with every call."""
+
+
+def unix_or_iso(value: Any) -> Any:
+    """Read Unix seconds; leave the rest, which is to be ISO 8601. Raises `ValueError`."""
+    written = str(value)
+    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", written, re.ASCII):
+        return iso_moment(value)
+    if float(written) > _LAST_SECOND:
+        raise ValueError("expected seconds since 1970, not milliseconds")
+    whole, _, part = written.partition(".")
+    return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=int(part.ljust(6, "0")))
 
 
 def _within_limits(moment: datetime) -> datetime:
@@ -23,7 +38,7 @@ def _within_limits(moment: datetime) -> datetime:
     return moment
 
 
-Since = Annotated[AwareDatetime, AfterValidator(_within_limits)]
+Since = Annotated[AwareDatetime, BeforeValidator(unix_or_iso), AfterValidator(_within_limits)]
 """ISO 8601 with an offset, or Unix time in seconds."""
 
 

@@ -91,6 +91,8 @@ class _Stream:
         """Time up to which no change is missing; it lags behind while notices arrive."""
         self._read: dict[str, tuple[str, bool, datetime]] = {}
         """Status, deletion and time of change of the videos found by the last read by time."""
+        self._looked_at = float("-inf")
+        """When changes were last read by time, by the clock of the event loop."""
         self._progress: dict[str, None] = {}
         """Videos with progress to send, each when its time has come."""
         self._sent: dict[str, datetime] = {}
@@ -109,8 +111,7 @@ class _Stream:
                     yield event
                 last = loop.time()
                 while not gone.done() and not self._gateway.listener.closed:
-                    if self._caller is not None:
-                        self._caller = await self._gateway.authenticator.check(self._caller)
+                    await self._check_key()
                     async for event in self._round(changes):
                         last = loop.time()
                         yield event
@@ -128,11 +129,16 @@ class _Stream:
         finally:
             gone.cancel()
 
+    async def _check_key(self) -> None:
+        """Raises `AuthenticationFailed` when the key is no longer valid."""
+        if self._caller is not None:
+            self._caller = await self._gateway.authenticator.check(self._caller)
+
     async def _resume(self, changes: Changes, resumed_at: datetime | None) -> AsyncIterator[bytes]:
         if resumed_at is None:
             return
         now = self._gateway.clock()
-        if now - resumed_at > queries.REMEMBERED:
+        if not -queries.LATE <= now - resumed_at <= queries.REMEMBERED:  # in the future: the clock was set back since
             yield self._reset(changes, now)
         else:
             self._known_until, changes.missed = min(resumed_at, now), True
@@ -140,14 +146,15 @@ class _Stream:
     async def _round(self, changes: Changes) -> AsyncIterator[bytes]:
         """Send what is due now."""
         changes.woken.clear()
-        now = self._gateway.clock()
-        if changes.missed or not self._gateway.listener.is_current:
+        now, is_current = self._gateway.clock(), self._gateway.listener.is_current
+        self._known_until = min(self._known_until, now)  # the clock may have been set back
+        if changes.missed or (not is_current and get_running_loop().time() - self._looked_at >= POLL_S):
             changes.missed = False
             await self._read_by_time(changes, now)
-        else:
+        elif is_current:
             self._known_until = max(self._known_until, now - timedelta(seconds=POLL_S))
         if changes.too_many:
-            if now - self._reset_at >= PACE:
+            if _is_past(self._reset_at, now):
                 yield self._reset(changes, now)
             return
         status, progress = changes.take()
@@ -156,10 +163,10 @@ class _Stream:
         self._progress.update(dict.fromkeys(progress[:room]))
         async for event in self._videos(status, now):
             yield event
-        if self._moved and (self._progress or self._crowded) and now - self._counted_at >= PACE:
+        if self._moved and (self._progress or self._crowded) and _is_past(self._counted_at, now):
             async for event in self._counts(now):
                 yield event
-        self._sent = {video_id: at for video_id, at in self._sent.items() if timedelta() <= now - at < PACE}
+        self._sent = {video_id: at for video_id, at in self._sent.items() if not _is_past(at, now)}
         due = [] if self._crowded else [video_id for video_id in self._progress if video_id not in self._sent]
         for video_id in due:
             del self._progress[video_id]
@@ -169,6 +176,7 @@ class _Stream:
 
     async def _read_by_time(self, changes: Changes, now: datetime) -> None:
         """Note what has changed since the last time at which nothing was missing."""
+        self._looked_at = get_running_loop().time()
         async with self._gateway.db.reading() as connection:
             found = await queries.changed_since(
                 connection, self._known_until, project_id=self._project_id, limit=MAX_MISSED + 1
@@ -194,24 +202,27 @@ class _Stream:
 
     async def _videos(self, video_ids: list[str], now: datetime, name: str = "video.status") -> AsyncIterator[bytes]:
         """Read and send videos, oldest change first: a client that is cut off in between misses none."""
+        changed = dict.fromkeys(video_ids, now)
         if len(video_ids) > READ_BATCH:
             async with self._gateway.db.reading() as connection:
-                video_ids = await queries.in_order(connection, video_ids)
+                changed |= await queries.changed_at(connection, video_ids)
+            video_ids = sorted(video_ids, key=changed.__getitem__)
         for start in range(0, len(video_ids), READ_BATCH):
-            batch = video_ids[start : start + READ_BATCH]
-            async with self._gateway.db.reading() as connection:
-                found = await queries.read_changed(connection, batch, project_id=self._project_id)
+            await self._check_key()  # a slow client takes long for those before
+            batch, behind = video_ids[start : start + READ_BATCH], video_ids[start + READ_BATCH :]
+            known_until = min(now, changed[behind[0]]) if behind else now  # those behind are not sent yet
+            found = await self._gateway.changed_videos.read(batch, project_id=self._project_id)
             shown = await self._render([video for video in found if video.deleted_at is None])
             by_id = {video["id"]: video for video in shown}
             for video in found:
                 self._progress.pop(video.id, None)
-                changed_at = min(video.updated_at, now)
+                changed_at = min(video.updated_at, known_until)
                 if video.id in by_id:
                     yield _event("video.status" if video.status.ended else name, changed_at, by_id[video.id])
                 else:
                     yield _event("video.deleted", changed_at, {"id": video.id})
             for missing in dict.fromkeys(batch).keys() - {video.id for video in found}:  # deleted long ago
-                yield _event("video.deleted", now, {"id": missing})
+                yield _event("video.deleted", known_until, {"id": missing})
 
     def _reset(self, changes: Changes, now: datetime) -> bytes:
         """Forget what is to be sent: the client reads it with its list."""
@@ -246,6 +257,11 @@ def _comment(text: str, known_until: datetime) -> bytes:
 def _event(name: str, at: datetime | None, data: Any) -> bytes:
     mark = "" if at is None else f"id: {_micros(at)}\n"
     return f"{mark}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def _is_past(at: datetime, now: datetime) -> bool:
+    """True once `PACE` has passed since `at`, and after the clock was set back."""
+    return not timedelta() <= now - at < PACE
 
 
 def _micros(at: datetime) -> int:

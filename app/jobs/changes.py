@@ -1,5 +1,6 @@
 """Changed videos of a project, or of all projects, for event streams: read by id, or by time after an interruption."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -7,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import rows
+from app.db.database import Database
+from app.db.listener import Listener
 from app.db.models import Video
 from app.video import Status
 
@@ -38,11 +41,36 @@ async def changed_since(
     return {video_id: (str(status), is_deleted, at) for video_id, status, is_deleted, at in found}
 
 
-async def in_order(connection: AsyncConnection, video_ids: Sequence[str]) -> list[str]:
-    """Sort ids by the time of the last change; ids of rows that are gone come last."""
-    query = sa.select(Video.id).where(Video.id.in_(video_ids)).order_by(Video.updated_at, Video.id)
-    known = dict.fromkeys(await connection.scalars(query))
-    return [*known, *(video_id for video_id in video_ids if video_id not in known)]
+async def changed_at(connection: AsyncConnection, video_ids: Sequence[str]) -> dict[str, datetime]:
+    """Read the times of the last changes by id; ids of rows that are gone are left out."""
+    query = sa.select(Video.id, Video.updated_at).where(Video.id.in_(video_ids))
+    return {row.id: row.updated_at for row in await connection.execute(query)}
+
+
+class SharedReads:
+    """Reads changed videos once for all streams of this process that need them at the same moment: a project may have
+    hundreds, and a change wakes all."""
+
+    def __init__(self, db: Database, listener: Listener) -> None:
+        self._db = db
+        self._listener = listener
+        self._running: dict[tuple[object, ...], asyncio.Task[list[Video]]] = {}
+
+    async def read(self, video_ids: Sequence[str], *, project_id: str | None) -> list[Video]:
+        """`read_changed`, or what another stream reads just now, unless a notice came since it began, or may be
+        missing."""
+        if not self._listener.is_current:
+            return await self._read(video_ids, project_id)
+        key = (project_id, self._listener.notices, *video_ids)
+        reading = self._running.get(key)
+        if reading is None:
+            reading = self._running[key] = asyncio.create_task(self._read(video_ids, project_id))
+            reading.add_done_callback(lambda task: (self._running.pop(key), task.cancelled() or task.exception()))
+        return await asyncio.shield(reading)
+
+    async def _read(self, video_ids: Sequence[str], project_id: str | None) -> list[Video]:
+        async with self._db.reading() as connection:
+            return await read_changed(connection, video_ids, project_id=project_id)
 
 
 async def read_changed(connection: AsyncConnection, video_ids: Sequence[str], *, project_id: str | None) -> list[Video]:

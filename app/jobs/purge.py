@@ -51,7 +51,7 @@ async def _settle_stale_hold(db: Database, settings: Settings, now: datetime) ->
         found = found or await ledger.close_leftover(session, now=now)
     if found is None:
         return False
-    log.warning("stale hold resolved", attempt=found.id, was=str(found.state))
+    log.warning("stale hold resolved", video=found.video_id, attempt=found.id, was=str(found.state))
     return True
 
 
@@ -69,10 +69,12 @@ async def _purge_videos(db: Database, store: Store, now: datetime) -> None:
         log.info("expired files deleted", video=expired)
     is_over = Video.deleted_at <= now - REMEMBERED - LATE
     has_payloads = sa.or_(Video.purged_at.is_(None), Video.outputs != [])
-    for deleted in await _without_files(db, store, *is_deleted, sa.or_(has_payloads, is_over)):
+    for deleted in await _without_files(db, store, *is_deleted, has_payloads):
         async with db.transaction() as session:
-            await session.execute(sa.delete(Video).where(Video.id == deleted, *is_deleted, is_over))
             await payloads.erase_deleted(session, deleted, now=now)
+    for over in await _without_files(db, store, *is_deleted, is_over):
+        async with db.transaction() as session:
+            await session.execute(sa.delete(Video).where(Video.id == over, *is_deleted, is_over))
     await payloads.repeat_purges(db, store, now=now)
 
 

@@ -27,6 +27,7 @@ from app.db import rows
 from app.db.database import Database
 from app.db.models import LIVE, NO_FILE, Attempt, Video
 from app.jobs.claim import Claim
+from app.jobs.metrics import log_fields
 from app.jobs.task import build_task
 from app.jobs.transitions import add_attempt, lock_video
 from app.media.signed_links import SignedLinks
@@ -161,7 +162,7 @@ async def confirm_by_operator(
         video, attempt = await _lock(session, attempt_id)
         await _confirm(session, video, attempt, pinned, now + timedelta(seconds=deadline_s), now)
         await _record(session, actor, "find", attempt, {"upstream_ref": net.redact_urls(ref)}, now)
-    log.warning("lost task confirmed by operator", attempt=attempt_id, upstream_ref=ref)
+    log.warning("lost task confirmed by operator", attempt=attempt_id, **log_fields(video), upstream_ref=ref)
 
 
 async def _confirm(
@@ -195,7 +196,7 @@ async def resubmit_by_operator(
         await add_attempt(session, video, attempt, attempt.route_index, now)
         await ledger.transfer_hold(session, attempt)
         await _record(session, actor, "resubmit", attempt, {"settlement": str(Settlement.moved)}, now)
-    log.warning("lost attempt resubmitted by operator", attempt=attempt_id)
+    log.warning("lost attempt resubmitted by operator", attempt=attempt_id, **log_fields(video))
 
 
 async def give_up_by_operator(db: Database, attempt_id: str, *, actor: Actor, now: datetime) -> None:
@@ -204,7 +205,7 @@ async def give_up_by_operator(db: Database, attempt_id: str, *, actor: Actor, no
         video, attempt = await _lock(session, attempt_id)
         await ledger.refund(session, video, attempt, now=now, note="not accepted, decided by operator")
         await _record(session, actor, "fail", attempt, {"settlement": str(Settlement.refunded)}, now)
-    log.warning("lost attempt given up by operator", attempt=attempt_id)
+    log.warning("lost attempt given up by operator", attempt=attempt_id, **log_fields(video))
 
 
 async def fetch_by_operator(
@@ -248,7 +249,7 @@ async def fetch_by_operator(
         if video.status.ended:
             await _reopen(session, video, Status.in_progress, now + timedelta(seconds=deadline_s), now)
         await _record(session, actor, "fetch", attempt, {"host": address(None, target).host}, now)
-    log.warning("file address given by operator", attempt=attempt_id)
+    log.warning("file address given by operator", attempt=attempt_id, **log_fields(video))
 
 
 async def _record(

@@ -26,6 +26,10 @@ LOOKED_AT = 20_000
 """Most videos that a filter without an index looks at."""
 TIMEOUT_S = 5
 """Longest statement with such a filter: each of these videos may have a long prompt and much metadata."""
+SUM_TIMEOUT_S = 30
+"""Longest sum over all videos that an index has; millions take seconds."""
+SEARCHES_AT_ONCE = 3
+"""Searches of one project at once in a process: each takes a connection of the pool for as long."""
 _ANY_TIME = datetime.max.replace(tzinfo=UTC)
 """The time of a place in an order by id."""
 
@@ -72,13 +76,20 @@ class Found:
     totals: Totals | None
 
 
+def time_limit_s(filters: Filters, wanted: Wanted) -> int | None:
+    """Longest statement of a search: a list with filters without an index, or with sums. None: any other list."""
+    if filters.others():
+        return TIMEOUT_S
+    return SUM_TIMEOUT_S if wanted.summary else None
+
+
 async def find_page(db: Database, filters: Filters, wanted: Wanted, columns: Columns) -> Found:
     """Read a page with these columns of `videos`, and the sums of the whole list if they are wanted.
 
     In a list without filters `after` need not exist any more. Raises `InvalidRequest` for an unknown `after` of a list
     with filters, and for a search that takes too long.
     """
-    async with _connection(db, filters) as connection:
+    async with _connection(db, time_limit_s(filters, wanted)) as connection:
         return await read_list(connection, filters, wanted, columns)
 
 
@@ -109,22 +120,21 @@ async def summarize(connection: AsyncConnection, filters: Filters) -> Totals:
 
 
 @asynccontextmanager
-async def _connection(db: Database, filters: Filters) -> AsyncIterator[AsyncConnection]:
-    """A connection for the statements of a list; those with filters without an index have a time limit. Raises
-    `InvalidRequest`."""
-    if not filters.others():
+async def _connection(db: Database, limit_s: int | None) -> AsyncIterator[AsyncConnection]:
+    """A connection for statements of which none takes longer than `limit_s`. Raises `InvalidRequest`."""
+    if limit_s is None:
         async with db.reading() as connection:
             yield connection
         return
     try:
         async with db.transaction() as session:
-            limit = sa.func.set_config("statement_timeout", f"{TIMEOUT_S}s", True)
+            limit = sa.func.set_config("statement_timeout", f"{limit_s}s", True)
             await session.execute(sa.select(limit))
             yield await session.connection()
     except sa.exc.DBAPIError as error:
         if not isinstance(error.orig, psycopg.errors.QueryCanceled):
             raise
-        message = f"the search took longer than {TIMEOUT_S} s; narrow it with status, model, key or created_after"
+        message = f"the search took longer than {limit_s} s; narrow it with status, model, key or created_after"
         raise errors.InvalidRequest(message, code="search_too_slow") from None
 
 

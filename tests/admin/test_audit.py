@@ -14,6 +14,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Elsewhere, Reset, serve
 from harness import StartGateway
 from money import ADMIN, Operator, operator_of
+from structlog.testing import capture_logs
 
 from app.accounts.audit import NOUNS
 from app.db.models import Key, Project
@@ -128,7 +129,10 @@ async def test_every_decision_about_a_repair_has_an_entry(admin: Operator, fake:
         (repair,) = (await admin.ask("GET", "repairs"))["data"]
         ref = list(fake.jobs)[-1]
         more: dict[str, Any] = {"upstream_ref": ref} if action == "find" else {}
-        await admin.ask("POST", f"repairs/{repair['id']}", action=action, **more)
+        with capture_logs() as logs:
+            await admin.ask("POST", f"repairs/{repair['id']}", action=action, **more)
+        (line,) = [line for line in logs if line["event"].endswith("by operator")]
+        assert (line["video"], line["attempt"]) == (video_id, repair["id"])
         entry = await last(admin)
         assert (entry["action"], entry["subject"]) == (f"repair.{action}", repair["id"])
         assert (entry["project"], entry["after"]["video"]) == (repair["project"], video_id)

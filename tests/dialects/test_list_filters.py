@@ -1,5 +1,6 @@
 """The OpenAI dialect, filters of the list: their meaning, pages and sums, and what they refuse."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from money import ADMIN, Operator, operator_of
 from refusals import refused
 
 from app.db.models import Video
-from app.jobs.search import LOOKED_AT, TIMEOUT_S
+from app.jobs.search import LOOKED_AT, SEARCHES_AT_ONCE, TIMEOUT_S
 
 pytestmark = pytest.mark.anyio
 
@@ -258,6 +259,23 @@ async def test_a_search_that_takes_too_long_says_how_to_narrow_it(gateway: Runni
     assert error["code"] == "search_too_slow"
     assert f"longer than {TIMEOUT_S} s; narrow it" in error["message"]
     assert await ids_of(gateway.client, "q=boat") == []
+
+
+async def test_a_search_beyond_three_of_a_project_is_refused_and_lists_go_on(
+    gateway: Running, database_url: str
+) -> None:
+    one = (await gateway.create())["id"]
+    async with await psycopg.AsyncConnection.connect(database_url) as connection, asyncio.TaskGroup() as group:
+        await connection.execute("lock table videos in access exclusive mode")
+        queries = ("q=boat", "summary=true", "user=jane", "provider=sandbox")
+        tasks = [group.create_task(gateway.client.get(f"/v1/videos?{query}")) for query in queries]
+        done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert len(waiting) == SEARCHES_AT_ONCE
+        await connection.rollback()
+    (refusal,) = [task.result() for task in done]
+    assert error_of(refusal, 429)["code"] == "too_many_searches"
+    assert {task.result().status_code for task in waiting} == {200}
+    assert await ids_of(gateway.client, "q=boat") == [one]
 
 
 # Refusals

@@ -1,11 +1,13 @@
 """The event stream of a project, and of all projects: what is sent, how often, and after an interruption."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
@@ -14,18 +16,13 @@ from harness import ALICE, BOB, Running, StartGateway
 from money import ADMIN, operator_of
 from processes import until
 from refusals import refused
-from streams import Stream, following
+from streams import COPIES, Stream, following
 
 from app.db.changes import MAX_PENDING, Changes
 from app.http.stream import MAX_MISSED, MAX_SHOWN_RUNNING
 
 pytestmark = pytest.mark.anyio
 
-COPIES = sa.text("""
-insert into videos select (jsonb_populate_record(
-  video, jsonb_build_object('id', 'video_' || lpad(number::text, 26, '0'))
-)).* from videos as video, generate_series(1, :copies) as number where video.id = :id
-""")
 LISTENER = "datname = current_database() and application_name = 'video-gateway listener'"
 
 Open = Callable[..., Any]
@@ -269,9 +266,119 @@ async def test_an_id_that_is_no_number_is_refused(gateway: Running, path: str, g
         refused(answer, "last_event_id", 400)
 
 
-async def test_an_id_of_the_future_is_the_present(gateway: Running) -> None:
+async def test_an_id_of_the_future_makes_the_client_read_its_list(gateway: Running) -> None:
+    """The clock was set back: what has changed since is not known."""
     async with opened(gateway, **{"last-event-id": "9" * 17}) as stream:
+        assert (await stream.has("reset")).mark == micros(gateway)
+    nearly = micros(gateway)
+    gateway.clock.advance(-1)  # the clocks of two processes differ a little
+    async with opened(gateway, **{"last-event-id": nearly}) as stream:
         assert stream.mark == micros(gateway)
+        new = await gateway.create(model="up/sora-2")
+        await stream.has("video.status", new["id"])
+        assert "reset" not in stream.named()
+
+
+async def test_counts_go_on_after_the_clock_was_set_back(gateway: Running, fake: FakeOpenAI) -> None:
+    video_id = await running(gateway)
+    await execute(gateway, COPIES, id=video_id, copies=MAX_SHOWN_RUNNING)
+    async with opened(gateway) as stream:
+        await move(gateway, fake, 60)
+        await stream.has("video.counts")
+        gateway.clock.advance(-3_600)
+        await execute(gateway, "update videos set progress = 70 where id = :id", id=video_id)
+        await stream.until(lambda stream: stream.named().count("video.counts") == 2)
+
+
+SLOWLY = 400
+"""Changes that a slow client does not take at once: each has 100 KB."""
+
+
+@asynccontextmanager
+async def taken_slowly(gateway: Running, key: str = ALICE) -> AsyncIterator[AsyncIterator[str]]:
+    """The events of a client that was away, which reads the first only, and then one after the other."""
+    at = gateway.clock()
+    await execute(
+        gateway,
+        "update videos set request = jsonb_set(request, '{prompt}', to_jsonb(repeat('x', 100000))), "
+        "updated_at = cast(:at as timestamptz) - interval '1 s' + right(id, 6)::int * interval '1 ms' "
+        "where id like 'video_0000%'",
+        at=at,
+    )
+    headers = {"authorization": f"Bearer {key}", "last-event-id": str(int((at.timestamp() - 2) * 1_000_000))}
+    async with (
+        serve(gateway.app) as url,
+        httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as client,
+        client.stream("GET", f"{url}/v1/events") as response,
+    ):
+        yield events_of(response)
+
+
+async def events_of(response: httpx.Response) -> AsyncIterator[str]:
+    text = ""
+    async for piece in response.aiter_text():
+        *events, text = (text + piece).split("\n\n")
+        for event in events:
+            if "\ndata: " in event:
+                yield event
+
+
+async def test_no_id_is_later_than_a_change_that_is_sent_after_it(gateway: Running) -> None:
+    """A client that is cut off in between goes on from there."""
+    video_id = await running(gateway)
+    await execute(gateway, COPIES, id=video_id, copies=SLOWLY)
+    async with taken_slowly(gateway) as events:
+        got = [await anext(events)]
+        change = "update videos set progress = 77, updated_at = :now where id like 'video_0000%0'"
+        await execute(gateway, change, now=gateway.clock())
+        while len(got) < SLOWLY:
+            got.append(await anext(events))
+    assert any('"progress": 77' in event for event in got), "some were read after their change"
+    marks = [int(re.findall(r"^id: (\d+)$", event, re.MULTILINE)[0]) for event in got]
+    assert marks == sorted(marks)
+
+
+async def test_a_slow_client_gets_nothing_that_is_read_after_its_key_was_revoked(gateway: Running) -> None:
+    async with operator_of(gateway) as operator:
+        key = await operator.key()
+        made = await operator.user(key).post("/v1/videos", json={"prompt": "x", "model": "up/sora-2"})
+        await execute(gateway, COPIES, id=made.json()["id"], copies=SLOWLY)
+        async with taken_slowly(gateway, key["key"]) as events:
+            got = [await anext(events)]
+            await operator.ask("DELETE", f"keys/{key['id']}")
+            got += [event async for event in events]
+        await execute(gateway, "update videos set settlement = 'refunded' where id like 'video_0000%'")
+        await execute(gateway, "delete from videos where id like 'video_0000%'")  # the ledger does not know them
+    assert len(got) < SLOWLY
+
+
+async def test_late_heartbeats_cost_one_query_a_second_however_many_notices_come(gateway: Running) -> None:
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    db, loop = gateway.gateway.db, asyncio.get_running_loop()
+    size = gateway.gateway.settings.database_pool_size
+    async with opened(gateway, "/admin/v1/events", key=None, authorization=f"Bearer {ADMIN}") as stream:
+        async with db.transaction() as session:
+            await session.execute(sa.text("select pg_advisory_xact_lock(4711)"))
+            wait = b"select pg_advisory_xact_lock_shared(4711)"
+            held = [asyncio.create_task(db.one(wait, {})) for _ in range(size)]  # all that a heartbeat could be sent by
+
+            async def late() -> bool | None:
+                return not gateway.gateway.listener.is_current or None
+
+            await until(late)
+            sa.event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+            started = loop.time()
+            for number in range(20):
+                notice = f"select pg_notify('gateway_projects', 'project/video_{number}')"
+                await execute(gateway, notice)
+                await stream.has("video.deleted", f"video_{number}")
+            sa.event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+            assert sum("UNION ALL" in statement for statement in statements) <= loop.time() - started + 1
+        await asyncio.gather(*held)
 
 
 async def test_the_stream_ends_with_its_key(gateway: Running) -> None:
@@ -388,6 +495,23 @@ async def test_a_hundred_streams_cost_no_query_while_nothing_changes(gateway: Ru
         sa.event.remove(gateway.gateway.db.engine.sync_engine, "before_cursor_execute", note)
         done.set()
     assert video["status"] == "queued"
+
+
+async def test_a_change_is_read_once_for_all_streams(gateway: Running) -> None:
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    async with serve(gateway.app) as url, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(following(url)) for _ in range(40)]
+        await current(gateway)
+        sa.event.listen(gateway.gateway.db.engine.sync_engine, "before_cursor_execute", note)
+        video = await gateway.create(model="up/sora-2")
+        for stream in streams:
+            assert (await stream.has("video.status", video["id"])).data == video
+        sa.event.remove(gateway.gateway.db.engine.sync_engine, "before_cursor_execute", note)
+    assert len([statement for statement in statements if "FROM videos" in statement]) <= 5
 
 
 async def test_a_video_made_at_one_gateway_is_seen_at_another_which_takes_over(start_gateway: StartGateway) -> None:

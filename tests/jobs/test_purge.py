@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
 from fakes.server import Answer, Hang
 from harness import Running
 from jobs.upstream import stored_keys
+from streams import COPIES
 
 from app import ids
+from app.db.models import Video
+from app.jobs.purge import BATCH
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +118,23 @@ async def test_a_file_that_a_killed_worker_stored_and_did_not_record_is_purged(
     keys = await gateway.gateway.store.written_before("videos/", gateway.clock())
     assert keys == await stored_keys(gateway, video["id"])
     assert len(keys) == (0 if cancelled else 1)
+
+
+async def test_rows_that_are_over_do_not_delay_what_was_deleted_just_now(gateway: Running, fake: FakeOpenAI) -> None:
+    old, new = [(await gateway.create(model="up/sora-2"))["id"] for _ in range(2)]
+    for video_id in (old, new):
+        await gateway.finish(video_id)
+    await gateway.client.delete(f"/v1/videos/{old}")
+    await gateway.worker.purge()
+    async with gateway.gateway.db.transaction() as session:
+        await session.execute(COPIES, {"id": old, "copies": BATCH})
+    gateway.clock.advance(3_700)
+    await gateway.client.delete(f"/v1/videos/{new}")
+    await gateway.worker.purge()
+    assert await gateway.gateway.store.written_before("videos/", gateway.clock()) == []
+    await gateway.worker.purge()
+    async with gateway.gateway.db.transaction() as session:
+        assert list(await session.scalars(sa.select(Video.id))) == [new]
 
 
 async def test_uploads_that_are_no_longer_needed_are_purged(gateway: Running, fake: FakeOpenAI) -> None:

@@ -59,7 +59,7 @@ from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_resp
 from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
-from app.jobs import lifecycle, search, videos
+from app.jobs import lifecycle, videos
 from app.jobs.choose import Routing
 from app.jobs.enqueue import Idempotency
 from app.jobs.metrics import count_ended
@@ -208,7 +208,8 @@ async def list_videos(
     filters `user`, `app`, `provider`, `metadata` and `q` look at the first 20,000 videos that match the other ones, and
     `searched` says so."""
     wanted = query.filters(request, caller.project_id)
-    found = await search.find_page(gateway.db, wanted, query.wanted, list(Video.__table__.columns))
+    columns = list(Video.__table__.columns)
+    found = await filters.find_page(gateway, wanted, query.wanted, columns, holder=caller.project_id)
     page = [rows.read_only(Video, row) for row in found.rows]
     return no_store(filters.found_page(found, await shown(page, gateway, request)))
 
