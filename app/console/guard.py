@@ -86,6 +86,15 @@ async def visitor_of(request: Request) -> Visitor:
     return visitor
 
 
+def operator_name(gateway: Gateway, key_hash: str) -> str | None:
+    """Name of the admin key with this hash; None for a key that is none."""
+    hashes = {
+        name: gateway.authenticator.hash(given.key.get_secret_value())
+        for name, given in gateway.settings.operators.items()
+    }
+    return next((name for name, hashed in hashes.items() if hmac.compare_digest(hashed, key_hash)), None)
+
+
 def session_id_of(request: Request) -> str:
     """The id of the session in the cookie; empty without one."""
     return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE) or ""

@@ -1,6 +1,5 @@
 """Sign-in and sign-out, the start page, static files and the theme of the console."""
 
-import hmac
 from datetime import timedelta
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from app.console.guard import (
     VisitorDep,
     caller_of,
     form_of,
+    operator_name,
     session_id_of,
     visitor_of,
 )
@@ -153,8 +153,7 @@ def _form(
 
 async def _holder_of_key(gateway: Gateway, key: str) -> Holder | None:
     hashed = gateway.authenticator.hash(key)
-    admin = gateway.settings.admin_key
-    if admin is not None and hmac.compare_digest(gateway.authenticator.hash(admin.get_secret_value()), hashed):
+    if operator_name(gateway, hashed) is not None:
         return Holder(SessionKind.admin, hashed)
     try:
         return Holder(SessionKind.key, (await gateway.authenticator.authenticate(key)).key_hash)
