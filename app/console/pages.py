@@ -1,11 +1,13 @@
 """Pages of the console: templates, their values, the headers of every page, and the static files."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
@@ -29,8 +31,18 @@ THEMES = ("light", "dark")
 THEME_COOKIE = "vgw_theme"
 
 
-MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {False: (), True: ()}
+MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
+    False: (("playground", "Playground"), ("videos", "Library"), ("models", "Models")),
+    True: (("videos", "Library"),),
+}
 """Address and title of each page in the menu: of holders of API keys, and (True) of the operator."""
+
+
+class Values(dict[str, Any]):
+    """Values of a form or of a document, of which templates may ask for any name; one that is missing is empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
 
 
 @cache
@@ -60,7 +72,13 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(usd=format_usd, moment=format_moment, iso=lambda at: at.astimezone(UTC).isoformat())
+    found.filters.update(
+        usd=format_usd,
+        moment=format_moment,
+        iso=lambda at: at.astimezone(UTC).isoformat(),
+        query=urlencode,
+        as_json=partial(json.dumps, indent=2, ensure_ascii=False),
+    )
     found.globals.update(release=RELEASE)
     return found
 

@@ -46,7 +46,7 @@ async def no_page(visitor: VisitorDep) -> Response:
 @routes.get("/console")
 async def start(request: Request, visitor: VisitorDep) -> Response:
     """Lead to the first page."""
-    return RedirectResponse(f"{base_of(request)}/{'overview' if visitor.is_operator else 'playground'}", 303)
+    return RedirectResponse(f"{base_of(request)}/{'videos' if visitor.is_operator else 'playground'}", 303)
 
 
 @routes.get("/console/static/{name}")
