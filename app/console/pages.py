@@ -84,8 +84,11 @@ def _templates() -> Environment:
 
 
 def format_usd(micros: int | None) -> str:
-    """An amount in US dollars with two to four decimals; a dash for an unknown one."""
-    return "-" if micros is None else pricing.format_usd(micros)
+    """An amount in US dollars with at least two decimals; a dash for an unknown one."""
+    if micros is None:
+        return "-"
+    whole, _, decimals = pricing.format_usd(micros).partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
 
 
 def format_moment(at: datetime) -> str:
