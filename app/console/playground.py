@@ -57,6 +57,11 @@ class Field:
     most: float | None = None
     hint: str = ""
 
+    @property
+    def is_rare(self) -> bool:
+        """True for a field that stands behind the others."""
+        return self.name not in ("seconds", *SIZE_FIELDS, "n")
+
 
 def fields_of(able: Capabilities) -> list[Field]:
     """The fields that a model has, beside model and prompt."""
