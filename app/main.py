@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from app import dialects, providers, settings, telemetry
+from app import console, dialects, providers, settings, telemetry
 from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
@@ -169,6 +169,14 @@ def _all_routes() -> Sequence[BaseRoute]:
     return router.routes
 
 
+@cache
+def _console_routes() -> Sequence[BaseRoute]:
+    router = APIRouter()
+    for pages in console.ROUTES:
+        router.include_router(pages)
+    return router.routes
+
+
 def create_app(config: Settings | None = None, *, clock: Clock | None = None) -> FastAPI:
     """Build the ASGI application; all stateful parts start and stop with its lifespan."""
     chosen = config or settings.load()
@@ -205,6 +213,8 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         redirect_slashes=False,
     )
     app.router.routes.extend(_all_routes())
+    if chosen.console:
+        app.router.routes.extend(_console_routes())
     install_error_handlers(app, dialects.render_error)
     app.add_exception_handler(405, _method_not_allowed)
     https = (chosen.public_url or "").startswith("https:")

@@ -175,6 +175,10 @@ class Settings(BaseSettings):
     admin_keys: Annotated[dict[str, AdminKey], NoDecode, BeforeValidator(read_admin_keys)] = {}
     """Keys of the administration API by name, beside `admin_key`, whose name is `admin`: a JSON object, or the table
     `[admin_keys]` in the TOML file. `{"key": "...", "role": "read"}` instead of a key: it may only read."""
+    console: bool = True
+    """false: no console, the pages under /console."""
+    console_session_s: Annotated[int, Field(ge=60)] = 43_200
+    """Seconds after its last use at which a session of the console ends; after seven days every one does."""
     metrics_key: SecretStr | None = None
     """The key of /metrics, and of a worker's metrics, as a bearer token; unset: no key is needed."""
     pepper: SecretStr | None = None

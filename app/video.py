@@ -109,6 +109,15 @@ class Settlement(StrEnum):
     """It cost nothing."""
 
 
+class SessionKind(StrEnum):
+    """The key that a session of the console was opened with."""
+
+    key = "key"
+    """An API key: the pages of its project."""
+    admin = "admin"
+    """An admin key: the pages of the operator."""
+
+
 class Billing(StrEnum):
     """Payment mode of a project: in advance or afterwards."""
 

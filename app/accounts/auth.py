@@ -114,7 +114,11 @@ class Authenticator:
     async def check(self, caller: Caller) -> Caller:
         """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is
         no longer valid."""
-        return self._require_valid(await self._caller(caller.key_hash))
+        return await self.by_hash(caller.key_hash)
+
+    async def by_hash(self, hashed: str) -> Caller:
+        """Resolve the key with this hash, as `hash` makes it. Raises `AuthenticationFailed`."""
+        return self._require_valid(await self._caller(hashed))
 
     def mint_stream_token(self, caller: Caller) -> tuple[str, int]:
         """Return a token that opens the event stream of the caller's project, and the Unix time of its expiry."""
@@ -233,25 +237,29 @@ returning spent, allowed
 """
 
 
-async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Count one request of a rate-limited key; returns the rate-limit headers. Raises `RateLimited`.
+async def take_token(db: Database, bucket: str, limit: int, *, now: datetime) -> tuple[float, bool]:
+    """Take a token out of a bucket of `limit` tokens that fills within a minute, shared by all processes; returns the
+    tokens in use, and False if there was none left.
 
-    A token bucket of one minute's requests in the database, shared by all processes. The latest time counts, since
-    requests arrive out of order; one that lies more than a minute before counts as new, after a clock was set back,
-    which delays a client by a minute at most.
+    The latest time counts, since requests arrive out of order; one that lies more than a minute before counts as new,
+    after a clock was set back, which delays a client by a minute at most.
     """
+    row = await db.one(_COUNT_REQUEST, {"key_id": bucket, "limit": float(limit), "now": now})
+    return (1.0, True) if row is None else (float(row["spent"]), bool(row["allowed"]))
+
+
+async def count_request(db: Database, caller: Caller, *, now: datetime) -> list[tuple[bytes, bytes]]:
+    """Count one request of a rate-limited key; returns the rate-limit headers. Raises `RateLimited`."""
     limit = caller.requests_per_minute
     if limit is None:
         return []
-    parameters = {"key_id": caller.key_id, "limit": float(limit), "now": now}
-    row = await db.one(_COUNT_REQUEST, parameters)
-    spent = float(row["spent"]) if row is not None else 1.0
+    spent, allowed = await take_token(db, caller.key_id, limit, now=now)
     headers = {
         "x-ratelimit-limit-requests": str(limit),
         "x-ratelimit-remaining-requests": str(max(0, floor(limit - spent + 1e-6))),
         "x-ratelimit-reset-requests": f"{ceil(spent * 60 / limit)}s",
     }
-    if row is not None and not row["allowed"]:
+    if not allowed:
         error = errors.RateLimited(
             f"this key may make {limit} requests a minute; wait for retry-after. Instead of polling a video, use "
             "?wait= or webhooks",

@@ -43,7 +43,7 @@ class OperatorKeys:
         raise errors.AuthenticationFailed(f"send the {what} key as `Authorization: Bearer <key>`")
 
     def _count(self, what: str, address: str, now: datetime) -> None:
-        group = _group_of(address)
+        group = group_of(address)
         with self._lock:
             start, wrong = self._wrong.get(group, (now, 0))
             if not timedelta() <= now - start < WINDOW:  # the clock may have been set back
@@ -64,7 +64,7 @@ class OperatorKeys:
             )
 
 
-def _group_of(address: str) -> str:
+def group_of(address: str) -> str:
     """The address, of IPv6 its network of 64 bits, which one client has for itself."""
     try:
         found = ip_address(address)

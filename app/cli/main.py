@@ -15,6 +15,7 @@ from app.accounts import audit, secrets
 from app.cli import doctor, manage, status
 from app.cli.audit import show_audit
 from app.cli.config import config_cli
+from app.cli.console_link import console_link
 from app.cli.generate import ClientError, generate_video
 from app.cli.manage import STOPPED, complaints, console, load
 from app.cli.models import alias, list_models
@@ -152,6 +153,7 @@ def generate(
 
 cli.command()(usage)
 cli.command("audit")(show_audit)
+cli.command()(console_link)
 cli.command()(doctor.doctor)
 cli.command()(status.status)
 cli.command("providers")(list_providers)

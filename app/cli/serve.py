@@ -22,7 +22,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import dialects, providers, settings, telemetry
-from app.accounts import keys, secrets
+from app.accounts import keys, secrets, sessions
+from app.cli.console_link import address_of, own_holder
 from app.cli.manage import STOPPED, prepared
 from app.db.database import Database, running_database
 from app.http import health
@@ -210,16 +211,30 @@ class _Server(uvicorn.Server):
         if sockets and not self.should_exit:
             async with self._app.state.gateway.db.transaction() as session:
                 has_keys = await keys.has_keys(session)
-            _welcome(self._settings, sockets[0].getsockname()[1], has_keys=has_keys)
+            code = await self._code()
+            _welcome(self._settings, sockets[0].getsockname()[1], has_keys=has_keys, code=code)
+
+    async def _code(self) -> str | None:
+        """The code of a sign-in link, where the key itself is printed, too; else None."""
+        config, gateway = self._settings, self._app.state.gateway
+        holder = own_holder(config) if config.console and config.database_url is None else None
+        if holder is None or config.static_keys:
+            return None
+        async with gateway.db.reading() as connection:
+            return await sessions.make_link(connection, holder, now=gateway.clock())
 
 
-def _welcome(config: Settings, port: int, *, has_keys: bool) -> None:
+def _welcome(config: Settings, port: int, *, has_keys: bool, code: str | None = None) -> None:
     """Print the next steps for a new user."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104  # shown, not listened on
     url = config.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"\nvideo-gateway is ready at {url}/v1   (documentation: {url}/docs)")
     key, message = _key_to_show(config, has_keys=has_keys)
     print(message)
+    if code is not None:
+        print(f"Console: {address_of(url, code)}   (works once, for ten minutes)")
+    elif config.console:
+        print(f"Console: {url}/console")
     if not config.run_worker:
         print("No worker runs here: start `video-gateway worker`.\n\nCtrl-C stops the server.\n", flush=True)
         return

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.accounts import closed_days, ledger
+from app.accounts import closed_days, ledger, sessions
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.jobs import payloads, reconcile
@@ -32,6 +32,7 @@ async def purge(db: Database, settings: Settings, store: Store, *, now: datetime
         horizon_s = 2 * max(settings.job_deadline_s, settings.lease_s, MIN_HORIZON_S / 2)
         if await repair_due_times(await session.connection(), horizon_s=horizon_s, now=now):
             log.warning("due times in the far future repaired")
+        await sessions.purge_sessions(await session.connection(), now=now)
     try:
         for _ in range(BATCH):
             if not await _settle_stale_hold(db, settings, now):

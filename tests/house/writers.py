@@ -21,6 +21,8 @@ TABLES = {
     "projects": (ACCOUNTS,),
     "keys": (ACCOUNTS,),
     "request_rates": (ACCOUNTS,),
+    "console_sessions": (ACCOUNTS,),
+    "console_links": (ACCOUNTS,),
     "ledger": (LEDGER,),
     "deployment": (ACCOUNTS,),
     "audit": (AUDIT,),

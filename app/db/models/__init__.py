@@ -11,6 +11,7 @@ from sqlalchemy.orm import configure_mappers
 from app.db.models.accounts import Key, LedgerEntry, Meter, Project, RequestRate
 from app.db.models.audit import AuditEntry
 from app.db.models.base import Base
+from app.db.models.console import ConsoleLink, ConsoleSession
 from app.db.models.deployment import DeploymentFact, WorkerProcess
 from app.db.models.jobs import LIVE, NO_FILE, Attempt, Character, ProviderHealth, Video
 from app.db.models.usage import ClosedDay, DeletedVideo, KeyUse, UsageDay
@@ -24,6 +25,8 @@ __all__ = [
     "Base",
     "Character",
     "ClosedDay",
+    "ConsoleLink",
+    "ConsoleSession",
     "DeletedVideo",
     "Delivery",
     "DeliveryTry",

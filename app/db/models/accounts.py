@@ -66,7 +66,8 @@ class Key(Base):
 
 
 class RequestRate(Base):
-    """Token bucket of a rate-limited key. Unlogged table: empty after a crash of the database server."""
+    """Token bucket of a rate-limited key, or of an address that signs in to the console. Unlogged table: empty after a
+    crash of the database server."""
 
     __tablename__ = "request_rates"
 

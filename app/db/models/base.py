@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, Enum, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from app.video import AttemptState, Billing, DeliveryState, Entry, Settlement, Status
+from app.video import AttemptState, Billing, DeliveryState, Entry, SessionKind, Settlement, Status
 
 
 class Base(DeclarativeBase):
@@ -34,6 +34,7 @@ class Base(DeclarativeBase):
         Settlement: Enum(Settlement, native_enum=False, create_constraint=False, length=16),
         Billing: Enum(Billing, native_enum=False, create_constraint=False, length=16),
         Entry: Enum(Entry, native_enum=False, create_constraint=False, length=16),
+        SessionKind: Enum(SessionKind, native_enum=False, create_constraint=False, length=16),
     }
 
 

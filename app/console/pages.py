@@ -1,0 +1,145 @@
+"""Pages of the console: templates, their values, the headers of every page, and the static files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app import errors
+from app.accounts import pricing
+from app.http.context import origin_of
+from app.http.health import RELEASE
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'{media}; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types default"
+)
+"""Nothing is loaded from elsewhere, and no script makes markup but by the one policy of `static/console.js`."""
+THEMES = ("light", "dark")
+THEME_COOKIE = "vgw_theme"
+
+
+MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
+    False: (("playground", "Playground"), ("videos", "Library"), ("models", "Models")),
+    True: (("videos", "Library"),),
+}
+"""Address and title of each page in the menu: of holders of API keys, and (True) of the operator."""
+
+
+class Values(dict[str, Any]):
+    """Values of a form or of a document, of which templates may ask for any name; one that is missing is empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+@cache
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Content and content type of each static file, by its name in addresses, which has a hash of the content."""
+    files = {}
+    for path in sorted(STATIC.rglob("*")):
+        if path.suffix in TYPES:
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()[:12]
+            files[f"{path.stem}.{digest}{path.suffix}"] = content, TYPES[path.suffix]
+    return files
+
+
+@cache
+def _static_names() -> Mapping[str, str]:
+    """The name in addresses of each static file, by its name here."""
+    return {f"{name.rsplit('.', 2)[0]}{Path(name).suffix}": name for name in static_files()}
+
+
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(
+        usd=format_usd,
+        moment=format_moment,
+        iso=lambda at: at.astimezone(UTC).isoformat(),
+        query=urlencode,
+        as_json=partial(json.dumps, indent=2, ensure_ascii=False),
+    )
+    found.globals.update(release=RELEASE)
+    return found
+
+
+def format_usd(micros: int | None) -> str:
+    """An amount in US dollars with at least two decimals; a dash for an unknown one."""
+    if micros is None:
+        return "-"
+    whole, _, decimals = pricing.format_usd(micros).partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
+
+
+def format_moment(at: datetime) -> str:
+    """A time for people; a script shows it in the browser's time zone."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def base_of(request: Request) -> str:
+    """The path of the console as the browser sees it, behind a proxy with a prefix as well."""
+    return f"{request.scope['gateway_prefix']}/console"
+
+
+def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Render a page, or a part of one, with the headers that every page has."""
+    base = base_of(request)
+    visitor = values.setdefault("visitor", request.scope.get("console_visitor"))
+    theme = request.cookies.get(THEME_COOKIE)
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            base=base,
+            path=request.scope["path"],
+            asset=lambda name: f"{base}/static/{_static_names()[name]}",
+            origin=origin_of(request),
+            form_token=visitor.form_token if visitor is not None else "",
+            theme=theme if theme in THEMES else "",
+            menu=MENU[visitor.is_operator] if visitor is not None else (),
+            **values,
+        )
+    )
+    return HTMLResponse(text, status, headers=page_headers())
+
+
+def page_headers() -> dict[str, str]:
+    return {
+        "content-security-policy": POLICY.format(media=""),
+        "cache-control": "no-store",
+        "cross-origin-opener-policy": "same-origin",
+        "referrer-policy": "same-origin",
+        "vary": "cookie",
+    }
+
+
+def error_page(request: Request, error: errors.GatewayError) -> Response:
+    """An error as a page, or for htmx as a line in the status of the page that is open."""
+    values = {"error": error, "request_id": request.scope["gateway_request_id"]}
+    if "hx-request" in request.headers:
+        response = render(request, "parts/error.html", status=error.status_code, **values)
+        response.headers.update({"hx-retarget": "#status", "hx-reswap": "innerHTML"})
+    else:
+        response = render(request, "error.html", status=error.status_code, **values)
+    response.headers.update(error.headers)
+    return response

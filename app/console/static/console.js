@@ -1,0 +1,147 @@
+// The console's own script: the policy for htmx's markup, times in the browser's zone, copy buttons, the sign-in link,
+// live lists, sprite sheets.
+
+// htmx puts answers of this gateway into the page; templates have escaped what they hold. Scripts are never made.
+trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
+
+const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function showTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
+    time.title = time.textContent;
+    time.textContent = shown.format(new Date(time.dateTime));
+    time.dataset.local = "";
+  }
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  showTimes(document);
+  document.querySelector("form[data-submit-at-once]")?.requestSubmit();
+});
+document.addEventListener("htmx:after:swap", () => showTimes(document));
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source); // plain http beyond this machine has no clipboard
+    button.textContent = "Selected: press Ctrl+C";
+  }
+});
+
+document.addEventListener("keydown", (event) => {
+  const form = event.target.closest("form[data-sends-by]");
+  if (form && event.key === form.dataset.sendsBy && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    form.requestSubmit();
+  }
+});
+
+// Live: one stream for the page says which videos have changed, and the page asks for what it shows of them. Only a
+// visible page holds a connection; one that becomes visible again is told what it has missed.
+
+let stream = null;
+let lastEvent = "";
+
+function changed(event) {
+  lastEvent = event.lastEventId || lastEvent;
+  const { id } = JSON.parse(event.data);
+  const card = document.getElementById(`card-${id}`);
+  const whole = document.querySelector(`#video[data-video="${id}"]`);
+  const list = document.querySelector("[data-cards]");
+  if (event.type === "video.deleted") {
+    card?.remove();
+  } else if (whole) {
+    if (!whole.querySelector("video")) htmx.ajax("GET", whole.dataset.part, { target: whole, swap: "outerMorph" });
+  } else if (card) {
+    htmx.ajax("GET", `${list.dataset.cards}/${id}/card`, { target: card, swap: "outerMorph" });
+  } else if (list && "takesNew" in list.dataset) {
+    htmx.ajax("GET", `${list.dataset.cards}/${id}/card`, { target: list, swap: "afterbegin" });
+  }
+}
+
+function follow() {
+  const source = document.querySelector("[data-feed]");
+  if (!source || document.hidden || stream) return;
+  const from = lastEvent ? `?last_event_id=${lastEvent}` : "";
+  stream = new EventSource(source.dataset.feed + from);
+  for (const name of ["video.status", "video.progress", "video.deleted"]) stream.addEventListener(name, changed);
+  stream.addEventListener("reset", () => location.reload());
+  stream.addEventListener("error", () => {
+    if (stream?.readyState !== EventSource.CLOSED) return; // it connects again by itself
+    stream = null;
+    setTimeout(follow, 10_000);
+  });
+}
+
+document.addEventListener("DOMContentLoaded", follow);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+  } else {
+    follow();
+  }
+});
+
+// A sprite sheet has 5 by 5 frames. It is loaded when the pointer or the focus rests on a card.
+
+const SIDE = 5;
+
+function showFrame(picture, number) {
+  const sheet = picture.querySelector(".sheet");
+  if (!sheet) return;
+  const frame = Math.max(0, Math.min(SIDE * SIDE - 1, number));
+  picture.dataset.frame = frame;
+  const [across, down] = [frame % SIDE, Math.floor(frame / SIDE)];
+  sheet.style.backgroundPosition = `${(across * 100) / (SIDE - 1)}% ${(down * 100) / (SIDE - 1)}%`;
+}
+
+function loadSheet(picture) {
+  if (picture.querySelector(".sheet") || navigator.connection?.saveData) return;
+  const sheet = document.createElement("span");
+  sheet.className = "sheet";
+  sheet.style.backgroundImage = `url("${picture.dataset.sheet}")`;
+  picture.append(sheet);
+  showFrame(picture, 0);
+}
+
+function dropSheet(picture) {
+  clearTimeout(picture.timer);
+  picture.querySelector(".sheet")?.remove();
+}
+
+function rest(event) {
+  const picture = event.target.closest?.("[data-sheet]");
+  if (!picture || picture.contains(event.relatedTarget)) return;
+  clearTimeout(picture.timer);
+  picture.timer = setTimeout(() => loadSheet(picture), 150);
+}
+
+function leave(event) {
+  const picture = event.target.closest?.("[data-sheet]");
+  if (picture && !picture.contains(event.relatedTarget)) dropSheet(picture);
+}
+
+for (const name of ["pointerover", "focusin"]) document.addEventListener(name, rest);
+for (const name of ["pointerout", "focusout"]) document.addEventListener(name, leave);
+
+document.addEventListener("pointermove", (event) => {
+  const picture = event.target.closest?.("[data-sheet]");
+  if (!picture) return;
+  const { left, width } = picture.getBoundingClientRect();
+  showFrame(picture, Math.floor(((event.clientX - left) / width) * SIDE * SIDE));
+});
+
+document.addEventListener("keydown", (event) => {
+  const picture = event.target.closest?.("[data-sheet]");
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!picture || !step) return;
+  event.preventDefault();
+  loadSheet(picture);
+  showFrame(picture, Number(picture.dataset.frame ?? 0) + step);
+});
