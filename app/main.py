@@ -57,6 +57,11 @@ class Parts:
     worker: Worker
 
 
+WAITING = ("requests of this key wait here; poll, or use webhooks", "too_many_waiting")
+SEARCHES = ("searches are under way here; repeat this one when one has ended", "too_many_searches")
+"""Messages and codes of refusals, behind the number."""
+
+
 @asynccontextmanager
 async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIterator[Parts]:
     """Open all parts and close them again. Raises `ConfigurationError` with the next step.
@@ -111,12 +116,8 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             listener=listener,
             changed_videos=SharedReads(database, listener),
             durations=durations,
-            waiting=Slots(
-                config.max_waiting, "requests of this key wait here; poll, or use webhooks", "too_many_waiting"
-            ),
-            searches=Slots(
-                SEARCHES_AT_ONCE, "searches are under way here; repeat this one when one has ended", "too_many_searches"
-            ),
+            waiting=Slots(config.max_waiting, *WAITING),
+            searches=Slots(SEARCHES_AT_ONCE, *SEARCHES),
             webhook_tests=Slots(WEBHOOK_TESTS, "test events of this project are being sent", "too_many_tests"),
             character_turns={name: Turns(rest.CHARACTERS_AT_ONCE) for name in upstreams},
             wake=worker.wake,
