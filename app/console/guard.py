@@ -65,7 +65,7 @@ class SignInRequired(Exception):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """One of `REASONS`; empty where nobody was signed in."""
+        """One of `REASONS`; empty for a browser that was never signed in."""
 
 
 async def visitor_of(request: Request) -> Visitor:

@@ -72,7 +72,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
 async def show_card(video_id: str, request: Request, gateway: GatewayDep, visitor: VisitorDep) -> Response:
     """Send the card of one video, for a list that is open."""
     video = await _video_of(gateway, visitor, video_id)
-    return render(request, "parts/card.html", card=card_of(video, gateway.clock()))
+    return render(request, "_card.html", card=card_of(video, gateway.clock()))
 
 
 @routes.get("/console/feed")
@@ -104,7 +104,7 @@ async def show_video(video_id: str, request: Request, gateway: GatewayDep, visit
         requested["webhook"] = {"url": queue_key_of(hook["url"]), "style": hook["style"]}
     return render(
         request,
-        "parts/video.html" if "hx-request" in request.headers else "video.html",
+        "_video.html" if "hx-request" in request.headers else "video.html",
         card=card_of(video, gateway.clock()),
         video=video,
         attempts=attempts,

@@ -137,7 +137,7 @@ def error_page(request: Request, error: errors.GatewayError) -> Response:
     """An error as a page, or for htmx as a line in the status of the page that is open."""
     values = {"error": error, "request_id": request.scope["gateway_request_id"]}
     if "hx-request" in request.headers:
-        response = render(request, "parts/error.html", status=error.status_code, **values)
+        response = render(request, "_error.html", status=error.status_code, **values)
         response.headers.update({"hx-retarget": "#status", "hx-reswap": "innerHTML"})
     else:
         response = render(request, "error.html", status=error.status_code, **values)

@@ -137,13 +137,13 @@ async def show_fields(request: Request, gateway: GatewayDep, caller: KeyHolderDe
     asked = [name for name in given if name not in ("model", "prompt", "csrf", "retry")]
     dropped = [name for name in asked if name not in kept]
     price = await _price(gateway, caller, {**kept, "model": form["model"], "prompt": given.get("prompt", "")})
-    return render(request, "parts/fields.html", fields=fields, given=Values(kept), dropped=dropped, price=price)
+    return render(request, "_fields.html", fields=fields, given=Values(kept), dropped=dropped, price=price)
 
 
 @routes.post("/console/playground/price")
 async def show_price(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Send what the form as it is would cost."""
-    return render(request, "parts/price.html", price=await _price(gateway, caller, await form_of(request)))
+    return render(request, "_price.html", price=await _price(gateway, caller, await form_of(request)))
 
 
 @routes.post("/console/playground")
@@ -170,9 +170,7 @@ async def create(request: Request, gateway: GatewayDep, caller: KeyHolderDep, vi
     if "hx-request" not in request.headers:
         return RedirectResponse(f"{base_of(request)}/videos/{created.video.id}", 303)
     card = card_of(created.video, gateway.clock())
-    return render(
-        request, "parts/made.html", card=card, retry=secrets.token_urlsafe(16), request_json=_code(request, form)
-    )
+    return render(request, "_made.html", card=card, retry=secrets.token_urlsafe(16), request_json=_code(request, form))
 
 
 def _union(candidates: Sequence[Route]) -> Capabilities:
@@ -213,7 +211,7 @@ def _parse(form: Mapping[str, str], uploads: Uploads) -> VideoRequest:
 
 
 async def _price(gateway: Gateway, caller: Caller, form: Mapping[str, str]) -> str:
-    """What the form would cost, or the reason why it cannot be made, in words."""
+    """The cost of the form, or the reason why it cannot be made, in words."""
     try:
         parsed = _parse({"prompt": "a", **{name: value for name, value in form.items() if value}}, Uploads("video_"))
         plan = plan_request(gateway, caller, parsed, routing=Routing())

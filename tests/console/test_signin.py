@@ -1,5 +1,6 @@
 """Sign-in to the console: sessions, the cookie, where a change may come from, and what a revoked key ends."""
 
+import hashlib
 import re
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ from money import ADMIN, operator_of
 
 from app.accounts import sessions
 from app.accounts.sessions import LINK_LIFETIME, TRIES_A_MINUTE, Holder
+from app.console.pages import STATIC
 from app.video import SessionKind
 
 pytestmark = pytest.mark.anyio
@@ -261,6 +263,13 @@ async def test_every_page_has_its_headers(visitor: Visitor, alice: Visitor) -> N
             file = await visitor.get(address)
             assert file.status_code == 200
             assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+def test_what_is_not_ours_is_unchanged() -> None:
+    said = (STATIC / "README.md").read_text("utf-8")
+    (file,) = STATIC.glob("htmx-*.min.js")
+    assert f"`{file.name}`" in said
+    assert f"`{hashlib.sha256(file.read_bytes()).hexdigest()}`" in said
 
 
 async def test_without_a_console_there_is_nothing(start_gateway: StartGateway) -> None:

@@ -1,4 +1,4 @@
-"""The layout of docs/decisions/0022: ten packages, short files and functions, arrows that point one way."""
+"""The layout of docs/decisions/0022: its packages, short files and functions, arrows that point one way."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1
 
 
-def test_app_is_ten_packages_and_a_few_modules() -> None:
+def test_app_is_its_packages_and_a_few_modules() -> None:
     assert {path.name for path in folders(APP)} == set(PACKAGES)
     assert len([path for path in APP.glob("*.py") if path.stem != "__init__"]) <= MAX_MODULES_BESIDE
 
