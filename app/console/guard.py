@@ -12,12 +12,8 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import Depends, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
-from psycopg import Error as PsycopgError
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 
 from app import errors
 from app.accounts import sessions
@@ -25,7 +21,7 @@ from app.accounts.auth import Caller
 from app.accounts.sessions import Holder
 from app.console.pages import base_of, error_page
 from app.http.context import Gateway, gateway_of, origin_of
-from app.http.errors import to_gateway_error
+from app.http.errors import HANDLED, to_gateway_error
 from app.video import SessionKind
 
 COOKIE, SECURE_COOKIE = "vgw_console", "__Secure-vgw_console"
@@ -103,8 +99,7 @@ def session_id_of(request: Request) -> str:
 async def caller_of(gateway: Gateway, holder: Holder) -> Caller | None:
     """The project and key of a holder, None for the operator. Raises `SignInRequired` when the key is not valid."""
     if holder.kind is SessionKind.admin:
-        key = gateway.settings.admin_key
-        if key is None or not hmac.compare_digest(gateway.authenticator.hash(key.get_secret_value()), holder.key_hash):
+        if operator_name(gateway, holder.key_hash) is None:
             raise SignInRequired("revoked")
         return None
     try:
@@ -166,13 +161,7 @@ class ConsoleRoute(APIRoute):
                 return await handle(request)
             except SignInRequired as needed:
                 return _to_sign_in(request, needed.reason)
-            except (
-                errors.GatewayError,
-                HTTPException,
-                RequestValidationError,
-                SQLAlchemyError,
-                PsycopgError,
-            ) as error:
+            except HANDLED as error:
                 return error_page(request, to_gateway_error(error))
 
         return guarded
@@ -200,13 +189,5 @@ async def key_holder_of(visitor: "VisitorDep") -> Caller:
     return visitor.caller
 
 
-async def operator_of(visitor: "VisitorDep") -> Visitor:
-    """The operator. Raises `NotFound` for holders of API keys."""
-    if not visitor.is_operator:
-        raise errors.NotFound("there is nothing at this address")
-    return visitor
-
-
 VisitorDep = Annotated[Visitor, Depends(visitor_of)]
 KeyHolderDep = Annotated[Caller, Depends(key_holder_of)]
-OperatorDep = Annotated[Visitor, Depends(operator_of)]

@@ -14,12 +14,11 @@ from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep
 from app.console.pages import Values, base_of, render
 from app.db.models import Video
 from app.http import request_facts
-from app.http.context import Gateway, GatewayDep
+from app.http.context import Gateway, GatewayDep, end_video
 from app.http.files import content_response
 from app.http.filters import ListQuery
 from app.http.stream import stream_response
-from app.jobs import lifecycle, search, videos
-from app.jobs.metrics import count_ended
+from app.jobs import search, videos
 from app.webhooks.deliveries import list_deliveries
 from app.webhooks.events import queue_key_of
 
@@ -158,14 +157,7 @@ async def confirm_end(
 @routes.post("/console/videos/{video_id}/end")
 async def end(video_id: str, request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Cancel a running video, or delete one that has ended."""
-    async with gateway.db.transaction() as session:
-        ended, cancelled = await lifecycle.cancel_or_delete(
-            session, video_id, project_id=caller.project_id, now=gateway.clock()
-        )
-    request_facts.note_video(ended)
-    if cancelled:
-        count_ended(ended, gateway.providers)
-    gateway.wake()
+    cancelled = await end_video(gateway, caller, video_id)
     return RedirectResponse(f"{base_of(request)}/videos{f'/{video_id}' if cancelled else ''}", 303)
 
 

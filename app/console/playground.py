@@ -15,7 +15,7 @@ from app.accounts import pricing
 from app.accounts.auth import Caller
 from app.capabilities import Capabilities, union_of
 from app.console.cards import COLUMNS, Card, card_of
-from app.console.guard import ConsoleRoute, KeyHolderDep, VisitorDep, form_of
+from app.console.guard import ConsoleRoute, KeyHolderDep, form_of
 from app.console.pages import Values, base_of, format_usd, render
 from app.http.body import fingerprint
 from app.http.context import Gateway, GatewayDep, get_video, origin_of
@@ -147,7 +147,7 @@ async def show_price(request: Request, gateway: GatewayDep, caller: KeyHolderDep
 
 
 @routes.post("/console/playground")
-async def create(request: Request, gateway: GatewayDep, caller: KeyHolderDep, visitor: VisitorDep) -> Response:
+async def create(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Create the video of the form: its card for the page that is open, else a way to the video's page."""
     form = await form_of(request)
     uploads = Uploads(new_video_id(), gateway.settings.allow_networks)

@@ -18,9 +18,10 @@ from app.db.models import Video
 from app.http import request_facts
 from app.http.openapi import CLIENT_KEY, KEY_HEADERS, BearerKey
 from app.http.slots import Slots
-from app.jobs import videos
+from app.jobs import lifecycle, videos
 from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.metrics import count_ended
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.media.turns import Turns
@@ -124,6 +125,19 @@ def origin_of(request: Request) -> str:
     """Scheme, host and path prefix of this gateway as the client reached it, see `proxies.py`."""
     base = request.base_url
     return f"{base.scheme}://{base.netloc}{request.scope['gateway_prefix']}"
+
+
+async def end_video(gateway: Gateway, caller: Caller, video_id: str) -> bool:
+    """Cancel a running video, or delete one that has ended; True if it was cancelled. Raises `NotFound`."""
+    async with gateway.db.transaction() as session:
+        video, cancelled = await lifecycle.cancel_or_delete(
+            session, video_id, project_id=caller.project_id, now=gateway.clock()
+        )
+    request_facts.note_video(video)
+    if cancelled:
+        count_ended(video, gateway.providers)
+    gateway.wake()
+    return cancelled
 
 
 async def get_video(gateway: Gateway, caller: Caller, video_id: str) -> Video:

@@ -19,6 +19,9 @@ from app.telemetry import log
 WITHOUT_VERSION = ("/videos", "/models", "/webhook_endpoints", "/webhooks", "/balance")
 """Beginnings of paths that lack the `/v1` of a client's base URL."""
 
+HANDLED = (errors.GatewayError, HTTPException, RequestValidationError, SQLAlchemyError, PsycopgError)
+"""Exceptions of route handlers that are answers."""
+
 RenderError = Callable[..., dict[str, Any]]
 """Renders an error for a path, as `dialects.render_error` does."""
 
@@ -27,7 +30,7 @@ def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return to_response(request.scope, error, render_error)
 
-    for kind in (errors.GatewayError, HTTPException, RequestValidationError, SQLAlchemyError, PsycopgError):
+    for kind in HANDLED:
         app.add_exception_handler(kind, handle)
 
 

@@ -195,6 +195,14 @@ async def test_another_admin_key_ends_the_operators_sessions(
     assert (await operator.get("/console/nowhere")).status_code == 404
 
 
+async def test_a_named_admin_key_signs_in(start_gateway: StartGateway) -> None:
+    async with start_gateway(admin_keys={"dashboard": {"key": "adm-named-0123456789", "role": "read"}}) as gateway:
+        visitor = visitor_at(gateway)
+        async with visitor.client:
+            assert (await visitor.sign_in("adm-named-0123456789")).status_code == 303
+            assert (await visitor.get("/console/videos")).status_code == 200
+
+
 async def test_a_session_ends_when_it_is_not_used_and_after_a_week(gateway: Running, alice: Visitor) -> None:
     for _ in range(14):  # seven days in steps shorter than the session's life
         gateway.clock.advance(43_200 - 1)

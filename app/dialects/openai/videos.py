@@ -38,9 +38,9 @@ from app.dialects.openai.wire import (
     parse,
     render_character,
 )
-from app.http import filters, request_facts
+from app.http import filters
 from app.http.body import body_of, body_schema, extra_of, validated
-from app.http.context import CallerDep, Gateway, GatewayDep, get_video
+from app.http.context import CallerDep, Gateway, GatewayDep, end_video, get_video
 from app.http.create import (
     app_name,
     create_job,
@@ -59,10 +59,9 @@ from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, create_schema, file_resp
 from app.http.responses import no_store
 from app.http.uploads import Uploads
 from app.http.wait import wait_for_video
-from app.jobs import lifecycle, videos
+from app.jobs import videos
 from app.jobs.choose import Routing
 from app.jobs.enqueue import Idempotency
-from app.jobs.metrics import count_ended
 from app.jobs.plan import character_provider
 from app.media.store import open_upload
 from app.video import Operation, VideoRequest, Webhook
@@ -306,14 +305,7 @@ routes.include_router(events.routes)
 async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
     cancelled is kept for an hour, so that a repeated call does not delete it."""
-    async with gateway.db.transaction() as session:
-        video, cancelled = await lifecycle.cancel_or_delete(
-            session, video_id, project_id=caller.project_id, now=gateway.clock()
-        )
-    request_facts.note_video(video)
-    if cancelled:
-        count_ended(video, gateway.providers)
-    gateway.wake()
+    await end_video(gateway, caller, video_id)
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
