@@ -40,9 +40,10 @@ NOUNS: dict[type[Key] | type[Project], tuple[str, tuple[str, ...]]] = {
 
 
 class ActorKind(StrEnum):
-    """The way in which a change came."""
+    """The way in which a change came: the administration API, the console, or the command line."""
 
     admin_key = "admin_key"
+    console = "console"
     cli = "cli"
 
 

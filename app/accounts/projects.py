@@ -105,6 +105,12 @@ async def get_project(session: AsyncSession, project_id: str) -> Project:
     return named[0]
 
 
+async def name_of(connection: AsyncConnection, project_id: str) -> str:
+    """The name of a project; its id if there is none."""
+    found: str | None = await connection.scalar(sa.select(Project.name).where(Project.id == project_id))
+    return found or project_id
+
+
 async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
 

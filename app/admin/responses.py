@@ -153,7 +153,7 @@ class LedgerPage(ResponseModel):
 
 
 class AuditActor(ResponseModel):
-    kind: Literal["admin_key", "cli"]
+    kind: Literal["admin_key", "console", "cli"]
     name: str
     """Name of the admin key, or system user and host of a command."""
     address: str | None

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from app import errors
 from app.accounts import sessions
+from app.accounts.audit import Actor, ActorKind
 from app.accounts.auth import Caller
 from app.accounts.sessions import Holder
 from app.console.pages import base_of, error_page
@@ -36,12 +37,21 @@ class Visitor:
 
     holder: Holder
     session_id: str
-    caller: Caller | None
+    caller: Caller | None = None
     """The project and key of a holder of an API key; None for the operator."""
+    operator: str = ""
+    """Name of the operator's admin key."""
+    may_write: bool = True
+    """False for an admin key that may only read."""
 
     @property
     def is_operator(self) -> bool:
         return self.caller is None
+
+    @property
+    def project_id(self) -> str | None:
+        """The project whose things are shown; None for those of all, which the operator sees."""
+        return None if self.caller is None else self.caller.project_id
 
     @property
     def form_token(self) -> str:
@@ -75,7 +85,12 @@ async def visitor_of(request: Request) -> Visitor:
         holder = await sessions.find_session(connection, session_id, lifetime=lifetime, now=gateway.clock())
     if holder is None:
         raise SignInRequired("ended")
-    visitor = Visitor(holder, session_id, await caller_of(gateway, holder))
+    caller = await caller_of(gateway, holder)
+    visitor = Visitor(holder, session_id, caller)
+    if caller is None:
+        name = operator_name(gateway, holder.key_hash) or ""
+        role = gateway.settings.operators[name].role
+        visitor = Visitor(holder, session_id, operator=name, may_write=role != "read")
     if request.method not in SAFE and not await _has_token(request, visitor):
         raise errors.PermissionDenied("this form is out of date; open the page again", code="form_expired")
     request.scope["console_visitor"] = visitor
@@ -162,7 +177,7 @@ class ConsoleRoute(APIRoute):
             except SignInRequired as needed:
                 return _to_sign_in(request, needed.reason)
             except HANDLED as error:
-                return error_page(request, to_gateway_error(error))
+                return await error_page(request, to_gateway_error(error))
 
         return guarded
 
@@ -189,5 +204,18 @@ async def key_holder_of(visitor: "VisitorDep") -> Caller:
     return visitor.caller
 
 
+async def operator_of(request: Request, visitor: "VisitorDep") -> Actor:
+    """The operator of a page, for the audit log. Raises `PermissionDenied` for holders of API keys, and for changes by
+    an admin key that may only read."""
+    if not visitor.is_operator:
+        raise errors.PermissionDenied("this page is the operator's; sign in with an admin key to see it")
+    if request.method not in SAFE and not visitor.may_write:
+        message = f"the admin key {visitor.operator!r} may only read; sign in with one that may write"
+        raise errors.PermissionDenied(message, code="read_only_key")
+    address = request.client.host if request.client is not None else None
+    return Actor(ActorKind.console, visitor.operator, address, request.scope["gateway_request_id"])
+
+
 VisitorDep = Annotated[Visitor, Depends(visitor_of)]
 KeyHolderDep = Annotated[Caller, Depends(key_holder_of)]
+OperatorDep = Annotated[Actor, Depends(operator_of)]

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import ValidationError
 
 from app import errors
@@ -11,7 +11,7 @@ from app.accounts import ledger
 from app.admin.schemas import redact
 from app.console.cards import COLUMNS, Card, card_of
 from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep
-from app.console.pages import Values, base_of, render
+from app.console.pages import Values, go, render
 from app.db.models import Video
 from app.http import request_facts
 from app.http.context import Gateway, GatewayDep, end_video
@@ -44,7 +44,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
     problem, found = "", None
     try:
         query = ListQuery.model_validate({**given, "limit": PAGE})
-        filters = query.filters(request, _project_of(visitor))
+        filters = query.filters(request, visitor.project_id)
         found = await search.find_page(gateway.db, filters, query.wanted, COLUMNS)
     except ValidationError as error:
         wrong = error.errors()[0]
@@ -53,7 +53,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
         problem = error.message
     now = gateway.clock()
     narrowed = {name: value for name, value in given.items() if name != "after"}
-    return render(
+    return await render(
         request,
         "videos.html",
         status=400 if problem else 200,
@@ -71,7 +71,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
 async def show_card(video_id: str, request: Request, gateway: GatewayDep, visitor: VisitorDep) -> Response:
     """Send the card of one video, for a list that is open."""
     video = await _video_of(gateway, visitor, video_id)
-    return render(request, "_card.html", card=card_of(video, gateway.clock()))
+    return await render(request, "_card.html", card=card_of(video, gateway.clock()))
 
 
 @routes.get("/console/feed")
@@ -81,8 +81,7 @@ async def stream_changes(request: Request, gateway: GatewayDep, visitor: Visitor
     async def ids_of(found: list[Video]) -> list[dict[str, Any]]:
         return [{"id": video.id} for video in found]
 
-    project_id = _project_of(visitor)
-    return stream_response(request, gateway, project_id=project_id, caller=visitor.caller, render=ids_of)
+    return stream_response(request, gateway, project_id=visitor.project_id, caller=visitor.caller, render=ids_of)
 
 
 @routes.get("/console/videos/{video_id}")
@@ -101,7 +100,7 @@ async def show_video(video_id: str, request: Request, gateway: GatewayDep, visit
     if "webhook" in requested:
         hook = video.request["webhook"]  # its path and query often hold a token
         requested["webhook"] = {"url": queue_key_of(hook["url"]), "style": hook["style"]}
-    return render(
+    return await render(
         request,
         "_video.html" if "hx-request" in request.headers else "video.html",
         card=card_of(video, gateway.clock()),
@@ -151,21 +150,17 @@ async def confirm_end(
 ) -> Response:
     """Ask before a video is cancelled or deleted."""
     card = card_of(await _video_of(gateway, visitor, video_id), gateway.clock())
-    return render(request, "end.html", card=card)
+    return await render(request, "end.html", card=card)
 
 
 @routes.post("/console/videos/{video_id}/end")
 async def end(video_id: str, request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Cancel a running video, or delete one that has ended."""
     cancelled = await end_video(gateway, caller, video_id)
-    return RedirectResponse(f"{base_of(request)}/videos{f'/{video_id}' if cancelled else ''}", 303)
-
-
-def _project_of(visitor: Visitor) -> str | None:
-    return None if visitor.caller is None else visitor.caller.project_id
+    return go(request, f"videos/{video_id}", "cancelled") if cancelled else go(request, "videos", "deleted")
 
 
 async def _video_of(gateway: Gateway, visitor: Visitor, video_id: str) -> Video:
-    video = await videos.get_video(gateway.db, video_id, project_id=_project_of(visitor))
+    video = await videos.get_video(gateway.db, video_id, project_id=visitor.project_id)
     request_facts.note_video(video)
     return video

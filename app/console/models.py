@@ -43,7 +43,7 @@ async def show_models(request: Request, gateway: GatewayDep, caller: KeyHolderDe
     models = {name: [_line(gateway, route) for route in candidates] for name, candidates in found.items()}
     unions = {name: union_of([route.capabilities for route in candidates]) for name, candidates in found.items()}
     operations = {name: sorted(str(one) for one in able.operations) for name, able in unions.items()}
-    return render(request, "models.html", models=models, operations=operations)
+    return await render(request, "models.html", models=models, operations=operations)
 
 
 def _line(gateway: Gateway, route: Route) -> Line:

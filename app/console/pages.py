@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import errors
-from app.accounts import pricing
-from app.http.context import origin_of
+from app.accounts import budgets, pricing, projects
+from app.http.context import Gateway, gateway_of, origin_of
 from app.http.health import RELEASE
+from app.jobs import reconcile
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -32,10 +34,45 @@ THEME_COOKIE = "vgw_theme"
 
 
 MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
-    False: (("playground", "Playground"), ("videos", "Library"), ("models", "Models")),
-    True: (("videos", "Library"),),
+    False: (
+        ("playground", "Playground"),
+        ("videos", "Library"),
+        ("models", "Models"),
+        ("usage", "Usage"),
+        ("webhooks", "Webhooks"),
+        ("connect", "Connect"),
+    ),
+    True: (
+        ("overview", "Overview"),
+        ("videos", "Library"),
+        ("providers", "Providers"),
+        ("accounts", "Accounts"),
+        ("usage", "Usage"),
+        ("repairs", "Repairs"),
+        ("webhooks", "Webhooks"),
+        ("models", "Models"),
+        ("audit", "Audit"),
+        ("settings", "Settings"),
+    ),
 }
 """Address and title of each page in the menu: of holders of API keys, and (True) of the operator."""
+SAID: Mapping[str, str] = {
+    "cancelled": "The video was cancelled.",
+    "deleted": "The video was deleted.",
+}
+"""Sentences about what a change has done, by their names in addresses."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the head of a page shows beside its menu."""
+
+    project: str = ""
+    """Name of the project of a key's holder."""
+    left_micros: int | None = None
+    """The amount that may still be spent; None for no limit."""
+    repairs: int = 0
+    """Submits that wait for the operator's decision."""
 
 
 class Values(dict[str, Any]):
@@ -101,10 +138,15 @@ def base_of(request: Request) -> str:
     return f"{request.scope['gateway_prefix']}/console"
 
 
-def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-    """Render a page, or a part of one, with the headers that every page has."""
-    base = base_of(request)
+async def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Render a page, or a part of one (`_part.html`), with the headers that every page has.
+
+    A page asks the database for its head, unless `frame` is given.
+    """
     visitor = values.setdefault("visitor", request.scope.get("console_visitor"))
+    if not template.startswith("_") and "frame" not in values:
+        values["frame"] = Frame() if visitor is None else await _frame_of(gateway_of(request), visitor)
+    base = base_of(request)
     theme = request.cookies.get(THEME_COOKIE)
     text = (
         _templates()
@@ -117,10 +159,25 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
             form_token=visitor.form_token if visitor is not None else "",
             theme=theme if theme in THEMES else "",
             menu=MENU[visitor.is_operator] if visitor is not None else (),
+            said=SAID.get(request.query_params.get("said", ""), ""),
             **values,
         )
     )
     return HTMLResponse(text, status, headers=page_headers())
+
+
+async def _frame_of(gateway: Gateway, visitor: Any) -> Frame:
+    async with gateway.db.reading() as connection:
+        if visitor.caller is None:
+            return Frame(repairs=await reconcile.count_undecided(connection))
+        project_id, key_id = visitor.caller.project_id, visitor.caller.key_id
+        left = await budgets.available(connection, [project_id], key_id=key_id, now=gateway.clock())
+        return Frame(await projects.name_of(connection, project_id), left[project_id][1])
+
+
+def go(request: Request, path: str, said: str = "") -> Response:
+    """Lead to another page of the console after a change; `said` is one of `SAID`."""
+    return RedirectResponse(f"{base_of(request)}/{path}{f'?said={said}' if said else ''}", 303)
 
 
 def page_headers() -> dict[str, str]:
@@ -133,13 +190,13 @@ def page_headers() -> dict[str, str]:
     }
 
 
-def error_page(request: Request, error: errors.GatewayError) -> Response:
+async def error_page(request: Request, error: errors.GatewayError) -> Response:
     """An error as a page, or for htmx as a line in the status of the page that is open."""
-    values = {"error": error, "request_id": request.scope["gateway_request_id"]}
+    values = {"error": error, "request_id": request.scope["gateway_request_id"], "frame": Frame()}
     if "hx-request" in request.headers:
-        response = render(request, "_error.html", status=error.status_code, **values)
+        response = await render(request, "_error.html", status=error.status_code, **values)
         response.headers.update({"hx-retarget": "#status", "hx-reswap": "innerHTML"})
     else:
-        response = render(request, "error.html", status=error.status_code, **values)
+        response = await render(request, "error.html", status=error.status_code, **values)
     response.headers.update(error.headers)
     return response

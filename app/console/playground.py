@@ -106,7 +106,7 @@ async def show_playground(request: Request, gateway: GatewayDep, caller: KeyHold
         model = next(iter(models), None)
     now = gateway.clock()
     latest = await search.find_page(gateway.db, Filters(caller.project_id), Wanted(LATEST), COLUMNS)
-    return render(
+    return await render(
         request,
         "playground.html",
         models=models,
@@ -137,13 +137,13 @@ async def show_fields(request: Request, gateway: GatewayDep, caller: KeyHolderDe
     asked = [name for name in given if name not in ("model", "prompt", "csrf", "retry")]
     dropped = [name for name in asked if name not in kept]
     price = await _price(gateway, caller, {**kept, "model": form["model"], "prompt": given.get("prompt", "")})
-    return render(request, "_fields.html", fields=fields, given=Values(kept), dropped=dropped, price=price)
+    return await render(request, "_fields.html", fields=fields, given=Values(kept), dropped=dropped, price=price)
 
 
 @routes.post("/console/playground/price")
 async def show_price(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Send what the form as it is would cost."""
-    return render(request, "_price.html", price=await _price(gateway, caller, await form_of(request)))
+    return await render(request, "_price.html", price=await _price(gateway, caller, await form_of(request)))
 
 
 @routes.post("/console/playground")
@@ -170,7 +170,8 @@ async def create(request: Request, gateway: GatewayDep, caller: KeyHolderDep) ->
     if "hx-request" not in request.headers:
         return RedirectResponse(f"{base_of(request)}/videos/{created.video.id}", 303)
     card = card_of(created.video, gateway.clock())
-    return render(request, "_made.html", card=card, retry=secrets.token_urlsafe(16), request_json=_code(request, form))
+    retry = secrets.token_urlsafe(16)
+    return await render(request, "_made.html", card=card, retry=retry, request_json=_code(request, form))
 
 
 def _union(candidates: Sequence[Route]) -> Capabilities:

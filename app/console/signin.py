@@ -46,7 +46,7 @@ async def no_page(visitor: VisitorDep) -> Response:
 @routes.get("/console")
 async def start(request: Request, visitor: VisitorDep) -> Response:
     """Lead to the first page."""
-    return RedirectResponse(f"{base_of(request)}/{'videos' if visitor.is_operator else 'playground'}", 303)
+    return RedirectResponse(f"{base_of(request)}/{'overview' if visitor.is_operator else 'playground'}", 303)
 
 
 @routes.get("/console/static/{name}")
@@ -71,7 +71,7 @@ async def show_login(
         visitor = await visitor_of(request)
     except SignInRequired:
         visitor = None
-    return _form(request, target, code=code[:LONGEST_CODE], reason=REASONS.get(reason, ""), signed_in=visitor)
+    return await _form(request, target, code=code[:LONGEST_CODE], reason=REASONS.get(reason, ""), signed_in=visitor)
 
 
 @routes.post("/console/login")
@@ -87,7 +87,7 @@ async def log_in(request: Request, gateway: GatewayDep) -> Response:
             raise SignInRequired
         await caller_of(gateway, holder)
     except SignInRequired:
-        return _form(request, target, problem=WRONG_LINK if code else WRONG_KEY, status=401)
+        return await _form(request, target, problem=WRONG_LINK if code else WRONG_KEY, status=401)
     lifetime = timedelta(seconds=gateway.settings.console_session_s)
     async with gateway.db.transaction() as session:
         connection = await session.connection()
@@ -135,7 +135,7 @@ async def choose_theme(request: Request, visitor: VisitorDep) -> Response:
     return response
 
 
-def _form(
+async def _form(
     request: Request,
     target: str,
     *,
@@ -148,7 +148,8 @@ def _form(
     host = request.url.hostname or ""
     is_open = origin_of(request).startswith("http:") and not (is_loopback(host) or host.endswith(".localhost"))
     values = {"next": _inside(request, target), "code": code, "reason": reason, "problem": problem}
-    return render(request, "login.html", status=status, signed_in=signed_in, is_open=is_open, visitor=None, **values)
+    shown = {**values, "signed_in": signed_in, "is_open": is_open, "visitor": None}
+    return await render(request, "login.html", status=status, **shown)
 
 
 async def _holder_of_key(gateway: Gateway, key: str) -> Holder | None:

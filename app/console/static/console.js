@@ -20,6 +20,27 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 document.addEventListener("htmx:after:swap", () => showTimes(document));
 
+// Dialogs that the page opens with; one with a secret stays until its link is followed, which leaves no way back to it.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const dialog of document.querySelectorAll("dialog[data-modal]")) {
+    dialog.close();
+    dialog.showModal();
+    if ("stays" in dialog.dataset) dialog.addEventListener("cancel", (event) => event.preventDefault());
+  }
+  for (const element of document.querySelectorAll("[data-without-script]")) element.hidden = true;
+});
+
+document.addEventListener("change", (event) => {
+  if ("submits" in event.target.dataset) event.target.form.requestSubmit();
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-replaces]");
+  if (!link) return;
+  event.preventDefault();
+  location.replace(link.href);
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
