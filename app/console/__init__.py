@@ -3,7 +3,7 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import library, models, playground, signin
+from app.console import connect, library, models, playground, signin
 
-ROUTES = (signin.routes, playground.routes, library.routes, models.routes, signin.unknown)
+ROUTES = (signin.routes, playground.routes, library.routes, models.routes, connect.routes, signin.unknown)
 """The routes of all pages; the last ones take what is left of `/console`."""
