@@ -40,6 +40,13 @@ class Line:
     price: str
     usual_s: float | None
 
+    @property
+    def summary(self) -> list[str]:
+        """The facts that are known, in short."""
+        length = [] if self.seconds == UNKNOWN else [f"{self.seconds} s"]
+        usual = [] if self.usual_s is None else [f"usually {self.usual_s:.0f} s"]
+        return [*length, *([] if self.sizes == UNKNOWN else [self.sizes]), self.price, *usual]
+
 
 def route_line(gateway: Gateway, route: Route) -> Line:
     able = route.capabilities
