@@ -29,7 +29,6 @@ from app.db.models import Base
 from app.main import create_app
 from app.providers import KINDS
 
-
 _PLAIN = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _PLAIN])  # rich ones take a second each
 
