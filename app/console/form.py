@@ -17,6 +17,7 @@ from app.video import MAX_PROMPT_CHARACTERS, Media, VideoRequest
 
 APP = "console"
 """The application that usage reports show."""
+MAX_CHARACTERS = 2
 SIZE_FIELDS = ("size", "aspect_ratio", "resolution")
 PLAIN_FIELDS = ("seconds", "n", "seed", "negative_prompt", "generate_audio", "loop", "expand_prompt")
 MEDIA_FIELDS = {
@@ -170,6 +171,8 @@ def read_request(given: Given, uploads: Uploads) -> VideoRequest:
         elif media:
             values[name] = media[0]
     values["characters"] = tuple(given.values.get("characters", "").split())
+    if len(values["characters"]) > MAX_CHARACTERS:
+        raise errors.InvalidRequest(f"characters: at most {MAX_CHARACTERS}", param="characters", code="invalid_value")
     try:
         triple, _ = complete_by_size(*(given.values.get(name) for name in SIZE_FIELDS))
         request = VideoRequest.model_validate({**values, **triple})

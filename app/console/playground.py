@@ -23,6 +23,7 @@ from app.db.models import Video
 from app.http.body import fingerprint
 from app.http.context import Gateway, GatewayDep, get_video, origin_of
 from app.http.create import (
+    characters_provider,
     create_job,
     get_finished_video,
     new_video_id,
@@ -265,7 +266,8 @@ async def _read(
     """The request of a form, and where it may go. Raises `InvalidRequest`, `NotFound`."""
     mode = _mode_of(given.values)
     if mode is Operation.generate:
-        return form.read_request(given, uploads), {}
+        request = form.read_request(given, uploads)
+        return request, {"only_provider": await characters_provider(gateway, caller, request)}
     if "from" not in given.values:
         raise errors.InvalidRequest("Choose a video first.", param="from", code="missing_parameter")
     source: Video = await get_finished_video(gateway, caller, given.values["from"])
@@ -285,7 +287,7 @@ def _of_mode(given: Given, mode: Operation) -> dict[str, str]:
 async def _create(gateway: Gateway, caller: Caller, given: Given, fingerprinted: str) -> Created:
     uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
     request, where = await _read(gateway, caller, given, uploads)
-    retry = f"console {given.values.get('retry', '')[:40]}"
+    retry = f"console {given.values.get('retry') or secrets.token_urlsafe(16):.40}"
     return await create_job(
         gateway,
         caller,

@@ -48,7 +48,7 @@ def call_of(given: Given) -> Call:
         if chosen := _chosen(given, name):
             files[wire_name] = [f"{name}-{number + 1}" for number in range(chosen)] if chosen > 1 else [name]
     if "characters" in given.values:
-        body["characters"] = given.values["characters"].split()
+        body["characters"] = [{"id": name} for name in given.values["characters"].split()]
     return Call("/videos", {**body, **extra_fields(given)}, files)
 
 
