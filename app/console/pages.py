@@ -69,7 +69,7 @@ UNNAMED = "default project"
 
 @dataclass(frozen=True)
 class Frame:
-    """What the head of a page shows beside its menu."""
+    """The head of a page beside its menu."""
 
     project: str = ""
     """Name of the project of a key's holder."""

@@ -186,7 +186,7 @@ async def _page(
 
 
 def _texts(given: Mapping[str, str]) -> dict[str, str]:
-    return {name: value.strip() for name, value in given.items() if value.strip()}
+    return {name: form.plain_text(value) for name, value in given.items() if value.strip()}
 
 
 def _mode_of(given: Mapping[str, str]) -> Operation:

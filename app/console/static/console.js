@@ -93,7 +93,7 @@ document.addEventListener("paste", (event) => {
 document.addEventListener("submit", (event) => {
   const words = document.getElementById("price")?.dataset.asks;
   const dialog = document.getElementById("ask");
-  if (event.target.id !== "form" || !words || !dialog || dialog.dataset.confirmed) {
+  if (event.target.id !== "form" || !words || !dialog || "confirmed" in dialog.dataset) {
     if (dialog) delete dialog.dataset.confirmed;
     return;
   }
