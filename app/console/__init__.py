@@ -3,7 +3,17 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import library, models, playground, signin
+from app.console import account_keys, accounts, audit_log, installation, library, models, playground, signin
 
-ROUTES = (signin.routes, playground.routes, library.routes, models.routes, signin.unknown)
+ROUTES = (
+    signin.routes,
+    playground.routes,
+    library.routes,
+    models.routes,
+    accounts.routes,
+    account_keys.routes,
+    audit_log.routes,
+    installation.routes,
+    signin.unknown,
+)
 """The routes of all pages; the last ones take what is left of `/console`."""

@@ -59,6 +59,11 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "project_made": "The project was made.",
+    "project_changed": "The project was changed.",
+    "credited": "The balance was credited.",
+    "key_changed": "The key was changed.",
+    "key_revoked": "The key was revoked.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
