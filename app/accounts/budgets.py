@@ -104,4 +104,4 @@ async def balances(connection: AsyncConnection, project_ids: Sequence[str]) -> d
         .outerjoin(Meter, (Meter.scope == "project:" + Project.id) & (Meter.month == ALL_TIME))
         .where(Project.id.in_(project_ids), Project.billing == Billing.prepaid)
     )
-    return dict((await connection.execute(query)).tuples().all())
+    return dict((await connection.execute(query)).all())

@@ -165,7 +165,7 @@ async def find_keys(
 async def count_keys(connection: AsyncConnection, project_ids: Sequence[str]) -> dict[str, int]:
     """The number of keys of each project that are not revoked; projects without one are left out."""
     query = sa.select(Key.project_id, sa.func.count()).where(Key.project_id.in_(project_ids), Key.revoked_at.is_(None))
-    return dict((await connection.execute(query.group_by(Key.project_id))).tuples().all())
+    return dict((await connection.execute(query.group_by(Key.project_id))).all())
 
 
 async def require_free_name(session: AsyncSession, name: str, project_id: str) -> None:

@@ -126,7 +126,7 @@ async def find_projects(connection: AsyncConnection, *, text: str = "", limit: i
 async def names_of(connection: AsyncConnection, project_ids: Collection[str]) -> dict[str, str]:
     """The names of projects by their ids."""
     query = sa.select(Project.id, Project.name).where(Project.id.in_(project_ids))
-    return dict((await connection.execute(query)).tuples().all())
+    return dict((await connection.execute(query)).all())
 
 
 async def require_free_name(session: AsyncSession, name: str, *, but: str | None = None) -> None:

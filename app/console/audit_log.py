@@ -101,7 +101,8 @@ async def _find(request: Request, gateway: Gateway, given: dict[str, str]) -> li
     since, until = (_moment(name, given.get(name)) for name in ("since", "until"))
     async with gateway.db.transaction() as session:
         project_id = (await projects.get_project(session, given["project"])).id if "project" in given else None
-        wanted = audit.Wanted(*(given.get(name) for name in FILTERS[:3]), project_id, since, until)
+        actor, action, subject = (given.get(name) for name in ("actor", "action", "subject"))
+        wanted = audit.Wanted(actor, action, subject, project_id, since, until)
         connection = await session.connection()
         return await audit.list_entries(connection, wanted, after=given.get("after"), limit=PAGE + 1)
 

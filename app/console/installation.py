@@ -32,6 +32,11 @@ async def show_settings(
 
 def _words(value: Any) -> str:
     """A value for people; empty for none."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case float() if value.is_integer():
+            return str(int(value))
+    return json.dumps(value, ensure_ascii=False)

@@ -144,7 +144,7 @@ async def test_filters_narrow_both_lists(admin: Operator, operator: Visitor) -> 
     for query, code in (
         ("project=nope", 404),
         ("q=%00", 400),
-        ("project=%00", 404),
+        ("project=%00", 400),
         ("colour=red", 400),
         ("q=a&q=b", 400),
     ):
@@ -180,9 +180,9 @@ async def test_a_page_shows_two_hundred_keys_and_says_that_there_are_more(
 
 
 async def test_accounts_are_the_operators_alone(gateway: Running, admin: Operator, visitor: Visitor) -> None:
-    key = await admin.key("web")
-    gets = ("", "/projects/new", f"/projects/{key['project']}", f"/projects/{key['project']}/credit", "/keys/new")
-    gets += (f"/keys/{key['id']}", f"/keys/{key['id']}/revoke")
+    key = await admin.key("of the shop")
+    project, own = f"/projects/{key['project']}", f"/keys/{key['id']}"
+    gets = ("", "/projects/new", project, f"{project}/credit", "/keys/new", own, f"{own}/revoke")
     posts = [path for path in gets if path]
     before = await entries(admin)
     for path in gets:
@@ -191,15 +191,15 @@ async def test_accounts_are_the_operators_alone(gateway: Running, admin: Operato
     for path in gets:
         assert (await visitor.get(f"/console/accounts{path}")).status_code == 403, path
     for path in posts:
-        refused = await send(visitor, path[1:], name="eve", amount_usd="5", typed="web")
-        assert (refused.status_code, "web" in refused.text) == (403, False), path
+        refused = await send(visitor, path[1:], name="eve", amount_usd="5", typed=key["name"])
+        assert (refused.status_code, key["name"] in refused.text) == (403, False), path
     await visitor.sign_in(READER)
     for path in gets:
         page = await visitor.get(f"/console/accounts{path}")
         offers = re.findall(r"<button[^>]*>(Change|Make|Credit|Revoke)", page.text)
         assert (page.status_code, offers) == (200, []), path
     for path in posts:
-        refused = await send(visitor, path[1:], name="eve", amount_usd="5", typed="web")
+        refused = await send(visitor, path[1:], name="eve", amount_usd="5", typed=key["name"])
         assert (refused.status_code, "read_only_key" in refused.text) == (403, True), path
     assert await entries(admin) == before
     assert await status(gateway, key["key"]) == 200
@@ -268,7 +268,6 @@ async def test_a_wrong_field_of_a_project_is_named_and_what_was_typed_stays(
         kept = values_of(refused.text)
         assert all(kept[name] == text for name, text in good.items() if name not in (field, "billing")), kept
         assert "<img" not in refused.text
-        assert "\x00" not in refused.text
     assert await entries(admin) == before
 
 

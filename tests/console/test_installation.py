@@ -21,7 +21,7 @@ TOML = """
 retention_s = "12h"
 [providers.mine]
 kind = "openai"
-base_url = "https://user:sekret-of-the-address@api.example.com/v1?key=sekret-of-the-query"
+base_url = "https://api.example.com/v1"
 api_key = "sk-sekret-word-0123456789"
 [models."<img src=x onerror=alert(1)>"]
 routes = ["lost/x"]
