@@ -47,10 +47,14 @@ class Line:
 
     @property
     def fields(self) -> list[Field]:
-        """The fields of before and after, side by side."""
+        """The fields of before and after, side by side; of something new those that have a value."""
         before, after = self.row.before or {}, self.row.after or {}
         names = dict.fromkeys((*before, *after))
-        return [Field(name, _words(before, name), _words(after, name)) for name in names]
+        return [
+            Field(name, _words(before, name), _words(after, name))
+            for name in names
+            if before or after[name] is not None
+        ]
 
     @property
     def page(self) -> str:
@@ -69,9 +73,11 @@ class Line:
 async def show_audit(request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
     """Show a page of the changes by operators, newest first."""
     given = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
-    problem, found = None, []
+    found: list[AuditEntry] = []
+    names: dict[str, str] = {}
+    problem = None
     try:
-        found = await _find(request, gateway, given)
+        found, names = await _find(request, gateway, given)
     except errors.GatewayError as error:
         problem = problem_of(error)
     narrowed = {name: value for name, value in given.items() if name != "after"}
@@ -82,6 +88,7 @@ async def show_audit(request: Request, gateway: GatewayDep, actor: OperatorDep) 
         status=problem.status if problem else 200,
         problem=problem,
         lines=[Line(row) for row in found[:PAGE]],
+        names=names,
         has_more=len(found) > PAGE,
         given=Values(shown),
         narrowed=narrowed,
@@ -89,8 +96,9 @@ async def show_audit(request: Request, gateway: GatewayDep, actor: OperatorDep) 
     )
 
 
-async def _find(request: Request, gateway: Gateway, given: dict[str, str]) -> list[AuditEntry]:
-    """The entries of a page and one more. Raises `InvalidRequest`, and `NotFound` for an unknown project."""
+async def _find(request: Request, gateway: Gateway, given: dict[str, str]) -> tuple[list[AuditEntry], dict[str, str]]:
+    """The entries of a page and one more, and the names of their projects. Raises `InvalidRequest`, and `NotFound` for
+    an unknown project."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in (*FILTERS, "after"):
@@ -104,7 +112,8 @@ async def _find(request: Request, gateway: Gateway, given: dict[str, str]) -> li
         actor, action, subject = (given.get(name) for name in ("actor", "action", "subject"))
         wanted = audit.Wanted(actor, action, subject, project_id, since, until)
         connection = await session.connection()
-        return await audit.list_entries(connection, wanted, after=given.get("after"), limit=PAGE + 1)
+        found = await audit.list_entries(connection, wanted, after=given.get("after"), limit=PAGE + 1)
+        return found, await projects.names_of(connection, {row.project_id for row in found if row.project_id})
 
 
 def _moment(name: str, text: str | None) -> datetime | None:
