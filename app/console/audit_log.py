@@ -130,7 +130,7 @@ def _moment(name: str, text: str | None) -> datetime | None:
 
 
 def _local(text: str) -> str:
-    """What was typed as the control of a browser takes it; as it is, if that is no time."""
+    """A typed time as the control of a browser takes it; other text as it is."""
     try:
         return local_text(_moment("since", text))
     except errors.InvalidRequest:

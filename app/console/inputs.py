@@ -1,4 +1,4 @@
-"""What people type into forms, as the administration API takes it, and values as forms show them."""
+"""Fields of forms: what people type, as the administration API takes it, and values as forms show them."""
 
 import re
 from collections.abc import Mapping

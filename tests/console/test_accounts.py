@@ -113,12 +113,24 @@ async def test_projects_and_keys_are_listed_with_their_money(admin: Operator, op
         assert words in shown, words
 
 
-async def test_spending_of_a_closed_day_and_of_an_ended_video_counts(admin: Operator, operator: Visitor) -> None:
+async def test_what_was_spent_stays_when_the_day_is_closed(admin: Operator, operator: Visitor) -> None:
+    clock = admin.gateway.clock
+
+    async def shown() -> list[list[str]]:
+        """Spending and running videos of Alice's project and of her key."""
+        page = (await operator.get("/console/accounts")).text
+        project, key = (row for row in rows(page) if row[0] == "Alice from settings")
+        return [[project[2], project[5]], key[5:7]]
+
+    month = clock.now.month
     video = await admin.gateway.finish((await admin.gateway.create(**VIDEO))["id"])
     assert video["status"] == "completed"
-    page = (await operator.get("/console/accounts")).text
-    lines = [row for row in rows(page) if row[0] == "Alice from settings"]
-    assert (lines[0][2], lines[0][5], lines[1][5], lines[1][6]) == ("$0.50", "0", "$0.50", "0")
+    assert await shown() == [["$0.50", "0"], ["$0.50", "0"]]
+    clock.advance(2 * 86_400)
+    await admin.gateway.worker.run_once()
+    await operator.sign_in(ADMIN)
+    spent = "$0.50" if clock.now.month == month else "$0.00"
+    assert await shown() == [[spent, "0"], [spent, "0"]]
 
 
 async def test_filters_narrow_both_lists(admin: Operator, operator: Visitor) -> None:
