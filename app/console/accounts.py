@@ -58,7 +58,8 @@ async def show_accounts(
         except errors.GatewayError as error:
             problem = problem_of(error)
         lines = await project_lines(connection, gateway, found[:LISTED], now=now)
-        listed = await key_lines(connection, gateway, owned[:LISTED], static=static[:LISTED], now=now)
+        room = max(0, LISTED - len(static))
+        listed = await key_lines(connection, gateway, owned[:room], static=static[:LISTED], now=now)
     return await render(
         request,
         "accounts.html",
@@ -68,7 +69,7 @@ async def show_accounts(
         projects=lines,
         more_projects=len(found) > LISTED,
         keys=listed,
-        more_keys=len(owned) > LISTED,
+        more_keys=len(static) + len(owned) > LISTED,
         listed=LISTED,
     )
 
