@@ -1,6 +1,6 @@
 """Projects: the tenants that keys, videos, webhooks and money belong to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,28 @@ async def name_of(connection: AsyncConnection, project_id: str) -> str:
 
 async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
+
+
+async def find_projects(connection: AsyncConnection, *, text: str = "", limit: int) -> list[Project]:
+    """Read projects whose name or id has the text in it, by their names."""
+    query = rows.select(Project).order_by(sa.func.lower(Project.name), Project.id).limit(limit)
+    if text:
+        query = query.where(sa.or_(*(c.icontains(text, autoescape=True) for c in (Project.name, Project.id))))
+    return await rows.all_of(Project, connection, query)
+
+
+async def names_of(connection: AsyncConnection, project_ids: Collection[str]) -> dict[str, str]:
+    """The names of projects by their ids."""
+    query = sa.select(Project.id, Project.name).where(Project.id.in_(project_ids))
+    return dict((await connection.execute(query)).all())
+
+
+async def require_free_name(session: AsyncSession, name: str, *, but: str | None = None) -> None:
+    """Require that no project, but the one with this id, has a name. The API does not: it addresses projects by their
+    ids. Raises `Conflict`."""
+    others = sa.select(Project.id).where(Project.name == name.strip())
+    if await session.scalar((others if but is None else others.where(Project.id != but)).limit(1)) is not None:
+        raise errors.Conflict(f"another project is called {name.strip()!r:.120}", param="name")
 
 
 async def ensure_projects(session: AsyncSession, named: Mapping[str, str | None], *, now: datetime) -> None:

@@ -3,7 +3,28 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import connect, library, models, playground, signin
+from app.console import (
+    account_keys,
+    accounts,
+    audit_log,
+    connect,
+    installation,
+    library,
+    models,
+    playground,
+    signin,
+)
 
-ROUTES = (signin.routes, playground.routes, library.routes, models.routes, connect.routes, signin.unknown)
+ROUTES = (
+    signin.routes,
+    playground.routes,
+    library.routes,
+    models.routes,
+    connect.routes,
+    accounts.routes,
+    account_keys.routes,
+    audit_log.routes,
+    installation.routes,
+    signin.unknown,
+)
 """The routes of all pages; the last ones take what is left of `/console`."""

@@ -59,6 +59,11 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "project_made": "The project was made.",
+    "project_changed": "The project was changed.",
+    "credited": "The balance was credited.",
+    "key_changed": "The key was changed.",
+    "key_revoked": "The key was revoked.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
@@ -128,8 +133,8 @@ def format_usd(micros: int | None) -> str:
     """An amount in US dollars with at least two decimals; a dash for an unknown one."""
     if micros is None:
         return "-"
-    whole, _, decimals = pricing.format_usd(micros).partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
+    whole, _, decimals = pricing.format_usd(abs(micros)).partition(".")
+    return f"{'-' if micros < 0 else ''}{whole}.{decimals.ljust(2, '0')}"
 
 
 def format_moment(at: datetime) -> str:
