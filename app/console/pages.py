@@ -59,6 +59,11 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "endpoint_changed": "The endpoint was changed.",
+    "endpoint_enabled": "The endpoint gets events again.",
+    "endpoint_disabled": "The endpoint gets no more events.",
+    "endpoint_deleted": "The endpoint was deleted.",
+    "delivery_sent": "The delivery is sent again now.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
