@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
 from app import errors
-from app.accounts import keys, ledger, projects
+from app.accounts import keys, ledger, pricing, projects
 from app.accounts.reports import OPERATORS, OWN, VENDORS, dimensions_of, report, span_of
 from app.console import charts
 from app.console.guard import ConsoleRoute, Visitor, VisitorDep
@@ -53,6 +53,13 @@ def _usd(micros: float) -> str:
     return format_usd(round(micros))
 
 
+def _rounded_usd(micros: float) -> str:
+    """An amount for charts and sums: two decimals, or four of less than a dollar; the table has all of them."""
+    if abs(micros) >= pricing.MICROS:
+        return f"${micros / pricing.MICROS:,.2f}"
+    return _usd(micros if abs(micros) < 100 else round(micros, -2))
+
+
 @dataclass(frozen=True)
 class Measure:
     """What the height of the bars is."""
@@ -64,7 +71,7 @@ class Measure:
 
 
 MEASURES = {
-    "cost": Measure("Cost", "cost_micros", _usd),
+    "cost": Measure("Cost", "cost_micros", _rounded_usd),
     "seconds": Measure("Seconds", "seconds", _seconds, is_whole=False),
     "videos": Measure("Videos", "jobs", _count),
     "failed": Measure("Failed", "failed", _count),
@@ -79,6 +86,10 @@ class Column:
     title: str
     column: str
     show: Callable[[Any], str]
+
+    @property
+    def show_sum(self) -> Callable[[Any], str]:
+        return _rounded_usd if self.show is _usd else self.show
 
 
 COLUMNS = (

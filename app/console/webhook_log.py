@@ -141,7 +141,7 @@ async def _log(
     except (errors.InvalidRequest, errors.NotFound) as error:
         problem = error
     lines, has_more = [_line(visitor, own, *entry) for entry in found[0]], found[1]
-    kept = {name: given[name] for name in FILTERS if name in given}
+    kept = Values({name: given[name] for name in FILTERS if name in given})
     return await render(
         request,
         "webhook_log.html",
@@ -268,7 +268,7 @@ async def _again(
         "webhook_again.html",
         status=200 if problem is None else problem.status_code,
         given=Values(given),
-        kept={name: given[name] for name in ("type", "endpoint") if given.get(name)},
+        kept=Values({name: given[name] for name in ("type", "endpoint") if given.get(name)}),
         since=since,
         problem=problem,
         count=count,

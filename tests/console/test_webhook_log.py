@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from console.conftest import Visitor
 from fakes.receiver import Receiver
 from fakes.server import Answer, serve
-from harness import Running
+from harness import ALICE, Running
 from webhooks.registration import HOUR_S, cancelled, get, register
 
 from app import ids
@@ -52,11 +52,12 @@ async def deliveries(gateway: Running, query: str = "") -> list[str]:
     return [entry["id"] for entry in (await get(gateway, f"/v1/webhook_deliveries{query}"))["data"]]
 
 
-async def fail_all(gateway: Running) -> None:
-    """Try whatever is due until the gateway gives it up."""
+async def fail_all(gateway: Running, visitor: Visitor) -> None:
+    """Try whatever is due until the gateway gives it up, which takes longer than a session lasts."""
     for _ in range(20):
         await gateway.worker.run_once()
         gateway.clock.advance(9 * HOUR_S)
+    await visitor.sign_in(ALICE)
 
 
 async def enable_all(gateway: Running) -> None:
@@ -102,6 +103,7 @@ async def test_filters_stand_in_the_address(gateway: Running, alice: Visitor, re
     await cancelled(gateway)
     await gateway.worker.run_once()
     gateway.clock.advance(3 * 86_400)
+    await alice.sign_in(ALICE)
     await cancelled(gateway, webhook_url=hook)
     now = gateway.clock.now
     for query, same in (
@@ -163,7 +165,7 @@ async def test_one_delivery_is_sent_again_under_its_id(
     receiver.always = Answer(500)
     await register(gateway, hook)
     await cancelled(gateway)
-    await fail_all(gateway)
+    await fail_all(gateway, alice)
     (delivery,) = ids_in(await page_of(alice, "?state=failed"))
     address = f"{PATH}/{delivery}/again"
     sent = {"csrf": await alice.token(), "state": "failed", "type": ""}
@@ -188,7 +190,7 @@ async def test_all_failed_are_counted_first_and_then_sent(
     start = gateway.clock.now
     gone = await cancelled(gateway, webhook_url=hook)
     await cancelled(gateway, webhook_url=hook)
-    await fail_all(gateway)
+    await fail_all(gateway, alice)
     assert (await gateway.client.delete(f"/v1/videos/{gone}")).status_code == 200
     since = f"{start:%Y-%m-%dT%H:%M:%SZ}"
     counted = await alice.get(f"{AGAIN}?since={since}")
@@ -276,7 +278,7 @@ async def test_a_delivery_of_another_project_is_not_sent(
     body = {"prompt": "x", "model": "sandbox/slow", "webhook_url": hook}
     video = (await gateway.bob.post("/v1/videos", json=body)).json()
     assert (await gateway.bob.delete(f"/v1/videos/{video['id']}")).status_code == 200
-    await fail_all(gateway)
+    await fail_all(gateway, alice)
     (theirs,) = (await gateway.bob.get("/v1/webhook_deliveries")).json()["data"]
     assert ids_in(await page_of(alice)) == []
     token = await alice.token()
