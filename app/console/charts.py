@@ -187,11 +187,16 @@ def _stack(parts: Mapping[Series, float], series: Sequence[Series], top: float) 
 def _labels(firsts: Sequence[date], unit: str) -> list[Label]:
     slot, every = 100 / len(firsts), ceil(len(firsts) / LABELS)
     return [
-        Label(
-            slot * (number + 0.5),
-            f"{first:%b %Y}" if unit == "month" else f"{first.day} {first:%b}",
-            is_extra=number // every % 2 == 1,
-        )
+        Label(slot * (number + 0.5), _written(first, unit), is_extra=number // every % 2 == 1)
         for number, first in enumerate(firsts)
         if number % every == 0
     ]
+
+
+def _written(first: date, unit: str) -> str:
+    match unit:
+        case "day":
+            return f"{first.day} {first:%b}"
+        case "week":
+            return words_of(first)
+    return f"{first:%b %Y}"

@@ -131,6 +131,8 @@ async def test_each_audience_sees_its_own(gateway: Running) -> None:
         assert [row[1] for row in table_of(by_project)] == [
             names[row["project"]] for row in sorted(rows, key=lambda row: row["outputs"])
         ]
+        (link, *_) = re.findall(r'<td><a href="(/console/usage[^"]*)"', by_project)
+        assert sums_of((await operator.get(unescape(link))).text)["Outputs"] == "1", "the project with the fewest"
         for project in names:
             (own,) = await admin.usage("", project=project)
             one = await page_of(operator, f"?project={project}")
