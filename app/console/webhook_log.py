@@ -155,8 +155,12 @@ async def _log(
         types=[("", "any"), *((kind, kind) for kind in EventType)],
         endpoints=[("", "any"), *((one.id, one.name) for one in own.values())],
         projects=await _project_names(gateway) if visitor.is_operator else {},
-        again_since=given["since"] or f"{gateway.clock() - timedelta(seconds=SENT_BACK_S):%Y-%m-%dT%H:%M:%SZ}",
+        again_since=_again_since(gateway, given["since"] if problem is None else ""),
     )
+
+
+def _again_since(gateway: Gateway, given: str) -> str:
+    return given or f"{gateway.clock() - timedelta(seconds=SENT_BACK_S):%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def _wanted(
