@@ -35,7 +35,7 @@ GROUPS = {
     "user": "End user",
     "project": "Project",
 }
-"""What bars are divided by; the last one is the operator's."""
+"""Dimensions that divide the bars; the last one is the operator's."""
 NONE = "(none)"
 """The name of what has none."""
 _DAY = TypeAdapter(Day)
@@ -62,7 +62,7 @@ def _rounded_usd(micros: float) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """What the height of the bars is."""
+    """Unit of the bars: a column of the report."""
 
     title: str
     column: str
