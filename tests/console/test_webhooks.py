@@ -199,7 +199,6 @@ async def test_tests_of_one_project_are_few_at_once(
         ({"url": "https://user:pw@example.com/"}, "url"),
         ({"url": "http://10.0.0.1/hook"}, "url"),
         ({"url": f"https://{HOSTILE}/"}, "url"),
-        ({"url": "https://example.com/\0"}, "url"),
         ({"name": ""}, "name"),
         ({"name": HOSTILE * 10}, "name"),
         ({"type batch.completed": "on"}, "event_types"),
@@ -218,10 +217,9 @@ async def test_errors_stand_at_their_field_and_what_was_typed_stays(
         assert f'id="h-{param}" role="alert"' in page.text
         assert "<img" not in page.text
         for name in ("name", "url"):
-            if "\0" not in given[name]:
-                shown = re.search(rf'name="{name}" type="[a-z]+" value="([^"]*)"', page.text)
-                assert shown
-                assert unescape(shown[1]) == given[name]
+            shown = re.search(rf'name="{name}" type="[a-z]+" value="([^"]*)"', page.text)
+            assert shown
+            assert unescape(shown[1]) == given[name]
         assert re.search(r'name="type video.failed" checked', page.text)
         assert not re.search(r'name="type video.completed" checked', page.text)
     assert (await only(gateway))["url"] == "https://example.com/"
