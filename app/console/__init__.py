@@ -13,6 +13,9 @@ from app.console import (
     models,
     playground,
     signin,
+    usage,
+    webhook_log,
+    webhooks,
 )
 
 ROUTES = (
@@ -25,6 +28,9 @@ ROUTES = (
     account_keys.routes,
     audit_log.routes,
     installation.routes,
+    usage.routes,
+    webhook_log.routes,
+    webhooks.routes,
     signin.unknown,
 )
 """The routes of all pages; the last ones take what is left of `/console`."""

@@ -64,6 +64,11 @@ SAID: Mapping[str, str] = {
     "credited": "The balance was credited.",
     "key_changed": "The key was changed.",
     "key_revoked": "The key was revoked.",
+    "endpoint_changed": "The endpoint was changed.",
+    "endpoint_enabled": "The endpoint gets events again.",
+    "endpoint_disabled": "The endpoint gets no more events.",
+    "endpoint_deleted": "The endpoint was deleted.",
+    "delivery_sent": "The delivery is sent again now.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 

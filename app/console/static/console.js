@@ -34,6 +34,14 @@ document.addEventListener("change", (event) => {
   if ("submits" in event.target.dataset) event.target.form.requestSubmit();
 });
 
+// A form whose answer takes a while says so in its button.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (event.defaultPrevented || !button || !("waits" in button.dataset)) return;
+  button.textContent = button.dataset.waits;
+  button.disabled = true;
+});
+
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-replaces]");
   if (!link) return;
