@@ -3,7 +3,10 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import library, models, playground, signin
+from app.console import bulk, library, models, playground, signin, videos
 
-ROUTES = (signin.routes, playground.routes, library.routes, models.routes, signin.unknown)
+ROUTES = (
+    *(signin.routes, playground.routes, bulk.routes, library.routes, videos.routes, models.routes),
+    signin.unknown,
+)
 """The routes of all pages; the last ones take what is left of `/console`."""

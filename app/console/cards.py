@@ -12,7 +12,8 @@ from app.video import Status
 
 MAX_PROMPT_CHARACTERS = 500
 COLUMNS: tuple[Any, ...] = (
-    *(Video.id, Video.project_id, Video.status, Video.progress, Video.model, Video.provider, Video.upstream_model),
+    *(Video.id, Video.project_id, Video.key_id, Video.status, Video.progress),
+    *(Video.model, Video.provider, Video.upstream_model),
     *(Video.routes, Video.created_at, Video.ended_at, Video.expires_at, Video.purged_at, Video.outputs),
     *(Video.cost_micros, Video.cost_estimate_micros, Video.error_code, Video.error_message),
     func.left(Video.request["prompt"].astext, MAX_PROMPT_CHARACTERS).label("prompt"),
@@ -52,6 +53,18 @@ class Card:
         return not Status(self.row["status"]).ended
 
     @property
+    def end_words(self) -> str:
+        """The sentence for the status line when it has ended."""
+        state = {"completed": "ready", "cancelled": "cancelled"}.get(self.state, "failed")
+        return f"{self.row['prompt'][:60] or self.row['id']}: {state}"
+
+    @property
+    def took_s(self) -> float | None:
+        """Seconds from its creation to its end; None while it runs."""
+        ended_at = self.row["ended_at"]
+        return None if ended_at is None else float((ended_at - self.row["created_at"]).total_seconds())
+
+    @property
     def files(self) -> list[Mapping[str, Any]]:
         """The outputs whose files are there."""
         gone = self.row["purged_at"] is not None or (
@@ -61,10 +74,16 @@ class Card:
 
     @property
     def gone(self) -> str:
-        """The reason why a finished video has no file any more; empty if it has one, or never had."""
+        """The reason why a finished video has no file any more, in words before `gone_at`; empty for all others."""
         if self.state != "completed" or self.files:
             return ""
-        return "Its files were purged." if self.row["purged_at"] is not None else "Its files were kept until then."
+        return "Its files were erased on" if self.row["purged_at"] is not None else "Its files were kept until"
+
+    @property
+    def gone_at(self) -> datetime | None:
+        """The time since which its files are gone."""
+        at: datetime | None = self.row["purged_at"] or self.row["expires_at"]
+        return at if self.gone else None
 
     @property
     def provider(self) -> str:

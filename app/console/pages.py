@@ -23,12 +23,6 @@ from app.jobs import reconcile
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types default"
-)
-"""Nothing is loaded from elsewhere, and no script makes markup but by the one policy of `static/console.js`."""
 THEMES = ("light", "dark")
 THEME_COOKIE = "vgw_theme"
 
@@ -59,6 +53,7 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "resent": "The event is being sent again.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
@@ -138,10 +133,22 @@ def base_of(request: Request) -> str:
     return f"{request.scope['gateway_prefix']}/console"
 
 
-async def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+def policy_of(media: str | None = None) -> str:
+    """The content security policy of a page: nothing is loaded from elsewhere, but videos from the origin `media`, and
+    no script makes markup but by the one policy of `static/console.js`."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"media-src 'self'{f' {media}' if media else ''}; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types default"
+    )
+
+
+async def render(request: Request, template: str, *, status: int = 200, plays: bool = False, **values: Any) -> Response:
     """Render a page, or a part of one (`_part.html`), with the headers that every page has.
 
-    A page asks the database for its head, unless `frame` is given.
+    A page asks the database for its head, unless `frame` is given. One that `plays` videos may load them from the
+    bucket to which their addresses redirect.
     """
     visitor = values.setdefault("visitor", request.scope.get("console_visitor"))
     if not template.startswith("_") and "frame" not in values:
@@ -163,7 +170,10 @@ async def render(request: Request, template: str, *, status: int = 200, **values
             **values,
         )
     )
-    return HTMLResponse(text, status, headers=page_headers())
+    media = None
+    if plays and gateway_of(request).settings.storage_presign:
+        media = await gateway_of(request).store.presigned_origin()
+    return HTMLResponse(text, status, headers=page_headers(media))
 
 
 async def _frame_of(gateway: Gateway, visitor: Any) -> Frame:
@@ -180,9 +190,9 @@ def go(request: Request, path: str, said: str = "") -> Response:
     return RedirectResponse(f"{base_of(request)}/{path}{f'?said={said}' if said else ''}", 303)
 
 
-def page_headers() -> dict[str, str]:
+def page_headers(media: str | None = None) -> dict[str, str]:
     return {
-        "content-security-policy": POLICY,
+        "content-security-policy": policy_of(media),
         "cache-control": "no-store",
         "cross-origin-opener-policy": "same-origin",
         "referrer-policy": "same-origin",

@@ -1,7 +1,7 @@
 """Sign-in and sign-out, the start page, static files and the theme of the console."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -147,7 +147,7 @@ async def _form(
 ) -> Response:
     host = request.url.hostname or ""
     is_open = origin_of(request).startswith("http:") and not (is_loopback(host) or host.endswith(".localhost"))
-    values = {"next": _inside(request, target), "code": code, "reason": reason, "problem": problem}
+    values: dict[str, Any] = {"next": _inside(request, target), "code": code, "reason": reason, "problem": problem}
     shown = {**values, "signed_in": signed_in, "is_open": is_open, "visitor": None}
     return await render(request, "login.html", status=status, **shown)
 

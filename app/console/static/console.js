@@ -1,5 +1,5 @@
 // The console's own script: the policy for htmx's markup, times in the browser's zone, copy buttons, the sign-in link,
-// live lists, sprite sheets.
+// live lists, sprite sheets, the player, shortcuts.
 
 // htmx puts answers of this gateway into the page; templates have escaped what they hold. Scripts are never made.
 trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
@@ -65,8 +65,40 @@ document.addEventListener("keydown", (event) => {
 // Live: one stream for the page says which videos have changed, and the page asks for what it shows of them. Only a
 // visible page holds a connection; one that becomes visible again is told what it has missed.
 
+const TOP = 100; // pixels from the top within which new videos appear by themselves
+const LOST_MS = 10_000;
 let stream = null;
 let lastEvent = "";
+let lost = 0;
+const coming = new Set();
+const fresh = new Set();
+
+function say(words) {
+  const status = document.getElementById("status");
+  if (status) status.textContent = words;
+}
+
+// Each part has requests of its own (`source`): htmx lets those of one element wait for each other, and drops some.
+async function refresh(part) {
+  const { id } = part;
+  const ran = "running" in part.dataset;
+  await htmx.ajax("GET", part.dataset.part, { source: part, target: part, swap: "outerMorph" });
+  const { end } = document.getElementById(id)?.dataset ?? {};
+  if (ran && end) say(end);
+}
+
+async function addNew(list, id) {
+  if (coming.has(id)) return;
+  coming.add(id);
+  const address = `${list.dataset.cards}/${id}/card?view=${list.dataset.view ?? ""}`;
+  await htmx.ajax("GET", address, { source: list, target: list, swap: "afterbegin" });
+  coming.delete(id);
+}
+
+function isNew(list, id) {
+  const newest = list.querySelector("[data-video]")?.dataset.video ?? "";
+  return id > newest; // ids are ordered by time
+}
 
 function changed(event) {
   lastEvent = event.lastEventId || lastEvent;
@@ -77,12 +109,42 @@ function changed(event) {
   if (event.type === "video.deleted") {
     card?.remove();
   } else if (whole) {
-    if (!whole.querySelector("video")) htmx.ajax("GET", whole.dataset.part, { target: whole, swap: "outerMorph" });
+    if (!whole.querySelector("video")) refresh(whole);
   } else if (card) {
-    htmx.ajax("GET", `${list.dataset.cards}/${id}/card`, { target: card, swap: "outerMorph" });
-  } else if (list && "takesNew" in list.dataset) {
-    htmx.ajax("GET", `${list.dataset.cards}/${id}/card`, { target: list, swap: "afterbegin" });
+    refresh(card);
+  } else if (list && isNew(list, id)) {
+    if ("takesNew" in list.dataset && scrollY < TOP) addNew(list, id);
+    else countNew(id);
   }
+}
+
+function countNew(id) {
+  const line = document.getElementById("fresh");
+  if (!line) return;
+  fresh.add(id);
+  line.querySelector("span").textContent = fresh.size;
+  line.hidden = false;
+}
+
+function isLive() {
+  clearTimeout(lost);
+  lost = 0;
+  document.getElementById("not-live")?.remove();
+}
+
+function isLost() {
+  lost ||= setTimeout(() => {
+    if (document.getElementById("not-live")) return;
+    const line = document.createElement("p");
+    const link = document.createElement("a");
+    line.id = "not-live";
+    line.className = "notice";
+    line.setAttribute("role", "status");
+    link.href = location.href;
+    link.textContent = "Reload";
+    line.append("Not live: what has changed is not shown. ", link);
+    document.getElementById("main").prepend(line);
+  }, LOST_MS);
 }
 
 function follow() {
@@ -92,7 +154,9 @@ function follow() {
   stream = new EventSource(source.dataset.feed + from);
   for (const name of ["video.status", "video.progress", "video.deleted"]) stream.addEventListener(name, changed);
   stream.addEventListener("reset", () => location.reload());
+  stream.addEventListener("open", isLive);
   stream.addEventListener("error", () => {
+    isLost();
     if (stream?.readyState !== EventSource.CLOSED) return; // it connects again by itself
     stream = null;
     setTimeout(follow, 10_000);
@@ -104,9 +168,16 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     stream?.close();
     stream = null;
+    isLive();
   } else {
     follow();
   }
+});
+
+// Of what the reader has opened or ticked, a part that is replaced keeps the state.
+document.addEventListener("htmx:before:morph:attr", (event) => {
+  const { attrName } = event.detail;
+  if (attrName === "open" || (attrName === "hidden" && "strip" in event.target.dataset)) event.preventDefault();
 });
 
 // A sprite sheet has 5 by 5 frames. It is loaded when the pointer or the focus rests on a card.
@@ -165,4 +236,198 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   loadSheet(picture);
   showFrame(picture, Number(picture.dataset.frame ?? 0) + step);
+});
+
+// A video's page: the frames of its sprite sheet below the player lead to their times.
+
+function clockTime(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}.${Math.floor((seconds % 1) * 10)}`;
+}
+
+function fillStrip(strip, sheet) {
+  const player = document.getElementById(strip.dataset.player);
+  const count = SIDE * SIDE;
+  const length = () => Number(strip.dataset.duration) || player.duration || 0;
+  for (let frame = 0; frame < count; frame += 1) {
+    const button = document.createElement("button");
+    const [across, down] = [frame % SIDE, Math.floor(frame / SIDE)];
+    button.type = "button";
+    button.style.backgroundImage = `url("${sheet.src}")`;
+    button.style.backgroundPosition = `${(across * 100) / (SIDE - 1)}% ${(down * 100) / (SIDE - 1)}%`;
+    button.style.aspectRatio = `${sheet.naturalWidth} / ${sheet.naturalHeight}`;
+    const label = document.createElement("span");
+    label.textContent = clockTime((frame * length()) / count);
+    button.append(label);
+    button.addEventListener("click", () => {
+      player.currentTime = (frame * length()) / count;
+    });
+    strip.append(button);
+  }
+  player.addEventListener("timeupdate", () => {
+    const shownNow = Math.min(count - 1, Math.floor((player.currentTime * count) / (length() || 1)));
+    for (const [frame, button] of [...strip.children].entries()) {
+      if (frame === shownNow) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    }
+  });
+  strip.hidden = false;
+}
+
+function showStrips() {
+  for (const strip of document.querySelectorAll("[data-strip]:empty")) {
+    if (strip.loading) continue;
+    strip.loading = true;
+    const sheet = new Image();
+    sheet.addEventListener("load", () => fillStrip(strip, sheet));
+    sheet.src = strip.dataset.strip;
+  }
+}
+
+document.addEventListener("DOMContentLoaded", showStrips);
+document.addEventListener("htmx:after:swap", showStrips);
+
+// The library: its player, what is selected, and times of its form in the browser's zone.
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-play]");
+  const dialog = document.getElementById("player");
+  if (!link || !dialog || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const video = dialog.querySelector("video");
+  dialog.querySelector("h2").textContent = link.dataset.title;
+  dialog.querySelector("a").href = link.href;
+  video.src = link.dataset.play;
+  dialog.showModal();
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    video.muted = true;
+    video.play().catch(() => {}); // closed before it began
+  }
+  const back = link.id || link.closest("[id]")?.id;
+  dialog.addEventListener("close", () => {
+    video.removeAttribute("src");
+    video.load();
+    (link.isConnected ? link : document.querySelector(`#${back} [data-play]`))?.focus();
+  }, { once: true });
+});
+
+function countSelected() {
+  const form = document.getElementById("selected");
+  if (!form) return;
+  const count = document.querySelectorAll('[form="selected"]:checked').length;
+  form.querySelector("[data-selected]").textContent = `Selected: ${count}`;
+  for (const button of form.querySelectorAll("button")) button.disabled = !count;
+}
+
+document.addEventListener("DOMContentLoaded", countSelected);
+document.addEventListener("htmx:after:swap", countSelected);
+document.addEventListener("change", countSelected);
+window.addEventListener("pageshow", countSelected);
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const input of document.querySelectorAll('input[type="datetime-local"]')) {
+    input.closest("label").querySelector("[data-zone]").hidden = true;
+    if (!input.value) continue;
+    const moment = new Date(`${input.value}Z`);
+    const local = new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000);
+    input.value = local.toISOString().slice(0, input.value.length);
+  }
+});
+
+document.addEventListener("formdata", (event) => {
+  for (const input of event.target.querySelectorAll('input[type="datetime-local"]')) {
+    if (input.value) event.formData.set(input.name, new Date(input.value).toISOString().replace(".000Z", "Z"));
+  }
+  for (const [name, value] of [...event.formData]) {
+    if (value === "" && event.target.method === "get") event.formData.delete(name);
+  }
+});
+
+// Shortcuts: none is active in fields or beside another key. A cookie keeps that they are switched off.
+
+const SHORTCUTS = [
+  ["j / k", "next and previous video of a list"],
+  ["/", "search"],
+  ["g p", "playground"],
+  ["g l", "library"],
+  ["?", "this list"],
+];
+const KEYS_OFF = "vgw_keys=off";
+let leader = 0;
+
+function consolePath() {
+  return new URL(document.querySelector(".brand").href).pathname;
+}
+
+function switchKeys(on) {
+  const life = on ? 0 : 31_536_000;
+  const safe = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `${KEYS_OFF}; path=${consolePath()}; max-age=${life}; samesite=lax${safe}`;
+}
+
+function showKeys() {
+  const dialog = document.createElement("dialog");
+  const title = document.createElement("h2");
+  const list = document.createElement("dl");
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  const form = document.createElement("form");
+  const close = document.createElement("button");
+  title.textContent = "Shortcuts";
+  title.id = "keys-title";
+  dialog.setAttribute("aria-labelledby", title.id);
+  for (const [key, words] of SHORTCUTS) {
+    const [term, meaning] = [document.createElement("dt"), document.createElement("dd")];
+    const shape = document.createElement("kbd");
+    shape.textContent = key;
+    meaning.textContent = words;
+    term.append(shape);
+    list.append(term, meaning);
+  }
+  box.type = "checkbox";
+  box.checked = !document.cookie.includes(KEYS_OFF);
+  box.addEventListener("change", () => switchKeys(box.checked));
+  label.className = "switch";
+  label.append(box, " Shortcuts are on; ? works always");
+  form.method = "dialog";
+  close.textContent = "Close";
+  form.append(close);
+  dialog.append(title, list, label, form);
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  close.focus();
+}
+
+function step(by) {
+  const items = [...document.querySelectorAll("#cards [data-video] :is(.picture, .item)")];
+  if (!items.length) return;
+  const at = items.findIndex((item) => item.closest("[data-video]").contains(document.activeElement));
+  const next = at < 0 ? (by > 0 ? 0 : items.length - 1) : Math.min(items.length - 1, Math.max(0, at + by));
+  items[next].focus();
+}
+
+const KEYS = {
+  j: () => step(1),
+  k: () => step(-1),
+  "/": () => document.querySelector('input[name="q"]')?.focus(),
+};
+const PAGES = { p: "playground", l: "videos" };
+
+document.addEventListener("keydown", (event) => {
+  const isField = event.target.closest?.("input, select, textarea, [contenteditable]");
+  if (isField || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (document.querySelector("dialog[open]") || !document.querySelector("[aria-label='Pages']")) return;
+  if (event.key === "?") {
+    event.preventDefault();
+    showKeys();
+  }
+  if (document.cookie.includes(KEYS_OFF)) return;
+  if (event.timeStamp - leader < 1_500 && PAGES[event.key]) {
+    location.assign(`${consolePath()}/${PAGES[event.key]}`);
+  } else if (KEYS[event.key]) {
+    event.preventDefault();
+    KEYS[event.key]();
+  }
+  leader = event.key === "g" ? event.timeStamp : 0;
 });
