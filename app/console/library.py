@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -73,6 +74,8 @@ class Listed:
     """True for a page before another that is not full: the first page has more."""
     counts: Mapping[State, int] = field(default_factory=dict)
     problem: errors.GatewayError | None = None
+    moments: Mapping[str, str] = field(default_factory=dict)
+    """The times of the filters for fields of a form, in UTC."""
 
 
 @routes.get("/console/videos")
@@ -105,7 +108,6 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
         deletable=_deletable(visitor, given, listed),
         models=_models(gateway, visitor, given.get("model")),
         providers=_with(sorted(gateway.providers), given.get("provider")),
-        moments={name: _field_value(given.get(name, "")) for name in ("created_after", "created_before")},
         is_first="after" not in given and "before" not in given,
     )
 
@@ -170,7 +172,9 @@ async def _read(request: Request, gateway: Gateway, visitor: Visitor, given: Map
             counts = await search.count_states(connection, filters)
     except (errors.InvalidRequest, errors.NotFound, errors.RateLimited) as error:
         return Listed(problem=error)
-    return _upwards(found, counts) if before else _downwards(found, counts, given)
+    listed = _upwards(found, counts) if before else _downwards(found, counts, given)
+    moments = {name: _field_value(getattr(query, name)) for name in ("created_after", "created_before")}
+    return replace(listed, moments=moments)
 
 
 def _downwards(found: Found, counts: Mapping[State, int], given: Mapping[str, str]) -> Listed:
@@ -220,6 +224,5 @@ def _with(choices: list[str], given: str | None) -> list[str]:
     return choices if given is None or given in choices else [*choices, given]
 
 
-def _field_value(written: str) -> str:
-    """A time of the address for a field of a form, in UTC; empty for one that such a field cannot show."""
-    return written[:19].removesuffix("Z") if written.endswith("Z") and len(written) >= 17 else ""
+def _field_value(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}".removesuffix(":00")

@@ -119,8 +119,8 @@ def format_usd(micros: int | None) -> str:
     """An amount in US dollars with at least two decimals; a dash for an unknown one."""
     if micros is None:
         return "-"
-    whole, _, decimals = pricing.format_usd(micros).partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
+    whole, _, decimals = pricing.format_usd(abs(micros)).partition(".")
+    return f"{'-' if micros < 0 else ''}{whole}.{decimals.ljust(2, '0')}"
 
 
 def format_moment(at: datetime) -> str:

@@ -70,10 +70,11 @@ def timeline_of(video: Video, attempts: Sequence[Attempt], now: datetime) -> Tim
 
 def _row(attempt: Attempt, start: datetime, span_s: float, now: datetime) -> Row:
     end = attempt.ended_at or now
+    ran = "ran and was stored in" if attempt.state is AttemptState.succeeded else "ran"
     moments = [
         ("waiting", "waited", attempt.created_at, attempt.submitted_at or end),
         ("submitting", "submitted in", attempt.submitted_at, attempt.accepted_at or end),
-        ("running", "ran and was stored in", attempt.accepted_at, end),
+        ("running", ran, attempt.accepted_at, end),
     ]
     bars, words = [], []
     for kind, did, began, ended in moments:

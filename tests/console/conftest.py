@@ -49,7 +49,9 @@ def visitor_at(gateway: Running, origin: str = ORIGIN, root: str = "") -> Visito
 async def copy_video(gateway: Running, video_id: str, count: int) -> None:
     """Add so many copies of the row of a video, each with an id of its own."""
     columns = ", ".join(name for name in Video.__table__.columns.keys() if name != "id")  # noqa: SIM118  # not a dict
-    query = f"insert into videos (id, {columns}) select new.id, {columns} from videos, unnest(:ids) as new (id) "
+    query = (
+        f"insert into videos (id, {columns}) select new.id, {columns} from videos, unnest((:ids)::text[]) as new (id) "
+    )
     async with gateway.gateway.db.transaction() as session:
         made = [ids.new("video") for _ in range(count)]
         await session.execute(sa.text(query + "where videos.id = :of"), {"ids": made, "of": video_id})

@@ -53,7 +53,7 @@ async def test_filters_narrow_the_page_and_stay_in_the_address(gateway: Running,
     ):
         assert await shown(alice, f"/console/videos?{query}") == expected, query
     page = await alice.get("/console/videos?q=LIGHTHOUSE")
-    assert 'name="q" value="LIGHTHOUSE"' in page.text
+    assert 'name="q" type="search" value="LIGHTHOUSE"' in page.text
     for query in (
         "colour=red",
         "before=video_x&q=a",
@@ -134,7 +134,9 @@ async def test_times_of_the_form_are_taken(gateway: Running, alice: Visitor) -> 
     ):
         assert await shown(alice, f"/console/videos?{query}") == expected, query
     page = await alice.get(f"/console/videos?created_after={day}T12:31")
-    assert f'name="created_after" value="{day}T12:31:00"' in page.text or f'value="{day}T12:31"' in page.text
+    assert f'name="created_after" value="{day}T12:31"' in page.text
+    with_offset = await alice.get(f"/console/videos?created_after={day}T14:31:00%2B02:00")
+    assert f'name="created_after" value="{day}T12:31"' in with_offset.text
     assert f"created_after={day}T12%3A31Z" in page.text, "links have what the API takes"
 
 
@@ -238,13 +240,16 @@ async def test_a_running_video_is_cancelled_and_an_ended_one_deleted(gateway: Ru
     token = await alice.token()
     assert (await alice.post(f"{address}/end", {})).status_code == 403
     cancelled = await alice.post(f"{address}/end", {"csrf": token})
-    assert (cancelled.status_code, cancelled.headers["location"]) == (303, address)
+    assert (cancelled.status_code, cancelled.headers["location"]) == (303, f"{address}?said=cancelled")
+    assert "The video was cancelled." in (await alice.get(cancelled.headers["location"])).text
     assert (await gateway.get(video["id"]))["error"]["code"] == "cancelled"
     assert "Cancelled" in (await alice.get(address)).text
+    assert (await alice.post(f"{address}/end", {"csrf": token, "ended": "yes"})).status_code == 409, "kept for an hour"
     gateway.clock.advance(3_700)
     assert "Delete this video?" in (await alice.get(f"{address}/end")).text
     deleted = await alice.post(f"{address}/end", {"csrf": token})
-    assert deleted.headers["location"] == "/console/videos"
+    assert deleted.headers["location"] == "/console/videos?said=deleted"
+    assert "The video was deleted." in (await alice.get(deleted.headers["location"])).text
     assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 404
 
 

@@ -100,6 +100,8 @@ async def test_what_can_be_made_from_it_is_offered(start_gateway: StartGateway, 
             assert f'href="/console/videos/{video["id"]}"' in (await alice.get(page_of(remixed))).text
             assert "mode=" not in (await operator.get(page_of(video))).text
             gateway.clock.advance(40 * 86_400)
+            await alice.sign_in(ALICE)
+            assert "Its files were kept until <time" in (await alice.get(page_of(video))).text
             assert "mode=" not in (await alice.get(page_of(video))).text
 
 
@@ -121,7 +123,7 @@ async def test_a_queued_video_says_what_it_waits_for(start_gateway: StartGateway
             # Projects take turns: one of the other project comes before the first of this one at most.
             for video, ahead in zip(mine, (1, 2, 3), strict=True):
                 assert f"Waits for one: {ahead} ahead." in (await visitor.get(page_of(video))).text
-            two.fakes["one"].script("submit", *(Answer(500) for _ in range(20)))
+            two.fakes["one"].script("submit", *(Answer(503) for _ in range(20)))
             for _ in range(12):
                 await gateway.worker.run_once()
                 gateway.clock.advance(3)
@@ -202,6 +204,8 @@ async def test_a_link_for_a_colleague_ends(gateway: Running, alice: Visitor, ope
     assert (await gateway.client.get(url, headers=NO_KEY)).status_code == 200
     gateway.clock.advance(1)
     assert (await gateway.client.get(url, headers=NO_KEY)).status_code == 404
+    await alice.sign_in(ALICE)
+    await operator.sign_in(ADMIN)
     for lifetime in ("", "1", "31536000", "3600; x"):
         assert (await post(alice, address, lifetime=lifetime)).status_code == 400
     assert (await post(alice, address, lifetime="3600", output="9")).status_code == 404
@@ -227,9 +231,13 @@ async def test_a_link_ends_with_the_file(start_gateway: StartGateway) -> None:
 
 async def test_a_file_that_is_gone_says_why(gateway: Running, alice: Visitor) -> None:
     kept, erased = await made(gateway), await made(gateway)
-    await gateway.client.post(f"/v1/videos/{erased['id']}/purge")
-    await gateway.client.delete(f"/v1/requests/{erased['id']}")
+    assert (await gateway.client.delete(f"/v1/requests/{erased['id']}/payloads")).status_code == 200
+    text = (await alice.get(page_of(erased))).text
+    assert "Its files were erased on <time" in text
+    for missing in ("<video", "Use again", "Link for a colleague"):
+        assert missing not in text
     gateway.clock.advance(31 * 86_400)
+    await alice.sign_in(ALICE)
     text = (await alice.get(page_of(kept))).text
     assert "Its files were kept until <time" in text
     assert "<video" not in text
