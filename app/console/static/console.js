@@ -73,10 +73,14 @@ let lost = 0;
 const coming = new Set();
 const fresh = new Set();
 
-function say(words) {
-  const status = document.getElementById("status");
-  if (status) status.textContent = words;
-}
+// A line for screen readers alone: what it says can be seen at the video, and the page must not jump.
+const spoken = document.createElement("p");
+spoken.id = "spoken";
+spoken.className = "hidden";
+spoken.setAttribute("role", "status");
+document.addEventListener("DOMContentLoaded", () => {
+  if (document.querySelector("[data-feed]")) document.getElementById("main").append(spoken);
+});
 
 // Each part has requests of its own (`source`): htmx lets those of one element wait for each other, and drops some.
 async function refresh(part) {
@@ -84,7 +88,7 @@ async function refresh(part) {
   const ran = "running" in part.dataset;
   await htmx.ajax("GET", part.dataset.part, { source: part, target: part, swap: "outerMorph" });
   const { end } = document.getElementById(id)?.dataset ?? {};
-  if (ran && end) say(end);
+  if (ran && end) spoken.textContent = end;
 }
 
 async function addNew(list, id) {
