@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 
 from app import errors, ids
 from app.admin.video_list import AdminListQuery
-from app.console.cards import COLUMNS, Card, card_of
+from app.console.cards import COLUMNS, card_of, cards_of, usual_s
 from app.console.guard import ConsoleRoute, Visitor, VisitorDep
 from app.console.pages import Values, go, render
 from app.console.videos import video_of
@@ -89,7 +89,6 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
     listed = await _read(request, gateway, visitor, given)
     if listed.is_short:
         return go(request, f"videos?{urlencode(kept)}")
-    now = gateway.clock()
     is_table = given.get("view", "grid" if visitor.caller else "table") == "table"
     return await render(
         request,
@@ -97,7 +96,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
         status=listed.problem.status_code if listed.problem else 200,
         plays=True,
         listed=listed,
-        cards=[Card(row, now) for row in listed.rows],
+        cards=cards_of(gateway, listed.rows, gateway.clock()),
         given=Values(given),
         narrowed=narrowed,
         kept=kept,
@@ -124,7 +123,9 @@ async def show_card(
     video = await video_of(gateway, visitor, video_id)
     values = {"selectable": visitor.caller is not None} if view else {}
     template = "_row.html" if view == "table" else "_card.html"
-    return await render(request, template, card=card_of(video, gateway.clock()), **values)
+    card = card_of(video, gateway.clock())
+    card = replace(card, usual_s=usual_s(gateway, card)) if card.is_running else card
+    return await render(request, template, card=card, **values)
 
 
 @routes.get("/console/feed")

@@ -76,7 +76,7 @@ def _row(attempt: Attempt, start: datetime, span_s: float, now: datetime) -> Row
         ("submitting", "submitted in", attempt.submitted_at, attempt.accepted_at or end),
         ("running", ran, attempt.accepted_at, end),
     ]
-    bars, words = [], []
+    bars, words, took_s = [], [], 0.0
     for kind, did, began, ended in moments:
         if began is None or ended < began:
             continue
@@ -86,11 +86,11 @@ def _row(attempt: Attempt, start: datetime, span_s: float, now: datetime) -> Row
         width = min(max(LEAST, took_s * WIDTH / span_s), WIDTH - place)
         bars.append(Bar(kind, round(place, 1), round(width, 1)))
         words.append(f"{did} {format_span(took_s)}")
-    return Row(attempt, bars, bars[-1].start + bars[-1].width if bars else 0, ", ".join([*words, _state(attempt)]))
-
-
-def _state(attempt: Attempt) -> str:
-    return STATES[AttemptState(attempt.state)]
+    if attempt.ended_at is None and words:
+        words[-1] = f"{STATES[attempt.state]}, {format_span(took_s)} so far"
+    else:
+        words.append(STATES[attempt.state])
+    return Row(attempt, bars, bars[-1].start + bars[-1].width if bars else 0, ", ".join(words))
 
 
 def format_span(seconds: float) -> str:

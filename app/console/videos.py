@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import errors
 from app.accounts import ledger, projects
 from app.admin.schemas import redact
-from app.console.cards import Card, card_of
+from app.console.cards import Card, card_of, usual_s
 from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep, form_of
 from app.console.pages import Values, go, render
 from app.console.timeline import timeline_of
@@ -23,8 +23,7 @@ from app.http.context import Gateway, GatewayDep, end_video, origin_of
 from app.http.files import bucket_url, content_response, get_output, media_link
 from app.jobs import videos, waiting
 from app.jobs.waiting import Wait
-from app.providers.routing import Route
-from app.video import Entry, Operation, Status, VideoRequest
+from app.video import Entry, Operation, Status
 from app.webhooks import deliveries
 from app.webhooks.events import queue_key_of
 
@@ -84,7 +83,7 @@ async def show_video(
         money=_money(video, behind.entries),
         entry_words=ENTRIES,
         requested=Values(_shown_request(video)),
-        usual_s=_usual_s(gateway, video),
+        usual_s=usual_s(gateway, card),
         deriving=_deriving(gateway, visitor, card),
         lifetimes=_lifetimes(video, now),
         now=now,
@@ -237,26 +236,6 @@ def _shown_request(video: Video) -> dict[str, Any]:
         hook = video.request["webhook"]  # its path and query often hold a token
         requested["webhook"] = {"url": queue_key_of(hook["url"]), "style": hook["style"]}
     return requested
-
-
-def _route_of(gateway: Gateway, video: Video) -> Route | None:
-    """The route that made a video or is going to; None if its provider is not configured any more."""
-    name, _, model = str(video.routes[0]).partition("/")
-    if video.provider is not None:
-        name, model = video.provider, video.upstream_model or ""
-    provider = gateway.providers.get(name)
-    return Route(provider, model) if provider is not None else None
-
-
-def _usual_s(gateway: Gateway, video: Video) -> float | None:
-    route = _route_of(gateway, video)
-    if route is None:
-        return None
-    like = VideoRequest(
-        prompt="", model="", seconds=video.request.get("seconds"), resolution=video.request.get("resolution")
-    )
-    time = gateway.durations.times([route], like).get(route.name)
-    return None if time is None else time.median_s
 
 
 def _deriving(gateway: Gateway, visitor: Visitor, card: Card) -> dict[str, str]:

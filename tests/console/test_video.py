@@ -131,6 +131,18 @@ async def test_a_queued_video_says_what_it_waits_for(start_gateway: StartGateway
             assert all("one rests until <time" in page for page in pages)
 
 
+async def test_a_running_video_says_how_long_it_usually_takes(gateway: Running, alice: Visitor) -> None:
+    await made(gateway)
+    video = await gateway.create(**CARD)
+    gateway.clock.advance(12)
+    text = (await alice.get(page_of(video))).text
+    assert "12 s so far." in text
+    assert "waits for its turn, 12 s so far" in text
+    await gateway.gateway.durations.refresh()
+    for path in (page_of(video), f"{page_of(video)}/card", "/console/videos", "/console/videos?view=table"):
+        assert re.search(r"12 s so far, usually \d+ s", (await alice.get(path)).text), path
+
+
 async def test_money_is_shown_line_by_line(start_gateway: StartGateway) -> None:
     async with start_gateway(prices={"sandbox/testcard": 0.1, "sandbox/fail": 0.1}) as gateway:
         visitor = visitor_at(gateway)
