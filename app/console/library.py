@@ -96,6 +96,7 @@ async def show_videos(request: Request, gateway: GatewayDep, visitor: VisitorDep
         status=listed.problem.status_code if listed.problem else 200,
         plays=True,
         listed=listed,
+        request_id=request.scope["gateway_request_id"],
         cards=cards_of(gateway, listed.rows, gateway.clock()),
         given=Values(given),
         narrowed=narrowed,

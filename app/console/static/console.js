@@ -421,7 +421,7 @@ const PAGES = { p: "playground", l: "videos" };
 document.addEventListener("keydown", (event) => {
   const isField = event.target.closest?.("input, select, textarea, [contenteditable]");
   if (isField || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if (document.querySelector("dialog[open]") || !document.querySelector("[aria-label='Pages']")) return;
+  if (document.querySelector("dialog[open]") || !document.querySelector("header nav")) return;
   if (event.key === "?") {
     event.preventDefault();
     showKeys();
