@@ -14,7 +14,7 @@ from app.accounts import audit
 from app.accounts.audit import Actor
 from app.accounts.budgets import limit_project
 from app.db import rows
-from app.db.models import Project
+from app.db.models import Key, Project
 from app.providers import KIND_NAMES
 from app.video import Billing
 
@@ -109,6 +109,14 @@ async def name_of(connection: AsyncConnection, project_id: str) -> str:
     """The name of a project; its id if there is none."""
     found: str | None = await connection.scalar(sa.select(Project.name).where(Project.id == project_id))
     return found or project_id
+
+
+async def project_and_key(connection: AsyncConnection, project_id: str, key_id: str) -> tuple[str, str]:
+    """The names of a project and of a key, each with its id where there is none."""
+    project = sa.select(Project.name).where(Project.id == project_id).scalar_subquery()
+    key = sa.select(Key.name).where(Key.id == key_id).scalar_subquery()
+    row = (await connection.execute(sa.select(project, key))).one()
+    return row[0] or project_id, row[1] or key_id
 
 
 async def list_projects(connection: AsyncConnection) -> list[Project]:

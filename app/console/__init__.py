@@ -7,6 +7,7 @@ from app.console import (
     account_keys,
     accounts,
     audit_log,
+    bulk,
     connect,
     installation,
     library,
@@ -14,6 +15,7 @@ from app.console import (
     playground,
     signin,
     usage,
+    videos,
     webhook_log,
     webhooks,
 )
@@ -31,6 +33,8 @@ ROUTES = (
     usage.routes,
     webhook_log.routes,
     webhooks.routes,
+    bulk.routes,
+    videos.routes,
     signin.unknown,
 )
 """The routes of all pages; the last ones take what is left of `/console`."""
