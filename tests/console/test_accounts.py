@@ -249,7 +249,6 @@ async def test_a_project_is_made(admin: Operator, operator: Visitor) -> None:
     [
         ("name", "", "required", 400),
         ("name", "a" * 101, "", 400),
-        ("name", "a\x00b", "not text", 400),
         ("name", "a\x1bb", "printable", 400),
         ("name", " Alice ", "another project is called 'Alice'", 409),
         ("monthly_budget_usd", "-1", "0 or more", 400),
@@ -344,7 +343,6 @@ async def test_a_credit_shows_the_new_balance_before_it_is_made(admin: Operator,
         ("amount_usd", "inf"),
         ("amount_usd", HOSTILE),
         ("reference", "a" * 201),
-        ("reference", "a\x00b"),
     ],
 )
 async def test_a_wrong_credit_is_named_at_its_field(admin: Operator, operator: Visitor, field: str, value: str) -> None:

@@ -88,7 +88,9 @@ function isLost() {
   }, LOST_MS);
 }
 
-const others = "BroadcastChannel" in window ? new BroadcastChannel("vgw-live") : null;
+const feed = document.querySelector("[data-feed]")?.dataset.feed;
+const NAME = `vgw-live ${feed}`;
+const others = feed && "BroadcastChannel" in window ? new BroadcastChannel(NAME) : null;
 let leave = null; // ends this page's part in following
 
 function tell(event) {
@@ -108,8 +110,8 @@ others?.addEventListener("message", ({ data }) => {
   if (leave) take(data);
 });
 
-function open(address) {
-  stream = new EventSource(address + (lastEvent ? `?last_event_id=${lastEvent}` : ""));
+function open() {
+  stream = new EventSource(feed + (lastEvent ? `?last_event_id=${lastEvent}` : ""));
   for (const name of ["video.status", "video.progress", "video.deleted", "reset", "open"]) {
     stream.addEventListener(name, tell);
   }
@@ -118,14 +120,13 @@ function open(address) {
     if (stream?.readyState !== EventSource.CLOSED) return; // it connects again by itself
     stream = null;
     setTimeout(() => {
-      if (leave && !stream) open(address);
+      if (leave && !stream) open();
     }, LOST_MS);
   });
 }
 
 function follow() {
-  const address = document.querySelector("[data-feed]")?.dataset.feed;
-  if (!address || document.hidden || leave) return;
+  if (!feed || document.hidden || leave) return;
   const left = new AbortController();
   const ended = new Promise((resolve) => {
     leave = () => {
@@ -138,11 +139,11 @@ function follow() {
     };
   });
   const lead = () => {
-    open(address);
+    open();
     return ended;
   };
   // Locks are there on https and on this machine's own addresses; elsewhere each page has a stream of its own.
-  if (others && navigator.locks) navigator.locks.request("vgw-live", { signal: left.signal }, lead).catch(() => {});
+  if (others && navigator.locks) navigator.locks.request(NAME, { signal: left.signal }, lead).catch(() => {});
   else lead();
 }
 
