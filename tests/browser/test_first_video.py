@@ -38,7 +38,7 @@ async def test_a_link_leads_to_the_playground_and_a_video_is_watched(site: Site,
         await page.locator(".card .state.completed").wait_for()
         assert await page.locator(".card").count() == 1
         await scrub(tab)
-        await page.click(".card .actions >> text=Details")
+        await page.click(".card .picture")
         await page.locator("article video").wait_for()
         assert await tab.run(PLAY) == 128
         async with page.expect_download() as download:

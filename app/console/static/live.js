@@ -91,7 +91,7 @@ function isLost() {
 const feed = document.querySelector("[data-feed]")?.dataset.feed;
 const NAME = `vgw-live ${feed}`;
 const others = feed && "BroadcastChannel" in window ? new BroadcastChannel(NAME) : null;
-let leave = null; // ends this page's part in following
+let unfollow = null; // ends this page's part in following
 
 function tell(event) {
   const { type, data, lastEventId } = event;
@@ -107,10 +107,10 @@ function take(event) {
 }
 
 others?.addEventListener("message", ({ data }) => {
-  if (leave) take(data);
+  if (unfollow) take(data);
 });
 
-function open() {
+function openStream() {
   stream = new EventSource(feed + (lastEvent ? `?last_event_id=${lastEvent}` : ""));
   for (const name of ["video.status", "video.progress", "video.deleted", "reset", "open"]) {
     stream.addEventListener(name, tell);
@@ -120,17 +120,17 @@ function open() {
     if (stream?.readyState !== EventSource.CLOSED) return; // it connects again by itself
     stream = null;
     setTimeout(() => {
-      if (leave && !stream) open();
+      if (unfollow && !stream) openStream();
     }, LOST_MS);
   });
 }
 
 function follow() {
-  if (!feed || document.hidden || leave) return;
+  if (!feed || document.hidden || unfollow) return;
   const left = new AbortController();
   const ended = new Promise((resolve) => {
-    leave = () => {
-      leave = null;
+    unfollow = () => {
+      unfollow = null;
       stream?.close();
       stream = null;
       left.abort();
@@ -139,7 +139,7 @@ function follow() {
     };
   });
   const lead = () => {
-    open();
+    openStream();
     return ended;
   };
   // Locks are there on https and on this machine's own addresses; elsewhere each page has a stream of its own.
@@ -148,10 +148,10 @@ function follow() {
 }
 
 document.addEventListener("DOMContentLoaded", follow);
-window.addEventListener("pagehide", () => leave?.());
+window.addEventListener("pagehide", () => unfollow?.());
 window.addEventListener("pageshow", follow);
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) leave?.();
+  if (document.hidden) unfollow?.();
   else follow();
 });
 
