@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from app.admin import operation_responses as responses
 from app.admin.shown_settings import advice, shown_settings
-from app.http.context import GatewayDep
+from app.http.context import Gateway, GatewayDep
 from app.http.openapi import returns
 from app.http.parameters import only_known_parameters
 from app.http.responses import no_store
@@ -38,11 +38,16 @@ async def show_status(gateway: GatewayDep) -> Response:
     """Read the state of the running gateway: workers, unfinished outputs by provider and state, open circuits, submits
     of unknown outcome, waiting webhooks, the last 24 hours and the money held. `video-gateway status` shows the
     same."""
+    return no_store(await status_object(gateway))
+
+
+async def status_object(gateway: Gateway) -> dict[str, Any]:
+    """The document of the state of the running gateway."""
     began = time.perf_counter()
     await gateway.db.now()
     database_ms = round((time.perf_counter() - began) * 1_000, 2)
     found = await read_overview(gateway.db, gateway.clock())
-    return no_store({"object": "status", **found, "database_ms": database_ms})
+    return {"object": "status", **found, "database_ms": database_ms}
 
 
 def _plain(value: Any) -> Any:
