@@ -3,7 +3,16 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import library, models, playground, signin
+from app.console import library, models, overview, playground, providers, repairs, signin
 
-ROUTES = (signin.routes, playground.routes, library.routes, models.routes, signin.unknown)
+ROUTES = (
+    signin.routes,
+    playground.routes,
+    library.routes,
+    models.routes,
+    overview.routes,
+    providers.routes,
+    repairs.routes,
+    signin.unknown,
+)
 """The routes of all pages; the last ones take what is left of `/console`."""

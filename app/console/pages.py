@@ -59,6 +59,12 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "circuits_closed": "The circuit is closed: waiting videos are submitted within seconds.",
+    "circuits_were_closed": "No circuit of this provider was open.",
+    "repair_find": "The task was found, and its video goes on. It is charged when it is ready.",
+    "repair_resubmit": "It is submitted once more.",
+    "repair_fail": "The money is back, and the video stays failed.",
+    "repair_fetch": "The file is being fetched. Nothing is charged for it.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
@@ -112,6 +118,9 @@ def _templates() -> Environment:
     found.filters.update(
         usd=format_usd,
         moment=format_moment,
+        clock=lambda at: f"{at.astimezone(UTC):%H:%M:%S} UTC",
+        at=datetime.fromisoformat,
+        span=format_span,
         iso=lambda at: at.astimezone(UTC).isoformat(),
         query=urlencode,
         as_json=partial(json.dumps, indent=2, ensure_ascii=False),
@@ -131,6 +140,14 @@ def format_usd(micros: int | None) -> str:
 def format_moment(at: datetime) -> str:
     """A time for people; a script shows it in the browser's time zone."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def format_span(seconds: float) -> str:
+    """A duration for people, in its largest unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"
 
 
 def base_of(request: Request) -> str:

@@ -1,15 +1,16 @@
 // The console's own script: the policy for htmx's markup, times in the browser's zone, copy buttons, the sign-in link,
-// live lists, sprite sheets.
+// live lists, parts that are asked for again, sprite sheets.
 
 // htmx puts answers of this gateway into the page; templates have escaped what they hold. Scripts are never made.
 trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
 
 const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }); // of times near by, with seconds
 
 function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
     time.title = time.textContent;
-    time.textContent = shown.format(new Date(time.dateTime));
+    time.textContent = ("clock" in time.dataset ? clock : shown).format(new Date(time.dateTime));
     time.dataset.local = "";
   }
 }
@@ -107,6 +108,43 @@ document.addEventListener("visibilitychange", () => {
   } else {
     follow();
   }
+});
+
+// Parts of a page that are asked for again while it is visible. One that cannot be had stays as it is, marked as old.
+
+const AGAIN_MS = 5_000;
+let missed = false;
+
+function askAgain() {
+  const part = document.querySelector("[data-again]");
+  if (part && !document.hidden) htmx.ajax("GET", part.dataset.again, { source: part, target: part, swap: "outerMorph" });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  if (!document.querySelector("[data-again]")) return;
+  htmx.config.morphIgnore.push("open"); // details that are open stay open
+  setInterval(askAgain, AGAIN_MS);
+  document.addEventListener("visibilitychange", askAgain);
+});
+for (const name of ["htmx:error", "htmx:response:error"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.target.matches?.("[data-again]")) return;
+    event.target.classList.add("stale");
+    missed = true;
+  });
+}
+document.addEventListener("htmx:after:swap", (event) => {
+  if (!missed || !event.target.matches?.("[data-again]:not(.stale)")) return;
+  missed = false;
+  document.getElementById("status").textContent = "";
+});
+
+// Buttons that wait for a vendor say so.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (!button || !("waits" in button.dataset)) return;
+  button.textContent = button.dataset.waits;
+  setTimeout(() => (button.disabled = true)); // a disabled one would not send the form
 });
 
 // A sprite sheet has 5 by 5 frames. It is loaded when the pointer or the focus rests on a card.
