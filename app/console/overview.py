@@ -35,7 +35,7 @@ async def show_overview(request: Request, gateway: GatewayDep, operator: Operato
         request,
         "overview.html",
         frame=Frame(repairs=status["undecided_count"]),
-        status=status,
+        state=status,
         cards=cards,
         failed=failed.rows,
         warnings=list(advice(gateway.settings, gateway.providers)),

@@ -61,7 +61,7 @@ SAID: Mapping[str, str] = {
     "deleted": "The video was deleted.",
     "circuits_closed": "The circuit is closed: waiting videos are submitted within seconds.",
     "circuits_were_closed": "No circuit of this provider was open.",
-    "repair_find": "The task was found, and its video goes on. It is charged when it is ready.",
+    "repair_find": "The task was found and goes on. It is charged when it is ready.",
     "repair_resubmit": "It is submitted once more.",
     "repair_fail": "The money is back, and the video stays failed.",
     "repair_fetch": "The file is being fetched. Nothing is charged for it.",

@@ -11,12 +11,14 @@ from app import ids
 from app.accounts import ledger, pricing
 from app.db.database import Database
 from app.db.models import LIVE, Attempt, Delivery, ProviderHealth, Video, WebhookEndpoint
-from app.jobs import breaker, presence, reconcile
+from app.jobs import breaker, presence
 from app.video import DeliveryState, Settlement, Status
 
 DAY = timedelta(days=1)
 MAX_LISTED = 1_000
-"""Open circuits and disabled endpoints that are listed."""
+"""Open circuits, undecided submits and disabled endpoints that are listed."""
+UNDECIDED = ("id", "video", "project", "provider", "submitted_at")
+"""Fields of an undecided submit, apart from its money."""
 
 
 async def read_overview(database: Database, now: datetime) -> dict[str, Any]:
@@ -38,8 +40,11 @@ async def read_overview(database: Database, now: datetime) -> dict[str, Any]:
             "workers": workers,
             "jobs": await _jobs(connection, now),
             "circuits": counts.circuits or [],
-            "undecided": await _undecided(connection) if counts.undecided else [],
-            "undecided_count": counts.undecided,
+            "undecided": [
+                {**{name: one[name] for name in UNDECIDED}, "held_usd": pricing.dollars(one["hold_micros"])}
+                for one in counts.undecided or ()
+            ],
+            "undecided_count": counts.undecided_count,
             "webhooks": {
                 "pending": counts.webhooks,
                 "oldest_s": None if counts.oldest_webhook is None else _seconds(now, counts.oldest_webhook),
@@ -76,7 +81,8 @@ async def read_counts(connection: AsyncConnection, now: datetime) -> sa.Row[Any]
     values = {
         "schema": sa.select(sa.column("version_num")).select_from(sa.table("alembic_version")).scalar_subquery(),
         "circuits": _listed(circuits.order_by(ProviderHealth.name, ProviderHealth.project_id)),
-        "undecided": count(*ledger.UNKNOWN),
+        "undecided": _listed(_undecided()),
+        "undecided_count": count(*ledger.UNKNOWN),
         "webhooks": count(waiting),
         "oldest_webhook": sa.select(sa.func.min(Delivery.created_at)).where(waiting).scalar_subquery(),
         "disabled_endpoints": _listed(endpoints.order_by(WebhookEndpoint.id)),
@@ -96,6 +102,14 @@ async def read_counts(connection: AsyncConnection, now: datetime) -> sa.Row[Any]
     return (await connection.execute(query)).one()
 
 
+def _undecided() -> sa.Select[Any]:
+    """The submits of unknown outcome, oldest first."""
+    columns = (Attempt.id, Video.id, Video.project_id, Attempt.provider, Attempt.submitted_at)
+    named = [column.label(name) for name, column in zip(UNDECIDED, columns, strict=True)]
+    query = sa.select(*named, Video.hold_micros).join(Video, Video.id == Attempt.video_id)
+    return query.where(*ledger.UNKNOWN).order_by(Attempt.ended_at, Attempt.id)
+
+
 def _listed(query: sa.Select[Any]) -> Any:
     """Rows as a JSON array, in their order; null for none."""
     found = query.limit(MAX_LISTED).subquery("listed")
@@ -113,20 +127,6 @@ async def _jobs(connection: AsyncConnection, now: datetime) -> list[dict[str, An
     return [
         {"provider": provider, "state": str(state), "count": count, "oldest_s": _seconds(now, oldest)}
         for provider, state, count, oldest in await connection.execute(query)
-    ]
-
-
-async def _undecided(connection: AsyncConnection) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": attempt.id,
-            "video": video.id,
-            "project": video.project_id,
-            "provider": attempt.provider,
-            "submitted_at": attempt.submitted_at and attempt.submitted_at.isoformat(),
-            "held_usd": pricing.dollars(video.hold_micros),
-        }
-        for attempt, video in await reconcile.list_undecided(connection)
     ]
 
 

@@ -48,9 +48,9 @@ def words_of(markup: str) -> str:
 
 
 def panel(markup: str, name: str) -> str:
-    """The part of a page from the element with this id to the end of its list item."""
-    found = re.search(rf'<li class="panel[^"]*" id="{name}">.*?\n</li>', markup, re.DOTALL)
-    assert found, markup
+    """The panel with this id, up to the next one."""
+    found = [part for part in markup.split('<li class="panel') if f'id="{name}"' in part.partition(">")[0]]
+    assert len(found) == 1, markup
     return found[0]
 
 
