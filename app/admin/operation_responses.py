@@ -60,7 +60,7 @@ class ProviderHour(ResponseModel):
 
 
 class ProviderError(ResponseModel):
-    """The last failure of the last 24 hours."""
+    """The last failure of the last 24 hours, or the last refusal of a submit that is repeated."""
 
     at: AwareDatetime
     attempt: str

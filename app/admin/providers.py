@@ -207,8 +207,9 @@ def _percentiles(pair: tuple[float, float] | None) -> dict[str, float] | None:
 
 
 def _error(attempt: Attempt) -> dict[str, Any]:
+    at = attempt.ended_at or attempt.submitted_at
     return {
-        "at": attempt.ended_at and attempt.ended_at.isoformat(),
+        "at": at and at.isoformat(),
         "attempt": attempt.id,
         "video": attempt.video_id,
         "code": attempt.error_code,

@@ -100,9 +100,9 @@ class ProviderCard:
 
     @property
     def success(self) -> str:
-        """The share of successes of the last hour; a dash if nothing has ended."""
+        """The share of successes of the last hour; empty if nothing has ended."""
         rate = self.found["last_hour"]["success_rate"]
-        return "-" if rate is None else f"{rate:.1%}".replace("%", " %")
+        return "" if rate is None else f"{rate:.1%}".replace("%", " %")
 
 
 @routes.get("/console/providers")

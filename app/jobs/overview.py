@@ -102,7 +102,7 @@ async def read_counts(connection: AsyncConnection, now: datetime) -> sa.Row[Any]
     return (await connection.execute(query)).one()
 
 
-def _undecided() -> sa.Select[Any]:
+def _undecided() -> Any:
     """The submits of unknown outcome, oldest first."""
     columns = (Attempt.id, Video.id, Video.project_id, Attempt.provider, Attempt.submitted_at)
     named = [column.label(name) for name, column in zip(UNDECIDED, columns, strict=True)]
@@ -110,7 +110,7 @@ def _undecided() -> sa.Select[Any]:
     return query.where(*ledger.UNKNOWN).order_by(Attempt.ended_at, Attempt.id)
 
 
-def _listed(query: sa.Select[Any]) -> Any:
+def _listed(query: Any) -> Any:
     """Rows as a JSON array, in their order; null for none."""
     found = query.limit(MAX_LISTED).subquery("listed")
     array = sa.func.jsonb_agg(sa.func.to_jsonb(sa.literal_column("listed")))

@@ -50,8 +50,12 @@ _FIGURES = sa.text(
         sum(submits) as submits, sum(failures) as failures
       from moments group by 1, 2
     ), last as (
-      select distinct on (provider) provider, id, ended_at
-      from ended where state <> 'succeeded' order by provider, ended_at desc, id desc
+      select distinct on (provider) provider, id from (
+        select provider, id, ended_at as at from ended where state <> 'succeeded'
+        union all  -- refused for now, and to be submitted again
+        select provider, id, submitted_at from recent
+        where state = 'pending' and error_code is not null and submitted_at >= :day
+      ) as failed order by provider, at desc, id desc
     )
     select
       (select count(*) from recent) as counted,
@@ -91,6 +95,7 @@ class Figures:
     hours: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in range(HOURS)])
     """Submits and failures by hour of the last day, oldest first."""
     last_error: Attempt | None = None
+    """The attempt that has failed last, or was refused last and waits for its next submit."""
 
 
 @dataclass(frozen=True)

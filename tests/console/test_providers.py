@@ -93,6 +93,7 @@ async def test_a_pause_is_ended_by_the_operator_and_what_waits_goes_through(
         found = await card(visitor, "one")
         assert re.search(r"Rests until \d\d:\d\d:\d\d UTC for one project, after 5 failures", words_of(found)), found
         assert "rests until" in words_of(found), "the project is named in the list"
+        assert "down" in re.findall(r"<pre>(.*?)</pre>", found, re.DOTALL)[0], "the reason, in the vendor's words"
         assert f'href="{PATH}/one/close"' in found
         question = await words(visitor, f"{PATH}/one/close")
         assert "Close the circuit of one now?" in question

@@ -84,7 +84,7 @@ async def test_a_lost_submit_waits_with_its_money_and_three_choices(
         f"Video {first} , failed",
         f"Held {HELD}",
         "Comes back by itself in 23 h",
-        "The task exists at the vendor, which is asked before it is accepted",
+        "The vendor is asked for it before it is accepted.",
         f"you may pay twice: up to {HELD} each time",
         f"{HELD} go back to the project",
     ):
@@ -110,7 +110,7 @@ async def test_a_wrong_id_is_refused_in_words_and_the_right_one_goes_on(
             refused = panel(await decided(visitor, attempt_id, "find", status=400, upstream_ref=ref), attempt_id)
             assert reason in unescape(refused), refused
             assert "Nothing has changed." in refused
-            assert re.search(r"<details open>\s*<summary>Found", refused), refused
+            assert re.search(r"<details open>\s*<summary><strong>Found", refused), refused
             assert "<img src=x" not in refused
             if "\x00" not in ref:
                 assert f'name="upstream_ref" value="{ref}"' in unescape(refused)
@@ -192,7 +192,7 @@ async def test_the_vendor_is_asked_for_tasks_of_that_minute(start_gateway: Start
         untouched = panel(page.text, other)
         assert "Tasks of that minute" not in before
         assert "Tasks of that minute" not in untouched
-        assert re.search(r"<details open>\s*<summary>Found", found)
+        assert re.search(r"<details open>\s*<summary><strong>Found", found)
         refs = [unescape(ref) for ref in re.findall(r"<tr><td><code>(.*?)</code>", found)]
         assert sorted(refs[:2]) == ["video_1", "video_2"]
         assert refs[2:] == [HOSTILE], "the farthest"
