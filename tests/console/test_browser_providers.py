@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from browsers import Browser, Tab, chromium, open_tab
@@ -42,6 +43,10 @@ async def link_to(gateway: Running, url: str) -> str:
     return f"{url}/console/login?code={code}"
 
 
+def settings_of(upstream: str) -> dict[str, Any]:
+    return {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY, "models": ["sora-2"]}
+
+
 def reads(tab: Tab, url: str) -> int:
     return tab.loaded.count(f"{url}/console/providers")
 
@@ -51,9 +56,7 @@ async def test_cards_are_read_again_while_they_are_seen(
 ) -> None:
     async with (
         serve(fake) as upstream,
-        start_gateway(
-            admin_key=ADMIN, providers={"up": {"kind": "openai", "base_url": f"{upstream}/v1", "api_key": KEY}}
-        ) as gateway,
+        start_gateway(admin_key=ADMIN, providers={"up": settings_of(upstream)}) as gateway,
         serve(gateway.app) as url,
         open_tab(browser, await link_to(gateway, url)) as tab,
     ):
