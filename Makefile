@@ -12,7 +12,7 @@ RUN := $(UV) run --frozen
 ALEMBIC = $(if $(NEEDS_UV),$(CURDIR)/)$(UV) run --frozen --project "$(CURDIR)" alembic -c "$(CURDIR)/pyproject.toml"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-vendors test-live lint type format bench fuzz wheel migration docs hooks clean
+.PHONY: help run test test-browser test-clients test-vendors test-live screenshots lint type format bench fuzz wheel migration docs hooks clean
 
 help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,12 @@ run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000
 
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/jobs -k lease" for some of them
 	@$(RUN) --group browser pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-browser: | $(NEEDS_UV) ## Run the tests of the console in Chromium alone; they are part of `test`
+	@$(RUN) --group browser pytest -n auto --dist loadfile tests/browser $(ARGS)
+
+screenshots: | $(NEEDS_UV) ## Take pictures of every page of the console, into screenshots/ and docs/images/
+	@$(RUN) --group browser python -m tools.screenshots $(ARGS)
 
 lint: | $(NEEDS_UV) ## Check style, formatting and the import rules
 	@$(RUN) ruff check

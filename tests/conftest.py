@@ -11,6 +11,7 @@ import httpx
 import programs
 import psycopg
 import pytest
+import structlog
 from asgi_lifespan import LifespanManager
 from described import DescribedTransport
 from fakes.openai import FakeOpenAI
@@ -27,6 +28,9 @@ from app.db.migrate import upgrade_schema
 from app.db.models import Base
 from app.main import create_app
 from app.providers import KINDS
+
+_PLAIN = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _PLAIN])  # rich ones take a second each
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,13 +3,14 @@
 It calls the functions that the API's routes call, and has no power of its own.
 """
 
-from app.console import library, models, overview, playground, providers, repairs, signin
+from app.console import connect, library, models, overview, playground, providers, repairs, signin
 
 ROUTES = (
     signin.routes,
     playground.routes,
     library.routes,
     models.routes,
+    connect.routes,
     overview.routes,
     providers.routes,
     repairs.routes,

@@ -29,6 +29,10 @@ class Card:
     now: datetime
 
     @property
+    def id(self) -> str:
+        return str(self.row["id"])
+
+    @property
     def state(self) -> str:
         """`queued`, `in_progress`, `completed`, `failed` or `cancelled`."""
         return "cancelled" if self.row["error_code"] == "cancelled" else str(self.row["status"])

@@ -5,7 +5,8 @@ page of the console itself (`Sec-Fetch-Site`, else `Origin`), and carry the toke
 """
 
 import hmac
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from fastapi import Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from app import errors
 from app.accounts import sessions
@@ -21,6 +23,7 @@ from app.accounts.audit import Actor, ActorKind
 from app.accounts.auth import Caller
 from app.accounts.sessions import Holder
 from app.console.pages import base_of, error_page
+from app.http.body import Body, body_of
 from app.http.context import Gateway, gateway_of, origin_of
 from app.http.errors import HANDLED, to_gateway_error
 from app.video import SessionKind
@@ -76,6 +79,14 @@ class SignInRequired(Exception):
 
 async def visitor_of(request: Request) -> Visitor:
     """Find who is signed in, and check the token of a change. Raises `SignInRequired`, `PermissionDenied`."""
+    visitor = await _signed_in(request)
+    if request.method not in SAFE:
+        given = request.headers.get(TOKEN_HEADER)
+        _check_token(visitor, (await form_of(request)).get(TOKEN_FIELD, "") if given is None else given)
+    return visitor
+
+
+async def _signed_in(request: Request) -> Visitor:
     gateway = gateway_of(request)
     session_id = session_id_of(request)
     if not session_id:
@@ -91,8 +102,6 @@ async def visitor_of(request: Request) -> Visitor:
         name = operator_name(gateway, holder.key_hash) or ""
         role = gateway.settings.operators[name].role
         visitor = Visitor(holder, session_id, operator=name, may_write=role != "read")
-    if request.method not in SAFE and not await _has_token(request, visitor):
-        raise errors.PermissionDenied("this form is out of date; open the page again", code="form_expired")
     request.scope["console_visitor"] = visitor
     return visitor
 
@@ -123,11 +132,25 @@ async def caller_of(gateway: Gateway, holder: Holder) -> Caller | None:
         raise SignInRequired("expired" if error.code == "expired_api_key" else "revoked") from None
 
 
-async def _has_token(request: Request, visitor: Visitor) -> bool:
-    given = request.headers.get(TOKEN_HEADER)
-    if given is None:
-        given = (await form_of(request)).get(TOKEN_FIELD, "")
-    return hmac.compare_digest(given.encode(), visitor.form_token.encode())
+def _check_token(visitor: Visitor, given: str) -> None:
+    if not hmac.compare_digest(given.encode(), visitor.form_token.encode()):
+        raise errors.PermissionDenied("this form is out of date; open the page again", code="form_expired")
+
+
+@asynccontextmanager
+async def form_with_files(request: Request, model: type[BaseModel]) -> AsyncIterator[tuple[Caller, Body]]:
+    """Yield the holder of an API key and the fields of a form that may have files, which are open until the block ends;
+    `model` is for `body_of`. It takes the place of `KeyHolderDep`, which cannot check the token of such a form.
+
+    Raises `SignInRequired`, `PermissionDenied`, and what `body_of` raises.
+    """
+    visitor = await _signed_in(request)
+    caller = await key_holder_of(visitor)
+    request.scope["gateway_project"] = caller.project_id  # for the limits of its body
+    async with body_of(request, model) as body:
+        token = body.pop(TOKEN_FIELD, "")
+        _check_token(visitor, request.headers.get(TOKEN_HEADER, token if isinstance(token, str) else ""))
+        yield caller, body
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
@@ -144,6 +167,8 @@ async def form_of(request: Request) -> Mapping[str, str]:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise errors.InvalidRequest("this is no form; open the page again") from None
+    if any("\x00" in text for pair in pairs for text in pair):  # which PostgreSQL has no place for
+        raise errors.InvalidRequest("the form contains a character that is not text")
     form = request.scope["console_form"] = dict(pairs)
     return form
 

@@ -69,6 +69,10 @@ SAID: Mapping[str, str] = {
 """Sentences about what a change has done, by their names in addresses."""
 
 
+UNNAMED = "default project"
+"""Words for the project of a key of the settings that has no name."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """What the head of a page shows beside its menu."""
@@ -191,7 +195,8 @@ async def _frame_of(gateway: Gateway, visitor: Any) -> Frame:
             return Frame(repairs=await reconcile.count_undecided(connection))
         project_id, key_id = visitor.caller.project_id, visitor.caller.key_id
         left = await budgets.available(connection, [project_id], key_id=key_id, now=gateway.clock())
-        return Frame(await projects.name_of(connection, project_id), left[project_id][1])
+        name = await projects.name_of(connection, project_id)
+        return Frame(name if name != project_id else UNNAMED, left[project_id][1])
 
 
 def go(request: Request, path: str, said: str = "") -> Response:

@@ -1,242 +1,325 @@
 """The playground: a form with what a model can do, its price before the button, and the videos that it makes."""
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from pydantic import ValidationError
 
 from app import errors
-from app.accounts import pricing
+from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.capabilities import Capabilities, union_of
+from app.console import form
 from app.console.cards import COLUMNS, Card, card_of
-from app.console.guard import ConsoleRoute, KeyHolderDep, form_of
+from app.console.form import APP, AnyFields, Field, Given
+from app.console.guard import ConsoleRoute, KeyHolderDep, form_of, form_with_files
+from app.console.model_facts import line_of
 from app.console.pages import Values, base_of, format_usd, render
+from app.console.snippets import is_of_request, snippets_of
+from app.db.models import Video
 from app.http.body import fingerprint
 from app.http.context import Gateway, GatewayDep, get_video, origin_of
-from app.http.create import create_job, new_video_id, plan_request
+from app.http.create import (
+    characters_provider,
+    create_job,
+    get_finished_video,
+    new_video_id,
+    plan_request,
+    request_from_source,
+    source_model,
+)
 from app.http.uploads import Uploads
 from app.jobs import search
-from app.jobs.choose import Routing
-from app.jobs.enqueue import Idempotency
-from app.jobs.filters import Filters
+from app.jobs.choose import NO_WISHES, Choice
+from app.jobs.enqueue import Created, Idempotency
+from app.jobs.filters import Filters, State
 from app.jobs.search import Wanted
 from app.providers.routing import Route
-from app.sizes import complete_by_size
-from app.video import VideoRequest
+from app.video import Operation, VideoRequest
 
 routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
-APP = "console"
-"""The application that usage reports show."""
-LATEST = 12
+LATEST, SOURCES = 12, 40
+"""Videos that the page shows, and finished ones to choose a source from."""
+ASK_ABOVE_MICROS, ASK_ABOVE_VIDEOS = 1_000_000, 3
+"""Estimate and number of videos above which the page asks before it creates them."""
 EXAMPLES = (
     "A paper boat drifts across a still pond at dawn, mist over the water, slow dolly shot",
     "A lighthouse in heavy rain, waves breaking on the rocks, the beam sweeping through the dark",
     "A ginger cat walks along a sunny garden wall and stops to look into the camera",
 )
-SIZE_FIELDS = ("size", "aspect_ratio", "resolution")
+MODES = {"generate": "New", "remix": "Remix", "edit": "Edit", "extend": "Extend"}
+DOES = {
+    "remix": "Changes one of your videos as the prompt says.",
+    "edit": "Edits one of your videos as the prompt says; the rest stays.",
+    "extend": "Lets one of your videos go on as the prompt says.",
+}
 
 
 @dataclass(frozen=True)
-class Field:
-    """One field of the form."""
+class Target:
+    """The model of a form, and the fields that it has."""
 
     name: str
-    label: str
-    choices: Sequence[str] = ()
-    """Values to choose from; empty: free text, or a number with limits."""
-    kind: str = "text"
-    """`text`, `number`, `select`, `check` or `area`."""
-    least: float | None = None
-    most: float | None = None
-    hint: str = ""
+    candidates: Sequence[Route]
+    fields: Sequence[Field]
 
     @property
-    def is_rare(self) -> bool:
-        """True for a field that stands behind the others."""
-        return self.name not in ("seconds", *SIZE_FIELDS, "n")
+    def able(self) -> Capabilities:
+        return union_of([route.capabilities for route in self.candidates])
 
 
-def fields_of(able: Capabilities) -> list[Field]:
-    """The fields that a model has, beside model and prompt."""
-    found = [_seconds(able)]
-    for name, label in (("size", "Size"), ("aspect_ratio", "Aspect ratio"), ("resolution", "Resolution")):
-        values = getattr(able, {"size": "sizes", "aspect_ratio": "aspect_ratios", "resolution": "resolutions"}[name])
-        if values is None and (name == "size" or able.sizes is None):
-            found.append(Field(name, label, hint="the vendor decides"))
-        elif values:
-            found.append(Field(name, label, tuple(values), "select"))
-    found.append(Field("n", "How many", ("1", "2", "3", "4"), "select"))
-    if "seed" in able.parameters:
-        found.append(Field("seed", "Seed", kind="number", hint="any"))
-    if "negative_prompt" in able.parameters:
-        found.append(Field("negative_prompt", "Not in it", kind="area"))
-    if "generate_audio" in able.parameters:
-        found.append(Field("generate_audio", "Sound", ("", "true", "false"), "select"))
-    for name, label in (("first_frame", "First frame"), ("last_frame", "Last frame"), ("reference_video", "Reference")):
-        if name in able.parameters:
-            found.append(Field(name, f"{label}, an address", hint="https://..."))
-    return found
+@dataclass(frozen=True)
+class Price:
+    """What a form would cost, or the reason why it cannot be made."""
 
-
-def _seconds(able: Capabilities) -> Field:
-    hint = "the model's own" if able.default_seconds is None else f"{able.default_seconds:g} if empty"
-    if able.seconds is None:
-        return Field("seconds", "Length in seconds", kind="number", least=0.1, hint=hint)
-    if able.seconds_range:
-        return Field("seconds", "Length in seconds", (), "number", able.seconds[0], able.seconds[1], hint)
-    return Field("seconds", "Length in seconds", tuple(f"{length:g}" for length in able.seconds), "select", hint=hint)
+    words: str
+    problem: errors.GatewayError | None = None
+    choices: Sequence[Choice] = ()
+    warnings: Sequence[str] = ()
+    asks: bool = False
+    """True: the page asks before it creates this."""
+    code: Mapping[str, str] | None = None
 
 
 @routes.get("/console/playground")
 async def show_playground(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Show the form, filled in from the address or from the video `from`, and the latest videos."""
     given = {name: value for name, value in request.query_params.items() if value.strip()}
-    if "from" in given:
-        given = {**_values_of((await get_video(gateway, caller, given["from"])).request), **given}
-    models = gateway.router.permitted_models(caller.may_use, every=False)
-    model = given.get("model") or gateway.router.default_model
-    if model not in models:
-        model = next(iter(models), None)
-    now = gateway.clock()
-    latest = await search.find_page(gateway.db, Filters(caller.project_id), Wanted(LATEST), COLUMNS)
-    return await render(
-        request,
-        "playground.html",
-        models=models,
-        model=model,
-        fields=fields_of(_union(models[model])) if model is not None else (),
-        given=Values(given),
-        examples=EXAMPLES,
-        cards=[Card(row, now) for row in latest.rows],
-        only_sandbox=all(route.provider.kind == "sandbox" for found in models.values() for route in found),
-        price=await _price(gateway, caller, given | {"model": model or ""}) if model is not None else "",
-        retry=secrets.token_urlsafe(16),
-    )
+    if "from" in given and _mode_of(given) is Operation.generate:
+        given = {**form.values_of((await get_video(gateway, caller, given.pop("from"))).request), **given}
+    return await _page(request, gateway, caller, given)
 
 
 @routes.post("/console/playground/fields")
 async def show_fields(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Send the fields of the chosen model, with the values that are still valid; says which were dropped."""
-    form = await form_of(request)
-    models = gateway.router.permitted_models(caller.may_use, every=False)
-    candidates = models.get(form.get("model", ""))
-    if not candidates:
+    given = _texts(await form_of(request))
+    target = await _target(gateway, caller, given)
+    if target is None:
         raise errors.InvalidRequest("this model is not among yours; open the page again", param="model")
-    fields = fields_of(_union(candidates))
-    given = {name: value for name, value in form.items() if value.strip()}
-    kept = {
-        field.name: given[field.name] for field in fields if field.name in given and _fits(field, given[field.name])
+    fitting = {field.name for field in target.fields if field.name in given and field.fits(given[field.name])}
+    lost = [name for name in given if is_of_request(name) and name not in ("model", "prompt", *fitting)]
+    dropped = [name for name in lost if not name.endswith("_file")]
+    kept = {name: value for name, value in given.items() if name not in lost}
+    price = await _price(gateway, caller, Given(kept), origin_of(request))
+    shown: dict[str, Any] = {
+        "target": target,
+        "facts": line_of(gateway, target.name, target.candidates),
+        "given": Values(kept),
     }
-    asked = [name for name in given if name not in ("model", "prompt", "csrf", "retry")]
-    dropped = [name for name in asked if name not in kept]
-    price = await _price(gateway, caller, {**kept, "model": form["model"], "prompt": given.get("prompt", "")})
-    return await render(request, "_fields.html", fields=fields, given=Values(kept), dropped=dropped, price=price)
+    return await render(request, "_fields.html", dropped=dropped, price=price, is_part=True, **shown)
 
 
 @routes.post("/console/playground/price")
 async def show_price(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
-    """Send what the form as it is would cost."""
-    return await render(request, "_price.html", price=await _price(gateway, caller, await form_of(request)))
+    """Send what the form as it is would cost, and the same request as code."""
+    given = Given(_texts(await form_of(request)))
+    price = await _price(gateway, caller, given, origin_of(request))
+    return await render(request, "_price.html", price=price, is_part=True)
 
 
 @routes.post("/console/playground")
-async def create(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
+async def create(request: Request, gateway: GatewayDep) -> Response:
     """Create the video of the form: its card for the page that is open, else a way to the video's page."""
-    form = await form_of(request)
-    uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
-    parsed = _parse(form, uploads)
-    if not parsed.prompt.strip():
-        raise errors.InvalidRequest("Describe the video first.", param="prompt", code="missing_parameter")
-    content = {name: value for name, value in form.items() if name not in ("csrf", "retry")}
-    created = await create_job(
-        gateway,
-        caller,
-        parsed,
-        uploads,
-        dialect="openai",
-        app=APP,
-        idempotency=Idempotency(
-            f"console {form.get('retry', '')[:40]}", fingerprint(content, operation=APP), gateway.clock()
-        ),
-        routing=Routing(),
-    )
+    async with form_with_files(request, AnyFields) as (caller, body):
+        given = Given.of(body)
+        try:
+            created = await _create(gateway, caller, given, fingerprint({**body, "retry": None}, operation=APP))
+        except errors.GatewayError as error:
+            if "hx-request" in request.headers:
+                raise
+            return await _page(request, gateway, caller, dict(given.values), error)
     if "hx-request" not in request.headers:
         return RedirectResponse(f"{base_of(request)}/videos/{created.video.id}", 303)
-    card = card_of(created.video, gateway.clock())
-    retry = secrets.token_urlsafe(16)
-    return await render(request, "_made.html", card=card, retry=retry, request_json=_code(request, form))
+    return await render(
+        request,
+        "_made.html",
+        card=card_of(created.video, gateway.clock()),
+        retry=secrets.token_urlsafe(16),
+        replayed=created.replayed,
+    )
+
+
+async def _page(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    given: dict[str, str],
+    problem: errors.GatewayError | None = None,
+) -> Response:
+    models = gateway.router.permitted_models(caller.may_use, every=False)
+    mode = _mode_of(given)
+    if mode is Operation.generate and given.get("model") not in models:
+        default = gateway.router.default_model
+        given["model"] = default if default in models else next(iter(models), "")
+    sources = [] if mode is Operation.generate else await _sources(gateway, caller, mode)
+    if mode is not Operation.generate and "from" not in given and sources:
+        given["from"] = str(sources[0].row["id"])
+    target = await _target(gateway, caller, given)
+    latest = await search.find_page(gateway.db, Filters(caller.project_id), Wanted(LATEST), COLUMNS)
+    now = gateway.clock()
+    price = Price("") if target is None else await _price(gateway, caller, Given(given), origin_of(request))
+    return await render(
+        request,
+        "playground.html",
+        status=200 if problem is None else problem.status_code,
+        groups=_groups(gateway, models),
+        modes=[(str(one), MODES[one]) for one in _modes(models)],
+        mode=str(mode),
+        does=DOES.get(mode, ""),
+        sources=sources,
+        target=target,
+        facts=line_of(gateway, target.name, target.candidates) if target is not None else None,
+        given=Values(given),
+        problem=problem,
+        examples=EXAMPLES,
+        cards=[Card(row, now) for row in latest.rows],
+        only_sandbox=all(route.provider.kind == "sandbox" for found in models.values() for route in found),
+        price=price,
+        retry=secrets.token_urlsafe(16),
+        is_part=False,
+    )
+
+
+def _texts(given: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.strip() for name, value in given.items() if value.strip()}
+
+
+def _mode_of(given: Mapping[str, str]) -> Operation:
+    """The mode of a form. Raises `InvalidRequest`."""
+    mode = given.get("mode", "generate")
+    if mode not in MODES:
+        raise errors.InvalidRequest(f"mode: expected one of {', '.join(MODES)}", param="mode")
+    return Operation(mode)
+
+
+def _modes(models: Mapping[str, Sequence[Route]]) -> list[Operation]:
+    """The modes that any model has."""
+    able = {operation for found in models.values() for route in found for operation in route.capabilities.operations}
+    return [Operation(mode) for mode in MODES if mode == "generate" or mode in able]
+
+
+def _groups(gateway: Gateway, models: Mapping[str, Sequence[Route]]) -> dict[str, list[str]]:
+    """The names of models for a menu: aliases, models of the catalogue, then those of each provider."""
+    groups: dict[str, list[str]] = {}
+    for name, candidates in models.items():
+        if name in gateway.router.aliases:
+            group = "Aliases"
+        elif len(candidates) == 1 and name == candidates[0].name:
+            group = candidates[0].provider.name
+        else:
+            group = "Models"
+        groups.setdefault(group, []).append(name)
+    return groups
+
+
+async def _sources(gateway: Gateway, caller: Caller, mode: Operation) -> list[Card]:
+    """The latest finished videos whose model has a mode."""
+    filters = Filters(caller.project_id, states=[State.completed])
+    found = await search.find_page(gateway.db, filters, Wanted(SOURCES), COLUMNS)
+    now = gateway.clock()
+    cards = [Card(row, now) for row in found.rows]
+    return [card for card in cards if card.files and mode in operations_of(gateway, caller, card.provider)]
+
+
+def operations_of(gateway: Gateway, caller: Caller, route_name: str) -> frozenset[Operation]:
+    """The operations of a route that a caller may use; none for one that is not there any more."""
+    try:
+        found = gateway.router.routes(route_name)
+    except errors.ModelNotFound:
+        return frozenset()
+    return union_of([one.capabilities for one in found if caller.may_use(route_name, one)] or [_NOTHING]).operations
+
+
+_NOTHING = Capabilities(operations=frozenset())
+
+
+async def _target(gateway: Gateway, caller: Caller, given: Mapping[str, str]) -> Target | None:
+    """The model of a form; of a source the one that made it. None for one that the caller may not use."""
+    mode = _mode_of(given)
+    if mode is Operation.generate:
+        name = given.get("model", "")
+        candidates = gateway.router.permitted_models(caller.may_use, every=True).get(name)
+        return Target(name, candidates, form.fields_of(_union(candidates))) if candidates else None
+    if "from" not in given:
+        return None
+    source = await get_video(gateway, caller, given["from"])
+    try:
+        candidates = gateway.router.routes(source_model(source))
+    except errors.ModelNotFound:
+        return None
+    fields = [form.seconds_field(_union(candidates))] if mode.lengthens else []
+    return Target(source.model, candidates, fields)
 
 
 def _union(candidates: Sequence[Route]) -> Capabilities:
     return union_of([route.capabilities for route in candidates])
 
 
-def _fits(field: Field, value: str) -> bool:
-    if field.kind == "select":
-        return value in field.choices
-    if field.kind == "number" and field.least is not None:
-        try:
-            return field.least <= float(value) <= (field.most or float("inf"))
-        except ValueError:
-            return False
-    return True
-
-
-def _parse(form: Mapping[str, str], uploads: Uploads) -> VideoRequest:
-    """Read the form. Raises `InvalidRequest` that names the field."""
-    given = {name: value.strip() for name, value in form.items() if value.strip()}
-    values: dict[str, Any] = {"prompt": given.get("prompt", ""), "model": given.get("model", ""), "app": APP}
-    for name in ("seconds", "n", "seed", "negative_prompt", "generate_audio"):
-        if name in given:
-            values[name] = given[name]
-    for name in ("first_frame", "last_frame", "reference_video"):
-        if name in given:
-            values[name] = uploads.media(given[name], name)
-    try:
-        triple, _ = complete_by_size(*(given.get(name) for name in SIZE_FIELDS))
-        return VideoRequest.model_validate({**values, **triple})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        name = str(wrong["loc"][0]) if wrong["loc"] else "request"
-        raise errors.InvalidRequest(f"{name}: {wrong['msg']}", param=name, code="invalid_value") from None
-    except ValueError as error:
-        name = str(error).partition(":")[0]
-        raise errors.InvalidRequest(str(error), param=name, code="invalid_value") from None
-
-
-async def _price(gateway: Gateway, caller: Caller, form: Mapping[str, str]) -> str:
-    """The cost of the form, or the reason why it cannot be made, in words."""
-    try:
-        parsed = _parse({"prompt": "a", **{name: value for name, value in form.items() if value}}, Uploads("video_"))
-        plan = plan_request(gateway, caller, parsed, routing=Routing())
-    except errors.GatewayError as error:
-        return error.message
-    found = pricing.estimate(gateway.settings, plan.routes[0], plan.request)
-    if found is None:
-        return "No price is known."
-    count = f"{plan.request.n} x " if plan.request.n > 1 else ""
-    return f"≈ {format_usd(found.micros)} for {count}{found.seconds:g} s at {plan.routes[0].name}"
-
-
-def _values_of(requested: Mapping[str, Any]) -> dict[str, str]:
-    """The fields of a stored request, for the form."""
-    names = ("prompt", "model", "seconds", *SIZE_FIELDS, "n", "seed", "negative_prompt", "generate_audio")
-    found = {name: requested[name] for name in names if requested.get(name) is not None}
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in found.items()}
-
-
-def _code(request: Request, form: Mapping[str, str]) -> str:
-    """The same request for a terminal."""
-    body = {name: value for name, value in form.items() if name not in ("csrf", "retry") and value.strip()}
-    text = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
-    return (
-        f'curl {origin_of(request)}/v1/videos \\\n  -H "Authorization: Bearer $OPENAI_API_KEY" \\\n'
-        f"  -H 'content-type: application/json' \\\n  -d '{text}'"
+async def _read(
+    gateway: Gateway, caller: Caller, given: Given, uploads: Uploads
+) -> tuple[VideoRequest, dict[str, Any]]:
+    """The request of a form, and where it may go. Raises `InvalidRequest`, `NotFound`."""
+    mode = _mode_of(given.values)
+    if mode is Operation.generate:
+        request = form.read_request(given, uploads)
+        return request, {"only_provider": await characters_provider(gateway, caller, request)}
+    if "from" not in given.values:
+        raise errors.InvalidRequest("Choose a video first.", param="from", code="missing_parameter")
+    source: Video = await get_finished_video(gateway, caller, given.values["from"])
+    plain = form.read_request(replace(given, values={"model": "-", **_of_mode(given, mode)}), uploads)
+    request = request_from_source(
+        source, plain.prompt, source_model(source), mode, {}, seconds=plain.seconds if mode.lengthens else None
     )
+    return request, {"only_provider": source.provider, "shown_model": source.model}
+
+
+def _of_mode(given: Given, mode: Operation) -> dict[str, str]:
+    """The fields that a remix, an edit or an extension has."""
+    names = ("prompt", "seconds") if mode.lengthens else ("prompt",)
+    return {name: given.values[name] for name in names if name in given.values}
+
+
+async def _create(gateway: Gateway, caller: Caller, given: Given, fingerprinted: str) -> Created:
+    uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
+    request, where = await _read(gateway, caller, given, uploads)
+    retry = f"console {given.values.get('retry') or secrets.token_urlsafe(16):.40}"
+    return await create_job(
+        gateway,
+        caller,
+        request,
+        uploads,
+        dialect="openai",
+        app=APP,
+        idempotency=Idempotency(retry, fingerprinted, gateway.clock()),
+        **where,
+    )
+
+
+async def _price(gateway: Gateway, caller: Caller, given: Given, origin: str) -> Price:
+    """The cost of a form, or the reason why it cannot be made, in words."""
+    values: dict[str, Any] = {"prompt": "a video", **given.values}
+    try:
+        code = snippets_of(given, origin)
+        request, where = await _read(gateway, caller, replace(given, values=values), Uploads("video_"))
+        plan = plan_request(gateway, caller, request, routing=NO_WISHES, **where)
+    except errors.GatewayError as error:
+        return Price(error.message, problem=error)
+    first = next(choice for choice in plan.choices if choice.kept)
+    count = f"{plan.request.n} x " if plan.request.n > 1 else ""
+    seconds = f"{count}{plan.request.seconds:g} s" if plan.request.seconds is not None else f"{count}the model's length"
+    if first.micros is None:
+        words = "No price is known."
+    else:
+        words = f"≈ {format_usd(first.micros)} for {seconds} at {first.route.name}"
+        async with gateway.db.reading() as connection:
+            left = await budgets.available(connection, [caller.project_id], key_id=caller.key_id, now=gateway.clock())
+        micros = left[caller.project_id][1]
+        if micros is not None and micros < first.micros:
+            words += f". {format_usd(micros)} is left: the operator can raise the limit or add credit"
+    asks = (first.micros or 0) > ASK_ABOVE_MICROS or plan.request.n > ASK_ABOVE_VIDEOS
+    return Price(words, choices=plan.choices, warnings=plan.warnings, asks=asks, code=code)

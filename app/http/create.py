@@ -18,6 +18,7 @@ from app.http.body import Body, fingerprint
 from app.http.context import Gateway, gateway_of, get_video, origin_of
 from app.http.frames import fit_frames
 from app.http.uploads import Uploads
+from app.jobs import videos
 from app.jobs.choose import NO_WISHES, Routing, Strategy
 from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue, find_replay
 from app.jobs.plan import Plan, make_plan
@@ -115,6 +116,20 @@ def plan_request(
         permitted=permitted,
     )
     return replace(plan, warnings=(*request.warnings, *endpoints.secret_warnings(request.webhook), *plan.warnings))
+
+
+async def characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
+    """Return the provider of the request's characters: the video must be made where they are stored. Raises `NotFound`
+    for one that is not the project's, `InvalidRequest` for those of several providers."""
+    providers = set()
+    for character_id in request.characters:
+        async with gateway.db.reading() as connection:
+            providers.add((await videos.get_character(connection, character_id, project_id=caller.project_id)).provider)
+    if len(providers) > 1:
+        raise errors.InvalidRequest(
+            f"the characters live at different providers: {', '.join(sorted(providers))}", param="characters"
+        )
+    return next(iter(providers), None)
 
 
 def take_routing(request: Request, body: Body) -> Routing:

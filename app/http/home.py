@@ -1,11 +1,11 @@
-"""The address `/`: a page for browsers, a JSON document for programs."""
+"""The address `/`: the console for browsers, or a page where there is none; a JSON document for programs."""
 
 import re
 from base64 import b64encode
 from hashlib import sha256
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from app.http.context import GatewayDep, origin_of
 from app.http.health import RELEASE, STATIC
@@ -24,9 +24,11 @@ routes = APIRouter(tags=["operations"])
 
 @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def home(request: Request, gateway: GatewayDep) -> Response:
-    """Show where the parts of the gateway are."""
+    """Lead browsers to the console, and show programs where the parts of the gateway are."""
     accept = ",".join(request.headers.getlist("accept"))
     if _quality(accept, "text/html") > _quality(accept, "application/json"):
+        if gateway.settings.console:
+            return RedirectResponse(f"{request.scope['gateway_prefix']}/console", 303, headers=HEADERS)
         return HTMLResponse(PAGE, headers={**HEADERS, "content-security-policy": POLICY})
     origin = gateway.settings.public_url or origin_of(request)
     links = {"docs": f"{origin}/docs", "openapi": f"{origin}/openapi.json", "health": f"{origin}/healthz"}

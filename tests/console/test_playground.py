@@ -1,6 +1,7 @@
 """The playground: the form of a model, its price, and the video that it makes once."""
 
 import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -8,8 +9,15 @@ from console.conftest import Visitor, visitor_at
 from harness import ALICE, Running, StartGateway
 from money import ADMIN, operator_of
 
+from app.jobs.videos import get_videos
+
 pytestmark = pytest.mark.anyio
 
+HOSTILE = "<img src=x onerror=alert(1)>"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
 FORM = {"model": "sandbox/testcard", "prompt": "a paper boat", "seconds": "1", "size": "128x128", "n": "1"}
 
 
@@ -42,8 +50,8 @@ async def test_a_page_with_scripts_gets_the_card_and_a_fresh_form(alice: Visitor
     assert made.status_code == 200
     assert made.text.count('class="card"') == 1
     assert re.search(r'id="retry" name="retry" value="[\w-]{20,}"', made.text)
-    assert "curl http://gateway.test/v1/videos" in made.text
-    assert ALICE not in made.text
+    again = await alice.post("/console/playground", form, **{"hx-request": "true"})
+    assert "created already" in again.text
 
 
 async def test_what_is_wrong_names_its_field_and_makes_nothing(gateway: Running, alice: Visitor) -> None:
@@ -57,6 +65,18 @@ async def test_what_is_wrong_names_its_field_and_makes_nothing(gateway: Running,
         ({"model": "sandbox/nothing"}, "sandbox/nothing"),
         ({"first_frame": "http://127.0.0.2/x"}, ""),
         ({"seed": "1e99"}, "seed"),
+        ({"seed": "9" * 30}, "seed"),
+        ({"prompt": "a" * 32_001}, "32,000"),
+        ({"mode": "dance"}, "mode"),
+        ({"mode": "remix"}, "Choose a video first"),
+        ({"mode": "extend", "from": "video_x"}, "video_x"),
+        ({"extra": "[1]"}, "extra"),
+        ({"extra": "{"}, "extra"),
+        ({"extra": '{"a": NaN}'}, "extra"),
+        ({"extra": '{"webhook_url": "http://x"}'}, "webhook_url"),
+        ({"prompt": "a\x00b"}, "not text"),
+        ({"first_frame": "https://a.example/1.png https://a.example/2.png"}, "not both"),
+        ({"characters": "char_unknown"}, "char_unknown"),
     ):
         wrong = await alice.post("/console/playground", {**FORM, "csrf": token, **change}, **{"hx-request": "true"})
         if wrong.status_code == 200:
@@ -65,7 +85,7 @@ async def test_what_is_wrong_names_its_field_and_makes_nothing(gateway: Running,
         assert wrong.status_code in (400, 404), (change, wrong.text)
         assert wrong.headers["hx-retarget"] == "#status"
         assert 'role="alert"' in wrong.text
-        assert words in wrong.text
+        assert words in unescape(wrong.text), (change, wrong.text)
     assert len(await videos(gateway)) <= 1
 
 
@@ -103,7 +123,7 @@ async def test_another_model_keeps_what_fits(alice: Visitor) -> None:
     fields = await alice.post("/console/playground/fields", form)
     assert fields.status_code == 200
     assert 'name="size" value="128x128"' in fields.text
-    assert "does not have: " in fields.text
+    assert "does not have, or not with this value: " in fields.text
     assert "colour" in fields.text
     unknown = await alice.post("/console/playground/fields", {**form, "model": "no/model"})
     assert unknown.status_code == 400
@@ -117,9 +137,85 @@ async def test_a_video_fills_the_form_again(gateway: Running, alice: Visitor) ->
     assert (await alice.get("/console/playground?from=video_x")).status_code == 404
 
 
+async def test_without_scripts_the_page_keeps_what_was_typed(gateway: Running, alice: Visitor) -> None:
+    form = {**FORM, "csrf": await alice.token(), "seconds": "soon", "prompt": HOSTILE}
+    wrong = await alice.post("/console/playground", form)
+    assert wrong.status_code == 400
+    assert HOSTILE not in wrong.text
+    assert HOSTILE in unescape(wrong.text)
+    assert 'value="soon"' in wrong.text
+    assert await videos(gateway) == []
+
+
+async def test_a_form_with_files_needs_its_token_too(gateway: Running, alice: Visitor) -> None:
+    files = {
+        "first_frame_file": ("frame.png", PNG, "image/png"),
+        "last_frame_file": ("", b"", "application/octet-stream"),
+    }
+    for token, status in (("", 403), ("0" * 64, 403), (await alice.token(), 303)):
+        answer = await alice.client.post(
+            "/console/playground",
+            data={**FORM, "csrf": token, "retry": "a"},
+            files=files,
+            headers={"sec-fetch-site": "same-origin"},
+        )
+        assert answer.status_code == status, answer.text
+    (video,) = await videos(gateway)
+    async with gateway.gateway.db.reading() as connection:
+        stored = await get_videos(connection, [video["id"]], project_id=(await me(gateway)))
+    assert stored[0].request["first_frame"]["content_type"] == "image/png"
+    assert "last_frame" not in stored[0].request
+
+
+async def me(gateway: Running) -> str:
+    return str((await gateway.client.get("/v1/me")).json()["project"]["id"])
+
+
+async def test_a_finished_video_is_remixed_edited_and_extended(gateway: Running, alice: Visitor) -> None:
+    source = await gateway.create(**{name: value for name, value in FORM.items() if name != "n"})
+    waiting = await alice.get("/console/playground?mode=extend")
+    assert "no finished video" in waiting.text
+    await gateway.finish(source["id"])
+    token = await alice.token()
+    for mode, seconds in (("remix", ""), ("edit", ""), ("extend", "2")):
+        page = await alice.get(f"/console/playground?mode={mode}")
+        assert f'<option value="{source["id"]}" selected>' in page.text
+        assert ('name="seconds"' in page.text) == (mode == "extend")
+        form = {"mode": mode, "from": source["id"], "prompt": f"to {mode}", "seconds": seconds, "csrf": token}
+        said = await alice.post("/console/playground/price", form)
+        assert "≈" in said.text
+        made = await alice.post("/console/playground", {**form, "retry": mode})
+        assert made.status_code == 303, made.text
+        made_id = made.headers["location"].rpartition("/")[2]
+        video = await gateway.get(made_id)
+        assert (video["prompt"], video["remixed_from_video_id"] is not None) == (f"to {mode}", True)
+    theirs = (await gateway.bob.post("/v1/videos", json={"prompt": "x", "model": "sandbox/testcard"})).json()
+    page = await alice.get(f"/console/playground?mode=remix&from={theirs['id']}")
+    assert page.status_code == 404
+
+
+async def test_the_price_comes_with_routes_and_code(start_gateway: StartGateway) -> None:
+    routes = ["sandbox/testcard", "sandbox/slow"]
+    async with start_gateway(
+        models={"house": {"routes": routes}}, prices={"sandbox/testcard": 0.1, "sandbox/slow": 0.2}
+    ) as gateway:
+        visitor = visitor_at(gateway)
+        async with visitor.client:
+            await visitor.sign_in(ALICE)
+            form = {**FORM, "model": "house", "csrf": await visitor.token(), "first_frame_chosen": "1"}
+            said = unescape((await visitor.post("/console/playground/price", form)).text)
+            assert "≈ $0.10 for 1 s at sandbox/testcard" in said
+            assert "2 routes" in said
+            assert "-F input_reference=@first_frame" in said
+            assert 'input_reference=open("first_frame", "rb")' in said
+            assert 'fs.createReadStream("first_frame")' in said
+            assert ALICE not in said
+
+
 async def test_the_operator_has_no_playground(operator: Visitor) -> None:
-    for path in ("/console/playground", "/console/models"):
-        assert (await operator.get(path)).status_code == 403
+    assert (await operator.get("/console/playground")).status_code == 403
+    refused = await operator.post("/console/playground", {**FORM, "csrf": await operator.token()})
+    assert refused.status_code == 403
     start = await operator.get("/console")
-    assert start.headers["location"] == "/console/videos"
+    assert start.headers["location"] == "/console/overview"
     assert ADMIN not in (await operator.get("/console/videos")).text

@@ -1,6 +1,7 @@
-"""The address `/`: a page for browsers and a document for programs, chosen by the Accept header."""
+"""The address `/`: the console or a page for browsers, a document for programs, chosen by the Accept header."""
 
 import re
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 import httpx
@@ -14,6 +15,13 @@ CHROMIUM = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
     "application/signed-exchange;v=b3;q=0.7"
 )
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway without the console."""
+    async with start_gateway(console=False) as running:
+        yield running
 
 
 def anonymous(gateway: Running, root: str = "") -> httpx.AsyncClient:
@@ -85,3 +93,12 @@ async def test_the_page_runs_no_script_and_loads_nothing(gateway: Running) -> No
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; ")
     assert re.fullmatch(r"img-src data:; style-src 'sha256-[\w+/]{43}='", policy.split("; ", 4)[4])
+
+
+@pytest.mark.parametrize("root", ["", "/video"])
+async def test_browsers_are_led_to_the_console(start_gateway: StartGateway, root: str) -> None:
+    async with start_gateway() as gateway, anonymous(gateway, root) as client:
+        answer = await client.get(f"{root}/", headers={"accept": CHROMIUM})
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{root}/console")
+        assert answer.headers["vary"] == "accept"
+        assert (await client.get(f"{root}/")).json()["name"] == "video-gateway"

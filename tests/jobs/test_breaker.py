@@ -20,7 +20,7 @@ async def test_the_breaker_opens_after_repeated_failures_and_half_opens_by_one_p
         await gateway.worker.run_once()
         assert len(one.submits) == 5  # then it is left alone
         assert len(second.submits) == 8
-        gateway.clock.advance(16)
+        gateway.clock.advance(17)
         for _ in range(3):
             await gateway.create(model="clip")
         await gateway.worker.run_once()
@@ -71,7 +71,7 @@ async def test_one_projects_bad_prompts_pause_that_project_alone(start_gateway: 
             await create_as_bob(gateway)
         await gateway.worker.run_once()
         assert len(one.submits) == 8  # Bob is not
-        gateway.clock.advance(16)
+        gateway.clock.advance(17)
         await gateway.worker.run_once()
         assert len(one.submits) == 9  # Alice's probe fails, and she waits longer
         await create_as_bob(gateway)
@@ -179,7 +179,7 @@ async def test_a_probe_does_not_wait_for_a_project_that_cannot_take_its_turn(
         for number in range(5):  # in turns
             await (create_as_bob(gateway) if number % 2 else gateway.create(model="one/sora-2"))
             await gateway.worker.run_once()
-        gateway.clock.advance(16)
+        gateway.clock.advance(17)
         video = await gateway.create(model="one/sora-2")
         submits = len(one.submits)
         await gateway.worker.run_once()

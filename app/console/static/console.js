@@ -55,6 +55,93 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+// The playground: counts and shows chosen files, takes pasted ones, and asks before it spends much.
+
+const LARGEST_PREVIEW = 10 * 2 ** 20;
+
+document.addEventListener("change", (event) => {
+  const { counts, previews, changesPage } = event.target.dataset;
+  if (changesPage) location.href = `${changesPage}&from=${encodeURIComponent(event.target.value)}`;
+  if (!counts) return;
+  const files = [...event.target.files];
+  document.getElementById(counts).value = files.length || "";
+  const shown = document.getElementById(previews);
+  shown.replaceChildren();
+  for (const file of files) {
+    if (!file.type.startsWith("image/") || file.size > LARGEST_PREVIEW) continue;
+    const reader = new FileReader();
+    reader.addEventListener("load", () => {
+      const picture = document.createElement("img");
+      picture.alt = file.name;
+      picture.src = reader.result;
+      shown.append(picture);
+    });
+    reader.readAsDataURL(file);
+  }
+});
+
+document.addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
+  const field = [...document.querySelectorAll("#form input[type=file]")].find(({ files }) => !files.length);
+  if (!file || !field) return;
+  event.preventDefault();
+  const chosen = new DataTransfer();
+  chosen.items.add(file);
+  field.files = chosen.files;
+  field.dispatchEvent(new Event("change", { bubbles: true }));
+});
+
+document.addEventListener("submit", (event) => {
+  const words = document.getElementById("price")?.dataset.asks;
+  const dialog = document.getElementById("ask");
+  if (event.target.id !== "form" || !words || !dialog || dialog.dataset.confirmed) {
+    if (dialog) delete dialog.dataset.confirmed;
+    return;
+  }
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  dialog.querySelector("[data-words]").textContent = words;
+  dialog.showModal();
+}, true); // before htmx sends it
+
+document.addEventListener("click", (event) => {
+  const dialog = event.target.closest("dialog");
+  if (event.target.closest("[data-closes]")) dialog.close();
+  if (event.target.closest("[data-confirms]")) {
+    dialog.dataset.confirmed = "";
+    dialog.close();
+    document.getElementById("form").requestSubmit();
+  }
+});
+
+// Errors: the field that one names is marked, and a limit that passes counts down.
+
+document.addEventListener("htmx:after:swap", () => {
+  for (const field of document.querySelectorAll("[aria-describedby=status]")) {
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  }
+  const problem = document.querySelector("#status .problem");
+  if (!problem || "shown" in problem.dataset) return;
+  problem.dataset.shown = "";
+  const { param, retryAfter } = problem.dataset;
+  const field = document.getElementById(`f-${param}`) ?? document.getElementById(param ?? "");
+  if (field) {
+    field.setAttribute("aria-invalid", "true");
+    field.setAttribute("aria-describedby", "status");
+    field.focus();
+  }
+  if (!retryAfter) return;
+  const left = document.createElement("strong");
+  problem.append(" ", left);
+  let seconds = Number(retryAfter);
+  const count = () => {
+    left.textContent = seconds > 0 ? `Wait ${seconds} s.` : "Try again now.";
+    if (seconds-- > 0) setTimeout(count, 1_000);
+  };
+  count();
+});
+
 document.addEventListener("keydown", (event) => {
   const form = event.target.closest("form[data-sends-by]");
   if (form && event.key === form.dataset.sendsBy && (event.ctrlKey || event.metaKey)) {

@@ -43,6 +43,7 @@ from app.http.body import body_of, body_schema, extra_of, validated
 from app.http.context import CallerDep, Gateway, GatewayDep, end_video, get_video
 from app.http.create import (
     app_name,
+    characters_provider,
     create_job,
     get_finished_video,
     new_video_id,
@@ -140,7 +141,7 @@ async def create_video(request: Request, gateway: GatewayDep, caller: CallerDep)
         webhook = take_webhook(request, body)
         uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
         parsed = parse(body, uploads, default_model=gateway.router.default_model)
-        provider = await _characters_provider(gateway, caller, parsed)
+        provider = await characters_provider(gateway, caller, parsed)
         return await _create(
             request, gateway, caller, parsed, uploads, idempotency, webhook, routing, only_provider=provider
         )
@@ -184,19 +185,6 @@ async def _create(
     if created.replayed:
         response.headers["idempotent-replayed"] = "true"
     return response
-
-
-async def _characters_provider(gateway: Gateway, caller: Caller, request: VideoRequest) -> str | None:
-    """Return the provider of the request's characters: the video must be made where they are stored."""
-    providers = set()
-    for character_id in request.characters:
-        async with gateway.db.reading() as connection:
-            providers.add((await videos.get_character(connection, character_id, project_id=caller.project_id)).provider)
-    if len(providers) > 1:
-        raise errors.InvalidRequest(
-            f"the characters live at different providers: {', '.join(sorted(providers))}", param="characters"
-        )
-    return next(iter(providers), None)
 
 
 @routes.get("/v1/videos", responses=returns(schemas.VideoPage), openapi_extra={"parameters": [filters.METADATA]})
