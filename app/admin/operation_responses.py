@@ -63,6 +63,7 @@ class ProviderError(ResponseModel):
     """The last failure of the last 24 hours, or the last refusal of a submit that is repeated."""
 
     at: AwareDatetime
+    """The end; of a submit that is repeated the last one that was sent, else the creation."""
     attempt: str
     video: str
     code: str | None

@@ -207,9 +207,8 @@ def _percentiles(pair: tuple[float, float] | None) -> dict[str, float] | None:
 
 
 def _error(attempt: Attempt) -> dict[str, Any]:
-    at = attempt.ended_at or attempt.submitted_at
     return {
-        "at": at and at.isoformat(),
+        "at": (attempt.ended_at or attempt.submitted_at or attempt.created_at).isoformat(),
         "attempt": attempt.id,
         "video": attempt.video_id,
         "code": attempt.error_code,

@@ -121,6 +121,7 @@ async def test_a_pause_of_all_projects_ends_in_a_try(start_gateway: StartGateway
         await gateway.worker.run_once()
         text = words_of(await card(visitor, "down"))
         assert re.search(r"Rests until \d\d:\d\d:\d\d UTC after 5 failures Under way", text), text
+        assert re.search(r"Last error .* upstream_unavailable its video down cannot be reached", text), text
         gateway.clock.advance(16)
         assert "Is being tried again" in words_of(await card(visitor, "down"))
 
