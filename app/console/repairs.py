@@ -13,7 +13,7 @@ from app.accounts import pricing
 from app.admin.repairs import Repair, decide, repair_objects
 from app.console.guard import ConsoleRoute, OperatorDep, form_of
 from app.console.pages import Values, go, render
-from app.http.body import checked, validated
+from app.http.body import validated
 from app.http.context import Gateway, GatewayDep
 
 routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -67,9 +67,9 @@ async def show_repairs(request: Request, gateway: GatewayDep, operator: Operator
 async def decide_one(attempt_id: str, request: Request, gateway: GatewayDep, operator: OperatorDep) -> Response:
     """Carry out a decision; one that is refused is shown with the reason, and nothing has changed."""
     form = await form_of(request)
-    given: dict[str, Any] = {name: form[name].strip() for name in FIELDS if form.get(name, "").strip()}
+    given = {name: form[name].strip() for name in FIELDS if form.get(name, "").strip()}
     try:
-        wire = validated(Repair, checked(given))
+        wire = validated(Repair, given)
         await decide(gateway, operator, attempt_id, wire)
     except errors.GatewayError as problem:
         return await _page(request, gateway, tried=Tried(attempt_id, given, problem))
