@@ -42,16 +42,16 @@ slow_s = 600
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
 api_key = "not used"
-models = ["film-1"]
+models = ["clip-1"]
 
 [models."house"]
-routes = ["away/film-1", "sandbox/testcard"]
+routes = ["away/clip-1", "sandbox/testcard"]
 
 [prices]
 "sandbox/testcard" = 0.1
 "sandbox/slow" = 0.2
 "sandbox/fail" = 0.1
-"away/film-1" = 0.05
+"away/clip-1" = 0.05
 """
 VIDEOS = (
     ("sandbox/testcard", "A lighthouse in heavy rain, waves breaking on the rocks", 4, "shop"),

@@ -95,3 +95,13 @@ def _left(row: sa.RowMapping) -> int | None:
     if row["billing"] == Billing.prepaid:
         left.append(-(row["balance_spent"] or 0))
     return min(left, default=None)
+
+
+async def balances(connection: AsyncConnection, project_ids: Sequence[str]) -> dict[str, int]:
+    """The balance of each prepaid project in micros; postpaid ones have none."""
+    query = (
+        sa.select(Project.id, -sa.func.coalesce(Meter.spent_micros, 0))
+        .outerjoin(Meter, (Meter.scope == "project:" + Project.id) & (Meter.month == ALL_TIME))
+        .where(Project.id.in_(project_ids), Project.billing == Billing.prepaid)
+    )
+    return dict((await connection.execute(query)).all())

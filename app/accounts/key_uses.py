@@ -1,4 +1,4 @@
-"""Last use, spending of the month and running jobs of keys.
+"""Last use, spending of the month and running jobs of keys, the latter two of projects as well.
 
 Uses are collected in memory and written by a task of each process once a minute, never by a request.
 """
@@ -28,39 +28,44 @@ order by key_id  -- in one order, against deadlocks with other processes
 on conflict (key_id) do update set last_used_at = greatest(key_uses.last_used_at, excluded.last_used_at)
 """)
 
-_READ = sa.text("""
+_SPENT_AND_RUNNING = """
 with days as materialized (
   select cast(:first as date) + number as day
   from generate_series(0, cast(:today as date) - cast(:first as date)) as number
   where not exists (select from closed_days where closed_days.day = cast(:first as date) + number)
 ), entries as (
-  select key_id, cost_micros as micros from usage_days
-  where day between :first and :today and key_id = any(cast(:keys as text[]))
+  select {owner}, cost_micros as micros from usage_days
+  where day between :first and :today and {owner} = any(cast(:owners as text[]))
   union all
-  select entry.key_id, -entry.amount_micros
+  select entry.{owner}, -entry.amount_micros
   from days cross join lateral (
-    select key_id, amount_micros from ledger
-    where ledger.day = days.day and key_id = any(cast(:keys as text[])) and kind <> 'credit' offset 0
+    select {owner}, amount_micros from ledger
+    where ledger.day = days.day and {owner} = any(cast(:owners as text[])) and kind <> 'credit' offset 0
   ) as entry
 ), spent as (
-  select key_id, sum(micros)::bigint as micros from entries group by key_id
+  select {owner}, sum(micros)::bigint as micros from entries group by {owner}
 ), running as (
-  select key_id, count(*) as videos from videos
-  where ended_at is null and key_id = any(cast(:keys as text[])) group by key_id
+  select {owner}, count(*) as videos from videos
+  where ended_at is null and {owner} = any(cast(:owners as text[])) group by {owner}
 )
-select key_id, last_used_at, coalesce(spent.micros, 0) as micros, coalesce(running.videos, 0) as videos
-from unnest(cast(:keys as text[])) as asked (key_id)
-left join key_uses using (key_id) left join spent using (key_id) left join running using (key_id)
-""")
+select {owner}, {last_use} as last_used_at, coalesce(spent.micros, 0) as micros, coalesce(running.videos, 0) as videos
+from unnest(cast(:owners as text[])) as asked ({owner})
+left join spent using ({owner}) left join running using ({owner})
+"""
+_OF_KEYS = sa.text(
+    _SPENT_AND_RUNNING.format(owner="key_id", last_use="key_uses.last_used_at") + "left join key_uses using (key_id)"
+)
+_OF_PROJECTS = sa.text(_SPENT_AND_RUNNING.format(owner="project_id", last_use="null::timestamptz"))
 
 
 @dataclass(frozen=True)
 class Use:
-    """The use of a key."""
+    """The use of a key, or of all keys of a project."""
 
     last_used_at: datetime | None
+    """Of a key alone."""
     spent_micros: int
-    """Costs and holds of the jobs of this month, as its budget counts them."""
+    """Costs and holds of the jobs of this month, as budgets count them."""
     running: int
     """Unfinished videos."""
 
@@ -108,8 +113,21 @@ class KeyUses:
 
 async def read_uses(connection: AsyncConnection, key_ids: Sequence[str], *, now: datetime) -> dict[str, Use]:
     """Read the use of each key. `connection` is in a transaction."""
+    return await _read(connection, _OF_KEYS, key_ids, now)
+
+
+async def read_uses_of_projects(
+    connection: AsyncConnection, project_ids: Sequence[str], *, now: datetime
+) -> dict[str, Use]:
+    """Read the use of each project. `connection` is in a transaction."""
+    return await _read(connection, _OF_PROJECTS, project_ids, now)
+
+
+async def _read(
+    connection: AsyncConnection, statement: sa.TextClause, owners: Sequence[str], now: datetime
+) -> dict[str, Use]:
     today = day_of(now)
-    parameters: dict[str, Any] = {"keys": list(key_ids), "first": today.replace(day=1), "today": today}
+    parameters: dict[str, Any] = {"owners": list(owners), "first": today.replace(day=1), "today": today}
     await connection.execute(sa.text("set local jit = off"))  # compiling the statement takes longer than running it
-    found = await connection.execute(_READ, parameters)
-    return {row.key_id: Use(row.last_used_at, row.micros, row.videos) for row in found}
+    found = await connection.execute(statement, parameters)
+    return {owner: Use(used_at, micros, videos) for owner, used_at, micros, videos in found}

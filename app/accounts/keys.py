@@ -4,6 +4,7 @@ Keys are long and random, so they are stored as HMAC-SHA256 with a pepper: cheap
 """
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
@@ -147,6 +148,31 @@ async def list_keys(connection: AsyncConnection, *, project_id: str | None = Non
     return await rows.all_of(
         Key, connection, query if project_id is None else query.where(Key.project_id == project_id)
     )
+
+
+async def find_keys(
+    connection: AsyncConnection, *, text: str = "", project_id: str | None = None, limit: int
+) -> list[Key]:
+    """Read keys whose name, id or end has the text in it: first those that are not revoked, newest first."""
+    query = rows.select(Key).order_by(Key.revoked_at.is_not(None), Key.id.desc()).limit(limit)
+    if text:
+        query = query.where(sa.or_(*(c.icontains(text, autoescape=True) for c in (Key.name, Key.id, Key.hint))))
+    if project_id is not None:
+        query = query.where(Key.project_id == project_id)
+    return await rows.all_of(Key, connection, query)
+
+
+async def count_keys(connection: AsyncConnection, project_ids: Sequence[str]) -> dict[str, int]:
+    """The number of keys of each project that are not revoked; projects without one are left out."""
+    query = sa.select(Key.project_id, sa.func.count()).where(Key.project_id.in_(project_ids), Key.revoked_at.is_(None))
+    return dict((await connection.execute(query.group_by(Key.project_id))).all())
+
+
+async def require_free_name(session: AsyncSession, name: str, project_id: str) -> None:
+    """Require that no key of a project has a name, revoked ones apart. Raises `Conflict`."""
+    others = sa.select(Key.id).where(Key.project_id == project_id, Key.name == name.strip(), Key.revoked_at.is_(None))
+    if await session.scalar(others.limit(1)) is not None:
+        raise errors.Conflict(f"a key of this project is called {name.strip()!r:.120} already", param="name")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Projects: the tenants that keys, videos, webhooks and money belong to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from app.accounts import audit
 from app.accounts.audit import Actor
 from app.accounts.budgets import limit_project
 from app.db import rows
-from app.db.models import Project
+from app.db.models import Key, Project
 from app.providers import KIND_NAMES
 from app.video import Billing
 
@@ -111,8 +111,38 @@ async def name_of(connection: AsyncConnection, project_id: str) -> str:
     return found or project_id
 
 
+async def project_and_key(connection: AsyncConnection, project_id: str, key_id: str) -> tuple[str, str]:
+    """The names of a project and of a key, each with its id where there is none."""
+    project = sa.select(Project.name).where(Project.id == project_id).scalar_subquery()
+    key = sa.select(Key.name).where(Key.id == key_id).scalar_subquery()
+    row = (await connection.execute(sa.select(project, key))).one()
+    return row[0] or project_id, row[1] or key_id
+
+
 async def list_projects(connection: AsyncConnection) -> list[Project]:
     return await rows.all_of(Project, connection, rows.select(Project).order_by(Project.created_at, Project.id))
+
+
+async def find_projects(connection: AsyncConnection, *, text: str = "", limit: int) -> list[Project]:
+    """Read projects whose name or id has the text in it, by their names."""
+    query = rows.select(Project).order_by(sa.func.lower(Project.name), Project.id).limit(limit)
+    if text:
+        query = query.where(sa.or_(*(c.icontains(text, autoescape=True) for c in (Project.name, Project.id))))
+    return await rows.all_of(Project, connection, query)
+
+
+async def names_of(connection: AsyncConnection, project_ids: Collection[str]) -> dict[str, str]:
+    """The names of projects by their ids."""
+    query = sa.select(Project.id, Project.name).where(Project.id.in_(project_ids))
+    return dict((await connection.execute(query)).all())
+
+
+async def require_free_name(session: AsyncSession, name: str, *, but: str | None = None) -> None:
+    """Require that no project, but the one with this id, has a name. The API does not: it addresses projects by their
+    ids. Raises `Conflict`."""
+    others = sa.select(Project.id).where(Project.name == name.strip())
+    if await session.scalar((others if but is None else others.where(Project.id != but)).limit(1)) is not None:
+        raise errors.Conflict(f"another project is called {name.strip()!r:.120}", param="name")
 
 
 async def ensure_projects(session: AsyncSession, named: Mapping[str, str | None], *, now: datetime) -> None:

@@ -27,10 +27,7 @@ async def show_settings(
 ) -> Response:
     """Read the settings with which the process that answers was started, each with its origin, and what their values
     warn of. Secrets are masked."""
-    config, dialects = gateway.settings, {name: type(found) for name, found in gateway.dialects.items()}
-    shown = [vars(one) for one in shown_settings(config, gateway.origins, dialects, every=every)]
-    found = [one._asdict() for one in advice(config, gateway.providers)]
-    return no_store({"object": "settings", "files": gateway.origins[0], "data": _plain(shown), "warnings": found})
+    return no_store(settings_object(gateway, every=every))
 
 
 @routes.get("/admin/v1/status", responses=returns(responses.StatusReport))
@@ -48,6 +45,14 @@ async def status_object(gateway: Gateway) -> dict[str, Any]:
     database_ms = round((time.perf_counter() - began) * 1_000, 2)
     found = await read_overview(gateway.db, gateway.clock())
     return {"object": "status", **found, "database_ms": database_ms}
+
+
+def settings_object(gateway: Gateway, *, every: bool) -> dict[str, Any]:
+    """The settings of this process without secrets, each with its origin; with `every` those that are not set, too."""
+    config, dialects = gateway.settings, {name: type(found) for name, found in gateway.dialects.items()}
+    shown = [vars(one) for one in shown_settings(config, gateway.origins, dialects, every=every)]
+    found = [one._asdict() for one in advice(config, gateway.providers)]
+    return {"object": "settings", "files": gateway.origins[0], "data": _plain(shown), "warnings": found}
 
 
 def _plain(value: Any) -> Any:

@@ -124,7 +124,7 @@ async def create_project(request: Request, gateway: GatewayDep, actor: ActorDep)
     """Create a project."""
     async with body_of(request, NewProject) as body:
         wire = validated(NewProject, body, keep_nulls=True)
-    changes = _project_changes(wire)
+    changes = project_changes_of(wire)
     async with gateway.db.transaction() as session:
         project = await projects.create_project(session, changes, actor=actor, now=gateway.clock())
     return no_store(await project_object(gateway, project), status=201)
@@ -145,16 +145,17 @@ async def change_project(project_id: str, request: Request, gateway: GatewayDep,
     """Change the given fields. Spending of the current month already counts against a new budget."""
     async with body_of(request, ProjectChanges) as body:
         wire = validated(ProjectChanges, body, keep_nulls=True)
-    changes = _project_changes(wire)
+    changes = project_changes_of(wire)
     async with gateway.db.transaction() as session:
         project = await projects.change_project(session, project_id, changes, actor=actor, now=gateway.clock())
     return no_store(await project_object(gateway, project))
 
 
-def _project_changes(wire: ProjectChanges) -> projects.ProjectChanges:
+def project_changes_of(wire: ProjectChanges) -> projects.ProjectChanges:
     """The fields given in the body; a null name and a null billing are ignored."""
     given = wire.model_fields_set
-    values: dict[str, Any] = {name: getattr(wire, name) for name in ("name", "billing") if getattr(wire, name)}
+    named = ("name", "billing")
+    values: dict[str, Any] = {name: value for name in named if (value := getattr(wire, name)) is not None}
     if "kinds" in given:
         values["kinds"] = wire.kinds
     if "monthly_budget_usd" in given:
@@ -181,7 +182,7 @@ async def create_key(request: Request, gateway: GatewayDep, actor: ActorDep) -> 
     """Create a key. `key` is shown only in this response."""
     async with body_of(request, NewKey) as body:
         wire = validated(NewKey, body, keep_nulls=True)
-    changes, now = _changes(wire), gateway.clock()
+    changes, now = key_changes_of(wire), gateway.clock()
     async with gateway.db.transaction() as session:
         key, secret = await keys.create_key(
             session,
@@ -212,7 +213,7 @@ async def change_key(key_id: str, request: Request, gateway: GatewayDep, actor: 
     """Change the given fields. Takes effect in every process within a second."""
     async with body_of(request, KeyChanges) as body:
         wire = validated(KeyChanges, body, keep_nulls=True)
-    changes = _changes(wire)
+    changes = key_changes_of(wire)
     async with gateway.db.transaction() as session:
         key = await keys.change_key(session, key_id, changes, actor=actor, now=gateway.clock())
     return no_store(await key_object(gateway, key))
@@ -226,7 +227,7 @@ async def revoke_key(key_id: str, gateway: GatewayDep, actor: ActorDep) -> Respo
     return no_store(await key_object(gateway, key))
 
 
-def _changes(wire: KeyChanges) -> Changes:
+def key_changes_of(wire: KeyChanges) -> Changes:
     """The fields given in the body; a null name is ignored."""
     named = wire.model_fields_set & {"name", "models", "requests_per_minute", "concurrent_jobs", "expires_at"}
     values: dict[str, Any] = {name: getattr(wire, name) for name in named}

@@ -10,7 +10,7 @@ from app.accounts import projects
 from app.admin import responses
 from app.db.models import Video
 from app.http import filters
-from app.http.context import GatewayDep
+from app.http.context import Gateway, GatewayDep
 from app.http.openapi import returns
 from app.http.responses import no_store
 
@@ -34,6 +34,13 @@ class AdminListQuery(filters.ListQuery):
     project: filters.Name | None = None
     """Only videos of this project, by id or name."""
 
+    async def project_id(self, gateway: Gateway) -> str | None:
+        """The id of the project; None for those of all. Raises `NotFound`."""
+        if self.project is None:
+            return None
+        async with gateway.db.transaction() as session:
+            return (await projects.get_project(session, self.project)).id
+
 
 @routes.get(
     "/admin/v1/videos", responses=returns(responses.VideoList), openapi_extra={"parameters": [filters.METADATA]}
@@ -42,11 +49,7 @@ async def list_videos(request: Request, gateway: GatewayDep, query: Annotated[Ad
     """List the videos of all projects, or of one, newest first, with the filters of `GET /v1/videos`. Request the next
     page with `after=<last_id>` while `has_more` is true. Without `project`, the filters `user`, `app`, `provider`,
     `metadata` and `q` look at the first 20,000 videos of all, whatever the other filters are."""
-    project_id = None
-    if query.project is not None:
-        async with gateway.db.transaction() as session:
-            project_id = (await projects.get_project(session, query.project)).id
-    wanted = query.filters(request, project_id)
+    wanted = query.filters(request, await query.project_id(gateway))
     found = await filters.find_page(gateway, wanted, query.wanted, _COLUMNS, holder="admin")
     return no_store(filters.found_page(found, [_video(row) for row in found.rows]))
 

@@ -94,8 +94,13 @@ class Given:
                 elif not isinstance(one, str):
                     raise errors.InvalidRequest(f"{name[:100]}: this is no form; open the page again")
                 elif one.strip():
-                    values[name] = one.strip()
+                    values[name] = plain_text(one)
         return cls(values, files)
+
+
+def plain_text(text: str) -> str:
+    """The text of a field, with the ends of lines as they were typed: forms send two characters for each."""
+    return text.replace("\r\n", "\n").strip()
 
 
 # Fields

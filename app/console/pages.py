@@ -1,5 +1,6 @@
 """Pages of the console: templates, their values, the headers of every page, and the static files."""
 
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,12 +24,6 @@ from app.jobs import reconcile
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types default"
-)
-"""Nothing is loaded from elsewhere, and no script makes markup but by the one policy of `static/console.js`."""
 THEMES = ("light", "dark")
 THEME_COOKIE = "vgw_theme"
 
@@ -59,6 +54,17 @@ MENU: Mapping[bool, tuple[tuple[str, str], ...]] = {
 SAID: Mapping[str, str] = {
     "cancelled": "The video was cancelled.",
     "deleted": "The video was deleted.",
+    "project_made": "The project was made.",
+    "project_changed": "The project was changed.",
+    "credited": "The balance was credited.",
+    "key_changed": "The key was changed.",
+    "key_revoked": "The key was revoked.",
+    "endpoint_changed": "The endpoint was changed.",
+    "endpoint_enabled": "The endpoint gets events again.",
+    "endpoint_disabled": "The endpoint gets no more events.",
+    "endpoint_deleted": "The endpoint was deleted.",
+    "delivery_sent": "The delivery is sent again now.",
+    "resent": "The event is being sent again.",
     "circuits_closed": "The circuit is closed: waiting videos are submitted within seconds.",
     "circuits_were_closed": "No circuit of this provider was open.",
     "repair_find": "The task was found and goes on. It is charged when it is ready.",
@@ -75,7 +81,7 @@ UNNAMED = "default project"
 
 @dataclass(frozen=True)
 class Frame:
-    """What the head of a page shows beside its menu."""
+    """The head of a page beside its menu."""
 
     project: str = ""
     """Name of the project of a key's holder."""
@@ -92,15 +98,26 @@ class Values(dict[str, Any]):
         return ""
 
 
+@dataclass(frozen=True)
+class StaticFile:
+    """A file that never changes under its name in addresses."""
+
+    content: bytes
+    compressed: bytes
+    """The content by gzip."""
+    content_type: str
+
+
 @cache
-def static_files() -> Mapping[str, tuple[bytes, str]]:
-    """Content and content type of each static file, by its name in addresses, which has a hash of the content."""
+def static_files() -> Mapping[str, StaticFile]:
+    """The static files by their names in addresses, which have a hash of the content."""
     files = {}
     for path in sorted(STATIC.iterdir()):
         if path.suffix in TYPES:
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()[:12]
-            files[f"{path.stem}.{digest}{path.suffix}"] = content, TYPES[path.suffix]
+            compressed = gzip.compress(content, mtime=0)
+            files[f"{path.stem}.{digest}{path.suffix}"] = StaticFile(content, compressed, TYPES[path.suffix])
     return files
 
 
@@ -137,8 +154,8 @@ def format_usd(micros: int | None) -> str:
     """An amount in US dollars with at least two decimals; a dash for an unknown one."""
     if micros is None:
         return "-"
-    whole, _, decimals = pricing.format_usd(micros).partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
+    whole, _, decimals = pricing.format_usd(abs(micros)).partition(".")
+    return f"{'-' if micros < 0 else ''}{whole}.{decimals.ljust(2, '0')}"
 
 
 def format_moment(at: datetime) -> str:
@@ -161,11 +178,24 @@ def base_of(request: Request) -> str:
     return f"{request.scope['gateway_prefix']}/console"
 
 
+def policy_of(media: str | None = None) -> str:
+    """The content security policy of a page: nothing is loaded from elsewhere, but videos from the origin `media`, and
+    no script makes markup but by the one policy of `static/console.js`."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"media-src 'self'{f' {media}' if media else ''}; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types default"
+    )
+
+
 async def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Render a page, or a part of one (`_part.html`), with the headers that every page has.
 
-    A page asks the database for its head, unless `frame` is given.
+    A page asks the database for its head, unless `frame` is given. One that `plays` videos may load them from the
+    bucket to which their addresses redirect.
     """
+    plays = values.pop("plays", False)
     visitor = values.setdefault("visitor", request.scope.get("console_visitor"))
     if not template.startswith("_") and "frame" not in values:
         values["frame"] = Frame() if visitor is None else await _frame_of(gateway_of(request), visitor)
@@ -186,7 +216,10 @@ async def render(request: Request, template: str, *, status: int = 200, **values
             **values,
         )
     )
-    return HTMLResponse(text, status, headers=page_headers())
+    media = None
+    if plays and gateway_of(request).settings.storage_presign:
+        media = await gateway_of(request).store.presigned_origin()
+    return HTMLResponse(text, status, headers=page_headers(media))
 
 
 async def _frame_of(gateway: Gateway, visitor: Any) -> Frame:
@@ -204,9 +237,9 @@ def go(request: Request, path: str, said: str = "") -> Response:
     return RedirectResponse(f"{base_of(request)}/{path}{f'?said={said}' if said else ''}", 303)
 
 
-def page_headers() -> dict[str, str]:
+def page_headers(media: str | None = None) -> dict[str, str]:
     return {
-        "content-security-policy": POLICY,
+        "content-security-policy": policy_of(media),
         "cache-control": "no-store",
         "cross-origin-opener-policy": "same-origin",
         "referrer-policy": "same-origin",

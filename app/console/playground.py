@@ -13,7 +13,7 @@ from app.accounts import budgets
 from app.accounts.auth import Caller
 from app.capabilities import Capabilities, union_of
 from app.console import form
-from app.console.cards import COLUMNS, Card, card_of
+from app.console.cards import COLUMNS, Card, card_of, cards_of
 from app.console.form import APP, AnyFields, Field, Given
 from app.console.guard import ConsoleRoute, KeyHolderDep, form_of, form_with_files
 from app.console.model_facts import line_of
@@ -161,7 +161,6 @@ async def _page(
         given["from"] = str(sources[0].row["id"])
     target = await _target(gateway, caller, given)
     latest = await search.find_page(gateway.db, Filters(caller.project_id), Wanted(LATEST), COLUMNS)
-    now = gateway.clock()
     price = Price("") if target is None else await _price(gateway, caller, Given(given), origin_of(request))
     return await render(
         request,
@@ -177,7 +176,8 @@ async def _page(
         given=Values(given),
         problem=problem,
         examples=EXAMPLES,
-        cards=[Card(row, now) for row in latest.rows],
+        cards=cards_of(gateway, latest.rows, gateway.clock()),
+        plays=True,
         only_sandbox=all(route.provider.kind == "sandbox" for found in models.values() for route in found),
         price=price,
         retry=secrets.token_urlsafe(16),
@@ -186,7 +186,7 @@ async def _page(
 
 
 def _texts(given: Mapping[str, str]) -> dict[str, str]:
-    return {name: value.strip() for name, value in given.items() if value.strip()}
+    return {name: form.plain_text(value) for name, value in given.items() if value.strip()}
 
 
 def _mode_of(given: Mapping[str, str]) -> Operation:
@@ -221,8 +221,7 @@ async def _sources(gateway: Gateway, caller: Caller, mode: Operation) -> list[Ca
     """The latest finished videos whose model has a mode."""
     filters = Filters(caller.project_id, states=[State.completed])
     found = await search.find_page(gateway.db, filters, Wanted(SOURCES), COLUMNS)
-    now = gateway.clock()
-    cards = [Card(row, now) for row in found.rows]
+    cards = cards_of(gateway, found.rows, gateway.clock())
     return [card for card in cards if card.files and mode in operations_of(gateway, caller, card.provider)]
 
 

@@ -1,7 +1,7 @@
 """Sign-in and sign-out, the start page, static files and the theme of the console."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -50,13 +50,25 @@ async def start(request: Request, visitor: VisitorDep) -> Response:
 
 
 @routes.get("/console/static/{name}")
-async def static_file(name: str) -> Response:
+async def static_file(name: str, request: Request) -> Response:
     """Send a static file, which never changes under this name."""
     found = pages.static_files().get(name)
     if found is None:
         raise errors.NotFound("there is no such file; open the page again")
-    headers = {"cache-control": "public, max-age=31536000, immutable", "content-type": found[1]}
-    return Response(found[0], headers=headers)
+    headers = {
+        "cache-control": "public, max-age=31536000, immutable",
+        "content-type": found.content_type,
+        "vary": "accept-encoding",
+    }
+    if not _takes_gzip(request):
+        return Response(found.content, headers=headers)
+    return Response(found.compressed, headers={**headers, "content-encoding": "gzip"})
+
+
+def _takes_gzip(request: Request) -> bool:
+    """True for a browser that takes gzip; one that refuses it by `q=0` is given the plain file."""
+    codings = request.headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
+    return any(coding.partition(";")[0] == "gzip" and not coding.endswith((";q=0", ";q=0.0")) for coding in codings)
 
 
 @routes.get("/console/login")
@@ -147,7 +159,7 @@ async def _form(
 ) -> Response:
     host = request.url.hostname or ""
     is_open = origin_of(request).startswith("http:") and not (is_loopback(host) or host.endswith(".localhost"))
-    values = {"next": _inside(request, target), "code": code, "reason": reason, "problem": problem}
+    values: dict[str, Any] = {"next": _inside(request, target), "code": code, "reason": reason, "problem": problem}
     shown = {**values, "signed_in": signed_in, "is_open": is_open, "visitor": None}
     return await render(request, "login.html", status=status, **shown)
 

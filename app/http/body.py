@@ -74,7 +74,7 @@ async def body_of(request: Request, model: type[BaseModel], *, optional: bool = 
             decode_fields(model, document, reader)
             if isinstance(document.get("model"), str):  # noted before it is validated: errors name it, too
                 request_facts.note(model=document["model"])
-            yield _checked(document)
+            yield checked(document)
         finally:
             close_files(items)
 
@@ -184,7 +184,7 @@ def _put_in_list(node: list[Any], key: str, following: str | None, fresh: Any, p
     return node[-1]
 
 
-def _checked(document: Body) -> Body:
+def checked(document: Body) -> Body:
     """Refuse what JSON or PostgreSQL cannot store: NUL, lone surrogates, infinite numbers, excessive nesting."""
 
     def check(value: Any, name: str, depth: int) -> None:

@@ -127,11 +127,12 @@ def origin_of(request: Request) -> str:
     return f"{base.scheme}://{base.netloc}{request.scope['gateway_prefix']}"
 
 
-async def end_video(gateway: Gateway, caller: Caller, video_id: str) -> bool:
-    """Cancel a running video, or delete one that has ended; True if it was cancelled. Raises `NotFound`."""
+async def end_video(gateway: Gateway, caller: Caller, video_id: str, *, has_ended: bool | None = None) -> bool:
+    """Cancel a running video, or delete one that has ended; True if it was cancelled. Raises `NotFound`, and with
+    `has_ended` `Conflict`, see `lifecycle.cancel_or_delete`."""
     async with gateway.db.transaction() as session:
         video, cancelled = await lifecycle.cancel_or_delete(
-            session, video_id, project_id=caller.project_id, now=gateway.clock()
+            session, video_id, project_id=caller.project_id, has_ended=has_ended, now=gateway.clock()
         )
     request_facts.note_video(video)
     if cancelled:

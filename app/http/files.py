@@ -16,15 +16,21 @@ from app.media.pictures import Variant, make_variant
 from app.media.signed_links import SignedLinks
 from app.media.sniff import suffix_of
 
+PRESIGNED_S = 900
+"""Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
+
 
 def media_url(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> str:
     """Signed URL of an output, usable without a key until it expires, at the latest when the file is deleted."""
     return media_link(video, output, links, origin)[0]
 
 
-def media_link(video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str) -> tuple[str, int]:
-    """Signed URL of an output as in `media_url`, and the Unix time at which it expires."""
-    end = links.end(video.expires_at)
+def media_link(
+    video: Video, output: Mapping[str, Any], links: SignedLinks, origin: str, *, lifetime_s: int | None = None
+) -> tuple[str, int]:
+    """Signed URL of an output as in `media_url`, and the Unix time at which it expires; `lifetime_s` is another one
+    than that of the settings."""
+    end = links.end(video.expires_at, lifetime_s=lifetime_s)
     return links.video(video.id, output["index"], output["content_type"], end=end, origin=origin), end
 
 
@@ -102,6 +108,14 @@ async def content_response(
     return await file_response(
         request, gateway, key, size=size, tag=tag, content_type=content_type, filename=f"{name}.{suffix}"
     )
+
+
+async def bucket_url(gateway: Gateway, video: Video, index: int, *, longest_s: int = PRESIGNED_S) -> str | None:
+    """Presigned bucket URL of a finished file; None if the gateway has to stream it. Raises as `get_output` does."""
+    if not gateway.settings.storage_presign:
+        return None
+    output = get_output(video, index, gateway.clock())
+    return await gateway.store.presigned(output["key"], min(longest_s, PRESIGNED_S))
 
 
 def get_output(video: Video, index: int | None, now: datetime) -> dict[str, Any]:

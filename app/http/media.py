@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from app import errors
-from app.db.models import Attempt, Video
+from app.db.models import Attempt
 from app.http import request_facts
 from app.http.context import Gateway, GatewayDep
-from app.http.files import content_response, etag, file_response, get_output
+from app.http.files import bucket_url, content_response, etag, file_response
 from app.http.openapi import FILE_HEADERS, VIDEO_TYPES, file_responses
 from app.jobs import videos
 from app.jobs.claim import poll_now
@@ -21,8 +21,6 @@ from app.media.sniff import HEAD_BYTES, VIDEO_SUFFIXES, sniff_upload
 
 MAX_CALLBACK_BYTES = 2**20
 MAX_CHALLENGE_BYTES = 4_096
-PRESIGNED_S = 900
-"""Longest lifetime of a presigned bucket URL: players request further ranges of the file from it."""
 
 MEDIA_POLICY = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """Content security policy of video files: browsers apply it to the page in which they show an opened video file."""
@@ -98,20 +96,14 @@ async def play_video(
     video = await videos.get_video(gateway.db, video_id, project_id=None)
     request_facts.note_video(video)
     # A presigned URL is valid for GET only, so HEAD is handled here.
-    if gateway.settings.storage_presign and request.method == "GET":
-        url = await _presigned_url(gateway, video, index, expires=int(exp))
+    if request.method == "GET":
+        left_s = int(int(exp) - gateway.clock().timestamp())
+        url = await bucket_url(gateway, video, index, longest_s=left_s)
         if url is not None:
             return RedirectResponse(url, 307, {"cache-control": "no-store"})
     response = await content_response(request, gateway, video, index)
     response.headers["content-security-policy"] = MEDIA_POLICY
     return response
-
-
-async def _presigned_url(gateway: Gateway, video: Video, index: int, *, expires: int) -> str | None:
-    """Presigned bucket URL of the file, valid no longer than the link; None if the storage has none."""
-    output = get_output(video, index, gateway.clock())
-    left_s = int(expires - gateway.clock().timestamp())
-    return await gateway.store.presigned(output["key"], min(left_s, PRESIGNED_S))
 
 
 @routes.api_route("/media/uploads/{video_id}/{number:int}", methods=["GET", "HEAD"], include_in_schema=False)

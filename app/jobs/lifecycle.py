@@ -43,19 +43,27 @@ MAX_CONSECUTIVE_FAILURES = 3
 
 
 async def cancel_or_delete(
-    session: AsyncSession, video_id: str, *, project_id: str, now: datetime
+    session: AsyncSession, video_id: str, *, project_id: str, has_ended: bool | None = None, now: datetime
 ) -> tuple[Video, bool]:
     """Cancel a running video, or delete one that has ended; one that was cancelled less than `KEEP_CANCELLED` ago stays
-    as it is. The second value is True if this call cancelled it. Raises `NotFound`.
+    as it is. The second value is True if this call cancelled it. `has_ended` is what the client has seen; None: it does
+    not matter. Raises `NotFound`, and with `has_ended` `Conflict` when that is not so, or when the video stays.
 
     A cancelled video stays visible as failed; a deleted one is hidden at once, its files and row are purged later.
     """
     video = await lock_own_video(session, video_id, project_id=project_id)
     if video is None:
         raise errors.NotFound(f"no video has the id {video_id!r:.80}", param="video_id")
+    if has_ended is not None and has_ended is not video.status.ended:
+        change = "has ended meanwhile, so it was not cancelled" if video.status.ended else "runs, so it was not deleted"
+        raise errors.Conflict(f"the video {change}", code="video_changed")
     if not video.status.ended:
         await _end(session, video, CANCELLED, now)
         return video, True
+    if has_ended and _was_just_cancelled(video, now):
+        raise errors.Conflict(
+            "a video that was cancelled is kept for an hour, so it was not deleted", code="video_kept"
+        )
     if not _was_just_cancelled(video, now):
         video.deleted_at = video.updated_at = now
         video.idempotency_key = None

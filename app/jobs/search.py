@@ -18,7 +18,7 @@ from app import errors, ids
 from app.db.database import Database
 from app.db.models import Project, Video
 from app.db.pages import Place
-from app.jobs.filters import Condition, Filters, find_place
+from app.jobs.filters import Condition, Filters, State, find_place
 
 Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
 
@@ -28,6 +28,8 @@ TIMEOUT_S = 5
 """Longest statement with such a filter: each of these videos may have a long prompt and much metadata."""
 SUM_TIMEOUT_S = 30
 """Longest sum over all videos that an index has; millions take seconds."""
+MAX_COUNTED = 1_000
+"""Videos of a state up to which they are counted for a list: more is "1,000 or more"."""
 SEARCHES_AT_ONCE = 3
 """Searches of one project at once in a process: each takes a connection of the pool for as long."""
 _ANY_TIME = datetime.max.replace(tzinfo=UTC)
@@ -117,6 +119,23 @@ async def summarize(connection: AsyncConnection, filters: Filters) -> Totals:
         return Totals(0, 0, 0, looked)
     count, seconds, cost = (await connection.execute(line.sums(end, others))).one()
     return Totals(int(count or 0), float(seconds or 0), int(cost or 0), looked)
+
+
+async def count_states(connection: AsyncConnection, filters: Filters) -> dict[State, int]:
+    """Count the matching videos of each state with one statement, up to `MAX_COUNTED`, whatever `filters.states` says.
+
+    Nothing is counted with filters without an index; of all projects together only the running ones, which are few.
+    """
+    if filters.others():
+        return {}
+    running = (State.queued, State.in_progress)
+    counted = []
+    for state in State if filters.project_id is not None else running:
+        [conditions] = replace(filters, states=(state,)).ranges()
+        some = sa.select(sa.literal(1).label("one")).select_from(Video).where(*conditions).limit(MAX_COUNTED).subquery()
+        counted.append(sa.select(sa.func.count()).select_from(some).scalar_subquery().label(state))
+    row = (await connection.execute(sa.select(*counted))).mappings().one()
+    return {State(name): int(number) for name, number in row.items()}
 
 
 @asynccontextmanager

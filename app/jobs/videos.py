@@ -23,6 +23,10 @@ _SHOWN = (
     *(Attempt.upstream_ref, Attempt.error_code, Attempt.submitted_at),
 )
 _DETAILS = (*(Attempt.output_index, Attempt.error_message, Attempt.created_at, Attempt.accepted_at, Attempt.ended_at),)
+MAX_DERIVED_SHOWN = 20
+"""Videos made from one that are listed."""
+DERIVED_LOOKED_AT = 5_000
+"""Newest later videos of a project among which they are looked for: the source has no index."""
 
 
 async def get_video(db: Database, video_id: str, *, project_id: str | None, deleted: bool = False) -> Video:
@@ -59,11 +63,13 @@ async def list_attempts(connection: AsyncConnection, video_id: str) -> list[Atte
     return await rows.all_of(Attempt, connection, query)
 
 
-async def list_shown_attempts(connection: AsyncConnection, video_id: str) -> tuple[list[Attempt], bool]:
+async def list_shown_attempts(
+    connection: AsyncConnection, video_id: str, *, every_column: bool = False
+) -> tuple[list[Attempt], bool]:
     """Read what its client sees of the last attempts of a video, oldest first, those that made an output among them;
-    the second value is True when there are more."""
+    the second value is True when there are more. `every_column` is for the operator."""
     last = ((Attempt.state == AttemptState.succeeded).desc(), Attempt.id.desc())
-    columns: list[Any] = [*_SHOWN, *_DETAILS]
+    columns: list[Any] = list(Attempt.__table__.columns) if every_column else [*_SHOWN, *_DETAILS]
     query = sa.select(*columns).where(Attempt.video_id == video_id).order_by(*last).limit(MAX_ATTEMPTS_SHOWN + 1)
     found = await rows.all_of(Attempt, connection, query)
     shown = sorted(found[:MAX_ATTEMPTS_SHOWN], key=lambda attempt: attempt.id)
@@ -81,6 +87,31 @@ async def last_attempts_of(connection: AsyncConnection, video_ids: Sequence[str]
     for attempt in await rows.all_of(Attempt, connection, query):
         found.setdefault(attempt.video_id, []).append(attempt)
     return found
+
+
+async def list_derived(connection: AsyncConnection, video: Video) -> list[sa.RowMapping]:
+    """Read id, operation, prompt and status of the videos made from one, newest first, at most `MAX_DERIVED_SHOWN`,
+    among the newest `DERIVED_LOOKED_AT` of its project."""
+    later = (
+        sa.select(Video.id, Video.source_video_id)
+        .where(Video.project_id == video.project_id, Video.deleted_at.is_(None), Video.id > video.id)
+        .order_by(Video.id.desc())
+        .limit(DERIVED_LOOKED_AT)
+        .subquery()
+    )
+    found = (
+        sa.select(later.c.id)
+        .where(later.c.source_video_id == video.id)
+        .order_by(later.c.id.desc())
+        .limit(MAX_DERIVED_SHOWN)
+        .subquery()
+    )
+    shown = (
+        *(Video.id, Video.status, Video.request["operation"].astext.label("operation")),
+        sa.func.left(Video.request["prompt"].astext, 100).label("prompt"),
+    )
+    query = sa.select(*shown).join(found, found.c.id == Video.id).order_by(Video.id.desc())
+    return list((await connection.execute(query)).mappings())
 
 
 async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:

@@ -46,9 +46,10 @@ class SignedLinks:
         self._settings = settings
         self.clock = clock
 
-    def end(self, file_expires_at: datetime | None) -> int:
-        """Unix time at which a link that is made now expires, at the latest when the file is deleted."""
-        end = int(self.clock().timestamp()) + self._settings.media_url_ttl_s
+    def end(self, file_expires_at: datetime | None, *, lifetime_s: int | None = None) -> int:
+        """Unix time at which a link that is made now expires, at the latest when the file is deleted. Without
+        `lifetime_s` it lives as long as the setting says."""
+        end = int(self.clock().timestamp()) + (lifetime_s or self._settings.media_url_ttl_s)
         return end if file_expires_at is None else min(end, int(file_expires_at.timestamp()))
 
     def video(self, video_id: str, index: int, content_type: str | None, *, end: int, origin: str) -> str:

@@ -250,6 +250,11 @@ class Store:
             log.warning("bucket URL not signed", reason=reason_of(error))
             return None
 
+    async def presigned_origin(self) -> str | None:
+        """Scheme, host and port of presigned URLs, for policies of pages; None if there are none."""
+        url = await self.presigned("origin", 60)
+        return None if url is None else "{0.scheme}://{0.netloc}".format(urlsplit(url))
+
 
 def directory_of(settings: Settings) -> Path:
     """The directory of a store that is no bucket."""

@@ -304,13 +304,7 @@ async def redeliver_failed(
 ) -> Redelivered:
     """Make the failed deliveries since a moment due now, as `redeliver` does, oldest first, at most `MAX_REDELIVERED`,
     in batches. Those to disabled endpoints and those of which nothing is left to send are left out."""
-    failed: list[sa.ColumnElement[bool]] = [
-        Delivery.project_id == project_id,
-        Delivery.state == DeliveryState.failed,
-        *_of_kind(event_type, since),
-    ]
-    if endpoint_id is not None:
-        failed.append(Delivery.endpoint_id == endpoint_id)
+    failed = _failed(project_id, since, endpoint_id, event_type)
     count = 0
     while count < MAX_REDELIVERED:
         async with db.transaction() as session:
@@ -319,16 +313,58 @@ async def redeliver_failed(
         count += made
         if made < limit:
             break
-    looked_at = sa.select(_REASON.label("reason")).where(*failed).limit(MAX_COUNTED).subquery()
-    query = sa.select(looked_at.c.reason, sa.func.count()).group_by(looked_at.c.reason)
     # Not by the counts: where they end, deliveries may be left out that no repetition sends.
     more = sa.select(sa.exists().where(*failed, _REASON == _OPEN))
     async with db.reading() as connection:
-        left: dict[str, int] = {row[0]: row[1] for row in await connection.execute(query)}
+        left = await _count_by_reason(connection, failed)
         has_more = bool(await connection.scalar(more))
     return Redelivered(
         count, has_more=has_more, endpoint_disabled=left.get(_DISABLED, 0), video_deleted=left.get(_ERASED, 0)
     )
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The result of `count_failed`; no number is above `MAX_COUNTED`."""
+
+    sendable: int
+    endpoint_disabled: int
+    video_deleted: int
+
+
+async def count_failed(
+    connection: AsyncConnection,
+    *,
+    project_id: str,
+    since: datetime,
+    endpoint_id: str | None = None,
+    event_type: str | None = None,
+) -> Failed:
+    """Count the failed deliveries that `redeliver_failed` would send, and those that it would leave out."""
+    failed = _failed(project_id, since, endpoint_id, event_type)
+    left = await _count_by_reason(connection, failed)
+    # A count of its own: those that are left out may be more than are looked at.
+    sendable = sa.select(Delivery.id).where(*failed, _REASON == _OPEN).limit(MAX_COUNTED).subquery()
+    count = await connection.scalar(sa.select(sa.func.count()).select_from(sendable))
+    return Failed(count or 0, endpoint_disabled=left.get(_DISABLED, 0), video_deleted=left.get(_ERASED, 0))
+
+
+def _failed(
+    project_id: str, since: datetime, endpoint_id: str | None, event_type: str | None
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions for the failed deliveries of a project since a moment."""
+    found: list[sa.ColumnElement[bool]] = [
+        Delivery.project_id == project_id,
+        Delivery.state == DeliveryState.failed,
+        *_of_kind(event_type, since),
+    ]
+    return found if endpoint_id is None else [*found, Delivery.endpoint_id == endpoint_id]
+
+
+async def _count_by_reason(connection: AsyncConnection, failed: Sequence[sa.ColumnElement[bool]]) -> dict[str, int]:
+    looked_at = sa.select(_REASON.label("reason")).where(*failed).limit(MAX_COUNTED).subquery()
+    query = sa.select(looked_at.c.reason, sa.func.count()).group_by(looked_at.c.reason)
+    return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 _OPEN, _DISABLED, _ERASED = "open", "disabled", "erased"

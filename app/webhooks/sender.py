@@ -83,15 +83,17 @@ class Sender:
             log.exception("webhook body not rendered")
             return Answer(None, 0, error="the gateway could not make the body; the reason is in its log")
         sign = self._style(delivery.style).sign
-        return await self._post(url, body, _headers(delivery.id, sign(secrets, delivery.id, body, self._clock())))
+        headers = _headers(delivery.id, sign(secrets, delivery.id, body, self._clock()))
+        return await self._post(url, body, headers, self._timeout_s)
 
-    async def test(self, endpoint: WebhookEndpoint, event_type: str) -> Answer:
-        """Send a sample event, once. Never raises."""
+    async def test(self, endpoint: WebhookEndpoint, event_type: str, *, longest_s: float | None = None) -> Answer:
+        """Send a sample event, once; `longest_s` may shorten the wait for the answer. Never raises."""
         now = self._clock()
         body = _encoded(events.event(ids.new("evt"), event_type, now, {"id": SAMPLE_VIDEO_ID}))
         webhook_id = ids.new("wh")
         signed = signing.standard_headers(endpoints.secrets_of(endpoint, now), webhook_id, body, now)
-        return await self._post(endpoint.url, body, _headers(webhook_id, signed))
+        timeout_s = self._timeout_s if longest_s is None else min(longest_s, self._timeout_s)
+        return await self._post(endpoint.url, body, _headers(webhook_id, signed), timeout_s)
 
     def _document(self, delivery: Delivery) -> dict[str, Any]:
         data = delivery.data
@@ -107,12 +109,12 @@ class Sender:
         """The style of a delivery; after a dialect was removed, an unsigned one with id and status only."""
         return self._styles.get(name) or WebhookStyle(name, body=_minimal)
 
-    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _post(self, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answer:
         started = time.perf_counter()
         status, text, error = None, None, None
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
+                asyncio.timeout(timeout_s),
                 self._client.stream("POST", url, content=body, headers=headers) as r,
             ):
                 status = r.status_code
@@ -120,7 +122,7 @@ class Sender:
         except net.ForbiddenAddress as refused:
             error = f"{refused}, so nothing was sent; the operator can allow private networks"
         except TimeoutError:
-            error = f"no answer within {self._timeout_s:g} s"
+            error = f"no answer within {timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             error = f"no answer: {str(failure)[:300] or type(failure).__name__}"
         except UnicodeError:  # a stored URL with a host that does not decode; older versions accepted it

@@ -137,3 +137,11 @@ async def test_changing_a_key_changes_only_the_named_fields(operator: Operator) 
     assert project in (await operator.ask("GET", "projects"))["data"]
     await operator.ask("GET", "projects/unknown", status=404)
     await operator.ask("PATCH", "keys/key_[/x]", status=404)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+async def test_a_project_has_a_name(operator: Operator, name: str) -> None:
+    await operator.ask("POST", "projects", status=400, name=name)
+    project = await operator.ask("POST", "projects", status=201, name="shop")
+    await operator.ask("PATCH", f"projects/{project['id']}", status=400, name=name)
+    assert (await operator.ask("GET", f"projects/{project['id']}"))["name"] == "shop"

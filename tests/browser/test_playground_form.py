@@ -44,12 +44,13 @@ async def test_another_model_has_its_own_fields(start_site: StartSite, open_cons
     async with start_site(providers=KEYS) as site, open_console(site, "/playground?model=sandbox/testcard") as tab:
         page = tab.page
         await page.fill("#prompt", "a boat")
-        await page.fill("#f-seconds", "5")
-        await page.fill("#f-size", "129x128")
+        await page.fill("#f-seconds", "30")
+        await page.fill("#f-aspect_ratio", "9:16")
         await page.select_option("#model", label="seedance-1.0-pro")
-        await expect(page.locator("#fields .notice")).to_contain_text("size")
+        await expect(page.locator("#fields .notice")).to_contain_text("seconds")
         await expect(page.locator("select#f-resolution")).to_be_visible()
-        assert await page.input_value("#f-seconds") == "5"
+        assert await page.input_value("#f-seconds") == ""
+        assert await page.input_value("#f-aspect_ratio") == "9:16"
         assert await page.input_value("#prompt") == "a boat"
 
 
@@ -65,9 +66,9 @@ async def test_the_price_follows_the_form(start_site: StartSite, open_console: O
             await page.fill("#f-seconds", "10")
             await expect(price).to_contain_text("$0.50 is left")
             await page.fill("#prompt", "too dear")
-            await page.click("button.main >> text=Generate")
-            await expect(page.locator("#status .problem")).to_contain_text("insufficient")
-            await expect(page.locator("button.main >> text=Generate")).to_be_enabled()
+            await page.click("#form button.main")
+            await expect(page.locator("#status .problem")).to_contain_text("budget_exceeded")
+            await expect(page.locator("#form button.main")).to_be_enabled()
             await page.fill("#f-seconds", "90")
             await expect(page.locator("#price output.wrong")).to_contain_text("seconds")
 
@@ -83,7 +84,7 @@ async def test_two_clicks_make_one_video_and_the_card_comes_alive(site: Site, op
         await page.fill("#f-seconds", "1")
         await page.fill("#f-size", "128x128")
         seen = await watch_card(tab)
-        await page.dblclick("button.main >> text=Generate")
+        await page.dblclick("#form button.main")
         await page.locator(".card .state.completed").wait_for()
         assert await prompts(site) == ["a boat\non a pond"]
         progress = [int(words.split()[1]) for words in await seen() if words.startswith("Running")]
@@ -114,11 +115,11 @@ async def test_much_money_is_asked_about_first(start_site: StartSite, open_conso
         await page.fill("#prompt", "a long one")
         await page.fill("#f-seconds", "30")
         await expect(page.locator("#price output")).to_contain_text("$3.00")
-        await page.click("button.main >> text=Generate")
+        await page.click("#form button.main")
         await expect(page.locator("#ask")).to_contain_text("$3.00 for 30 s")
         await page.keyboard.press("Escape")
         assert await prompts(site) == []
-        await page.click("button.main >> text=Generate")
+        await page.click("#form button.main")
         await page.click("#ask >> text=Generate")
         await page.locator(".card").wait_for()
         assert await prompts(site) == ["a long one"]
@@ -137,7 +138,7 @@ async def test_the_shown_code_makes_the_same_request(site: Site, open_console: O
         await expect(page.locator("#code-curl")).to_contain_text('"seed": 7')
         shown = await page.inner_text("#code-curl")
         assert ALICE not in await page.content()
-        await page.click("button.main >> text=Generate")
+        await page.click("#form button.main")
         await page.locator(".card").wait_for()
     words = shlex.split(shown.replace("\\\n", " ").replace("$OPENAI_API_KEY", ALICE))
     process = await asyncio.create_subprocess_exec(curl, "-sS", "--fail-with-body", *words[1:], env={**os.environ})
@@ -160,7 +161,7 @@ async def test_a_chosen_picture_is_shown_and_sent(site: Site, open_console: Open
         await expect(page.locator("#f-first_frame-preview img")).to_be_visible()
         await expect(page.locator("#code-curl")).to_contain_text("-F input_reference=@first_frame")
         await page.fill("#f-seconds", "1")
-        await page.click("button.main >> text=Generate")
+        await page.click("#form button.main")
         await page.locator(".card .state.completed").wait_for()
 
 
@@ -179,6 +180,6 @@ async def test_a_video_goes_on_from_another_one(site: Site, open_console: OpenCo
         await page.fill("#prompt", "it turns around")
         await page.fill("#f-seconds", "2")
         await expect(page.locator("#price output")).to_contain_text("2 s")
-        await page.click("button.main >> text=Generate")
+        await page.click("#form button.main")
         await page.locator(".card >> text=it turns around").wait_for()
         assert await prompts(site) == ["it turns around", "a paper boat"]

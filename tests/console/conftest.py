@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from harness import ALICE, ORIGIN, Running, StartGateway
 from money import ADMIN
+
+from app import ids
+from app.db.models import Video
 
 
 @dataclass
@@ -40,6 +44,17 @@ class Visitor:
 def visitor_at(gateway: Running, origin: str = ORIGIN, root: str = "") -> Visitor:
     transport = httpx.ASGITransport(gateway.app, root_path=root, client=("192.0.2.7", 4_000))
     return Visitor(httpx.AsyncClient(transport=transport, base_url=origin))
+
+
+async def copy_video(gateway: Running, video_id: str, count: int) -> None:
+    """Add so many copies of the row of a video, each with an id of its own."""
+    columns = ", ".join(name for name in Video.__table__.columns.keys() if name != "id")  # noqa: SIM118  # not a dict
+    query = (
+        f"insert into videos (id, {columns}) select new.id, {columns} from videos, unnest((:ids)::text[]) as new (id) "
+    )
+    async with gateway.gateway.db.transaction() as session:
+        made = [ids.new("video") for _ in range(count)]
+        await session.execute(sa.text(query + "where videos.id = :of"), {"ids": made, "of": video_id})
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from app.http.context import CallerDep, Gateway, GatewayDep, get_video
 from app.http.fields import Address, Word
 from app.http.openapi import returns
 from app.http.responses import no_store, page_of
+from app.http.webhooks import send_test
 from app.media.signed_links import SignedLinks
 from app.webhooks import deliveries, endpoints, events, signing
 from app.webhooks.sender import WebhookStyle
@@ -252,12 +253,9 @@ async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep,
 async def test_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Send one sample event now and return the receiver's status code; 400 with the reason if it did not respond."""
     async with body_of(request, TestEndpoint) as body:
-        (event_type,) = events.checked_event_types([validated(TestEndpoint, body).event_type], "event_type")
+        event_type = validated(TestEndpoint, body).event_type
     caller = await gateway.authenticator.check(caller)
-    async with gateway.db.reading() as connection:
-        endpoint = await endpoints.get_endpoint(connection, endpoint_id, project_id=caller.project_id)
-    with gateway.webhook_tests.slot(caller.project_id):
-        answer = await gateway.sender.test(endpoint, event_type)
+    endpoint, answer = await send_test(gateway, endpoint_id, event_type, project_id=caller.project_id)
     if answer.status is None:
         raise errors.InvalidRequest(
             f"the endpoint could not be called: {answer.error}", param="url", code="webhook_endpoint_unreachable"

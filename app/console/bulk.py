@@ -1,0 +1,99 @@
+"""Several videos of the library at once: selected ones cancelled or deleted, and all failed ones deleted."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from app import errors, ids
+from app.accounts.auth import Caller
+from app.console.cards import card_of
+from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep, form_of
+from app.console.library import OWN, given_of, query_of
+from app.console.pages import render
+from app.db.models import Video
+from app.http.context import Gateway, GatewayDep, end_video
+from app.http.filters import find_page
+from app.jobs import videos
+from app.jobs.filters import Filters, State
+from app.jobs.search import Wanted
+
+routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
+
+MAX_AT_ONCE = 200
+"""Videos that one request ends."""
+_IDS = (Video.__table__.c.id,)
+TYPED_FROM = 51
+"""Number of videos from which it has to be typed before they are deleted."""
+
+
+@routes.post("/console/videos/selected")
+async def end_selected(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
+    """Cancel those of the selected videos that run, or delete those that have ended; asks first."""
+    form = await form_of(request)
+    deletes = form.get("do") == "delete"
+    if not deletes and form.get("do") != "cancel":
+        raise errors.InvalidRequest("choose what to do with the selected videos", param="do", code="invalid_value")
+    chosen = [name for name in form if ids.is_id(name, "video")][:MAX_AT_ONCE]
+    async with gateway.db.reading() as connection:
+        found = await videos.get_videos(connection, chosen, project_id=caller.project_id)
+    fitting = [video for video in found if video.status.ended is deletes]
+    values: dict[str, Any] = {"deletes": deletes, "left_out": len(chosen) - len(fitting)}
+    if form.get("sure") != "yes":
+        now = gateway.clock()
+        return await render(request, "selected.html", cards=[card_of(video, now) for video in fitting], **values)
+    done = await _end_all(gateway, caller, [video.id for video in fitting], has_ended=deletes)
+    return await render(request, "ended.html", done=done, left=len(chosen) - done, deletes=deletes)
+
+
+@routes.get("/console/videos/failed")
+async def confirm_failed(request: Request, gateway: GatewayDep, visitor: VisitorDep, caller: KeyHolderDep) -> Response:
+    """Say how many failed videos match the filters of the address, and ask before they are deleted."""
+    filters = await _failed_of(request, gateway, visitor)
+    found = await find_page(gateway, filters, Wanted(0, summary=True), _IDS, holder=caller.project_id)
+    count = found.totals.count if found.totals is not None else 0
+    return await render(request, "failed.html", count=count, typed_from=TYPED_FROM, problem=None, **_address(request))
+
+
+@routes.post("/console/videos/failed")
+async def delete_failed(request: Request, gateway: GatewayDep, visitor: VisitorDep, caller: KeyHolderDep) -> Response:
+    """Delete as many failed videos as the page has named, at most `MAX_AT_ONCE`; says how many are left."""
+    form = await form_of(request)
+    given = form.get("count", "")
+    if not given.isdecimal() or not 0 < len(given) < 9:
+        raise errors.InvalidRequest("this form is incomplete; open the page again", param="count")
+    count = int(given)
+    values = {"count": count, "typed_from": TYPED_FROM, **_address(request)}
+    if count >= TYPED_FROM and form.get("number", "").strip() != str(count):
+        problem = errors.InvalidRequest(f"Type {count} to delete so many videos.", param="number")
+        return await render(request, "failed.html", status=400, problem=problem, **values)
+    filters = await _failed_of(request, gateway, visitor)
+    wanted = Wanted(min(count, MAX_AT_ONCE))
+    found = await find_page(gateway, filters, wanted, _IDS, holder=caller.project_id)
+    done = await _end_all(gateway, caller, [row["id"] for row in found.rows], has_ended=True)
+    left = count - done if found.has_more else 0
+    return await render(request, "ended.html", done=done, left=left, deletes=True, continues=left > 0, **values)
+
+
+async def _failed_of(request: Request, gateway: Gateway, visitor: Visitor) -> Filters:
+    _, filters = await query_of(request, gateway, visitor, given_of(request))
+    return replace(filters, states=(State.failed,))
+
+
+def _address(request: Request) -> dict[str, Any]:
+    """The filters of the address, for the next page."""
+    return {"narrowed": {name: value for name, value in given_of(request).items() if name not in (*OWN, "status")}}
+
+
+async def _end_all(gateway: Gateway, caller: Caller, video_ids: Iterable[str], *, has_ended: bool) -> int:
+    """End videos one by one; returns the number of those that were as expected."""
+    done = 0
+    for video_id in video_ids:
+        try:
+            await end_video(gateway, caller, video_id, has_ended=has_ended)
+        except (errors.NotFound, errors.Conflict):  # changed or gone since it was read
+            continue
+        done += 1
+    return done

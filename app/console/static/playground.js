@@ -1,0 +1,58 @@
+// The playground: counts and shows chosen files, takes pasted ones, and asks before it spends much.
+
+const LARGEST_PREVIEW = 10 * 2 ** 20;
+
+document.addEventListener("change", (event) => {
+  const { counts, previews, changesPage } = event.target.dataset;
+  if (changesPage) location.href = `${changesPage}&from=${encodeURIComponent(event.target.value)}`;
+  if (!counts) return;
+  const files = [...event.target.files];
+  document.getElementById(counts).value = files.length || "";
+  const shown = document.getElementById(previews);
+  shown.replaceChildren();
+  for (const file of files) {
+    if (!file.type.startsWith("image/") || file.size > LARGEST_PREVIEW) continue;
+    const reader = new FileReader();
+    reader.addEventListener("load", () => {
+      const picture = document.createElement("img");
+      picture.alt = file.name;
+      picture.src = reader.result;
+      shown.append(picture);
+    });
+    reader.readAsDataURL(file);
+  }
+});
+
+document.addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
+  const field = [...document.querySelectorAll("#form input[type=file]")].find(({ files }) => !files.length);
+  if (!file || !field) return;
+  event.preventDefault();
+  const chosen = new DataTransfer();
+  chosen.items.add(file);
+  field.files = chosen.files;
+  field.dispatchEvent(new Event("change", { bubbles: true }));
+});
+
+document.addEventListener("submit", (event) => {
+  const words = document.getElementById("price")?.dataset.asks;
+  const dialog = document.getElementById("ask");
+  if (event.target.id !== "form" || !words || !dialog || "confirmed" in dialog.dataset) {
+    if (dialog) delete dialog.dataset.confirmed;
+    return;
+  }
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  dialog.querySelector("[data-words]").textContent = words;
+  dialog.showModal();
+}, true); // before htmx sends it
+
+document.addEventListener("click", (event) => {
+  const dialog = event.target.closest("dialog");
+  if (event.target.closest("[data-closes]")) dialog.close();
+  if (event.target.closest("[data-confirms]")) {
+    dialog.dataset.confirmed = "";
+    dialog.close();
+    document.getElementById("form").requestSubmit();
+  }
+});
