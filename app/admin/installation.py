@@ -35,11 +35,16 @@ async def show_status(gateway: GatewayDep) -> Response:
     """Read the state of the running gateway: workers, unfinished outputs by provider and state, open circuits, submits
     of unknown outcome, waiting webhooks, the last 24 hours and the money held. `video-gateway status` shows the
     same."""
+    return no_store(await status_object(gateway))
+
+
+async def status_object(gateway: Gateway) -> dict[str, Any]:
+    """The document of the state of the running gateway."""
     began = time.perf_counter()
     await gateway.db.now()
     database_ms = round((time.perf_counter() - began) * 1_000, 2)
     found = await read_overview(gateway.db, gateway.clock())
-    return no_store({"object": "status", **found, "database_ms": database_ms})
+    return {"object": "status", **found, "database_ms": database_ms}
 
 
 def settings_object(gateway: Gateway, *, every: bool) -> dict[str, Any]:

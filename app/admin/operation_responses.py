@@ -60,9 +60,10 @@ class ProviderHour(ResponseModel):
 
 
 class ProviderError(ResponseModel):
-    """The last failure of the last 24 hours."""
+    """The last failure of the last 24 hours, or the last refusal of a submit that is repeated."""
 
     at: AwareDatetime
+    """The end; of a submit that is repeated the last one that was sent, else the creation."""
     attempt: str
     video: str
     code: str | None
@@ -235,9 +236,21 @@ class WaitingWebhooks(ResponseModel):
     """At most 1,000."""
 
 
-class EndedVideos(ResponseModel):
+class UnfinishedVideos(ResponseModel):
+    queued: int
+    in_progress: int
+
+
+class VideosOfOneDay(ResponseModel):
+    """The last 24 hours: created videos by their creation, the others by their end."""
+
+    created: int
     completed: int
     failed: int
+    """Cancelled ones included."""
+    cancelled: int
+    cost_usd: float
+    """Known costs of those that ended."""
 
 
 class StatusReport(ResponseModel):
@@ -254,7 +267,8 @@ class StatusReport(ResponseModel):
     """Submits of unknown outcome, oldest first, at most 1,000: `/admin/v1/repairs` decides."""
     undecided_count: int
     webhooks: WaitingWebhooks
-    last_24_h: EndedVideos
+    unfinished: UnfinishedVideos
+    last_24_h: VideosOfOneDay
     held_usd: float
     database_ms: float
     """Duration of the smallest query, a connection from the pool included."""

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from app import errors
+from app.accounts.audit import Actor
 from app.admin import operation_responses as responses
 from app.admin.schemas import listing
 from app.admin.shown_settings import cleaner
@@ -52,6 +53,12 @@ async def list_providers(gateway: GatewayDep) -> Response:
     """List the providers: circuit breaker, limit, queue, the figures of the last hour by submit and by end, the last
     error, and submits and failures of each of the last 24 hours. A provider that is not configured any more is listed
     while jobs still run there."""
+    data, complete = await provider_objects(gateway)
+    return no_store({**listing(data), "complete": complete})
+
+
+async def provider_objects(gateway: Gateway) -> tuple[list[dict[str, Any]], bool]:
+    """The documents of all providers. The second value is False when there were more attempts than are counted."""
     now = gateway.clock()
     async with gateway.db.reading() as connection:
         found = await read_figures(connection, now=now)
@@ -73,7 +80,7 @@ async def list_providers(gateway: GatewayDep) -> Response:
                 "models": models.get(name, [])[:MAX_MODELS],
             }
         )
-    return no_store({**listing(data), "complete": found.complete})
+    return data, found.complete
 
 
 @routes.post(
@@ -86,17 +93,28 @@ async def release_breaker(name: str, request: Request, gateway: GatewayDep, acto
     submitted within seconds. They open again after five failures in a row."""
     async with body_of(request, CircuitChange) as body:
         validated(CircuitChange, body, keep_nulls=True)
+    closed = await release_by_operator(gateway, actor, name)
+    return no_store({"object": "provider.breaker", "provider": name, "closed": closed})
+
+
+async def release_by_operator(gateway: Gateway, actor: Actor, name: str) -> int:
+    """Close all circuits of a provider; returns the number of those that were open or counting. Raises `NotFound`."""
     async with gateway.db.transaction() as session:
         closed = await breaker.release(session, actor, name, now=gateway.clock()) if "\x00" not in name else 0
     if not closed and name not in gateway.providers:
         raise _no_such_provider(name)
     gateway.wake()
-    return no_store({"object": "provider.breaker", "provider": name, "closed": closed})
+    return closed
 
 
 @routes.post("/admin/v1/providers/{name}/check", responses=returns(responses.ProviderCheck))
 async def check(name: str, gateway: GatewayDep) -> Response:
     """Reach a provider now and try its key by a free call, as `video-gateway providers --check` does."""
+    return no_store(await check_by_operator(gateway, name))
+
+
+async def check_by_operator(gateway: Gateway, name: str) -> dict[str, Any]:
+    """The document of a check of a provider, which takes `CHECK_S` at most. Raises `NotFound`."""
     provider = gateway.providers.get(name)
     if provider is None:
         raise _no_such_provider(name)
@@ -111,7 +129,7 @@ async def check(name: str, gateway: GatewayDep) -> Response:
             found = Finding("failed", f"no answer within {CHECK_S} s", "check the network in between")
         found = found.cleaned(cleaner(gateway.settings))
     took = round((time.perf_counter() - began) * 1_000)
-    return no_store({"object": "provider.check", "provider": name, **vars(found), "duration_ms": took})
+    return {"object": "provider.check", "provider": name, **vars(found), "duration_ms": took}
 
 
 @routes.get("/admin/v1/models", responses=returns(responses.AliasList))
@@ -190,7 +208,7 @@ def _percentiles(pair: tuple[float, float] | None) -> dict[str, float] | None:
 
 def _error(attempt: Attempt) -> dict[str, Any]:
     return {
-        "at": attempt.ended_at and attempt.ended_at.isoformat(),
+        "at": (attempt.ended_at or attempt.submitted_at or attempt.created_at).isoformat(),
         "attempt": attempt.id,
         "video": attempt.video_id,
         "code": attempt.error_code,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
 from app.accounts import pricing
+from app.accounts.audit import Actor
 from app.admin import responses
 from app.admin.schemas import listing
 from app.db.models import Attempt, Video
@@ -55,13 +56,19 @@ async def list_repairs(
 
     With `candidates=true` vendors that have a list of tasks are asked for those that were created within a minute of
     the submit and that no job of this gateway has: one of them may be the lost one, or another program's."""
+    return no_store(listing(await repair_objects(gateway, candidates=candidates)))
+
+
+async def repair_objects(gateway: Gateway, *, candidates: bool | str) -> list[dict[str, Any]]:
+    """The documents of the submits that wait for a decision and of the tasks without a file. `candidates` is true to
+    ask the vendors of all submits for their tasks, or the id of the only one to ask for."""
     async with gateway.db.reading() as connection:
         undecided = await reconcile.list_undecided(connection)
         without_file = await reconcile.list_without_file(connection, now=gateway.clock())
-    attempts = [attempt for attempt, _ in undecided] if candidates else []
+    attempts = [attempt for attempt, _ in undecided if candidates is True or candidates == attempt.id]
     tasks = await find_candidates(attempts, db=gateway.db, providers=gateway.providers)
     found = [_undecided(attempt, video, gateway, tasks.get(attempt.id)) for attempt, video in undecided]
-    return no_store(listing(found + [_without_file(attempt, video) for attempt, video in without_file]))
+    return found + [_without_file(attempt, video) for attempt, video in without_file]
 
 
 @routes.post(
@@ -74,6 +81,13 @@ async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep, 
     refunds. Or `fetch` the file of a finished task from `url`; nothing is charged."""
     async with body_of(request, Repair) as body:
         wire = validated(Repair, body, keep_nulls=True)
+    await decide(gateway, actor, attempt_id, wire)
+    return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
+
+
+async def decide(gateway: Gateway, actor: Actor, attempt_id: str, wire: Repair) -> None:
+    """Carry out a decision. Raises `NotFound`, `InvalidRequest`, `Conflict` and `UpstreamError`; then nothing has
+    changed."""
     deadline_s, now = gateway.settings.job_deadline_s, gateway.clock()
     match wire.action:
         case "find":
@@ -106,7 +120,6 @@ async def decide_repair(attempt_id: str, request: Request, gateway: GatewayDep, 
                 now=now,
             )
     gateway.wake()
-    return JSONResponse({"id": attempt_id, "object": "repair.decided", "action": wire.action})
 
 
 def _undecided(
@@ -148,6 +161,8 @@ def _repair(attempt: Attempt, video: Video) -> dict[str, Any]:
         "upstream_model": attempt.upstream_model,
         "upstream_ref": attempt.upstream_ref,
         "submitted_at": attempt.submitted_at and attempt.submitted_at.isoformat(),
+        "model": video.model,
+        "seconds": video.request.get("seconds"),
         "prompt": str(video.request["prompt"])[:200],
         "error": {"code": attempt.error_code, "message": attempt.error_message, "body": attempt.error_body},
     }

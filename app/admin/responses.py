@@ -228,6 +228,10 @@ class Repair(ResponseModel):
     upstream_model: str
     upstream_ref: str | None
     submitted_at: AwareDatetime | None
+    model: str
+    """The model as the client named it."""
+    seconds: float | None
+    """The requested length; null: none was requested."""
     prompt: str
     """The first 200 characters."""
     error: RepairError

@@ -65,6 +65,12 @@ SAID: Mapping[str, str] = {
     "endpoint_deleted": "The endpoint was deleted.",
     "delivery_sent": "The delivery is sent again now.",
     "resent": "The event is being sent again.",
+    "circuits_closed": "The circuit is closed: waiting videos are submitted within seconds.",
+    "circuits_were_closed": "No circuit of this provider was open.",
+    "repair_find": "The task was found and goes on. It is charged when it is ready.",
+    "repair_resubmit": "It is submitted once more.",
+    "repair_fail": "The money is back, and the video stays failed.",
+    "repair_fetch": "The file is being fetched. Nothing is charged for it.",
 }
 """Sentences about what a change has done, by their names in addresses."""
 
@@ -133,6 +139,9 @@ def _templates() -> Environment:
     found.filters.update(
         usd=format_usd,
         moment=format_moment,
+        clock=lambda at: f"{at.astimezone(UTC):%H:%M:%S} UTC",
+        at=datetime.fromisoformat,
+        span=format_span,
         iso=lambda at: at.astimezone(UTC).isoformat(),
         query=urlencode,
         as_json=partial(json.dumps, indent=2, ensure_ascii=False),
@@ -152,6 +161,16 @@ def format_usd(micros: int | None) -> str:
 def format_moment(at: datetime) -> str:
     """A time for people; a script shows it in the browser's time zone."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def format_span(seconds: float) -> str:
+    """A duration for people, in its largest unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    if seconds >= 10 or seconds == int(seconds):
+        return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1_000:.0f} ms"
 
 
 def base_of(request: Request) -> str:

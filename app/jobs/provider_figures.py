@@ -24,7 +24,7 @@ SPAN = timedelta(hours=HOURS + 2)
 _FIGURES = sa.text(
     """
     with recent as materialized (  -- ids are ordered by time: a range of the primary key
-      select id, provider, state, error_code, submitted_at, accepted_at, ended_at
+      select id, provider, state, error_code, created_at, submitted_at, accepted_at, ended_at
       from attempts where id >= :least order by id desc limit :most
     ), ended as (
       select * from recent where ended_at >= :day and state in ('succeeded', 'failed', 'lost')
@@ -49,9 +49,17 @@ _FIGURES = sa.text(
       select provider, floor(extract(epoch from at - :day) / 3600)::int as hour,
         sum(submits) as submits, sum(failures) as failures
       from moments group by 1, 2
+    ), refused as (
+      select * from recent where state = 'pending' and error_code is not null
     ), last as (
-      select distinct on (provider) provider, id, ended_at
-      from ended where state <> 'succeeded' order by provider, ended_at desc, id desc
+      select distinct on (provider) provider, id from (
+        select provider, id, ended_at as at from ended where state <> 'succeeded'
+        union all  -- refused for now, and to be submitted again
+        select provider, id, submitted_at from refused where submitted_at >= :day
+        union all  -- never sent: the oldest was tried, others may only have met the pause
+        (select distinct on (provider) provider, id, created_at from refused
+         where submitted_at is null and created_at >= :day order by provider, id)
+      ) as failed order by provider, at desc, id desc
     )
     select
       (select count(*) from recent) as counted,
@@ -91,6 +99,7 @@ class Figures:
     hours: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in range(HOURS)])
     """Submits and failures by hour of the last day, oldest first."""
     last_error: Attempt | None = None
+    """The attempt that has failed last, or was refused last and waits for its next submit."""
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,8 @@ def _checked(url: str, provider: Provider, allow: Collection[net.Network]) -> st
 async def _lock(session: AsyncSession, attempt_id: str, *which: sa.ColumnElement[bool]) -> tuple[Video, Attempt]:
     """Lock an attempt that waits for a decision, by default an undecided one, and its video; the video first, as
     everywhere, against deadlocks. Raises `NotFound`; with `which`, `Conflict` for an attempt that does not match."""
+    if not ids.is_id(attempt_id, "att"):
+        raise _not_undecided(attempt_id)
     video = await session.scalar(
         sa.select(Video)
         .where(Video.id.in_(sa.select(Attempt.video_id).where(Attempt.id == attempt_id)))

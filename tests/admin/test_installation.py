@@ -145,7 +145,8 @@ async def test_status_shows_what_runs_and_what_waits(start_gateway: StartGateway
     (job,) = found["jobs"]
     assert (job["provider"], job["state"], job["count"], job["oldest_s"]) == ("up", "pending", 1, 90)
     assert (found["undecided_count"], [one["video"] for one in found["undecided"]]) == (1, [lost["id"]])
-    assert found["last_24_h"] == {"completed": 1, "failed": 1}
+    assert found["unfinished"] == {"queued": 1, "in_progress": 0}
+    assert found["last_24_h"] == {"created": 3, "completed": 1, "failed": 1, "cancelled": 0, "cost_usd": 0.125}
     assert found["held_usd"] == 4
     assert found["webhooks"] == {"pending": 0, "oldest_s": None, "disabled_endpoints": []}
     assert found["version"] == RELEASE

@@ -96,7 +96,11 @@ async def test_a_breaker_is_shown_and_released(start_gateway: StartGateway, two:
             await gateway.create(model="one/sora-2")
         await gateway.worker.run_once()
         assert len(one.submits) == 5
-        breaker = (await shown(operator, "one"))["breaker"]
+        found = await shown(operator, "one")
+        breaker, error = found["breaker"], found["last_error"]
+        assert (error["code"], "down" in error["body"]) == ("upstream_unavailable", True), (
+            "it waits for its next submit"
+        )
         (circuit,) = breaker["projects"]
         assert (breaker["state"], circuit["state"], circuit["failures"]) == ("closed", "open", 5)
         assert datetime.fromisoformat(circuit["open_until"]) > gateway.clock.now

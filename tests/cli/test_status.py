@@ -53,7 +53,8 @@ async def test_the_screen_shows_jobs_decisions_circuits_webhooks_and_money(
     assert found["webhooks"]["pending"] == 1
     (disabled,) = found["webhooks"]["disabled_endpoints"]
     assert (disabled["id"], disabled["name"], disabled["disabled_reason"]) == (endpoint["id"], "mine [red]", "gone")
-    assert found["last_24_h"] == {"completed": 1, "failed": 2}
+    day = found["last_24_h"]
+    assert (day["created"], day["completed"], day["failed"], day["cancelled"]) == (4, 1, 2, 0)
 
     screen = (await command("status")).out
     for words in (

@@ -8,7 +8,7 @@ from db.test_request_log import NOW, large, plans
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.jobs.changes import changed_since, count_running
-from app.jobs.overview import last_day
+from app.jobs.overview import read_counts
 
 __all__ = ["large"]
 
@@ -30,7 +30,7 @@ async def test_changes_and_counts_cost_what_they_find(large: str, project_id: st
 
 async def test_the_day_of_the_status_command_is_read_from_an_index(large: str) -> None:
     async def ask(connection: AsyncConnection) -> None:
-        await last_day(connection, NOW + timedelta(days=1, hours=1))
+        await read_counts(connection, NOW + timedelta(days=1, hours=1))
 
     nodes: list[dict[str, Any]] = await plans(large, ask)
     assert "ix_videos_ended_at" in {node.get("Index Name") for node in nodes}

@@ -17,7 +17,7 @@ LINES = [re.sub(" +#.*", "", line).split()[1:] for line in pages.read("docs/cons
 async def test_each_link_signs_in_its_holder(start_gateway: StartGateway, command: Command, database_url: str) -> None:
     async with start_gateway(admin_key=ADMIN) as gateway, operator_of(gateway) as admin:
         key = await admin.key("web")
-        for line, start in ((LINES[0], "playground"), (LINES[1], "videos"), ([*LINES[0], key["id"]], "playground")):
+        for line, start in ((LINES[0], "playground"), (LINES[1], "overview"), ([*LINES[0], key["id"]], "playground")):
             done = await command(
                 *line, database_url=database_url, api_keys=ALICE, admin_key=ADMIN, pepper="a pepper of the tests"
             )

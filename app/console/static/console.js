@@ -5,11 +5,12 @@
 trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
 
 const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }); // of times near by, with seconds
 
 function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
     time.title = time.textContent;
-    time.textContent = shown.format(new Date(time.dateTime));
+    time.textContent = ("clock" in time.dataset ? clock : shown).format(new Date(time.dateTime));
     time.dataset.local = "";
   }
 }
