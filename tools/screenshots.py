@@ -72,7 +72,7 @@ def running_gateway() -> Iterator[tuple[str, str]]:
         (folder / "gateway.toml").write_text(SETTINGS)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         environment |= {"GATEWAY_CONFIG_FILE": "gateway.toml", "GATEWAY_ADMIN_KEY": ADMIN, "GATEWAY_PORT": "8199"}
-        command = [Path(sys.executable).parent / "video-gateway", "serve"]
+        command = [str(Path(sys.executable).parent / "video-gateway"), "serve"]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
             try:

@@ -75,7 +75,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Given:
-    """What a form holds."""
+    """The texts and files of a form."""
 
     values: Mapping[str, str]
     """Texts that are not empty, by field."""

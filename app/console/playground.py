@@ -74,7 +74,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Price:
-    """What a form would cost, or the reason why it cannot be made."""
+    """The cost of a form, or the reason why it cannot be made."""
 
     words: str
     problem: errors.GatewayError | None = None

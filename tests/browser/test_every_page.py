@@ -67,7 +67,7 @@ async def check(tab: Tab, site: Site, path: str) -> dict[str, Any]:
     await page.evaluate(AXE.read_text())
     faults: dict[str, Any] = {}
     for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=scheme)
         if found := await tab.run(SERIOUS):
             faults[scheme] = found
     for width in (390, 320):
