@@ -26,7 +26,9 @@ MEDIA_FIELDS = {
     "reference_images": "Reference pictures",
     "reference_video": "Reference video",
 }
-NOT_OF_REQUEST = ("csrf", "retry", "mode", "from", "confirmed")
+COMPARED = ("compare_1", "compare_2")
+"""Fields with the models that the first one is compared with."""
+NOT_OF_REQUEST = (*COMPARED, "csrf", "retry", "mode", "from", "confirmed")
 """Fields of the form that are no part of the request."""
 COMMON = ("seconds", *SIZE_FIELDS, "n")
 """Fields that stand before the others."""

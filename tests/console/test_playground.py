@@ -212,6 +212,51 @@ async def test_the_price_comes_with_routes_and_code(start_gateway: StartGateway)
             assert ALICE not in said
 
 
+async def test_one_prompt_is_compared_with_other_models(start_gateway: StartGateway) -> None:
+    keys = {"ark": {"api_key": "not used"}, "sandbox": {}}
+    prices = {"sandbox/testcard": 0.1, "sandbox/slow": 0.2, "sandbox/fail": 0.1}
+    async with start_gateway(providers=keys, prices=prices) as gateway:
+        visitor = visitor_at(gateway)
+        async with visitor.client:
+            await visitor.sign_in(ALICE)
+            token = await visitor.token()
+            form = {**FORM, "csrf": token, "retry": "a", "compare_1": "sandbox/slow", "compare_2": "sandbox/fail"}
+            said = unescape((await visitor.post("/console/playground/price", form)).text)
+            assert "≈ $0.10 for 1 s at sandbox/testcard" in said
+            assert "sandbox/slow: ≈ $0.20 for 1 s at sandbox/slow" in said
+            assert "together ≈ $0.40" in said
+            for _ in range(2):
+                made = await visitor.post("/console/playground", form, **{"hx-request": "true"})
+                assert made.text.count('class="card"') == 3, made.text
+            assert sorted(video["model"] for video in await videos(gateway)) == [
+                "sandbox/fail",
+                "sandbox/slow",
+                "sandbox/testcard",
+            ]
+            wrong = {**form, "retry": "b", "compare_1": "no/model"}
+            refused = await visitor.post("/console/playground", wrong, **{"hx-request": "true"})
+            assert (refused.status_code, 'data-param="compare_1"' in refused.text) == (400, True)
+            long = {**form, "retry": "c", "seconds": "40", "compare_1": "seedance-1.0-pro", "compare_2": ""}
+            part = await visitor.post("/console/playground", long, **{"hx-request": "true"})
+            assert part.text.count('class="card"') == 2, "a length that the other model does not have is left out"
+            assert len(await videos(gateway)) == 5
+
+
+async def test_a_comparison_says_what_was_refused(start_gateway: StartGateway) -> None:
+    prices = {"sandbox/testcard": 0.1, "sandbox/slow": 0.2}
+    async with start_gateway(prices=prices, admin_key=ADMIN) as gateway:
+        async with operator_of(gateway) as admin:
+            key = await admin.key(monthly_budget_usd=0.15)
+        visitor = visitor_at(gateway)
+        async with visitor.client:
+            await visitor.sign_in(key["key"])
+            form = {**FORM, "csrf": await visitor.token(), "retry": "a", "compare_1": "sandbox/slow"}
+            made = await visitor.post("/console/playground", form, **{"hx-request": "true"})
+            assert made.status_code == 200
+            assert made.text.count('class="card"') == 1
+            assert "budget_exceeded" in made.text
+
+
 async def test_the_operator_has_no_playground(operator: Visitor) -> None:
     assert (await operator.get("/console/playground")).status_code == 403
     refused = await operator.post("/console/playground", {**FORM, "csrf": await operator.token()})
