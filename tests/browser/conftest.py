@@ -1,5 +1,6 @@
 """A browser in front of a gateway: signed-in pages that complain of nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from browsers import Browser, Tab, chromium, open_tab
 from fakes.server import serve
 from harness import ALICE, RealClock, Running, StartGateway
 from money import ADMIN
+from playwright.async_api import Locator, Page
+from processes import PATIENCE_S
 
 STATUS_OF_AN_ANSWER = "Failed to load resource: the server responded with a status of 4"
 """The line of Chromium's console about an answer such as 404, which many tests ask for."""
@@ -26,6 +29,13 @@ class Site:
 
 OpenConsole = Callable[..., AbstractAsyncContextManager[Tab]]
 StartSite = Callable[..., AbstractAsyncContextManager[Site]]
+
+
+async def reload_until(page: Page, shown: Locator, text: str) -> None:
+    """Load a page that is not live again until a part of it has the text."""
+    async with asyncio.timeout(PATIENCE_S):
+        while text not in await shown.inner_text():
+            await page.reload()
 
 
 @pytest.fixture

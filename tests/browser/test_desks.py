@@ -1,16 +1,18 @@
 """The operator's repairs and providers, webhooks and usage in a browser, from the fault to its end."""
 
+import asyncio
 import csv
 import re
 from io import StringIO
 
 import pytest
-from browser.conftest import OpenConsole, StartSite
+from browser.conftest import OpenConsole, Site, StartSite, reload_until
 from fakes.openai import FakeOpenAI
 from fakes.receiver import Receiver
 from fakes.server import KEY, Answer, Reset, serve
 from money import ADMIN, operator_of
 from playwright.async_api import expect
+from processes import PATIENCE_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -36,6 +38,17 @@ async def test_a_resting_provider_is_released(
                 assert ended.json()["status"] in ("in_progress", "completed")
 
 
+async def ended(site: Site, fake: FakeOpenAI, video_id: str) -> str:
+    """The status of a video whose task the vendor finishes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            for ref in fake.jobs:
+                fake.finish(ref)
+            video = (await site.gateway.client.get(f"/v1/videos/{video_id}?wait=1")).json()
+            if video["status"] in ("completed", "failed"):
+                return str(video["status"])
+
+
 async def test_lost_submits_are_decided(start_site: StartSite, fake: FakeOpenAI, open_console: OpenConsole) -> None:
     async with serve(fake) as url:
         up = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
@@ -47,8 +60,9 @@ async def test_lost_submits_are_decided(start_site: StartSite, fake: FakeOpenAI,
             for prompt in ("found", "made again", "given up"):
                 fake.script("submit", Reset())
                 lost.append(await site.gateway.create(model="up/sora-2", seconds="4", prompt=prompt))
-            while len((await admin.ask("GET", "repairs"))["data"]) < 3:
-                await site.gateway.client.get(f"/v1/videos/{lost[2]['id']}?wait=1")
+            async with asyncio.timeout(PATIENCE_S):
+                while len((await admin.ask("GET", "repairs"))["data"]) < 3:
+                    await site.gateway.client.get(f"/v1/videos/{lost[2]['id']}?wait=1")
             async with open_console(site, "/repairs", ADMIN) as tab:
                 page = tab.page
                 await expect(page.locator("header .badge")).to_contain_text("3")
@@ -73,12 +87,7 @@ async def test_lost_submits_are_decided(start_site: StartSite, fake: FakeOpenAI,
                 await panel.get_by_role("button").last.click()
                 await expect(page.locator("main")).to_contain_text("Nothing waits for you.")
             for video, status in zip(lost, ("completed", "completed", "failed"), strict=True):
-                ended = (await site.gateway.client.get(f"/v1/videos/{video['id']}?wait=60")).json()
-                while ended["status"] in ("queued", "in_progress"):
-                    for ref in fake.jobs:
-                        fake.finish(ref)
-                    ended = (await site.gateway.client.get(f"/v1/videos/{video['id']}?wait=5")).json()
-                assert ended["status"] == status
+                assert await ended(site, fake, video["id"]) == status
             assert await admin.ledger(lost[2]["id"]) == [("reserve", -400_000), ("refund", 400_000)]
 
 
@@ -94,15 +103,13 @@ async def test_a_mended_receiver_gets_its_events(start_site: StartSite, open_con
         async with open_console(site, "/webhooks/log") as tab:
             page = tab.page
             row = page.locator("tbody", has_text="video.completed")
-            while "500" not in await row.inner_text():
-                await page.reload()
+            await reload_until(page, row, "500")
             await row.locator("summary").click()
             await expect(row).to_contain_text("the receiver is broken")
             receiver.always = None
             await row.get_by_role("button", name=re.compile("Send")).click()
             await receiver.wait_for(2)
-            while "Delivered" not in await row.inner_text():
-                await page.reload()
+            await reload_until(page, row, "Delivered")
             first, second = receiver.received
             assert (first.id, first.json["type"]) == (second.id, second.json["type"])
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser.conftest import OpenConsole, Site, StartSite
+from browser.conftest import OpenConsole, Site, StartSite, reload_until
 from browsers import Tab
 from fakes.openai import FakeOpenAI
 from fakes.s3 import S3
@@ -168,8 +168,7 @@ async def test_a_running_video_is_cancelled_and_failed_ones_go_together(
             await page.click("button.main")
             await page.wait_for_url(re.compile(f"/videos/{running['id']}"))
             await expect(page.locator(".state").first).to_contain_text("Cancelled")
-            while "refund" not in (await page.locator("#money").inner_text()).lower():  # once the worker has asked
-                await page.reload()
+            await reload_until(page, page.locator("#money"), "Given back")
             await page.goto(f"{site.url}/console/videos?status=failed")
             await page.click("text=Delete all 3 failed")
             await expect(page.locator("main")).to_contain_text("3")
