@@ -19,7 +19,8 @@ APP = "console"
 """The application that usage reports show."""
 MAX_CHARACTERS = 2
 SIZE_FIELDS = ("size", "aspect_ratio", "resolution")
-PLAIN_FIELDS = ("seconds", "n", "seed", "negative_prompt", "generate_audio", "loop", "expand_prompt")
+BOOLEANS = ("generate_audio", "loop", "expand_prompt")
+PLAIN_FIELDS = ("seconds", "n", "seed", "negative_prompt", *BOOLEANS)
 MEDIA_FIELDS = {
     "first_frame": "First frame",
     "last_frame": "Last frame",
@@ -28,7 +29,7 @@ MEDIA_FIELDS = {
 }
 COMPARED = ("compare_1", "compare_2")
 """Fields with the models that the first one is compared with."""
-NOT_OF_REQUEST = (*COMPARED, "csrf", "retry", "mode", "from", "confirmed")
+NOT_OF_REQUEST = (*COMPARED, "csrf", "retry", "mode", "from", "agreed")
 """Fields of the form that are no part of the request."""
 COMMON = ("seconds", *SIZE_FIELDS, "n")
 """Fields that stand before the others."""
@@ -105,38 +106,58 @@ def plain_text(text: str) -> str:
     return text.replace("\r\n", "\n").strip()
 
 
+LABELS = {
+    **MEDIA_FIELDS,
+    "seconds": "Length in seconds",
+    "size": "Size",
+    "aspect_ratio": "Aspect ratio",
+    "resolution": "Resolution",
+    "n": "How many",
+    "negative_prompt": "Not in it",
+    "seed": "Seed",
+    "generate_audio": "Sound",
+    "loop": "Loop",
+    "expand_prompt": "Let the vendor expand it",
+    "characters": "Characters",
+    "extra": "The vendor's own fields, as JSON",
+}
+"""Words for the fields."""
+
+
 # Fields
 
 
 def fields_of(able: Capabilities) -> list[Field]:
     """The fields of a model, beside model and prompt."""
-    found = [seconds_field(able)]
-    for name, label in (("size", "Size"), ("aspect_ratio", "Aspect ratio"), ("resolution", "Resolution")):
+    found = [] if able.seconds == () else [seconds_field(able)]
+    for name in SIZE_FIELDS:
         values = getattr(able, f"{name}s")
         if values is None and (name == "size" or able.sizes is None):
-            found.append(Field(name, label, hint="the vendor decides"))
+            found.append(_field(name, hint="the vendor decides"))
         elif values:
-            found.append(Field(name, label, tuple(values), "select"))
-    found.append(Field("n", "How many", ("1", "2", "3", "4"), "select"))
+            found.append(_field(name, "select", tuple(values)))
+    found.append(_field("n", "select", ("1", "2", "3", "4")))
     found += [_media_field(name, able) for name in MEDIA_FIELDS if name in able.parameters]
     if "negative_prompt" in able.parameters:
-        found.append(Field("negative_prompt", "Not in it", kind="area"))
+        found.append(_field("negative_prompt", "area"))
     if "seed" in able.parameters:
-        found.append(Field("seed", "Seed", kind="number", hint="any"))
-    for name, label in (("generate_audio", "Sound"), ("loop", "Loop"), ("expand_prompt", "Let the vendor expand it")):
-        if name in able.parameters:
-            found.append(Field(name, label, ("", "true", "false"), "select"))
+        found.append(_field("seed", "number", hint="any"))
+    found += [_field(name, "select", ("", "true", "false")) for name in BOOLEANS if name in able.parameters]
     if "characters" in able.parameters:
-        found.append(Field("characters", "Characters", hint="ids, with spaces between"))
+        found.append(_field("characters", hint="ids, with spaces between"))
     if able.passes_extra or able.vendor_fields:
         names = ", ".join(sorted(able.vendor_fields)[:6])
-        found.append(Field("extra", "The vendor's own fields, as JSON", kind="area", hint=names or '{"name": "value"}'))
+        found.append(_field("extra", "area", hint=names or '{"name": "value"}'))
     return found
+
+
+def _field(name: str, kind: str = "text", choices: Sequence[str] = (), hint: str = "") -> Field:
+    return Field(name, LABELS[name], choices, kind, hint=hint)
 
 
 def seconds_field(able: Capabilities) -> Field:
     hint = "the model's own" if able.default_seconds is None else f"{able.default_seconds:g} if empty"
-    label = "Length in seconds"
+    label = LABELS["seconds"]
     if able.seconds is None:
         return Field("seconds", label, kind="number", least=0.1, hint=hint)
     if able.seconds_range:
@@ -236,14 +257,32 @@ def _media(given: Given, uploads: Uploads, name: str) -> list[Media]:
 
 
 def values_of(requested: Mapping[str, Any]) -> dict[str, str]:
-    """The fields of a stored request, for the form; media are left out, since uploads are not kept."""
+    """The fields of a stored request, for the form; uploads are left out, since they are not kept."""
     found = {name: requested[name] for name in ("prompt", "model", *SIZE_FIELDS, *PLAIN_FIELDS) if name in requested}
     shown = {name: _text(value) for name, value in found.items() if value is not None}
+    for name in MEDIA_FIELDS:
+        if addresses := [media["url"] for media in _media_of(requested, name) if media.get("url")]:
+            shown[name] = " ".join(addresses)
     if requested.get("extra"):
         shown["extra"] = json.dumps(requested["extra"], ensure_ascii=False)
     if requested.get("characters"):
         shown["characters"] = " ".join(requested["characters"])
+    source = (requested.get("source") or {}).get("video_id")
+    if source and requested.get("operation") in ("remix", "edit", "extend"):
+        shown |= {"mode": requested["operation"], "from": source}
     return shown
+
+
+def uploads_of(requested: Mapping[str, Any]) -> list[str]:
+    """The fields of a stored request whose files were uploaded, in words."""
+    return [
+        label for name, label in MEDIA_FIELDS.items() if any(media.get("key") for media in _media_of(requested, name))
+    ]
+
+
+def _media_of(requested: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    found = requested.get(name) or []
+    return found if isinstance(found, list) else [found]
 
 
 def _text(value: Any) -> str:

@@ -92,7 +92,7 @@ def price_of(gateway: Gateway, route: Route) -> str:
 
 
 def seconds_of(able: Capabilities) -> str:
-    if able.seconds is None:
+    if not able.seconds:
         return UNKNOWN
     if able.seconds_range:
         return f"{able.seconds[0]:g} to {able.seconds[1]:g}"

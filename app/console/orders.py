@@ -33,6 +33,7 @@ from app.video import Operation, VideoRequest
 
 ASK_ABOVE_MICROS, ASK_ABOVE_VIDEOS = 1_000_000, 3
 """Estimate and number of videos above which the page asks before it creates them."""
+MAX_DIGITS = 16
 MODES = {"generate": "New", "remix": "Remix", "edit": "Edit", "extend": "Extend"}
 _NOTHING = Capabilities(operations=frozenset())
 
@@ -55,6 +56,8 @@ class Price:
     """The cost of a form, or the reason why it cannot be made."""
 
     words: str
+    micros: int = 0
+    """The amount that is held for all of it, as far as it is known."""
     problem: errors.GatewayError | None = None
     choices: Sequence[Choice] = ()
     warnings: Sequence[str] = ()
@@ -130,7 +133,9 @@ def _of_mode(given: Given, mode: Operation) -> dict[str, str]:
 
 async def create_all(gateway: Gateway, caller: Caller, given: Given, body: Body) -> list[Created | errors.GatewayError]:
     """Create the video of a form, and those of the models that it is compared with; the errors of the latter stand in
-    their places. Raises what `create_job` raises for the first."""
+    their places. Raises what `create_job` raises for the first, and `InvalidRequest` for much more money than the form
+    has shown."""
+    await _require_agreed(gateway, caller, given)
     made: list[Created | errors.GatewayError] = []
     for number, variant in enumerate(await variants(gateway, caller, given)):
         content = fingerprint({**body, "retry": None, "variant": number}, operation=APP)
@@ -143,10 +148,21 @@ async def create_all(gateway: Gateway, caller: Caller, given: Given, body: Body)
     return made
 
 
+async def _require_agreed(gateway: Gateway, caller: Caller, given: Given) -> None:
+    """Require that the form has shown what is held for it, if that is much: its price may be older than its fields."""
+    shown = given.values.get("agreed", "")
+    agreed = int(shown) if shown.isdecimal() and len(shown) < MAX_DIGITS else 0
+    total = sum([quote.held_micros or 0 for quote in await _quotes(gateway, caller, given)])
+    if total > max(agreed, ASK_ABOVE_MICROS):
+        message = f"this may cost {format_usd(total)}, more than the price that was shown; look at it and send it again"
+        raise errors.InvalidRequest(message, code="price_changed")
+
+
 async def _create(gateway: Gateway, caller: Caller, given: Given, content: str, number: int) -> Created:
     uploads = Uploads(new_video_id(), gateway.settings.allow_networks)
     request, where = await _read(gateway, caller, given, uploads)
-    retry = f"console {given.values.get('retry') or secrets.token_urlsafe(16):.40} {number}"
+    # With the content in it, a form that was changed after a lost answer makes what it says now.
+    retry = f"console {given.values.get('retry') or secrets.token_urlsafe(16):.40} {number} {content[:16]}"
     return await create_job(
         gateway,
         caller,
@@ -190,17 +206,19 @@ async def price_of(gateway: Gateway, caller: Caller, given: Given, origin: str) 
     """The cost of a form, or the reason why it cannot be made, in words; with it those of the compared models."""
     try:
         code = snippets_of(given, origin)
-        quotes = [await _quote(gateway, caller, variant) for variant in await variants(gateway, caller, given)]
+        quotes = await _quotes(gateway, caller, given)
     except errors.GatewayError as error:
         return Price(error.message, problem=error)
     plan = quotes[0].plan
     others = [f"{quote.model}: {quote.words}" for quote in quotes[1:]]
     if plan is None:
         return Price(quotes[0].words, problem=quotes[0].problem, others=others, code=code)
-    total = sum(quote.micros or 0 for quote in quotes)
-    words = quotes[0].words
+    known = [quote.held_micros for quote in quotes if quote.held_micros is not None]
+    total = sum(known)
     if others:
-        others.append(f"together ≈ {format_usd(total)}")
+        unknown = any(quote.plan is not None and quote.held_micros is None for quote in quotes)
+        others.append(f"together {'at least' if unknown else 'at most'} {format_usd(total)}")
+    words = quotes[0].words
     async with gateway.db.reading() as connection:
         left = await budgets.available(connection, [caller.project_id], key_id=caller.key_id, now=gateway.clock())
     micros = left[caller.project_id][1]
@@ -208,7 +226,7 @@ async def price_of(gateway: Gateway, caller: Caller, given: Given, origin: str) 
         words += f". {format_usd(micros)} is left: the operator can raise the limit or add credit"
     count = plan.request.n * len([quote for quote in quotes if quote.plan is not None])
     asks = total > ASK_ABOVE_MICROS or count > ASK_ABOVE_VIDEOS
-    return Price(words, choices=plan.choices, warnings=plan.warnings, others=others, asks=asks, code=code)
+    return Price(words, total, choices=plan.choices, warnings=plan.warnings, others=others, asks=asks, code=code)
 
 
 @dataclass(frozen=True)
@@ -217,9 +235,14 @@ class _Quote:
 
     model: str
     words: str
-    micros: int | None = None
+    held_micros: int | None = None
+    """The amount that is held until it ends: the cost at the dearest route that may be used. None: not known."""
     plan: Plan | None = None
     problem: errors.GatewayError | None = None
+
+
+async def _quotes(gateway: Gateway, caller: Caller, given: Given) -> list[_Quote]:
+    return [await _quote(gateway, caller, variant) for variant in await variants(gateway, caller, given)]
 
 
 async def _quote(gateway: Gateway, caller: Caller, given: Given) -> _Quote:
@@ -230,10 +253,13 @@ async def _quote(gateway: Gateway, caller: Caller, given: Given) -> _Quote:
         plan = plan_request(gateway, caller, request, routing=NO_WISHES, **where)
     except errors.GatewayError as error:
         return _Quote(model, error.message, problem=error)
-    first = next(choice for choice in plan.choices if choice.kept)
+    kept = [choice for choice in plan.choices if choice.kept]
+    first, known = kept[0], [choice.micros for choice in kept if choice.micros is not None]
     count = f"{plan.request.n} x " if plan.request.n > 1 else ""
     length = "the model's length" if plan.request.seconds is None else f"{plan.request.seconds:g} s"
     words = "No price is known."
     if first.micros is not None:
         words = f"≈ {format_usd(first.micros)} for {count}{length} at {first.route.name}"
-    return _Quote(model, words, first.micros, plan)
+        if max(known) > first.micros:
+            words += f", at most {format_usd(max(known))} if another route has to make it"
+    return _Quote(model, words, max(known, default=None), plan)

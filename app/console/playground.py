@@ -45,9 +45,13 @@ DOES = {
 async def show_playground(request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Show the form, filled in from the address or from the video `from`, and the latest videos."""
     given = {name: value for name, value in request.query_params.items() if value.strip()}
+    notice = ""
     if "from" in given and mode_of(given) is Operation.generate:
-        given = {**form.values_of((await get_video(gateway, caller, given.pop("from"))).request), **given}
-    return await _page(request, gateway, caller, given)
+        requested = (await get_video(gateway, caller, given.pop("from"))).request
+        given = {**form.values_of(requested), **given}
+        if lost := form.uploads_of(requested):
+            notice = f"Uploaded files are not kept. Choose them again: {', '.join(lost)}."
+    return await _page(request, gateway, caller, given, notice=notice)
 
 
 @routes.post("/console/playground/fields")
@@ -59,7 +63,9 @@ async def show_fields(request: Request, gateway: GatewayDep, caller: KeyHolderDe
         raise errors.InvalidRequest("this model is not among yours; open the page again", param="model")
     fitting = {field.name for field in target.fields if field.name in given and field.fits(given[field.name])}
     lost = [name for name in given if is_of_request(name) and name not in ("model", "prompt", *fitting)]
-    dropped = [name for name in lost if not name.endswith("_file")]
+    names = {one.name for one in target.fields}
+    files = [name for name in form.MEDIA_FIELDS if f"{name}_chosen" in given and name not in names]
+    dropped = [form.LABELS.get(name, name) for name in (*lost, *files) if not name.endswith("_file")]
     kept = {name: value for name, value in given.items() if name not in lost}
     price = await price_of(gateway, caller, Given(kept), origin_of(request))
     shown: dict[str, Any] = {
@@ -109,12 +115,21 @@ async def _page(
     caller: Caller,
     given: dict[str, str],
     problem: errors.GatewayError | None = None,
+    *,
+    notice: str = "",
 ) -> Response:
     models = gateway.router.permitted_models(caller.may_use, every=False)
     mode = mode_of(given)
     if mode is Operation.generate and given.get("model") not in models:
-        default = gateway.router.default_model
-        given["model"] = default if default in models else next(iter(models), "")
+        wanted = given.get("model", "")
+        named = gateway.router.permitted_models(caller.may_use, every=True).get(wanted)
+        if named:
+            models = {**models, wanted: named}
+        else:
+            default = gateway.router.default_model
+            given["model"] = default if default in models else next(iter(models), "")
+            if wanted:
+                notice = f"You may not use {wanted[:100]}, or it is not there any more. {given['model']} is chosen."
     sources = [] if mode is Operation.generate else await _sources(gateway, caller, mode)
     if mode is not Operation.generate and "from" not in given and sources:
         given["from"] = str(sources[0].row["id"])
@@ -135,6 +150,7 @@ async def _page(
         facts=line_of(gateway, target.name, target.candidates) if target is not None else None,
         given=Values(given),
         problem=problem,
+        notice=notice,
         examples=EXAMPLES,
         cards=cards_of(gateway, latest.rows, gateway.clock()),
         plays=True,

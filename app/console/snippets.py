@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.console.form import MEDIA_FIELDS, NOT_OF_REQUEST, PLAIN_FIELDS, SIZE_FIELDS, Given, extra_fields
+from app.console.form import BOOLEANS, MEDIA_FIELDS, NOT_OF_REQUEST, PLAIN_FIELDS, SIZE_FIELDS, Given, extra_fields
 
 SDK_FIELDS = ("model", "prompt", "seconds", "size")
 """Arguments of `videos.create` in OpenAI's SDK for Python; others go into `extra_body`."""
 WIRE_NAMES = {"first_frame": "input_reference"}
 """Names of OpenAI's API for fields of the form, where they differ."""
-BOOLEANS = ("generate_audio", "loop", "expand_prompt")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 const LARGEST_PREVIEW = 10 * 2 ** 20;
 
-document.addEventListener("change", (event) => {
-  const { counts, previews, changesPage } = event.target.dataset;
-  if (changesPage) location.href = `${changesPage}&from=${encodeURIComponent(event.target.value)}`;
-  if (!counts) return;
-  const files = [...event.target.files];
-  document.getElementById(counts).value = files.length || "";
-  const shown = document.getElementById(previews);
+function withPrompt(address) {
+  const prompt = document.getElementById("prompt").value;
+  return prompt ? `${address}&prompt=${encodeURIComponent(prompt)}` : address;
+}
+
+function showFiles(input) {
+  const files = [...input.files];
+  document.getElementById(input.dataset.counts).value = files.length || "";
+  const shown = document.getElementById(input.dataset.previews);
   shown.replaceChildren();
   for (const file of files) {
     if (!file.type.startsWith("image/") || file.size > LARGEST_PREVIEW) continue;
@@ -21,12 +23,31 @@ document.addEventListener("change", (event) => {
     });
     reader.readAsDataURL(file);
   }
+}
+
+document.addEventListener("change", ({ target }) => {
+  const { counts, changesPage } = target.dataset;
+  if (changesPage) location.href = withPrompt(`${changesPage}&from=${encodeURIComponent(target.value)}`);
+  if (counts) showFiles(target);
+});
+
+document.addEventListener("click", (event) => {
+  const tab = event.target.closest("[data-carries-prompt]");
+  if (tab) tab.href = withPrompt(tab.href);
+});
+
+// Another model may keep the chosen files.
+document.addEventListener("htmx:after:swap", () => {
+  for (const input of document.querySelectorAll("[data-counts]")) {
+    const shown = document.getElementById(input.dataset.previews);
+    if (input.files.length && !shown.childElementCount) showFiles(input);
+  }
 });
 
 document.addEventListener("paste", (event) => {
   const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
   const field = [...document.querySelectorAll("#form input[type=file]")].find(({ files }) => !files.length);
-  if (!file || !field) return;
+  if (!file || !field || event.clipboardData.types.includes("text/plain")) return; // office programs send both
   event.preventDefault();
   const chosen = new DataTransfer();
   chosen.items.add(file);
