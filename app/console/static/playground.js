@@ -36,8 +36,14 @@ document.addEventListener("click", (event) => {
   if (tab) tab.href = withPrompt(tab.href);
 });
 
-// Another model may keep the chosen files.
-document.addEventListener("htmx:after:swap", () => {
+// Another model keeps the chosen files that it has a field for; its other fields have the values that the gateway sent.
+document.addEventListener("htmx:after:swap", (event) => {
+  if (event.detail.ctx?.target?.id === "fields") {
+    for (const field of document.querySelectorAll("#fields :is(input, textarea):not([type=file])")) {
+      field.value = field.defaultValue;
+    }
+    for (const option of document.querySelectorAll("#fields option")) option.selected = option.defaultSelected;
+  }
   for (const input of document.querySelectorAll("[data-counts]")) {
     const shown = document.getElementById(input.dataset.previews);
     if (input.files.length && !shown.childElementCount) showFiles(input);
