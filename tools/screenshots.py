@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README_IMAGES = {
     "playground-light": "playground.png",
     "videos-light": "library.png",
-    "providers-light": "providers.png",
+    "operator-providers-light": "providers.png",
 }
 """Pictures of the README, by the name that they have among all."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -53,6 +53,7 @@ routes = ["away/clip-1", "sandbox/testcard"]
 "sandbox/fail" = 0.1
 "away/clip-1" = 0.05
 """
+ENDPOINT = {"name": "shop", "url": "https://shop.example.com/hooks", "event_types": ["video.completed", "video.failed"]}
 VIDEOS = (
     ("sandbox/testcard", "A lighthouse in heavy rain, waves breaking on the rocks", 4, "shop"),
     ("house", "A paper boat drifts across a still pond at dawn", 5, "shop"),
@@ -71,7 +72,7 @@ def running_gateway() -> Iterator[tuple[str, str]]:
         folder = Path(scratch)
         (folder / "gateway.toml").write_text(SETTINGS)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-        environment |= {"GATEWAY_CONFIG_FILE": "gateway.toml", "GATEWAY_ADMIN_KEY": ADMIN, "GATEWAY_PORT": "8199"}
+        environment |= {"GATEWAY_ADMIN_KEY": ADMIN, "GATEWAY_PORT": "8199"}
         command = [str(Path(sys.executable).parent / "video-gateway"), "serve"]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -103,7 +104,7 @@ def fill(url: str, key: str) -> list[str]:
     _made(admin.post("/admin/v1/projects", json={"name": "web shop", "billing": "prepaid", "monthly_budget_usd": 100}))
     _made(admin.post("/admin/v1/keys", json={"name": "checkout", "project": "web shop", "requests_per_minute": 60}))
     _made(admin.post("/admin/v1/projects/web shop/credits", json={"amount_usd": 50, "reference": "invoice 17"}))
-    _made(client.post("/v1/webhook_endpoints", json={"name": "shop", "url": "https://shop.example.com/hooks"}))
+    _made(client.post("/v1/webhook_endpoints", json=ENDPOINT))
     ids = []
     for model, prompt, seconds, app in VIDEOS:
         body = {"model": model, "prompt": prompt, "seconds": seconds, "size": "1280x720", "user": "u-17"}

@@ -58,7 +58,7 @@ class ProviderCard:
 
     @property
     def state(self) -> str:
-        """`gone`, `rests`, `tried`, `rests_for_some`, `unused` or `answers`."""
+        """`gone`, `rests`, `tried`, `rests_for_some`, `fails`, `unused` or `answers`."""
         if not self.found["configured"]:
             return "gone"
         common = self.found["breaker"]["state"]
@@ -68,6 +68,8 @@ class ProviderCard:
             return "rests_for_some"
         if self.resting:
             return "tried"
+        if self.found["breaker"]["failures"]:
+            return "fails"
         return "answers" if self.is_used else "unused"
 
     @property

@@ -54,6 +54,24 @@ async def test_a_model_is_shown_to_those_who_may_use_it(gateway: Running, visito
     assert "Try it" not in page.text
 
 
+async def test_an_alias_says_how_its_routes_are_tried(start_gateway: StartGateway) -> None:
+    routes = ["sandbox/testcard", {"to": "sandbox/slow", "weight": 3}]
+    aliases = {
+        "plain": {"routes": ["sandbox/slow"]},
+        "fast": {"routes": routes, "strategy": "fastest", "max_cost": 2.5},
+    }
+    async with start_gateway(models=aliases) as gateway:
+        visitor = visitor_at(gateway)
+        async with visitor.client:
+            await visitor.sign_in(ALICE)
+            plain = await visitor.get("/console/models/plain")
+            assert (plain.status_code, "An alias of the settings." in plain.text) == (200, True)
+            fast = (await visitor.get("/console/models/fast")).text
+            assert "“fastest”" in fast
+            assert "$2.5 at most" in fast
+            assert "<td>3.0</td>" in fast
+
+
 async def test_connect_has_the_address_as_it_was_reached(gateway: Running, alice: Visitor, operator: Visitor) -> None:
     page = unescape((await alice.get("/console/connect")).text)
     assert "OPENAI_BASE_URL=http://gateway.test/v1" in page
