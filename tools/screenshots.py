@@ -30,6 +30,9 @@ README_IMAGES = {
     "operator-providers-light": "providers.png",
 }
 """Pictures of the README, by the name that they have among all."""
+IMAGES = ROOT / "docs" / "images"
+IN_README: Any = {"x": 0, "y": 0, "width": 1280, "height": 760}
+"""The part of a page that the README shows."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ADMIN = "an-admin-key-for-screenshots-alone-0001"
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -134,8 +137,10 @@ def take(browser: Browser, url: str, key: str, paths: list[str], folder: Path, p
         for path in paths:
             page.goto(f"{url}/console/{path}")
             _settle(page)
-            name = re.sub(r"video_\w+", "video", path).replace("/", "-").replace("?", "-")
-            page.screenshot(path=folder / f"{prefix}{name}-{suffix}.png", full_page=True)
+            name = f"{prefix}{re.sub(r'[/?=]', '-', re.sub('video_[a-z0-9]+', 'video', path))}-{suffix}"
+            page.screenshot(path=folder / f"{name}.png", full_page=True)
+            if name in README_IMAGES:
+                page.screenshot(path=IMAGES / README_IMAGES[name], clip=IN_README)
         context.close()
 
 
@@ -150,7 +155,8 @@ def _settle(page: Page) -> None:
 def main() -> None:
     """Take all pictures."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
+    for one in (folder, IMAGES):
+        one.mkdir(parents=True, exist_ok=True)
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         raise SystemExit("chromium is not installed; install it, as with `apt-get install chromium`")
@@ -164,10 +170,6 @@ def main() -> None:
         print("taking pictures of the operator's pages", flush=True)
         take(browser, url, ADMIN, [*(path for path, _ in MENU[True]), videos[1]], folder, "operator-")
         browser.close()
-    images = ROOT / "docs" / "images"
-    images.mkdir(exist_ok=True)
-    for name, image in README_IMAGES.items():
-        shutil.copy(folder / f"{name}.png", images / image)
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}, three of them in docs/images")
 
 
