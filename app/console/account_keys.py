@@ -10,7 +10,7 @@ from app.accounts import keys, projects
 from app.admin.routes import KeyChanges, NewKey, key_changes_of
 from app.console.account_lines import LISTED, key_lines, static_keys
 from app.console.guard import ConsoleRoute, OperatorDep, form_of
-from app.console.inputs import KEY_FIELDS, Problem, key_values, problem_of, read_form
+from app.console.inputs import KEY_FIELDS, Problem, anew, key_values, problem_of, read_changes, read_form
 from app.console.pages import Frame, Values, base_of, go, render
 from app.http.context import Gateway, GatewayDep
 
@@ -72,12 +72,13 @@ async def show_key(key_id: str, request: Request, gateway: GatewayDep, actor: Op
 
 @routes.post("/console/accounts/keys/{key_id}")
 async def change_key(key_id: str, request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
-    """Change the fields of a key that differ. Takes effect in every process within a second."""
+    """Change the fields of a key that differ from those which the form has shown; every process knows within a
+    second."""
     form = await form_of(request)
     try:
         async with gateway.db.transaction() as session:
             key = await keys.get_key(session, key_id)
-            wire = read_form(KeyChanges, form, key_values(key))
+            wire = read_changes(KeyChanges, form, key_values(key))
             if wire.name is not None:
                 await keys.require_free_name(session, wire.name, key.project_id)
             await keys.change_key(session, key_id, key_changes_of(wire), actor=actor, now=gateway.clock())
@@ -131,5 +132,5 @@ async def _key(
         status=problem.status if problem else 200,
         problem=problem,
         line=line,
-        given=Values({**shown, **(form or {})}),
+        given=Values(anew(form, shown, problem)),
     )
