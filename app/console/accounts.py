@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -178,16 +179,22 @@ async def _project(
 
 @routes.get("/console/accounts/projects/{project_id}/credit")
 async def show_credit(project_id: str, request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
-    """Show the form of a credit, and with an amount in the address, what it would do."""
+    """Show the form of a credit, and with an amount in the address, what it would do.
+
+    The reference is in the address from the start, so that Back and a reload keep it: it is credited once.
+    """
     given = dict(request.query_params)
+    if not given.get("reference", "").strip():
+        async with gateway.db.transaction() as session:
+            project = await projects.get_project(session, project_id)
+        given["reference"] = f"console-{secrets.token_hex(4)}"
+        return go(request, f"accounts/projects/{project.id}/credit?{urlencode(given)}")
     problem, amount = None, None
     if "amount_usd" in given:
         try:
             amount, _ = _credit_of(given)
         except errors.GatewayError as error:
             problem = problem_of(error)
-        if not given.get("reference", "").strip():
-            given["reference"] = f"console-{secrets.token_hex(4)}"  # the button, pressed twice, credits once
     return await _credit(request, gateway, project_id, given, problem, amount=amount)
 
 

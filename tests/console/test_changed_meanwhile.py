@@ -99,3 +99,27 @@ async def test_a_form_that_tells_nonsense_is_refused(admin: Operator, operator: 
         assert (refused.status_code, "open the page again" in refused.text) == (400, True)
         assert values_of(refused.text)["name"] == "mine"
         assert (await admin.ask("GET", path))["name"] != "mine"
+
+
+async def test_a_credit_keeps_its_reference_whatever_way_leads_back(admin: Operator, operator: Visitor) -> None:
+    project = await admin.ask("POST", "projects", status=201, name="Shop", billing="prepaid")
+    path = f"projects/{project['id']}/credit"
+    opened = await operator.get(f"/console/accounts/{path}")
+    address = opened.headers["location"]
+    assert (opened.status_code, address.startswith(f"/console/accounts/{path}?reference=console-")) == (303, True)
+    assert (
+        (await operator.get("/console/accounts/projects/Shop/credit"))
+        .headers["location"]
+        .startswith(f"/console/accounts/{path}?")
+    )
+    reference = values_of((await operator.get(address)).text)["reference"]
+    assert f"reference={reference}" in address
+    for expected in (303, 409):  # the answer to the first one was lost, and Back leads to the first page
+        form = values_of((await operator.get(address)).text)
+        preview = await operator.client.get(
+            f"/console/accounts/{path}", params={"amount_usd": "5", "reference": form["reference"]}
+        )
+        assert preview.status_code == 200
+        sent = await send(operator, path, values_of(preview.text))
+        assert sent.status_code == expected
+    assert (await admin.ask("GET", f"projects/{project['id']}"))["available_usd"] == 5
