@@ -1,6 +1,7 @@
 """Keys, for the operator: each one's page, new keys, changes, and their end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -16,6 +17,10 @@ from app.http.context import Gateway, GatewayDep
 
 routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
+SENT_TWICE = (
+    "If you sent this form twice, the key was made the first time. If you have not seen it, it is lost: revoke that "
+    "key, and make one with another name."
+)
 EMPTY = dict.fromkeys((*KEY_FIELDS, "project"), "")
 
 
@@ -48,7 +53,10 @@ async def make_key(request: Request, gateway: GatewayDep, actor: OperatorDep) ->
                 now=gateway.clock(),
             )
     except errors.GatewayError as error:
-        return await _new_key(request, gateway, {**EMPTY, **form}, problem_of(error))
+        problem = problem_of(error)
+        if isinstance(error, errors.Conflict):
+            problem = replace(problem, message=f"{problem.message}. {SENT_TWICE}")
+        return await _new_key(request, gateway, {**EMPTY, **form}, problem)
     # Nothing is read that might fail, not even for the head: the secret would be lost.
     back = f"{base_of(request)}/accounts/keys/{key.id}"
     values = {"name": key.name, "secret": secret, "title": f"The key {key.name}", "back": back}

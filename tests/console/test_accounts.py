@@ -412,6 +412,7 @@ async def test_a_new_key_is_shown_once(gateway: Running, admin: Operator, operat
     again = await send(operator, "keys/new", **form)
     assert (again.status_code, "secret-value" in again.text) == (409, False), "the form sent twice makes one key"
     assert "a key of this project is called" in problem_at(again.text, "name")
+    assert "the key was made the first time. If you have not seen it, it is lost" in problem_at(again.text, "name")
 
 
 async def test_a_key_without_a_project_makes_one(admin: Operator, operator: Visitor) -> None:
