@@ -13,7 +13,7 @@ from app.accounts.auth import Caller
 from app.console.cards import card_of
 from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep, form_of
 from app.console.library import OWN, given_of, query_of
-from app.console.pages import render
+from app.console.pages import go, render
 from app.db.models import Video
 from app.http.context import Gateway, GatewayDep, end_video
 from app.http.filters import find_page
@@ -28,6 +28,12 @@ MAX_AT_ONCE = 200
 _IDS = (Video.__table__.c.id, Video.__table__.c.ended_at)
 TYPED_FROM = 51
 """Number of videos from which it has to be typed before they are deleted."""
+
+
+@routes.get("/console/videos/selected")
+async def lead_to_library(request: Request, visitor: VisitorDep) -> Response:
+    """Lead to the library: the answer to a form has its address, which browsers open again."""
+    return go(request, "videos")
 
 
 @routes.post("/console/videos/selected")

@@ -85,6 +85,19 @@ async def change_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
     return go(request, f"webhooks/{endpoint_id}", "endpoint_changed")
 
 
+@routes.get("/console/webhooks/{endpoint_id}/enable")
+@routes.get("/console/webhooks/{endpoint_id}/secret")
+@routes.get("/console/webhooks/{endpoint_id}/test")
+async def lead_to_endpoint(
+    endpoint_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: KeyHolderDep,
+) -> Response:
+    """Lead to the page of an endpoint: answers to its forms have these addresses, which browsers open again."""
+    return go(request, f"webhooks/{(await _endpoint(gateway, caller, endpoint_id)).id}")
+
+
 @routes.post("/console/webhooks/{endpoint_id}/enable")
 async def enable_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Let an endpoint get events, or no more of them."""
