@@ -1,6 +1,7 @@
 """Keys, for the operator: each one's page, new keys, changes, and their end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -10,12 +11,16 @@ from app.accounts import keys, projects
 from app.admin.routes import KeyChanges, NewKey, key_changes_of
 from app.console.account_lines import LISTED, key_lines, static_keys
 from app.console.guard import ConsoleRoute, OperatorDep, form_of
-from app.console.inputs import KEY_FIELDS, Problem, key_values, problem_of, read_form
+from app.console.inputs import KEY_FIELDS, Problem, anew, key_values, problem_of, read_changes, read_form
 from app.console.pages import Frame, Values, base_of, go, render
 from app.http.context import Gateway, GatewayDep
 
 routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
+SENT_TWICE = (
+    "If you sent this form twice, the key was made the first time. If you have not seen it, it is lost: revoke that "
+    "key, and make one with another name."
+)
 EMPTY = dict.fromkeys((*KEY_FIELDS, "project"), "")
 
 
@@ -48,7 +53,10 @@ async def make_key(request: Request, gateway: GatewayDep, actor: OperatorDep) ->
                 now=gateway.clock(),
             )
     except errors.GatewayError as error:
-        return await _new_key(request, gateway, {**EMPTY, **form}, problem_of(error))
+        problem = problem_of(error)
+        if isinstance(error, errors.Conflict):
+            problem = replace(problem, message=f"{problem.message}. {SENT_TWICE}")
+        return await _new_key(request, gateway, {**EMPTY, **form}, problem)
     # Nothing is read that might fail, not even for the head: the secret would be lost.
     back = f"{base_of(request)}/accounts/keys/{key.id}"
     values = {"name": key.name, "secret": secret, "title": f"The key {key.name}", "back": back}
@@ -72,12 +80,13 @@ async def show_key(key_id: str, request: Request, gateway: GatewayDep, actor: Op
 
 @routes.post("/console/accounts/keys/{key_id}")
 async def change_key(key_id: str, request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
-    """Change the fields of a key that differ. Takes effect in every process within a second."""
+    """Change the fields of a key that differ from those which the form has shown; every process knows within a
+    second."""
     form = await form_of(request)
     try:
         async with gateway.db.transaction() as session:
             key = await keys.get_key(session, key_id)
-            wire = read_form(KeyChanges, form, key_values(key))
+            wire = read_changes(KeyChanges, form, key_values(key))
             if wire.name is not None:
                 await keys.require_free_name(session, wire.name, key.project_id)
             await keys.change_key(session, key_id, key_changes_of(wire), actor=actor, now=gateway.clock())
@@ -131,5 +140,5 @@ async def _key(
         status=problem.status if problem else 200,
         problem=problem,
         line=line,
-        given=Values({**shown, **(form or {})}),
+        given=Values(anew(form, shown, problem)),
     )

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -14,7 +15,15 @@ from app.admin.routes import NewProject, ProjectChanges, project_changes_of
 from app.admin.schemas import micros_or_refuse
 from app.console.account_lines import LISTED, key_lines, project_lines, static_keys
 from app.console.guard import ConsoleRoute, OperatorDep, form_of
-from app.console.inputs import PROJECT_FIELDS, Problem, problem_of, project_values, read_form
+from app.console.inputs import (
+    PROJECT_FIELDS,
+    Problem,
+    anew,
+    problem_of,
+    project_values,
+    read_changes,
+    read_form,
+)
 from app.console.pages import Values, go, render
 from app.db.models import Key, Project
 from app.http.body import checked, validated
@@ -115,12 +124,12 @@ async def show_project(project_id: str, request: Request, gateway: GatewayDep, a
 
 @routes.post("/console/accounts/projects/{project_id}")
 async def change_project(project_id: str, request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
-    """Change the fields of a project that differ."""
+    """Change the fields of a project that differ from those which the form has shown."""
     form = await form_of(request)
     try:
         async with gateway.db.transaction() as session:
             project = await projects.get_project(session, project_id)
-            wire = read_form(ProjectChanges, form, project_values(project))
+            wire = read_changes(ProjectChanges, form, project_values(project))
             if wire.name is not None:
                 await projects.require_free_name(session, wire.name, but=project.id)
             changes = project_changes_of(wire)
@@ -154,7 +163,7 @@ async def _project(
         status=problem.status if problem else 200,
         problem=problem,
         line=line,
-        given=Values({**project_values(project), **(form or {})}),
+        given=Values(anew(form, project_values(project), problem)),
         name_in_settings=gateway.authenticator.static_projects.get(project.id) is not None,
         billing=BILLING,
         kinds=list(KIND_NAMES),
@@ -170,16 +179,22 @@ async def _project(
 
 @routes.get("/console/accounts/projects/{project_id}/credit")
 async def show_credit(project_id: str, request: Request, gateway: GatewayDep, actor: OperatorDep) -> Response:
-    """Show the form of a credit, and with an amount in the address, what it would do."""
+    """Show the form of a credit, and with an amount in the address, what it would do.
+
+    The reference is in the address from the start, so that Back and a reload keep it: it is credited once.
+    """
     given = dict(request.query_params)
+    if not given.get("reference", "").strip():
+        async with gateway.db.transaction() as session:
+            project = await projects.get_project(session, project_id)
+        given["reference"] = f"console-{secrets.token_hex(4)}"
+        return go(request, f"accounts/projects/{project.id}/credit?{urlencode(given)}")
     problem, amount = None, None
     if "amount_usd" in given:
         try:
             amount, _ = _credit_of(given)
         except errors.GatewayError as error:
             problem = problem_of(error)
-        if not given.get("reference", "").strip():
-            given["reference"] = f"console-{secrets.token_hex(4)}"  # the button, pressed twice, credits once
     return await _credit(request, gateway, project_id, given, problem, amount=amount)
 
 

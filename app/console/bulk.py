@@ -1,7 +1,8 @@
 """Several videos of the library at once: selected ones cancelled or deleted, and all failed ones deleted."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from app.accounts.auth import Caller
 from app.console.cards import card_of
 from app.console.guard import ConsoleRoute, KeyHolderDep, Visitor, VisitorDep, form_of
 from app.console.library import OWN, given_of, query_of
-from app.console.pages import render
+from app.console.pages import go, render
 from app.db.models import Video
 from app.http.context import Gateway, GatewayDep, end_video
 from app.http.filters import find_page
@@ -24,9 +25,15 @@ routes = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 MAX_AT_ONCE = 200
 """Videos that one request ends."""
-_IDS = (Video.__table__.c.id,)
+_IDS = (Video.__table__.c.id, Video.__table__.c.ended_at)
 TYPED_FROM = 51
 """Number of videos from which it has to be typed before they are deleted."""
+
+
+@routes.get("/console/videos/selected")
+async def lead_to_library(request: Request, visitor: VisitorDep) -> Response:
+    """Lead to the library: the answer to a form has its address, which browsers open again."""
+    return go(request, "videos")
 
 
 @routes.post("/console/videos/selected")
@@ -51,30 +58,55 @@ async def end_selected(request: Request, gateway: GatewayDep, caller: KeyHolderD
 @routes.get("/console/videos/failed")
 async def confirm_failed(request: Request, gateway: GatewayDep, visitor: VisitorDep, caller: KeyHolderDep) -> Response:
     """Say how many failed videos match the filters of the address, and ask before they are deleted."""
-    filters = await _failed_of(request, gateway, visitor)
+    filters, until = await _failed_of(request, gateway, visitor), gateway.clock()
     found = await find_page(gateway, filters, Wanted(0, summary=True), _IDS, holder=caller.project_id)
     count = found.totals.count if found.totals is not None else 0
-    return await render(request, "failed.html", count=count, typed_from=TYPED_FROM, problem=None, **_address(request))
+    values = {"count": count, "until": until.isoformat(), "typed_from": TYPED_FROM, **_address(request)}
+    return await render(request, "failed.html", problem=None, **values)
 
 
 @routes.post("/console/videos/failed")
 async def delete_failed(request: Request, gateway: GatewayDep, visitor: VisitorDep, caller: KeyHolderDep) -> Response:
-    """Delete as many failed videos as the page has named, at most `MAX_AT_ONCE`; says how many are left."""
+    """Delete the failed videos that the page has counted, at most `MAX_AT_ONCE`; says how many are left."""
     form = await form_of(request)
-    given = form.get("count", "")
-    if not given.isdecimal() or not 0 < len(given) < 9:
-        raise errors.InvalidRequest("this form is incomplete; open the page again", param="count")
-    count = int(given)
-    values = {"count": count, "typed_from": TYPED_FROM, **_address(request)}
+    count, until = _counted(form)
+    values = {"count": count, "until": until.isoformat(), "typed_from": TYPED_FROM, **_address(request)}
     if count >= TYPED_FROM and form.get("number", "").strip() != str(count):
         problem = errors.InvalidRequest(f"Type {count} to delete so many videos.", param="number")
         return await render(request, "failed.html", status=400, problem=problem, **values)
     filters = await _failed_of(request, gateway, visitor)
-    wanted = Wanted(min(count, MAX_AT_ONCE))
-    found = await find_page(gateway, filters, wanted, _IDS, holder=caller.project_id)
-    done = await _end_all(gateway, caller, [row["id"] for row in found.rows], has_ended=True)
-    left = count - done if found.has_more else 0
+    most = min(count, MAX_AT_ONCE)
+    chosen, has_more = await _failed_until(gateway, caller, filters, until, most)
+    done = await _end_all(gateway, caller, chosen, has_ended=True)
+    left = count - done if has_more else 0
     return await render(request, "ended.html", done=done, left=left, deletes=True, continues=left > 0, **values)
+
+
+def _counted(form: Mapping[str, str]) -> tuple[int, datetime]:
+    """The number that a page has named, and the time of its count. Raises `InvalidRequest`."""
+    given = form.get("count", "")
+    try:
+        until = datetime.fromisoformat(form.get("until", ""))
+    except ValueError:
+        until = datetime.min  # noqa: DTZ901  # without an offset, as others that are refused
+    if not given.isdecimal() or not 0 < len(given) < 9 or until.utcoffset() is None:
+        raise errors.InvalidRequest("this form is incomplete; open the page again", param="count")
+    return int(given), until
+
+
+async def _failed_until(
+    gateway: Gateway, caller: Caller, filters: Filters, until: datetime, most: int
+) -> tuple[list[str], bool]:
+    """The newest videos that had failed at a time, `most` at most, and whether there are more. Others that have failed
+    since are passed over, however old they are."""
+    before = until if filters.created_before is None else min(until, filters.created_before)
+    filters, wanted, chosen = replace(filters, created_before=before), Wanted(most + 1), list[str]()
+    while True:
+        found = await find_page(gateway, filters, wanted, _IDS, holder=caller.project_id)
+        chosen += [row["id"] for row in found.rows if row["ended_at"] <= until]
+        if len(chosen) > most or not found.has_more or not found.rows:
+            return chosen[:most], len(chosen) > most or found.has_more
+        wanted = replace(wanted, after=found.last_id)
 
 
 async def _failed_of(request: Request, gateway: Gateway, visitor: Visitor) -> Filters:

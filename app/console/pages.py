@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import errors
 from app.accounts import budgets, pricing, projects
+from app.console.words import plain
 from app.http.context import Gateway, gateway_of, origin_of
 from app.http.health import RELEASE
 from app.jobs import reconcile
@@ -144,6 +145,7 @@ def _templates() -> Environment:
         span=format_span,
         iso=lambda at: at.astimezone(UTC).isoformat(),
         query=urlencode,
+        plain=plain,
         as_json=partial(json.dumps, indent=2, ensure_ascii=False),
     )
     found.globals.update(release=RELEASE)

@@ -63,6 +63,12 @@ async def show_repairs(request: Request, gateway: GatewayDep, operator: Operator
     return await _page(request, gateway, asked=ask)
 
 
+@routes.get("/console/repairs/{attempt_id}")
+async def lead_to_repairs(attempt_id: str, request: Request, operator: OperatorDep) -> Response:
+    """Lead to the list: the answer to a form has this address, which browsers open again."""
+    return go(request, "repairs")
+
+
 @routes.post("/console/repairs/{attempt_id}")
 async def decide_one(attempt_id: str, request: Request, gateway: GatewayDep, operator: OperatorDep) -> Response:
     """Carry out a decision; one that is refused is shown with the reason, and nothing has changed."""

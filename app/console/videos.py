@@ -37,7 +37,7 @@ DERIVING = {Operation.remix: "Remix", Operation.extend: "Extend", Operation.edit
 ENTRIES = {
     Entry.reserve: "Held at create",
     Entry.hold: "Held again",
-    Entry.settle: "Charged, the rest given back",
+    Entry.settle: "Charged",
     Entry.refund: "Given back",
     Entry.credit: "Credit",
 }
@@ -81,7 +81,7 @@ async def show_video(
         timeline=timeline_of(video, behind.attempts, now),
         behind=behind,
         money=_money(video, behind.entries),
-        entry_words=ENTRIES,
+        entry_words=_words_of,
         requested=Values(_shown_request(video)),
         usual_s=usual_s(gateway, card),
         deriving=_deriving(gateway, visitor, card),
@@ -125,6 +125,12 @@ async def show_picture(
     """Send a picture of a video file, which is made when it is first asked for."""
     video = await video_of(gateway, visitor, video_id)
     return await content_response(request, gateway, video, index, variant=variant)
+
+
+@routes.get("/console/videos/{video_id}/link")
+async def lead_to_video(video_id: str, request: Request, visitor: VisitorDep) -> Response:
+    """Lead to the page of a video: the answer to a form has this address, which browsers open again."""
+    return go(request, f"videos/{video_id}")
 
 
 @routes.post("/console/videos/{video_id}/link")
@@ -220,13 +226,23 @@ def _money(video: Video, entries: Sequence[LedgerEntry]) -> dict[str, int | None
     """Amounts in micros: the estimate, what is held now, what was charged and given back."""
     is_known = len(entries) < MAX_ENTRIES and all(entry.amount_micros is not None for entry in entries)
     amounts = [entry.amount_micros or 0 for entry in entries]
-    refunded = [entry.amount_micros or 0 for entry in entries if entry.kind == Entry.refund]
     return {
         "Estimate": video.cost_estimate_micros,
         "Held": -sum(amounts) - (video.cost_micros or 0) if is_known else None,
         "Charged": video.cost_micros if video.cost_micros is not None or video.settlement == "settled" else 0,
-        "Given back": sum(refunded) if is_known else None,
+        "Given back": sum(map(_given_back, entries)) if is_known else None,
     }
+
+
+def _given_back(entry: LedgerEntry) -> int:
+    """The part of a hold that an entry gives back: all of it, or what a charge has left of it."""
+    return max(0, entry.amount_micros or 0) if entry.kind in (Entry.refund, Entry.settle) else 0
+
+
+def _words_of(entry: LedgerEntry) -> str:
+    """The words for an entry; those for a charge agree with `_given_back`."""
+    rest = ", the rest given back" if entry.kind == Entry.settle and _given_back(entry) else ""
+    return f"{ENTRIES[entry.kind]}{rest}"
 
 
 def _shown_request(video: Video) -> dict[str, Any]:

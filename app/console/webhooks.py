@@ -1,10 +1,13 @@
 """Webhook endpoints of a project: make, change, test, a new secret, delete."""
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import errors
 from app.accounts.auth import Caller
@@ -48,7 +51,8 @@ async def make_endpoint(request: Request, gateway: GatewayDep, caller: KeyHolder
                 allow=gateway.settings.allow_networks,
                 now=gateway.clock(),
             )
-    except errors.InvalidRequest as error:
+            await _require_other_name(session, made)
+    except (errors.InvalidRequest, errors.Conflict) as error:
         return await _list(request, gateway, caller, form, error)
     return await _one(request, gateway, made, secret=made.secret, title=f"The secret of {made.name}")
 
@@ -81,6 +85,19 @@ async def change_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
     return go(request, f"webhooks/{endpoint_id}", "endpoint_changed")
 
 
+@routes.get("/console/webhooks/{endpoint_id}/enable")
+@routes.get("/console/webhooks/{endpoint_id}/secret")
+@routes.get("/console/webhooks/{endpoint_id}/test")
+async def lead_to_endpoint(
+    endpoint_id: str,
+    request: Request,
+    gateway: GatewayDep,
+    caller: KeyHolderDep,
+) -> Response:
+    """Lead to the page of an endpoint: answers to its forms have these addresses, which browsers open again."""
+    return go(request, f"webhooks/{(await _endpoint(gateway, caller, endpoint_id)).id}")
+
+
 @routes.post("/console/webhooks/{endpoint_id}/enable")
 async def enable_endpoint(endpoint_id: str, request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
     """Let an endpoint get events, or no more of them."""
@@ -99,12 +116,28 @@ async def enable_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
 
 @routes.post("/console/webhooks/{endpoint_id}/secret")
 async def rotate_secret(endpoint_id: str, request: Request, gateway: GatewayDep, caller: KeyHolderDep) -> Response:
-    """Make a new secret, which is in this answer alone; the old one signs for another day, or no more."""
-    keep_old = "keep_old" in await form_of(request)
-    async with gateway.db.transaction() as session:
-        endpoint = await endpoints.rotate_secret(
-            session, endpoint_id, project_id=caller.project_id, keep_old=keep_old, now=gateway.clock()
-        )
+    """Make a new secret, which is in this answer alone; the old one signs for another day, or no more.
+
+    A form that is sent twice makes one: the second would end the secret that the receiver has.
+    """
+    form = await form_of(request)
+    try:
+        async with gateway.db.transaction() as session:
+            known = await endpoints.lock_endpoint(session, endpoint_id, project_id=caller.project_id)
+            if not hmac.compare_digest(form.get("instead_of", "").encode(), _mark_of(known).encode()):
+                raise errors.Conflict(
+                    "A new secret was made already since this page was opened. Nothing was changed now.",
+                    code="secret_was_made",
+                )
+            endpoint = await endpoints.rotate_secret(
+                session,
+                endpoint_id,
+                project_id=caller.project_id,
+                keep_old="keep_old" in form,
+                now=gateway.clock(),
+            )
+    except errors.Conflict as error:
+        return await _one(request, gateway, await _endpoint(gateway, caller, endpoint_id), problem=error)
     title = f"The new secret of {endpoint.name}"
     return await _one(request, gateway, endpoint, secret=endpoint.secret, title=title)
 
@@ -139,6 +172,26 @@ async def delete_endpoint(endpoint_id: str, request: Request, gateway: GatewayDe
 
 def _types_of(form: Mapping[str, str]) -> list[str]:
     return [name.removeprefix(TYPE) for name in form if name.startswith(TYPE)]
+
+
+def _mark_of(endpoint: WebhookEndpoint) -> str:
+    """The text by which a form tells the secret that it replaces."""
+    return hashlib.sha256(endpoint.secret.encode()).hexdigest()[:32]
+
+
+async def _require_other_name(session: AsyncSession, made: WebhookEndpoint) -> None:
+    """Require that no other endpoint has both name and address, as after a form that was sent twice. Raises
+    `Conflict`. The project is locked since `made` was, so that both are not made at once."""
+    found, _ = await endpoints.list_endpoints(
+        await session.connection(), project_id=made.project_id, after=None, limit=endpoints.MAX_ENDPOINTS
+    )
+    if any(one.id != made.id and (one.name, one.url) == (made.name, made.url) for one in found):
+        raise errors.Conflict(
+            "There is an endpoint with this name and address already. If you have not seen its secret, make a new one "
+            "on its page; a second endpoint needs another name.",
+            param="name",
+            code="already_made",
+        )
 
 
 async def _endpoint(gateway: Gateway, caller: Caller, endpoint_id: str) -> WebhookEndpoint:
@@ -195,6 +248,7 @@ async def _one(
         type_choices=[(kind, kind) for kind in EventType],
         prefix=TYPE,
         longest_s=min(LONGEST_TEST_S, gateway.settings.webhook_timeout_s),
+        mark=_mark_of(endpoint),
         signing=len(endpoints.secrets_of(endpoint, now)),
         **{"secret": "", "title": "", "answer": None, "tested": "", **values},
     )

@@ -104,7 +104,8 @@ async def test_projects_and_keys_are_listed_with_their_money(admin: Operator, op
         [ALICE[-4:], "Alice", "none", "never", "$0.50", "1", "Valid"],
     ]
     assert 'max="5000000"' in page
-    for path in (f"projects/{project['id']}", f"keys/{key['id']}", f"projects/{project['id']}/credit", "keys/new"):
+    credit = f"projects/{project['id']}/credit?reference=invoice"
+    for path in (f"projects/{project['id']}", f"keys/{key['id']}", credit, "keys/new"):
         with counted(admin.gateway) as statements:
             assert (await operator.get(f"/console/accounts/{path}")).status_code == 200, path
         assert len(statements) <= 12, (path, statements)
@@ -194,8 +195,8 @@ async def test_a_page_shows_two_hundred_keys_and_says_that_there_are_more(
 async def test_accounts_are_the_operators_alone(gateway: Running, admin: Operator, visitor: Visitor) -> None:
     key = await admin.key("of the shop")
     project, own = f"/projects/{key['project']}", f"/keys/{key['id']}"
-    gets = ("", "/projects/new", project, f"{project}/credit", "/keys/new", own, f"{own}/revoke")
-    posts = [path for path in gets if path]
+    gets = ("", "/projects/new", project, f"{project}/credit?reference=a", "/keys/new", own, f"{own}/revoke")
+    posts = [path.partition("?")[0] for path in gets if path]
     before = await entries(admin)
     for path in gets:
         assert (await visitor.get(f"/console/accounts{path}")).status_code == 303, path
@@ -325,7 +326,9 @@ async def test_a_credit_shows_the_new_balance_before_it_is_made(admin: Operator,
     again = await send(operator, path, **form)
     assert again.status_code == 409
     assert "credited to this project before" in problem_at(again.text, "reference")
-    less = (await operator.get(f"/console/accounts/{path}?amount_usd=-1&reference=")).text
+    named = await operator.get(f"/console/accounts/{path}?amount_usd=-1&reference=")
+    assert named.status_code == 303
+    less = (await operator.get(named.headers["location"])).text
     assert "Subtracted $1.00 New balance $5.50" in text_of(less)
     reference = values_of(less)["reference"]
     assert reference, "one is made up, so that pressing twice credits once"
@@ -409,6 +412,7 @@ async def test_a_new_key_is_shown_once(gateway: Running, admin: Operator, operat
     again = await send(operator, "keys/new", **form)
     assert (again.status_code, "secret-value" in again.text) == (409, False), "the form sent twice makes one key"
     assert "a key of this project is called" in problem_at(again.text, "name")
+    assert "the key was made the first time. If you have not seen it, it is lost" in problem_at(again.text, "name")
 
 
 async def test_a_key_without_a_project_makes_one(admin: Operator, operator: Visitor) -> None:

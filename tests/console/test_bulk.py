@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from console.conftest import Visitor, copy_video
+from console.tables import values_of
 from harness import Running
 
 from app.console.bulk import MAX_AT_ONCE, TYPED_FROM
@@ -24,6 +25,12 @@ async def failed(gateway: Running, count: int, **fields: Any) -> list[str]:
     for video_id in made:
         await gateway.finish(video_id)
     return made
+
+
+def counted(page: str) -> dict[str, str]:
+    """Number and time of the count that a form has."""
+    found = values_of(page)
+    return {"count": found["count"], "until": found["until"]}
 
 
 async def left(gateway: Running) -> dict[str, str]:
@@ -72,8 +79,12 @@ async def test_nothing_or_nonsense_is_selected(gateway: Running, alice: Visitor,
         assert (await post(operator, path, do="delete", count="1")).status_code == 403
     assert (await operator.get(FAILED)).status_code == 403
     assert (await alice.post(SELECTED, {"do": "delete"})).status_code == 403
-    for count in ("", "x", "-1", "9" * 20):
-        assert (await post(alice, FAILED, count=count)).status_code == 400
+    now = gateway.clock().isoformat()
+    for wrong in ("", "x", "-1", "9" * 20):
+        assert (await post(alice, FAILED, count=wrong, until=now)).status_code == 400
+        assert (await post(alice, FAILED, count="1", until=wrong)).status_code == 400
+    assert (await post(alice, FAILED, count="1")).status_code == 400
+    assert (await post(alice, FAILED, count="1", until=now[:19])).status_code == 400
 
 
 async def test_all_failed_ones_that_match_are_deleted(gateway: Running, alice: Visitor) -> None:
@@ -86,7 +97,7 @@ async def test_all_failed_ones_that_match_are_deleted(gateway: Running, alice: V
     page = await alice.get(f"{FAILED}?q=boat&view=table&status=failed")
     assert "Delete 2 failed videos?" in page.text
     assert "<dt>q</dt><dd>boat</dd>" in page.text
-    done = await post(alice, f"{FAILED}?q=boat", count="2")
+    done = await post(alice, f"{FAILED}?q=boat", **counted(page.text))
     assert "2 videos deleted" in done.text
     assert set(await left(gateway)) == {*rest, stopped}
     assert not set(first) & set(await left(gateway))
@@ -104,12 +115,30 @@ async def test_many_need_their_number_and_go_in_parts(gateway: Running, alice: V
     assert f'name="count" value="{count}"' in page.text
     assert 'name="number"' in page.text
     for number in ("", "3", f"0{count}", "<b>"):
-        wrong = await post(alice, FAILED, count=count, number=number)
+        wrong = await post(alice, FAILED, **counted(page.text), number=number)
         assert wrong.status_code == 400
         assert f"Type {count} to delete" in wrong.text
-    part = await post(alice, FAILED, count=str(MAX_AT_ONCE + 3), number=str(MAX_AT_ONCE + 3))
+    part = await post(
+        alice, FAILED, **{**counted(page.text), "count": str(MAX_AT_ONCE + 3)}, number=str(MAX_AT_ONCE + 3)
+    )
     assert f"{MAX_AT_ONCE} videos deleted" in part.text
-    again = dict(re.findall(r'name="(count|number)" value="(\d+)"', part.text))
-    assert again == {"count": "3", "number": "3"}
+    again = {name: value for name, value in values_of(part.text).items() if name in ("count", "number", "until")}
+    assert again == {**counted(page.text), "count": "3", "number": "3"}
     assert "3 videos deleted" in (await post(alice, FAILED, **again)).text
     assert len(await left(gateway)) == 1, "no more than the number that was named"
+
+
+async def test_what_fails_after_the_count_stays(gateway: Running, alice: Visitor) -> None:
+    first = await failed(gateway, 2)
+    running = (await gateway.create(**{**CARD, "model": "sandbox/fail"}))["id"]
+    asked = counted((await alice.get(FAILED)).text)
+    assert asked["count"] == "2"
+    gateway.clock.advance(1)
+    newer = await failed(gateway, 2)
+    assert (await left(gateway))[running] == "sandbox_failure"
+    for expected in (2, 0):
+        done = await post(alice, FAILED, **asked)
+        assert f"{expected} videos deleted" in done.text
+        assert "are left" not in done.text
+        assert set(await left(gateway)) == {running, *newer}
+    assert not set(first) & set(await left(gateway))

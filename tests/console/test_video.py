@@ -6,6 +6,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from console.conftest import Visitor, visitor_at
 from fakes.receiver import Receiver
 from fakes.s3 import S3
@@ -15,6 +16,7 @@ from money import ADMIN
 from upstreams import Upstreams
 
 from app import ids
+from app.db.models import Video
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +167,16 @@ async def test_money_is_shown_line_by_line(start_gateway: StartGateway) -> None:
             done, failed = await gateway.finish(running["id"]), await made(gateway, model="sandbox/fail")
             assert (await figures(done))["Charged"] == "$0.10"
             assert (await figures(done))["Held"] == "$0.00"
+            assert (await figures(done))["Given back"] == "$0.00"
+            assert "the rest given back" not in (await visitor.get(page_of(done))).text
             assert (await figures(failed))["Given back"] == "$0.10"
+            shorter = await gateway.create(**CARD)
+            async with gateway.gateway.db.transaction() as session:
+                held = Video.hold_micros + 50_000
+                await session.execute(sa.update(Video).where(Video.id == shorter["id"]).values(hold_micros=held))
+            shorter = await gateway.finish(shorter["id"])
+            assert (await figures(shorter))["Given back"] == "$0.05", "less was made than was held for"
+            assert "Charged, the rest given back" in (await visitor.get(page_of(shorter))).text
 
 
 async def test_an_event_is_sent_again(

@@ -1,5 +1,6 @@
 """Webhook endpoints in the console: make, change, a new secret, test, enable, delete."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from html import unescape
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from console.conftest import Visitor, visitor_at
+from console.tables import values_of
 from fakes.receiver import Receiver
 from fakes.server import Answer, Hang, closed_port, serve
 from harness import ALICE, BOB, Running, StartGateway
-from webhooks.registration import TYPES, cancelled, get, log_of, register
+from openai import AsyncOpenAI
+from webhooks.registration import TYPES, cancelled, get, log_of, register, verified
 
 from app.db.models import WebhookEndpoint
 from app.webhooks import endpoints
@@ -118,7 +121,8 @@ async def test_a_new_secret_is_shown_once_and_the_old_one_may_stay(
     address = f"{PATH}/{endpoint['id']}"
     token = await alice.token()
     kept = {"keep_old": "on"} if keep_old else {}
-    rotated = await alice.post(f"{address}/secret", {"csrf": token, **kept})
+    mark = values_of((await alice.get(address)).text)["instead_of"]
+    rotated = await alice.post(f"{address}/secret", {"csrf": token, "instead_of": mark, **kept})
     assert secret_in(rotated.text) != endpoint["signing_secret"]
     assert secret_in(rotated.text) not in (await alice.get(address)).text
     assert ("The old one signs as well, until" in rotated.text) is keep_old
@@ -127,6 +131,38 @@ async def test_a_new_secret_is_shown_once_and_the_old_one_may_stay(
     gateway.clock.advance(86_401)
     await alice.sign_in(ALICE)
     assert "The old one signs as well, until" not in (await alice.get(address)).text
+
+
+async def test_a_new_secret_is_made_once_however_often_the_form_is_sent(
+    gateway: Running, alice: Visitor, receiver: Receiver, hook: str
+) -> None:
+    endpoint = await register(gateway, hook)
+    address = f"{PATH}/{endpoint['id']}"
+    shown = values_of((await alice.get(address)).text)
+    sent = {"csrf": shown["csrf"], "instead_of": shown["instead_of"], "keep_old": "on"}
+    new = secret_in((await alice.post(f"{address}/secret", sent)).text)
+    for form_sent in (sent, {**sent, "instead_of": ""}, {**sent, "instead_of": "é"}):
+        again = await alice.post(f"{address}/secret", form_sent)
+        assert (again.status_code, "secret-value" in again.text) == (409, False)
+        assert "A new secret was made already" in again.text
+    await alice.post(f"{address}/test", {"csrf": sent["csrf"], "event_type": "video.failed"})
+    async with AsyncOpenAI(api_key="unused") as client:
+        for secret in (endpoint["signing_secret"], new):
+            assert verified(client, receiver.received[0], secret).type == "video.failed"
+    page = (await alice.get(address)).text
+    assert f"ends at once then: your receiver has to know the one that ends in <code>{new[-4:]}</code>" in page
+    assert new not in page
+
+
+async def test_a_form_sent_twice_makes_one_endpoint(gateway: Running, alice: Visitor) -> None:
+    sent = form(await alice.token(), "https://example.com/hook")
+    both = await asyncio.gather(alice.post(PATH, sent), alice.post(PATH, sent))
+    assert sorted(one.status_code for one in both) == [200, 409]
+    again = await alice.post(PATH, sent)
+    assert (again.status_code, "secret-value" in again.text) == (409, False)
+    assert "There is an endpoint with this name and address already" in again.text
+    assert (await only(gateway))["name"] == "mine"
+    assert (await alice.post(PATH, {**sent, "name": "other"})).status_code == 200
 
 
 async def test_a_test_event_shows_the_answer(gateway: Running, alice: Visitor, receiver: Receiver, hook: str) -> None:
