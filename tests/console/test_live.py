@@ -57,9 +57,9 @@ async def test_an_open_stream_does_not_keep_its_session(start_gateway: StartGate
         async with fed(gateway, browser) as stream:
             for number in range(1, 4):
                 gateway.clock.advance(100)
-                await gateway.create(model="sandbox/testcard", seconds=1)
+                video = await gateway.create(model="sandbox/testcard", seconds=1)
                 if number < 3:
-                    await stream.until(lambda stream, count=number: len(stream.events) == count)
+                    await stream.has("video.status", video["id"])
             await stream.end()
 
 
