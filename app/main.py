@@ -16,6 +16,7 @@ from app import console, dialects, providers, settings, telemetry
 from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
+from app.console.pages import error_page
 from app.db.address import read_address
 from app.db.clock import DatabaseClock
 from app.db.database import Database, read_and_warn, running_database
@@ -228,6 +229,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         bodies=Bodies(chosen.max_bodies_mb * 2**20, max_body_bytes),
         cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
+        error_page=error_page if chosen.console else None,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
     app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)

@@ -55,14 +55,14 @@ async def open_session(connection: AsyncConnection, holder: Holder, *, lifetime:
 
 
 async def find_session(
-    connection: AsyncConnection, session_id: str, *, lifetime: timedelta, now: datetime
+    connection: AsyncConnection, session_id: str, *, lifetime: timedelta, now: datetime, is_use: bool = True
 ) -> Holder | None:
-    """Return the holder of a session, and record its use; None for an unknown or ended one."""
+    """Return the holder of a session, and record its use if it is one; None for an unknown or ended one."""
     current = (ConsoleSession.id_hash == _hash(session_id), ConsoleSession.expires_at > now)
     found = await rows.one_of(ConsoleSession, connection, rows.select(ConsoleSession).where(*current))
     if found is None:
         return None
-    if abs(now - found.seen_at) >= SEEN_GAP:  # abs: the clock may have been set back
+    if is_use and abs(now - found.seen_at) >= SEEN_GAP:  # abs: the clock may have been set back
         expires_at = min(now + lifetime, found.created_at + LONGEST)
         used = sa.update(ConsoleSession).where(ConsoleSession.id_hash == found.id_hash)
         await connection.execute(used.values(seen_at=now, expires_at=expires_at))

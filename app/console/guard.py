@@ -26,6 +26,7 @@ from app.console.pages import base_of, error_page
 from app.http.body import Body, body_of
 from app.http.context import Gateway, gateway_of, origin_of
 from app.http.errors import HANDLED, to_gateway_error
+from app.http.stream import event_id
 from app.video import SessionKind
 
 COOKIE, SECURE_COOKIE = "vgw_console", "__Secure-vgw_console"
@@ -86,8 +87,25 @@ async def visitor_of(request: Request) -> Visitor:
     return visitor
 
 
+async def require_session(gateway: Gateway, visitor: Visitor) -> None:
+    """Require that a visitor is still signed in, which counts as no use of the session. Raises
+    `AuthenticationFailed`."""
+    lifetime = timedelta(seconds=gateway.settings.console_session_s)
+    async with gateway.db.reading() as connection:
+        holder = await sessions.find_session(
+            connection, visitor.session_id, lifetime=lifetime, now=gateway.clock(), is_use=False
+        )
+    try:
+        if holder is None:
+            raise SignInRequired("ended")
+        await caller_of(gateway, holder)
+    except SignInRequired as needed:
+        raise errors.AuthenticationFailed(REASONS[needed.reason]) from None
+
+
 async def _signed_in(request: Request) -> Visitor:
     gateway = gateway_of(request)
+    request.scope["console_since"] = event_id(gateway.clock())  # before the page reads what it shows
     session_id = session_id_of(request)
     if not session_id:
         raise SignInRequired

@@ -1,13 +1,14 @@
 """The library: the videos of a project, or of all for the operator, as cards or as a table, with filters."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import RowMapping
@@ -15,7 +16,7 @@ from sqlalchemy import RowMapping
 from app import errors, ids
 from app.admin.video_list import AdminListQuery
 from app.console.cards import COLUMNS, card_of, cards_of, usual_s
-from app.console.guard import ConsoleRoute, Visitor, VisitorDep
+from app.console.guard import ConsoleRoute, Visitor, VisitorDep, require_session
 from app.console.pages import Values, go, render
 from app.console.videos import video_of
 from app.db.models import Video
@@ -129,14 +130,26 @@ async def show_card(
     return await render(request, template, card=card, **values)
 
 
-@routes.get("/console/feed")
+async def _feed_slot(gateway: GatewayDep, visitor: VisitorDep) -> AsyncIterator[None]:
+    with gateway.waiting.slot(f"console {visitor.holder.key_hash}"):  # beside those of the key's API requests
+        yield
+
+
+@routes.get("/console/feed", dependencies=[Depends(_feed_slot)])
 async def stream_changes(request: Request, gateway: GatewayDep, visitor: VisitorDep) -> Response:
     """Stream the ids of videos that change, for pages that are open: they ask for what they show."""
 
     async def ids_of(found: list[Video]) -> list[dict[str, Any]]:
         return [{"id": video.id} for video in found]
 
-    return stream_response(request, gateway, project_id=visitor.project_id, caller=visitor.caller, render=ids_of)
+    return stream_response(
+        request,
+        gateway,
+        project_id=visitor.project_id,
+        caller=visitor.caller,
+        render=ids_of,
+        check=partial(require_session, gateway, visitor),
+    )
 
 
 def given_of(request: Request) -> dict[str, str]:

@@ -209,6 +209,9 @@ async def render(request: Request, template: str, *, status: int = 200, **values
         .render(
             base=base,
             path=request.scope["path"],
+            here=_here(request, visitor),
+            since=request.scope.get("console_since", ""),
+            session=hashlib.sha256(visitor.form_token.encode()).hexdigest()[:12] if visitor is not None else "",
             asset=lambda name: f"{base}/static/{_static_names()[name]}",
             origin=origin_of(request),
             form_token=visitor.form_token if visitor is not None else "",
@@ -222,6 +225,17 @@ async def render(request: Request, template: str, *, status: int = 200, **values
     if plays and gateway_of(request).settings.storage_presign:
         media = await gateway_of(request).store.presigned_origin()
     return HTMLResponse(text, status, headers=page_headers(media))
+
+
+def _here(request: Request, visitor: Any) -> str:
+    """The address of the page that is open; for the answer of a form, the page of the menu it belongs to."""
+    base, path = base_of(request), request.scope["path"].removeprefix("/console")
+    if request.method in ("GET", "HEAD"):
+        query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "said"])
+        return f"{base}{path}{f'?{query}' if query else ''}"
+    first = path.split("/")[1] if path else ""
+    known = visitor is not None and first in dict(MENU[visitor.is_operator])
+    return f"{base}/{first}" if known else base
 
 
 async def _frame_of(gateway: Gateway, visitor: Any) -> Frame:

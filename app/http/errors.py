@@ -1,6 +1,6 @@
 """Error responses: renders every exception in the shape of the path's dialect."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import Any
 
@@ -24,6 +24,8 @@ HANDLED = (errors.GatewayError, HTTPException, RequestValidationError, SQLAlchem
 
 RenderError = Callable[..., dict[str, Any]]
 """Renders an error for a path, as `dialects.render_error` does."""
+ErrorPage = Callable[[Request, errors.GatewayError], Awaitable[Response]]
+"""Renders an error as a page for a browser."""
 
 
 def install_error_handlers(app: FastAPI, render_error: RenderError) -> None:

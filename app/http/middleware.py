@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
 from app.http import request_facts
 from app.http.cors import Cors
-from app.http.errors import RenderError, to_response
+from app.http.errors import ErrorPage, RenderError, to_gateway_error, to_response
 from app.http.spool import Bodies
 from app.telemetry import HTTP_SECONDS, log, loggable
 
@@ -37,6 +37,8 @@ SECURITY = (
 ONLY_HTTPS = ((b"strict-transport-security", b"max-age=31536000"),)
 
 CALLBACKS = "/callbacks/"
+PAGES = "/console/"
+"""Beginning of the addresses whose errors are pages."""
 
 OWN_IDS = (b"x-client-request-id", b"x-request-id")
 """Headers with an id of the client or of a proxy, which is logged beside ours: theirs need not be unique."""
@@ -66,8 +68,10 @@ class RequestMiddleware:
         bodies: Bodies,
         cors: Cors,
         https: bool = False,
+        error_page: ErrorPage | None = None,
     ) -> None:
         self._app = app
+        self._error_page = error_page
         self._render_error = render_error
         self._name_dialect = name_dialect
         self._max_body_bytes = max_body_bytes
@@ -133,7 +137,11 @@ class RequestMiddleware:
 
     def _error_response(self, error: Exception) -> ASGIApp:
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            await to_response(scope, error, self._render_error)(scope, receive, send)
+            if self._error_page is not None and f"{scope['path']}/".startswith(PAGES):
+                response = await self._error_page(Request(scope), to_gateway_error(error))
+            else:
+                response = to_response(scope, error, self._render_error)
+            await response(scope, receive, send)
 
         return respond
 

@@ -50,15 +50,24 @@ _RUNNING = ("queued", "in_progress")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Render = Callable[[list[Video]], Awaitable[list[dict[str, Any]]]]
+Check = Callable[[], Awaitable[None]]
+"""Called every `KEEP_ALIVE_S`, and raises a `GatewayError` when the stream has to end."""
 
 
 def stream_response(
-    request: Request, gateway: Gateway, *, project_id: str | None, caller: Caller | None, render: Render
+    request: Request,
+    gateway: Gateway,
+    *,
+    project_id: str | None,
+    caller: Caller | None,
+    render: Render,
+    check: Check | None = None,
 ) -> StreamingResponse:
     """Stream the changes of a project's videos, of all projects if it is None, until the client leaves, the key of
-    `caller` is no longer valid, the database is away or the server stops. Raises `InvalidRequest`."""
+    `caller` is no longer valid, `check` raises a `GatewayError`, the database is away or the server stops. Raises
+    `InvalidRequest`."""
     resumed_at = _resumed_at(request)
-    stream = _Stream(gateway, project_id, caller, render)
+    stream = _Stream(gateway, project_id, caller, render, check)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream.run(request, resumed_at), media_type="text/event-stream", headers=headers)
 
@@ -81,12 +90,15 @@ def _resumed_at(request: Request) -> datetime | None:
 class _Stream:
     """One client's stream. Times are those of the gateway's clock; waits are real."""
 
-    def __init__(self, gateway: Gateway, project_id: str | None, caller: Caller | None, render: Render) -> None:
+    def __init__(
+        self, gateway: Gateway, project_id: str | None, caller: Caller | None, render: Render, check: Check | None
+    ) -> None:
         self._gateway = gateway
         self._project_id = project_id
         self._caller = caller
         self._render = render
-        now = gateway.clock()
+        self._check = check
+        now = self._checked_at = gateway.clock()
         self._known_until = now
         """Time up to which no change is missing; it lags behind while notices arrive."""
         self._read: dict[str, tuple[str, bool, datetime]] = {}
@@ -121,7 +133,7 @@ class _Stream:
                     patience_s = self._patience_s(changes, last + KEEP_ALIVE_S - loop.time())
                     await first_of(changes.woken, gone, timeout_s=patience_s)
                     await sleep(GAP_S)
-        except errors.GatewayError:  # the key is no longer valid
+        except errors.GatewayError:  # the key, or the session, is no longer valid
             return
         except Exception as error:
             if not is_unavailable(error):
@@ -130,9 +142,13 @@ class _Stream:
             gone.cancel()
 
     async def _check_key(self) -> None:
-        """Raises `AuthenticationFailed` when the key is no longer valid."""
+        """Raises `AuthenticationFailed` when the key is no longer valid, and what the further check raises."""
         if self._caller is not None:
             self._caller = await self._gateway.authenticator.check(self._caller)
+        now = self._gateway.clock()
+        if self._check is not None and not timedelta() <= now - self._checked_at < timedelta(seconds=KEEP_ALIVE_S):
+            self._checked_at = now
+            await self._check()
 
     async def _resume(self, changes: Changes, resumed_at: datetime | None) -> AsyncIterator[bytes]:
         if resumed_at is None:
@@ -251,11 +267,11 @@ class _Stream:
 
 def _comment(text: str, known_until: datetime) -> bytes:
     """A comment with an id, from which a client goes on that has received no event since."""
-    return f": {text}\nid: {_micros(known_until)}\n\n".encode()
+    return f": {text}\nid: {event_id(known_until)}\n\n".encode()
 
 
 def _event(name: str, at: datetime | None, data: Any) -> bytes:
-    mark = "" if at is None else f"id: {_micros(at)}\n"
+    mark = "" if at is None else f"id: {event_id(at)}\n"
     return f"{mark}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
@@ -264,5 +280,6 @@ def _is_past(at: datetime, now: datetime) -> bool:
     return not timedelta() <= now - at < PACE
 
 
-def _micros(at: datetime) -> int:
+def event_id(at: datetime) -> int:
+    """The id with which a client goes on that has everything up to this time."""
     return (at - _EPOCH) // timedelta(microseconds=1)

@@ -2,7 +2,7 @@
 // their errors.
 
 // htmx puts answers of this gateway into the page; templates have escaped what they hold. Scripts are never made.
-trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
+window.trustedTypes?.createPolicy("default", { createHTML: (markup) => markup });
 
 const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }); // of times near by, with seconds
@@ -34,6 +34,20 @@ document.addEventListener("DOMContentLoaded", () => {
 document.addEventListener("change", (event) => {
   if ("submits" in event.target.dataset) event.target.form.requestSubmit();
 });
+
+// A double click sends a form once. One with a mark of its own (`retry`) is made once by the gateway.
+const SAME_MS = 2_000;
+const sentAt = new WeakMap();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || !event.submitter || form.querySelector("[name=retry]")) return;
+  if (event.timeStamp - (sentAt.get(form) ?? -SAME_MS) < SAME_MS) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  } else {
+    sentAt.set(form, event.timeStamp);
+  }
+}, true); // before htmx sends it
 
 // A form whose answer takes a while says so in its button.
 document.addEventListener("submit", (event) => {
@@ -89,6 +103,38 @@ document.addEventListener("htmx:after:swap", () => {
     if (seconds-- > 0) setTimeout(count, 1_000);
   };
   count();
+});
+
+// Requests of htmx: those of a reader that fail say so; a page that looks again by itself has lines of its own for that.
+
+function sayProblem(source, words) {
+  const status = document.getElementById("status");
+  if (!status || source?.closest?.("[data-part], [data-again], [data-cards]")) return;
+  const line = document.createElement("span");
+  line.className = "problem";
+  line.setAttribute("role", "alert");
+  line.textContent = words;
+  status.replaceChildren(line);
+}
+
+document.addEventListener("htmx:config:request", (event) => {
+  const { ctx } = event.detail;
+  if (ctx.request.body instanceof FormData && ctx.sourceElement.querySelector?.("input[type=file]")) {
+    ctx.request.timeout = 3_600_000; // a large file on a slow line
+  }
+});
+
+document.addEventListener("htmx:before:response", (event) => {
+  const { response, sourceElement } = event.detail.ctx;
+  const kind = response.headers.get("content-type") ?? "text/html"; // an answer without content has none
+  if (kind.startsWith("text/html")) return;
+  event.preventDefault();
+  sayProblem(sourceElement, `The gateway could not answer this (status ${response.status}). What you typed is kept.`);
+});
+
+document.addEventListener("htmx:error", (event) => {
+  const { ctx } = event.detail;
+  if (ctx) sayProblem(ctx.sourceElement, "The gateway did not answer. What you typed is kept; try again.");
 });
 
 document.addEventListener("keydown", (event) => {

@@ -3,7 +3,7 @@
 const SHORTCUTS = [
   ["j / k", "next and previous video of a list"],
   ["/", "search"],
-  ["g p", "playground"],
+  ["g p", "first page of the menu"],
   ["g l", "library"],
   ["?", "this list"],
 ];
@@ -67,7 +67,7 @@ const KEYS = {
   k: () => step(-1),
   "/": () => document.querySelector('input[name="q"]')?.focus(),
 };
-const PAGES = { p: "playground", l: "videos" };
+const PAGES = { p: "header nav a", l: 'header nav a[href$="/videos"]' };
 
 document.addEventListener("keydown", (event) => {
   const isField = event.target.closest?.("input, select, textarea, [contenteditable]");
@@ -79,7 +79,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (document.cookie.includes(KEYS_OFF)) return;
   if (event.timeStamp - leader < 1_500 && PAGES[event.key]) {
-    location.assign(`${consolePath()}/${PAGES[event.key]}`);
+    location.assign(document.querySelector(PAGES[event.key]).href);
   } else if (KEYS[event.key]) {
     event.preventDefault();
     KEYS[event.key]();

@@ -5,9 +5,10 @@
 const TOP = 100; // pixels from the top within which new videos appear by themselves
 const LOST_MS = 10_000;
 let stream = null;
-let lastEvent = "";
+let lastEvent = document.body.dataset.since ?? ""; // from before the page was rendered
 let lost = 0;
 const coming = new Set();
+let adding = Promise.resolve();
 const fresh = new Set();
 
 // A line for screen readers alone: what it says can be seen at the video, and the page must not jump.
@@ -28,12 +29,29 @@ async function refresh(part) {
   if (ran && end) spoken.textContent = end;
 }
 
-async function addNew(list, id) {
+// One after the other, since all have the list as their source.
+function addNew(list, id) {
   if (coming.has(id)) return;
   coming.add(id);
   const address = `${list.dataset.cards}/${id}/card?view=${list.dataset.view ?? ""}`;
-  await htmx.ajax("GET", address, { source: list, target: list, swap: "afterbegin" });
-  coming.delete(id);
+  adding = adding
+    .then(() => htmx.ajax("GET", address, { source: list, target: list, swap: "afterbegin" }))
+    .catch(() => {}) // htmx tells of it
+    .finally(() => coming.delete(id));
+}
+
+// A card that comes twice, by the stream and by the answer of a form, takes the place of the first.
+document.addEventListener("htmx:before:swap", (event) => {
+  for (const { type, target, swapSpec, fragment } of event.detail.tasks) {
+    if (type !== "main" || swapSpec.style !== "afterbegin" || !target?.querySelector) continue;
+    for (const card of fragment.querySelectorAll("[data-video][id]")) target.querySelector(`#${card.id}`)?.remove();
+  }
+});
+
+function refreshRunning() {
+  for (const part of document.querySelectorAll("[data-part][data-running]")) {
+    if (!part.querySelector("video")) refresh(part);
+  }
 }
 
 function isNew(list, id) {
@@ -74,22 +92,24 @@ function isLive() {
 }
 
 function isLost() {
-  lost ||= setTimeout(() => {
-    if (document.getElementById("not-live")) return;
-    const line = document.createElement("p");
-    const link = document.createElement("a");
-    line.id = "not-live";
-    line.className = "notice";
-    line.setAttribute("role", "status");
-    link.href = location.href;
-    link.textContent = "Reload";
-    line.append("Not live: what has changed is not shown. ", link);
-    document.getElementById("main").prepend(line);
-  }, LOST_MS);
+  lost ||= setTimeout(() => sayOld("Not live: what has changed is not shown. "), LOST_MS);
+}
+
+function sayOld(words) {
+  if (document.getElementById("not-live")) return;
+  const line = document.createElement("p");
+  const link = document.createElement("a");
+  line.id = "not-live";
+  line.className = "notice";
+  line.setAttribute("role", "status");
+  link.href = location.href;
+  link.textContent = "Reload";
+  line.append(words, link);
+  document.getElementById("main").prepend(line);
 }
 
 const feed = document.querySelector("[data-feed]")?.dataset.feed;
-const NAME = `vgw-live ${feed}`;
+const NAME = `vgw-live ${feed} ${document.body.dataset.session}`; // another key has another stream
 const others = feed && "BroadcastChannel" in window ? new BroadcastChannel(NAME) : null;
 let unfollow = null; // ends this page's part in following
 
@@ -100,15 +120,32 @@ function tell(event) {
 }
 
 function take(event) {
-  if (event.type === "reset") location.reload();
+  if (event.type === "reset") resume(event);
   else if (event.type === "open") isLive();
   else if (event.type === "error") isLost();
   else changed(event);
 }
 
+// More has happened than is told. What runs is asked for again; a list may lack others, and stays: the page may have a
+// form with what the reader has typed.
+function resume(event) {
+  lastEvent = event.lastEventId || lastEvent;
+  refreshRunning();
+  if (document.querySelector("[data-cards]")) sayOld("There may be videos that this list does not show. ");
+}
+
 others?.addEventListener("message", ({ data }) => {
-  if (unfollow) take(data);
+  if (!unfollow) return;
+  if (data.type !== "since") take(data);
+  else if (stream && Number(data.lastEventId) < Number(lastEvent)) goBackTo(data.lastEventId);
 });
+
+// A page that joins has missed what came since its own last event: the stream is opened again from there, for all.
+function goBackTo(mark) {
+  stream.close();
+  lastEvent = mark;
+  openStream();
+}
 
 function openStream() {
   stream = new EventSource(feed + (lastEvent ? `?last_event_id=${lastEvent}` : ""));
@@ -145,6 +182,7 @@ function follow() {
   // Locks are there on https and on this machine's own addresses; elsewhere each page has a stream of its own.
   if (others && navigator.locks) navigator.locks.request(NAME, { signal: left.signal }, lead).catch(() => {});
   else lead();
+  others?.postMessage({ type: "since", lastEventId: lastEvent });
 }
 
 document.addEventListener("DOMContentLoaded", follow);
@@ -152,7 +190,10 @@ window.addEventListener("pagehide", () => unfollow?.());
 window.addEventListener("pageshow", follow);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) unfollow?.();
-  else follow();
+  else {
+    follow();
+    if (feed) refreshRunning();
+  }
 });
 
 // Of what the reader has opened or ticked, a part that is replaced keeps the state.

@@ -50,7 +50,7 @@ document.addEventListener("pointermove", (event) => {
 document.addEventListener("keydown", (event) => {
   const picture = event.target.closest?.("[data-sheet]");
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!picture || !step) return;
+  if (!picture || !step || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   loadSheet(picture);
   showFrame(picture, Number(picture.dataset.frame ?? 0) + step);
