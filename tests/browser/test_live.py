@@ -67,7 +67,7 @@ async def test_a_reset_keeps_what_is_typed(start_site: StartSite, open_console: 
 
 
 @pytest.mark.parametrize("answer", ["none", "json"])
-async def test_a_lost_answer_is_told_and_nothing_is_lost(site: Site, open_console: OpenConsole, answer: str) -> None:
+async def test_a_lost_answer_is_shown_and_nothing_is_lost(site: Site, open_console: OpenConsole, answer: str) -> None:
     async def lose(route: Route) -> None:
         if route.request.method != "POST":
             await route.continue_()
