@@ -247,9 +247,9 @@ def below(path: str, app: ASGIApp) -> ASGIApp:
 
 
 @pytest.mark.parametrize("path", ["", "/video"])
-async def test_the_page_at_the_root_in_a_browser(browser: Browser, gateway: Running, path: str) -> None:
+async def test_the_page_at_the_root_in_a_browser(browser: Browser, start_gateway: StartGateway, path: str) -> None:
     colours = set()
-    async with serve(below(path, gateway.app)) as url:
+    async with start_gateway(console=False) as gateway, serve(below(path, gateway.app)) as url:
         for scheme in ("light", "dark"):
             narrow = {"width": 400, "height": 600}
             async with open_tab(browser, f"{url}{path}/", color_scheme=scheme, viewport=narrow) as tab:
