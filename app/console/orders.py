@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import errors
-from app.accounts import budgets
+from app.accounts import budgets, pricing
 from app.accounts.auth import Caller
 from app.capabilities import Capabilities, union_of
 from app.console import form
@@ -257,9 +257,13 @@ async def _quote(gateway: Gateway, caller: Caller, given: Given) -> _Quote:
     first, known = kept[0], [choice.micros for choice in kept if choice.micros is not None]
     count = f"{plan.request.n} x " if plan.request.n > 1 else ""
     length = "the model's length" if plan.request.seconds is None else f"{plan.request.seconds:g} s"
-    words = "No price is known."
-    if first.micros is not None:
+    if first.micros is None:
+        found = pricing.no_estimate(gateway.settings, first.route, plan.request)
+        words = f"{found[0].upper()}{found[1:]}."
+    else:
         words = f"≈ {format_usd(first.micros)} for {count}{length} at {first.route.name}"
-        if max(known) > first.micros:
+        if len(known) < len(kept):
+            words += ", and unknown if another route has to make it"
+        elif max(known) > first.micros:
             words += f", at most {format_usd(max(known))} if another route has to make it"
     return _Quote(model, words, max(known, default=None), plan)
