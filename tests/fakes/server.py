@@ -52,9 +52,10 @@ async def serve(
     host: str = "127.0.0.1",
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
     tls: ssl.SSLContext | None = None,
+    patience_s: float = 0,
 ) -> AsyncIterator[str]:
     """Run uvicorn's protocol, or another, for `app` in this event loop; yields the base URL. Stops at once, whatever
-    is open."""
+    is open, or after requests had `patience_s` to end."""
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False, http=http)
     config.load()
     state = ServerState()
@@ -65,6 +66,8 @@ async def serve(
         yield f"{'http' if tls is None else 'https'}://{host}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        if patience_s and state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=patience_s)
         for task in state.tasks:
             task.cancel()
         await asyncio.gather(*state.tasks, return_exceptions=True)
