@@ -2,8 +2,8 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -133,3 +133,19 @@ async def another_worker(gateway: Running) -> AsyncIterator[Worker]:
         sender=parts.sender,
         clock=gateway.clock,
     )
+
+
+@contextmanager
+def statements(gateway: Running) -> Iterator[list[str]]:
+    """The statements sent to the database meanwhile, except the two that bypass SQLAlchemy."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        seen.append(statement)
+
+    engine = gateway.gateway.db.engine.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)

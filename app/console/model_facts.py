@@ -48,6 +48,11 @@ class Line:
         return [*length, *([] if self.sizes == UNKNOWN else [self.sizes]), self.price, *usual]
 
 
+def able_of(candidates: Sequence[Route]) -> Capabilities:
+    """The capabilities of a whole model: what any of its routes can do."""
+    return union_of([route.capabilities for route in candidates])
+
+
 def route_line(gateway: Gateway, route: Route) -> Line:
     able = route.capabilities
     return Line(
@@ -70,7 +75,7 @@ def usual_s(gateway: Gateway, route: Route) -> float | None:
 
 def line_of(gateway: Gateway, name: str, candidates: Sequence[Route]) -> Line:
     """The facts of a whole model: what any of its routes can do, and the cheapest price per second."""
-    able = union_of([route.capabilities for route in candidates])
+    able = able_of(candidates)
     micros = [price for route in candidates for price in pricing.prices_of(gateway.settings, route).values()]
     usual = [seconds for route in candidates if (seconds := usual_s(gateway, route)) is not None]
     kinds = {route.provider.kind for route in candidates}

@@ -7,9 +7,9 @@ from fastapi.responses import Response
 
 from app import errors
 from app.accounts import pricing
-from app.capabilities import Capabilities, union_of
+from app.capabilities import Capabilities
 from app.console.guard import ConsoleRoute, Visitor, VisitorDep
-from app.console.model_facts import INPUTS, MEDIA, line_of, route_line
+from app.console.model_facts import INPUTS, MEDIA, able_of, line_of, route_line
 from app.console.pages import Values, render
 from app.http.context import Gateway, GatewayDep
 from app.providers.routing import Route
@@ -43,7 +43,7 @@ async def show_models(request: Request, gateway: GatewayDep, visitor: VisitorDep
         "models.html",
         status=400 if problem else 200,
         models={name: [route_line(gateway, route) for route in kept] for name, kept in found.items()},
-        operations={name: _operations(_union(kept)) for name, kept in found.items()},
+        operations={name: _operations(able_of(kept)) for name, kept in found.items()},
         filters=FILTERS,
         can=can,
         given=Values(query),
@@ -70,7 +70,7 @@ async def show_model(name: str, request: Request, gateway: GatewayDep, visitor: 
         lines=[(route, route_line(gateway, route)) for route in candidates],
         abilities=_abilities(candidates),
         alias=alias,
-        operations=_operations(_union(candidates)),
+        operations=_operations(able_of(candidates)),
     )
 
 
@@ -98,10 +98,6 @@ def _kept(gateway: Gateway, candidates: Sequence[Route], can: Sequence[str], hig
         return able >= set(can) and (highest is None or any(price <= highest for price in prices))
 
     return [route for route in candidates if fits(route)]
-
-
-def _union(candidates: Sequence[Route]) -> Capabilities:
-    return union_of([route.capabilities for route in candidates])
 
 
 def _operations(able: Capabilities) -> list[str]:

@@ -11,6 +11,7 @@ from app.accounts.auth import Caller
 from app.capabilities import Capabilities, union_of
 from app.console import form
 from app.console.form import APP, COMPARED, Field, Given
+from app.console.model_facts import able_of
 from app.console.pages import format_usd
 from app.console.snippets import snippets_of
 from app.http.body import Body, fingerprint
@@ -46,9 +47,9 @@ class Target:
     candidates: Sequence[Route]
     fields: Sequence[Field]
 
-    @property
-    def able(self) -> Capabilities:
-        return union_of([route.capabilities for route in self.candidates])
+    def fitting(self, values: Mapping[str, str]) -> set[str]:
+        """The names of the fields whose given values this model can take."""
+        return {one.name for one in self.fields if one.name in values and one.fits(values[one.name])}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ async def target_of(gateway: Gateway, caller: Caller, given: Mapping[str, str]) 
     if mode is Operation.generate:
         name = given.get("model", "")
         candidates = gateway.router.permitted_models(caller.may_use, every=True).get(name)
-        return Target(name, candidates, form.fields_of(_union(candidates))) if candidates else None
+        return Target(name, candidates, form.fields_of(able_of(candidates))) if candidates else None
     if "from" not in given:
         return None
     source = await get_video(gateway, caller, given["from"])
@@ -99,12 +100,8 @@ async def target_of(gateway: Gateway, caller: Caller, given: Mapping[str, str]) 
         candidates = gateway.router.routes(source_model(source))
     except errors.ModelNotFound:
         return None
-    fields = [form.seconds_field(_union(candidates))] if mode.lengthens else []
+    fields = [form.seconds_field(able_of(candidates))] if mode.lengthens else []
     return Target(source.model, candidates, fields)
-
-
-def _union(candidates: Sequence[Route]) -> Capabilities:
-    return union_of([route.capabilities for route in candidates])
 
 
 async def _read(
@@ -189,10 +186,9 @@ async def variants(gateway: Gateway, caller: Caller, given: Given) -> list[Given
         if target is None:
             message = f"{given.values[name][:100]}: this model is not among yours; open the page again"
             raise errors.InvalidRequest(message, param=name)
-        fitting = {one.name for one in target.fields if one.name in values and one.fits(values[one.name])}
         media = {f"{one.name}_file" for one in target.fields if one.kind == "media"}
         chosen = {f"{one.name}_chosen" for one in target.fields if one.kind == "media"}
-        kept = {"model", "prompt", "retry", *fitting, *chosen}
+        kept = {"model", "prompt", "retry", *target.fitting(values), *chosen}
         found.append(
             Given(
                 {name: value for name, value in values.items() if name in kept},

@@ -61,8 +61,8 @@ async def show_fields(request: Request, gateway: GatewayDep, caller: KeyHolderDe
     target = await target_of(gateway, caller, given)
     if target is None:
         raise errors.InvalidRequest("this model is not among yours; open the page again", param="model")
-    fitting = {field.name for field in target.fields if field.name in given and field.fits(given[field.name])}
-    lost = [name for name in given if is_of_request(name) and name not in ("model", "prompt", *fitting)]
+    kept_names = {"model", "prompt", *target.fitting(given)}
+    lost = [name for name in given if is_of_request(name) and name not in kept_names]
     names = {one.name for one in target.fields}
     files = [name for name in form.MEDIA_FIELDS if f"{name}_chosen" in given and name not in names]
     dropped = [form.LABELS.get(name, name) for name in (*lost, *files) if not name.endswith("_file")]

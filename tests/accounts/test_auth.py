@@ -2,38 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from fakes.server import closed_port
-from harness import Running, StartGateway
+from harness import Running, StartGateway, statements
 from money import Operator, status
 
 from app.accounts import secrets
 from app.accounts.auth import static_project_id
 
 pytestmark = pytest.mark.anyio
-
-
-@contextmanager
-def statements(gateway: Running) -> Iterator[list[str]]:
-    """The statements sent to the database meanwhile, except the two that bypass SQLAlchemy."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        seen.append(statement)
-
-    engine = gateway.gateway.db.engine.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 async def until_status(gateway: Running, key: str, wanted: int, *, within_s: float = 1) -> None:

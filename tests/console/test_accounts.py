@@ -1,17 +1,15 @@
 """Accounts: projects with their money, keys, and every change of them by the operator."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from html import unescape
 from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from console.conftest import Visitor, visitor_at
 from console.tables import row_of, rows, text_of, values_of
-from harness import ALICE, BOB, Running, StartGateway
+from harness import ALICE, BOB, Running, StartGateway, statements
 from money import ADMIN, Operator, operator_of, status
 
 pytestmark = pytest.mark.anyio
@@ -58,22 +56,6 @@ def problem_at(page: str, name: str) -> str:
     return unescape(found[1])
 
 
-@contextmanager
-def counted(gateway: Running) -> Iterator[list[str]]:
-    """The statements that are run within."""
-    found: list[str] = []
-    engine = gateway.gateway.db.engine.sync_engine
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        found.append(statement)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield found
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
-
-
 # Lists
 
 
@@ -85,9 +67,9 @@ async def test_projects_and_keys_are_listed_with_their_money(admin: Operator, op
     async with admin.user(key) as client:
         assert (await client.post("/v1/videos", json={"prompt": "a", **VIDEO})).status_code == 202
     await admin.gateway.create(**VIDEO)
-    with counted(admin.gateway) as statements:
+    with statements(admin.gateway) as sent:
         page = (await operator.get("/console/accounts")).text
-    assert len(statements) <= 12, statements
+    assert len(sent) <= 12, sent
     assert row_of(page, "Shop")[1:] == ["prepaid", "$0.50 of $10.00", "$3.50", "1", "1"]
     assert row_of(page, "web")[1:] == [
         key["ends_in"],
@@ -106,9 +88,9 @@ async def test_projects_and_keys_are_listed_with_their_money(admin: Operator, op
     assert 'max="5000000"' in page
     credit = f"projects/{project['id']}/credit?reference=invoice"
     for path in (f"projects/{project['id']}", f"keys/{key['id']}", credit, "keys/new"):
-        with counted(admin.gateway) as statements:
+        with statements(admin.gateway) as sent:
             assert (await operator.get(f"/console/accounts/{path}")).status_code == 200, path
-        assert len(statements) <= 12, (path, statements)
+        assert len(sent) <= 12, (path, sent)
     shown = text_of((await operator.get(f"/console/accounts/projects/{project['id']}")).text)
     for words in ("$0.50 of $10.00 spent this month", "$3.50 balance, prepaid", "$3.50 left to spend", "reserve"):
         assert words in shown, words

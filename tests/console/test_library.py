@@ -1,15 +1,11 @@
 """The library and a video's page: what each holder sees, filters, files under the session, cancel and delete."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from console.conftest import Visitor, copy_video
-from harness import BOB, Running
+from harness import ALICE, BOB, Running, statements
 
 from app.jobs.search import MAX_COUNTED
 
@@ -121,6 +117,7 @@ async def test_states_have_counts_where_these_are_cheap(gateway: Running, alice:
 
 async def test_times_of_the_form_are_taken(gateway: Running, alice: Visitor) -> None:
     gateway.clock.now = gateway.clock.now.replace(hour=12, minute=30, second=0)
+    await alice.sign_in(ALICE)  # around midnight that is later than a session lasts
     first = await gateway.create(**CARD)
     gateway.clock.advance(120)
     second = await gateway.create(**CARD)
@@ -163,22 +160,6 @@ async def test_the_operator_has_a_table_of_all(gateway: Running, alice: Visitor,
     row = await alice.get(f"/console/videos/{mine['id']}/card?view=table")
     assert row.text.lstrip().startswith(f'<tr id="card-{mine["id"]}"')
     assert 'type="checkbox"' not in (await alice.get(f"/console/videos/{mine['id']}/card")).text
-
-
-@contextmanager
-def statements(gateway: Running) -> Iterator[list[str]]:
-    """The statements that are sent meanwhile."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        seen.append(statement)
-
-    engine = gateway.gateway.db.engine.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 async def test_a_page_takes_few_queries(gateway: Running, alice: Visitor, operator: Visitor) -> None:

@@ -10,7 +10,7 @@ from console.conftest import Visitor
 from console.desks import HOSTILE, READER, desk, signed_in, words
 from fakes.openai import FakeOpenAI
 from fakes.server import KEY, Answer, Reset, serve
-from harness import Running, StartGateway
+from harness import Running, StartGateway, statements
 
 from app.jobs import presence
 
@@ -64,7 +64,7 @@ async def test_what_runs_waits_and_failed_is_counted_and_led_to(start_gateway: S
             await gateway.create(model="up/sora-2", seconds="4")
             await presence.announce(gateway.gateway.db, "a worker")
             gateway.clock.advance(90)
-            statements = await count_statements(gateway, visitor)
+            sent = await count_statements(gateway, visitor)
             page = await visitor.get(PATH)
     shown = figures(page.text)
     assert {name: shown[name] for name in ("running", "queued", "oldest wait", "held", "created")} == {
@@ -86,7 +86,7 @@ async def test_what_runs_waits_and_failed_is_counted_and_led_to(start_gateway: S
     assert "<img src=x" not in page.text
     assert "<script>" not in page.text
     assert "{{ 7*7 }}" in page.text
-    assert statements <= MOST_QUERIES
+    assert sent <= MOST_QUERIES
 
 
 async def test_a_paused_provider_and_a_disabled_endpoint_are_shown(start_gateway: StartGateway) -> None:
@@ -119,15 +119,6 @@ async def test_a_key_that_may_only_read_sees_the_overview(start_gateway: StartGa
 
 async def count_statements(gateway: Running, visitor: Visitor) -> int:
     """The statements of one page."""
-    said: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        said.append(statement)
-
-    engine = gateway.gateway.db.engine.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
+    with statements(gateway) as sent:
         assert (await visitor.get(PATH)).status_code == 200
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
-    return len(said)
+    return len(sent)

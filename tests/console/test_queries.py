@@ -1,13 +1,8 @@
 """The cost of pages: at most twelve queries each, however many videos there are."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-import sqlalchemy as sa
 from console.conftest import Visitor
-from harness import Running
+from harness import Running, statements
 from money import operator_of
 
 from app.console.pages import MENU
@@ -17,27 +12,11 @@ pytestmark = pytest.mark.anyio
 MOST = 12
 
 
-@contextmanager
-def counted(gateway: Running) -> Iterator[list[str]]:
-    """The statements that the gateway sends meanwhile."""
-    sent: list[str] = []
-
-    def note(*given: Any) -> None:
-        sent.append(given[2])
-
-    engine = gateway.gateway.db.engine.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
-
-
 async def pages(visitor: Visitor, gateway: Running, paths: list[str]) -> dict[str, int]:
     """The number of statements of each page."""
     found = {}
     for path in paths:
-        with counted(gateway) as sent:
+        with statements(gateway) as sent:
             page = await visitor.get(f"/console/{path}")
         assert page.status_code == 200, (path, page.text)
         found[path] = len(sent)
