@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "embedded,ffmpeg,vertex"
-TEST_TOOLS = ("anyio", "asgi-lifespan", "jsonschema", "psutil", "pytest", "pytest-xdist")
+TEST_TOOLS = ("anyio", "asgi-lifespan", "jsonschema", "psutil", "pytest", "pytest-timeout", "pytest-xdist")
 TESTS = (
     "tests/contract/test_dialect_contract.py",
     "tests/media/test_measure.py::test_a_track_with_one_absurd_number_is_measured",
