@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from app import console, dialects, providers, settings, telemetry
+from app import console, dialects, providers, settings
 from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
@@ -44,6 +44,7 @@ from app.media.turns import Turns
 from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
+from app.telemetry import logs
 from app.webhooks.sender import Sender
 
 WEBHOOK_TESTS = 3
@@ -100,7 +101,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
         )
         router = Router(config, upstreams, clock, providers.KIND_NAMES)
         if router.stand_ins:
-            telemetry.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=router.stand_ins)
+            logs.log.info("no vendor is configured, the sandbox makes test cards", in_place_of=router.stand_ins)
         gateway = Gateway(
             settings=config,
             dialects=configs,
@@ -250,5 +251,5 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
 def serving_app() -> FastAPI:
     """Application factory: `uvicorn --factory app.main:serving_app --http app.http.server:HttpProtocol`."""
     config = settings.load()
-    telemetry.configure_logging(config)
+    logs.configure_logging(config)
     return create_app(config)

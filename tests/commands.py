@@ -13,7 +13,7 @@ import structlog
 from typer.testing import CliRunner
 
 from app.cli.main import cli
-from app.telemetry import log
+from app.telemetry.logs import log
 
 
 @dataclass(frozen=True)

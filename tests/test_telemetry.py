@@ -99,14 +99,15 @@ async def test_no_line_of_the_log_is_written_by_a_client_or_an_upstream(database
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_traceback_does_not_show_the_variables_on_its_way(log_format: str) -> None:
     script = f"""
-from app import settings, telemetry
-telemetry.configure_logging(settings.load(log_format={log_format!r}))
+from app import settings
+from app.telemetry import logs
+logs.configure_logging(settings.load(log_format={log_format!r}))
 def fail(api_key):
     raise RuntimeError("broken")
 try:
     fail("sek" + "ret")
 except RuntimeError:
-    telemetry.log.exception("oops")
+    logs.log.exception("oops")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert "RuntimeError" in done.stderr

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts import pricing
 from app.accounts.ledger import day_of
 from app.db.database import Database
-from app.telemetry import log
+from app.telemetry.logs import log
 
 CLOSED_AFTER = timedelta(hours=1)
 """Time after the end of a day in which requests and answers that began on it are written."""

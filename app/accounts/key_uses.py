@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.accounts.ledger import day_of
 from app.db.database import Database
 from app.db.faults import is_unavailable
-from app.telemetry import log
+from app.telemetry.logs import log
 
 WRITE_S = 60
 """Seconds between two writes of the uses."""

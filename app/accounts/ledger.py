@@ -23,7 +23,7 @@ from app.accounts.audit import Actor
 from app.accounts.pricing import NO_COST, Cost, Quote, dollars
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState, Entry, Settlement, VideoRequest
 
 UNKNOWN = (

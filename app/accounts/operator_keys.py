@@ -13,7 +13,7 @@ from threading import Lock
 from pydantic import SecretStr
 
 from app import errors
-from app.telemetry import log
+from app.telemetry.logs import log
 
 MAX_WRONG = 10
 """Wrong keys of one address in a minute that are a 401; more are a 429."""

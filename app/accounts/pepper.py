@@ -15,7 +15,7 @@ from app.accounts.audit import Actor
 from app.accounts.secrets import derive_secret, pepper_file
 from app.db.models import DeploymentFact, Key, Project
 from app.settings import ConfigurationError, Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 
 NAME = "pepper"
 GIVE_UP = "run `video-gateway pepper adopt` to give up all keys, links and webhook callbacks made with the other"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.mistakes import too_short
 from app.settings import ConfigurationError, Settings, make_data_dir
-from app.telemetry import log
+from app.telemetry.logs import log
 
 PREFIX = "vgw_"
 FIRST_KEY = "api-key"

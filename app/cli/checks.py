@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app import net, providers, settings, telemetry
+from app import net, providers, settings
 from app.admin.shown_settings import cleaner, default_model_problem
 from app.db.database import Database
 from app.db.faults import read_fault
@@ -17,6 +17,7 @@ from app.media.store import directory_of
 from app.mistakes import too_short
 from app.providers.base import Provider
 from app.settings import ConfigurationError, Settings
+from app.telemetry import logs
 
 LITTLE_SPACE_BYTES, LEAST_SPACE_BYTES = 2**30, 100 * 2**20
 """Free space of a store below which it is a warning, and a failure."""
@@ -112,7 +113,7 @@ async def check_settings(here: Installation) -> AsyncGenerator[Check]:
     name = "settings"
     try:
         config = settings.load()
-        telemetry.configure_logging(config)
+        logs.configure_logging(config)
         dialects.configure(config)
     except ConfigurationError as error:
         for problem in str(error).splitlines():
@@ -179,7 +180,7 @@ async def check_ffmpeg(here: Installation) -> AsyncGenerator[Check]:
 async def check_models(here: Installation) -> AsyncGenerator[Check]:
     """Build the providers, and report those, aliases and prices that lead nowhere, and the default model."""
     name, config = "models", here.settings
-    with telemetry.collected_warnings() as warnings:
+    with logs.collected_warnings() as warnings:
         try:
             here.found_providers = providers.build(config)
         except ConfigurationError as error:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import psycopg
 
-from app import telemetry
 from app.accounts import keys, secrets
 from app.accounts.pepper import check_pepper
 from app.cli.checks import NEXT_STEPS, Check, Installation, Skip, Status, failure
@@ -18,6 +17,7 @@ from app.db.faults import TEXTS
 from app.db.migrate import SchemaAhead, SchemaBehind, newest_revision, require_current_schema
 from app.db.probe import Pooling
 from app.jobs import presence
+from app.telemetry import logs
 
 
 async def check_database(here: Installation) -> AsyncGenerator[Check]:
@@ -26,7 +26,7 @@ async def check_database(here: Installation) -> AsyncGenerator[Check]:
     embedded = config.database_url is None
     if embedded and not (config.data_dir / "postgres" / "PG_VERSION").exists():
         raise Skip(f"there is none in {config.data_dir} yet; video-gateway serve makes it")
-    with telemetry.collected_warnings() as warnings:
+    with logs.collected_warnings() as warnings:
         url = await here.stack.enter_async_context(running_database(config))
     for warning in warnings:
         yield Check(name, Status.warning, warning)

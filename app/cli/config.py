@@ -7,13 +7,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app import providers, settings, telemetry
+from app import providers, settings
 from app.admin.shown_settings import DialectConfigs, default_model_problem, shown_settings
 from app.cli.manage import cell, console
 from app.db.address import read_address
 from app.media.bucket import open_bucket
 from app.mistakes import too_short
 from app.settings import Settings
+from app.telemetry import logs
 
 config_cli = typer.Typer(help="Show and check the settings, without a start.", no_args_is_help=True)
 
@@ -54,9 +55,9 @@ def check_settings(config: Settings) -> list[str]:
     """Sentences about what a start would warn of. Raises `ConfigurationError` where it would be refused."""
     from app import dialects  # here, since it brings the web framework, which takes long to load
 
-    telemetry.configure_logging(config)
+    logs.configure_logging(config)
     dialects.configure(config)
-    with telemetry.collected_warnings() as warnings:
+    with logs.collected_warnings() as warnings:
         configured = providers.build(config)
     warnings = [*settings.unknown_names(), *warnings, *map(too_short, config.short_secrets())]
     for url, variable in (

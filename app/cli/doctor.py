@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from app import telemetry
 from app.cli import checks, checks_database, checks_network
 from app.cli.checks import Check, Installation, Run, Skip, Status, failure
 from app.cli.manage import cell, console
 from app.db.embedded import PATIENCE_S
+from app.telemetry import logs
 
 LIMIT_S = 10
 """Time limit of one check; the start of the embedded database may take as long as that of a server."""
@@ -55,9 +55,9 @@ async def examine(report: Callable[[Check], None]) -> None:
     async with AsyncExitStack() as stack:
         here = Installation(stack)
         for name, run in _all_checks(here):
-            with telemetry.collected_warnings():  # the results have them in words
+            with logs.collected_warnings():  # the results have them in words
                 await run_check(name, run, here, report)
-        with telemetry.collected_warnings():
+        with logs.collected_warnings():
             await stack.aclose()
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import settings, telemetry
+from app import settings
 from app.accounts import audit, budgets, keys, ledger, pricing, projects
 from app.accounts.key_uses import Use, read_uses
 from app.accounts.projects import ProjectChanges
@@ -35,6 +35,7 @@ from app.db.faults import explained
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.db.models import Key, Project
 from app.settings import Settings
+from app.telemetry import logs
 from app.video import Billing
 
 T = TypeVar("T")
@@ -54,9 +55,9 @@ projects_cli = typer.Typer(
 def load(**overrides: Any) -> Settings:
     """Read the settings and set up logging by them. Raises `ConfigurationError`."""
     config = settings.load(**overrides)
-    telemetry.configure_logging(config)
+    logs.configure_logging(config)
     for problem in settings.unknown_names():
-        telemetry.log.warning("unknown setting ignored", reason=problem)
+        logs.log.warning("unknown setting ignored", reason=problem)
     return config
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app import net, providers, telemetry
+from app import net, providers
 from app.cli import checks_network
 from app.cli.checks import Check, Installation, Status
 from app.cli.doctor import STYLES, run_check
@@ -19,6 +19,7 @@ from app.providers import Instance
 from app.providers.base import Provider
 from app.providers.vendor_keys import unused_keys
 from app.settings import Settings, are_set
+from app.telemetry import logs
 
 INDENT = 11
 VARIABLE_WIDTH = 40
@@ -74,7 +75,7 @@ def list_providers(
 async def check_all(config: Settings) -> dict[str, list[Check]]:
     """The results of the checks of `doctor` by provider, made at the same time; the sandbox calls no vendor."""
     found: dict[str, list[Check]] = {}
-    with telemetry.collected_warnings():  # `doctor` prints them
+    with logs.collected_warnings():  # `doctor` prints them
         async with AsyncExitStack() as stack:
             here = Installation(stack)
             here.use(config)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import dialects, providers, settings, telemetry
+from app import dialects, providers, settings
 from app.accounts import keys, secrets, sessions
 from app.cli.console_link import address_of, own_holder
 from app.cli.manage import STOPPED, prepared
@@ -31,6 +31,7 @@ from app.http.server import HttpProtocol
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.settings import ConfigurationError, Settings
+from app.telemetry import logs
 
 
 def serve(config: Settings, workers: int) -> None:
@@ -57,9 +58,9 @@ def work(config: Settings) -> None:
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)
-            telemetry.log.info("worker started", providers=list(parts.gateway.providers))
+            logs.log.info("worker started", providers=list(parts.gateway.providers))
             await parts.worker.run()
-        telemetry.log.info("worker stopped")
+        logs.log.info("worker stopped")
 
     asyncio.run(run())
 

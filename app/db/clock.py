@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from app.db.database import Database
 from app.db.faults import is_unavailable
-from app.telemetry import CLOCK_SKEW, log
+from app.telemetry.logs import log
+from app.telemetry.metrics import CLOCK_SKEW
 
 SYNCHRONISE_S = 60
 """Seconds between two comparisons with the database's clock."""

@@ -22,7 +22,7 @@ from app.db import embedded
 from app.db.address import CONNECT_TIMEOUT_S, Address, read_address
 from app.db.faults import OLD_CONNECTION_KINDS, WRITE_KINDS, Fault, FaultLog, read_fault
 from app.settings import ConfigurationError, Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 
 PERSIST_GAP_S = 0.5
 PREPARE_AFTER = 5

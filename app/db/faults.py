@@ -16,7 +16,8 @@ import psycopg_pool
 import sqlalchemy as sa
 
 from app.settings import ConfigurationError
-from app.telemetry import DATABASE_ERRORS, log
+from app.telemetry.logs import log
+from app.telemetry.metrics import DATABASE_ERRORS
 
 LOG_GAP_S = 10.0
 """Shortest interval between two lines of one event and kind."""

@@ -20,7 +20,7 @@ import psycopg
 from app.db.address import Address
 from app.db.changes import Changes
 from app.db.faults import read_fault
-from app.telemetry import log
+from app.telemetry.logs import log
 
 VIDEOS_CHANNEL, PROJECTS_CHANNEL, KEYS_CHANNEL = "gateway_videos", "gateway_projects", "gateway_keys"
 ONLY_PROGRESS = "/progress"

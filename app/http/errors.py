@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from app import errors
 from app.db.faults import read_fault
-from app.telemetry import log
+from app.telemetry.logs import log
 
 WITHOUT_VERSION = ("/videos", "/models", "/webhook_endpoints", "/webhooks", "/balance")
 """Beginnings of paths that lack the `/v1` of a client's base URL."""

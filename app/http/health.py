@@ -28,7 +28,7 @@ from app.db.faults import is_unavailable
 from app.http.context import Gateway, GatewayDep, gateway_of, origin_of, require_operator
 from app.http.openapi import METRICS_KEY, ResponseModel, may_be_absent, returns
 from app.jobs import presence, videos
-from app.telemetry import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
+from app.telemetry.metrics import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
 
 QUEUE_READ_S = 5
 """Shortest interval between two counts of the queue for /metrics, per process."""

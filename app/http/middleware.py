@@ -17,7 +17,8 @@ from app.http import request_facts
 from app.http.cors import Cors
 from app.http.errors import ErrorPage, RenderError, to_gateway_error, to_response
 from app.http.spool import Bodies
-from app.telemetry import HTTP_SECONDS, log, loggable
+from app.telemetry.logs import log, loggable
+from app.telemetry.metrics import HTTP_SECONDS
 
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Requested by machines every few seconds; logged only with an error status."""

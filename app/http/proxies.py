@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.telemetry import log
+from app.telemetry.logs import log
 
 FOR, PROTO, HOST, PREFIX = FORWARDED = (
     b"x-forwarded-for",

@@ -3,7 +3,7 @@
 from contextvars import ContextVar
 
 from app.db.models import Video
-from app.telemetry import loggable
+from app.telemetry.logs import loggable
 
 _FACTS: ContextVar[dict[str, str]] = ContextVar("request_facts")
 """A dict that is changed, not replaced: a fact that a child task notes must reach the middleware."""

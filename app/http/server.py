@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app import errors, ids
 from app.http.middleware import SECURITY, loggable_path
-from app.telemetry import log
+from app.telemetry.logs import log
 
 
 class HttpProtocol(HttpToolsProtocol):

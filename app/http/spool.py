@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 from starlette.requests import Request
 
 from app import errors
-from app.telemetry import log
+from app.telemetry.logs import log
 
 PIECE_BYTES = 2**20
 """A body up to this size stays in memory; a longer one is written to a file and read from it in pieces of this size."""

@@ -18,7 +18,7 @@ from app.accounts.audit import Actor
 from app.db import rows
 from app.db.database import Database
 from app.db.models import Attempt, ProviderHealth
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 
 ALL_PROJECTS = ""

@@ -21,7 +21,7 @@ from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.base import Provider, Task
 from app.settings import ModelSettings, Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Failure
 

@@ -13,7 +13,7 @@ from app.media import sniff
 from app.media.measure import measure
 from app.media.store import IncompleteFile, StorageUnavailable
 from app.providers.base import Provider
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import Output
 
 MAX_TRIES = 8

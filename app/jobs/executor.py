@@ -14,7 +14,7 @@ from app.jobs import download, lifecycle, poll, purge, submit
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
 from app.jobs.metrics import log_fields
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 
 

@@ -28,7 +28,7 @@ from app.db.models import LIVE, Attempt, Video
 from app.jobs import reconcile
 from app.jobs.claim import Claim
 from app.jobs.transitions import add_attempt, lock_own_video, lock_video, transition
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission
 from app.video import AttemptState as S
 from app.webhooks import events

@@ -6,7 +6,8 @@ from typing import Any
 from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.models import Attempt, Video
 from app.providers.base import Provider
-from app.telemetry import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS, log, loggable
+from app.telemetry.logs import log, loggable
+from app.telemetry.metrics import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS
 
 
 def log_fields(video: Video) -> dict[str, Any]:

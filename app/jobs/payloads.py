@@ -18,7 +18,7 @@ from app.db.database import Database
 from app.db.models import LIVE, Attempt, Video
 from app.jobs.transitions import lock_own_video, lock_video
 from app.media.store import StorageUnavailable, Store
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import CANCELLED, Settlement
 from app.webhooks import events
 

@@ -12,7 +12,7 @@ from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
 from app.jobs.metrics import log_fields
 from app.providers.base import Provider
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Failure, Output, Progress, Status
 

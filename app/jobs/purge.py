@@ -14,7 +14,7 @@ from app.jobs.changes import LATE, REMEMBERED
 from app.jobs.claim import Claim, repair_due_times
 from app.media.store import StorageUnavailable, Store
 from app.settings import Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import Settlement
 from app.webhooks.deliveries import purge_deliveries
 

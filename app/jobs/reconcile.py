@@ -34,7 +34,7 @@ from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.answers import address
 from app.providers.base import Provider
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Output, Settlement, Status
 

@@ -16,7 +16,7 @@ from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
 from app.media.store import StorageUnavailable
 from app.providers.base import NotBegun, Provider, Task
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 
 PREPARE_GAP_S = 5

@@ -14,7 +14,7 @@ from app import ids
 from app.db import rows
 from app.db.models import Attempt, Video
 from app.jobs.claim import Claim
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Settlement
 

@@ -24,7 +24,7 @@ from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.base import Provider
 from app.settings import Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.webhooks.sender import Sender
 from app.webhooks.worker import DeliveryWorker

@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.settings import ConfigurationError
-from app.telemetry import log
+from app.telemetry.logs import log
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig

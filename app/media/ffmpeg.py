@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from app import errors, settings
 from app.media.turns import Turns
-from app.telemetry import log
+from app.telemetry.logs import log
 
 AT_ONCE = 2
 """Pictures and test cards that one process of ours makes at a time."""

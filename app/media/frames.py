@@ -16,7 +16,7 @@ from typing import NamedTuple
 from app.media import ffmpeg
 from app.media.ffmpeg import FfmpegExhausted, FfmpegFailed, FfmpegMissing, FfmpegStopped
 from app.media.sniff import HEAD_BYTES, sniff
-from app.telemetry import log
+from app.telemetry.logs import log
 
 MAX_PIXELS = 8_192 * 8_192
 DEMUXERS = {

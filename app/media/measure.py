@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from app import settings
 from app.media.sniff import sniff
 from app.media.store import Store, StoredFile
-from app.telemetry import log
+from app.telemetry.logs import log
 
 AT_ONCE = 2
 """Children that one process of ours runs at a time; further calls wait."""

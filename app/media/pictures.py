@@ -17,7 +17,7 @@ from app.media.frames import NoPicture
 from app.media.store import MissingFile, Store
 from app.media.turns import Shared
 from app.media.uploads import file_chunks
-from app.telemetry import log
+from app.telemetry.logs import log
 
 Variant = Literal["thumbnail", "spritesheet"]
 

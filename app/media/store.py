@@ -27,7 +27,7 @@ from app.media.sniff import HEAD_BYTES, sniff
 from app.media.turns import Shared
 from app.media.uploads import Upload
 from app.settings import ConfigurationError, Settings, make_data_dir
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import Media
 
 PART_BYTES = 8 * 2**20

@@ -26,7 +26,7 @@ from app.providers.sandbox import Sandbox
 from app.providers.unused import report_unused, unused_routes
 from app.providers.xai import XAI
 from app.settings import ConfigurationError, Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 
 KINDS: tuple[type[Provider], ...] = (
     Lunos,

@@ -32,7 +32,8 @@ from app.providers.answers import (
 )
 from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
-from app.telemetry import UPSTREAM_ERRORS, UPSTREAM_SECONDS, log
+from app.telemetry.logs import log
+from app.telemetry.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from app.video import Failure, Output, Progress, Status, Submission
 
 MAX_ANSWER_BYTES = 8 * 2**20

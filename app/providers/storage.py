@@ -7,7 +7,7 @@ import httpx
 
 from app import errors, net
 from app.providers.rest import RestProvider
-from app.telemetry import log
+from app.telemetry.logs import log
 
 REFUSED_FILE = (400, 411, 413, 415)
 """Statuses of a storage that will not take this file later either."""

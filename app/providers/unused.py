@@ -7,7 +7,7 @@ from app.mistakes import nearest
 from app.providers.base import Provider
 from app.providers.catalogue import EMPTY, Catalogue
 from app.settings import ConfigurationError, Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.providers.base import Provider
 from app.settings import Settings, are_set
-from app.telemetry import log
+from app.telemetry.logs import log
 
 
 @dataclass(frozen=True)

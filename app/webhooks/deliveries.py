@@ -22,7 +22,7 @@ from app import errors, ids
 from app.db import rows
 from app.db.database import Database
 from app.db.models import Delivery, DeliveryTry, Video, WebhookEndpoint
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.video import DeliveryState
 from app.webhooks import endpoints, signing
 from app.webhooks.sender import Answer

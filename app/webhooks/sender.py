@@ -16,7 +16,7 @@ from app.db import rows
 from app.db.models import Delivery, Video, WebhookEndpoint
 from app.media.signed_links import SignedLinks
 from app.settings import Settings
-from app.telemetry import log
+from app.telemetry.logs import log
 from app.webhooks import endpoints, events, signing
 
 MAX_ANSWER_CHARACTERS = 2_048

@@ -10,7 +10,8 @@ from app.db.database import Database
 from app.db.faults import is_unavailable
 from app.db.models import Delivery
 from app.settings import Settings
-from app.telemetry import WEBHOOKS, log
+from app.telemetry.logs import log
+from app.telemetry.metrics import WEBHOOKS
 from app.webhooks import events
 from app.webhooks.deliveries import (
     address_of,

@@ -8,7 +8,7 @@ from fakes.openai import FakeOpenAI
 from fakes.server import sample_mp4
 from money import Operator
 
-from app.telemetry import REGISTRY
+from app.telemetry.metrics import REGISTRY
 
 pytestmark = pytest.mark.anyio
 

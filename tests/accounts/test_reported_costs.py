@@ -8,7 +8,7 @@ from accounts.billing import COST, Open, create, shown
 from fakes.openai import FakeOpenAI
 from money import Operator
 
-from app.telemetry import REGISTRY
+from app.telemetry.metrics import REGISTRY
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from app.db.clock import DatabaseClock
 from app.db.database import Database
-from app.telemetry import REGISTRY
+from app.telemetry.metrics import REGISTRY
 
 pytestmark = pytest.mark.anyio
 

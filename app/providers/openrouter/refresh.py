@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from app import errors
 from app.providers.openrouter.listing import MAX_MODELS, Model, released
-from app.telemetry import log
+from app.telemetry.logs import log
 
 REFRESH_S = 86_400
 RETRY_S = 900
