@@ -9,6 +9,7 @@ import pytest
 from fakes.wire import OK, Talk, Wire, answering, deaf, dripping, informing, silent, wire
 
 from app import net
+from app.net.transport import TAIL_BYTES, Once, hold_until
 
 pytestmark = pytest.mark.anyio
 
@@ -24,9 +25,9 @@ async def client(timeout_s: float = 20, connections: int = 2) -> AsyncIterator[h
 # Hooks
 
 
-def posted(http: httpx.AsyncClient, url: str, body: bytes, hook: net.Once, *, whole_body: bool) -> httpx.Request:
+def posted(http: httpx.AsyncClient, url: str, body: bytes, hook: Once, *, whole_body: bool) -> httpx.Request:
     request = http.build_request("POST", url, content=body)
-    net.hold_until(hook, request, whole_body=whole_body)
+    hold_until(hook, request, whole_body=whole_body)
     return request
 
 
@@ -42,7 +43,7 @@ async def test_nothing_is_on_the_wire_before_the_hook_has_returned(reused: bool,
         async def hook() -> None:
             seen.append(len(found.received) - before)
 
-        request = posted(http, found.url, body, net.Once(hook), whole_body=False)
+        request = posted(http, found.url, body, Once(hook), whole_body=False)
         assert (await http.send(request)).status_code == 200
         assert seen == [0]
         assert found.received.endswith(body)
@@ -55,13 +56,13 @@ async def test_a_long_body_is_held_back_up_to_its_last_piece() -> None:
 
         async def hook() -> None:
             async with asyncio.timeout(20):
-                while len(found.received) < len(LONG) - net.TAIL_BYTES:  # noqa: ASYNC110  # the server reads at its pace
+                while len(found.received) < len(LONG) - TAIL_BYTES:  # noqa: ASYNC110  # the server reads at its pace
                     await asyncio.sleep(0.001)
             seen.append((len(found.requests), len(LONG) - len(found.received.partition(b"\r\n\r\n")[2])))
 
-        request = posted(http, found.url, LONG, net.Once(hook), whole_body=True)
+        request = posted(http, found.url, LONG, Once(hook), whole_body=True)
         assert (await http.send(request)).status_code == 200
-        assert seen == [(0, net.TAIL_BYTES)]
+        assert seen == [(0, TAIL_BYTES)]
         assert found.received.endswith(LONG)
 
 
@@ -76,7 +77,7 @@ async def test_a_hook_that_raises_stops_the_request(whole_body: bool, error: Exc
     async with wire(answering) as found, client() as http:
         for _ in range(5):
             with pytest.raises(type(error)) as raised:
-                await http.send(posted(http, found.url, LONG, net.Once(hook), whole_body=whole_body))
+                await http.send(posted(http, found.url, LONG, Once(hook), whole_body=whole_body))
             assert raised.value is error
         assert found.requests == []
         assert whole_body or found.received == b""

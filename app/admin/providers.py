@@ -27,7 +27,7 @@ from app.jobs.provider_figures import HOURS, Figures, Queue, read_figures
 from app.providers import KIND_NAMES, unused_routes
 from app.providers.check import Finding, check_provider
 from app.providers.routing import Route
-from app.settings import ModelSettings
+from app.setting_types import ModelSettings
 
 routes = APIRouter(tags=["administration"], dependencies=[Depends(only_known_parameters)])
 

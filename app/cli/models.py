@@ -16,7 +16,8 @@ from app.capabilities import Capabilities
 from app.cli.manage import console, load
 from app.providers.base import Provider
 from app.providers.routing import Route, Router
-from app.settings import ModelSettings, Settings, origins
+from app.setting_types import ModelSettings
+from app.settings import Settings, origins
 from app.video import MAX_NAME_CHARACTERS
 
 NO_KEY = "-"

@@ -20,7 +20,8 @@ from app.jobs.task import build_task
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.base import Provider, Task
-from app.settings import ModelSettings, Settings
+from app.setting_types import ModelSettings
+from app.settings import Settings
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Failure

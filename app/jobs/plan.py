@@ -19,7 +19,8 @@ from app.capabilities import (
 from app.jobs.choose import NO_PRICE, NO_WISHES, Choice, Routing, Strategy, Time, choose, draw
 from app.providers.base import Provider
 from app.providers.routing import Route, Router, permitted_only
-from app.settings import ModelSettings, Settings, WeightedRoute
+from app.setting_types import ModelSettings, WeightedRoute
+from app.settings import Settings
 from app.sizes import complete_size
 from app.video import Operation, VideoRequest
 

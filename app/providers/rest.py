@@ -17,6 +17,7 @@ import httpx
 
 from app import errors, net
 from app.media.uploads import CHUNK_BYTES
+from app.net.transport import NotSent, Once, hold_until
 from app.providers import embedded
 from app.providers.answers import (
     CONTENT_POLICY_WORDS,
@@ -111,7 +112,7 @@ class RestProvider(Provider):
         `needs_whole_body`). A failure before that is never an `UpstreamUnknown`; every failure after it, after which
         the upstream may have taken the task, is one.
         """
-        begin = net.Once(task.begin)
+        begin = Once(task.begin)
         try:
             return await self._call("submit", method, path, begin, **kwargs)
         except errors.UpstreamUnknown as error:
@@ -144,7 +145,7 @@ class RestProvider(Provider):
             raise
 
     async def _call(
-        self, verb: str, method: str, path: str, begin: net.Once | None, *, origin: str | None = None, **kwargs: Any
+        self, verb: str, method: str, path: str, begin: Once | None, *, origin: str | None = None, **kwargs: Any
     ) -> httpx.Response:
         origin = self.config.base_url if origin is None else origin
         if origin not in self._key_addresses:
@@ -162,13 +163,11 @@ class RestProvider(Provider):
         finally:
             UPSTREAM_SECONDS.labels(self.name, verb).observe(time.perf_counter() - started)
 
-    async def _request(
-        self, verb: str, method: str, url: str, *, begin: net.Once | None, **kwargs: Any
-    ) -> httpx.Response:
+    async def _request(self, verb: str, method: str, url: str, *, begin: Once | None, **kwargs: Any) -> httpx.Response:
         try:
             request = self.http.build_request(method, url, **kwargs)
             if begin is not None:
-                net.hold_until(begin, request, whole_body=self.needs_whole_body)
+                hold_until(begin, request, whole_body=self.needs_whole_body)
             async with self._turns[verb], asyncio.timeout(self.limit_s(request)):
                 response = await self.http.send(request, stream=True)
                 try:
@@ -176,7 +175,7 @@ class RestProvider(Provider):
                 finally:
                     await response.aclose()
         except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-            if isinstance(error, net.NotSent) or (begin is not None and begin.called and not begin.done):
+            if isinstance(error, NotSent) or (begin is not None and begin.called and not begin.done):
                 raise NotBegun(f"not sent after it was recorded ({type(error).__name__})") from error
             unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
             if not unsent:

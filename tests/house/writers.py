@@ -102,7 +102,7 @@ def python_writes(path: str, source: str) -> Iterator[Write]:
             case ast.ImportFrom(module="os", names=names) if {n.name for n in names} & {"environ", "getenv"}:
                 yield Write(node.lineno, "environment", ("app/settings.py",))
             case ast.ImportFrom(module="httpx", names=names) if {n.name for n in names} & HTTPX:
-                yield Write(node.lineno, "HTTP client", ("app/net.py",))
+                yield Write(node.lineno, "HTTP client", ("app/net/__init__.py",))
 
 
 def _docstrings(tree: ast.AST) -> Iterator[int]:
@@ -132,7 +132,7 @@ def _called(path: str, node: ast.Call) -> Iterator[Write]:
     if name in MODELS:  # a new row, to be added to a session
         yield Write(node.lineno, f"table {MODELS[name]}", TABLES[MODELS[name]])
     if isinstance(owner, ast.Name) and owner.id == "httpx" and name in HTTPX:
-        yield Write(node.lineno, "HTTP client", ("app/net.py",))
+        yield Write(node.lineno, "HTTP client", ("app/net/__init__.py",))
 
 
 def _models(expressions: list[ast.expr]) -> set[str]:
