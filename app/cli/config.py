@@ -9,6 +9,7 @@ from rich.table import Table
 
 from app import providers, settings
 from app.admin.shown_settings import DialectConfigs, default_model_problem, shown_settings
+from app.cli.commands import Commands
 from app.cli.manage import cell, console
 from app.db.address import read_address
 from app.media.bucket import open_bucket
@@ -16,7 +17,7 @@ from app.mistakes import too_short
 from app.settings import Settings
 from app.telemetry import logs
 
-config_cli = typer.Typer(help="Show and check the settings, without a start.", no_args_is_help=True)
+config_cli = Commands(help="Show and check the settings, without a start.")
 
 
 @config_cli.command("show")

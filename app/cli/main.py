@@ -14,6 +14,7 @@ from app import errors, providers
 from app.accounts import audit, secrets
 from app.cli import doctor, manage, status
 from app.cli.audit import show_audit
+from app.cli.commands import ACCOUNTS, OPERATE, RUN, USE, Commands
 from app.cli.config import config_cli
 from app.cli.console_link import console_link
 from app.cli.generate import ClientError, generate_video
@@ -32,17 +33,12 @@ EPILOG = (
     "Try: video-gateway serve, and in another terminal: video-gateway generate 'a paper boat'."
 )
 
-cli = typer.Typer(
+cli = Commands(
     help="A self-hosted, OpenAI-compatible gateway for video generation.",
     epilog=EPILOG,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cli.add_typer(manage.keys_cli, name="keys")
-cli.add_typer(manage.projects_cli, name="projects")
-cli.add_typer(pepper_cli, name="pepper")
-cli.add_typer(config_cli, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -61,7 +57,7 @@ def options(
     pass
 
 
-@cli.command()
+@cli.command(rich_help_panel=RUN)
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: GATEWAY_HOST or 127.0.0.1).")] = None,
     port: Annotated[
@@ -94,7 +90,7 @@ def serve(
     processes.serve(config, workers)
 
 
-@cli.command()
+@cli.command(rich_help_panel=RUN)
 def worker() -> None:
     """Process jobs without serving requests. Any number of workers can run, on any number of machines."""
     config = load()
@@ -104,7 +100,7 @@ def worker() -> None:
     processes.work(config)
 
 
-@cli.command()
+@cli.command(rich_help_panel=RUN)
 def migrate() -> None:
     """Upgrade the database's schema to this release. Safe to run at any time, also several times at once."""
 
@@ -118,7 +114,7 @@ def migrate() -> None:
     console.print(f"The database is now at {revision}." if revision else "The database is up to date already.")
 
 
-@cli.command()
+@cli.command(rich_help_panel=USE)
 def generate(
     context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="Description of the video.")],
@@ -151,14 +147,18 @@ def generate(
     print(asyncio.run(generate_video(base_url, key or _own_key(config), wanted, out, complaints)))
 
 
-cli.command()(usage)
-cli.command("audit")(show_audit)
-cli.command()(console_link)
-cli.command()(doctor.doctor)
-cli.command()(status.status)
-cli.command("providers")(list_providers)
-cli.command("models")(list_models)
-cli.command()(alias)
+cli.command("models", rich_help_panel=USE)(list_models)
+cli.command(rich_help_panel=USE)(alias)
+cli.command(rich_help_panel=OPERATE)(status.status)
+cli.command(rich_help_panel=OPERATE)(doctor.doctor)
+cli.command("providers", rich_help_panel=OPERATE)(list_providers)
+cli.command(rich_help_panel=OPERATE)(usage)
+cli.command("audit", rich_help_panel=OPERATE)(show_audit)
+cli.command(rich_help_panel=OPERATE)(console_link)
+cli.add_typer(manage.keys_cli, name="keys", rich_help_panel=ACCOUNTS)
+cli.add_typer(manage.projects_cli, name="projects", rich_help_panel=ACCOUNTS)
+cli.add_typer(config_cli, name="config", rich_help_panel=ACCOUNTS)
+cli.add_typer(pepper_cli, name="pepper", rich_help_panel=ACCOUNTS)
 
 
 def _own_key(config: Settings) -> str:

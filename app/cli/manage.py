@@ -16,6 +16,7 @@ from app import settings
 from app.accounts import audit, budgets, keys, ledger, pricing, projects
 from app.accounts.key_uses import Use, read_uses
 from app.accounts.projects import ProjectChanges
+from app.cli.commands import Commands
 from app.cli.options import (
     Budget,
     Expires,
@@ -46,10 +47,8 @@ STOPPED = 128 + signal.SIGTERM
 console = Console(width=None if sys.stdout.isatty() else 200)
 complaints = Console(stderr=True)
 
-keys_cli = typer.Typer(help="Create, list, change and revoke API keys.", no_args_is_help=True)
-projects_cli = typer.Typer(
-    help="Create, list, change and credit projects, which own keys, videos, webhooks and money.", no_args_is_help=True
-)
+keys_cli = Commands(help="Create, list, change and revoke API keys.")
+projects_cli = Commands(help="Create, list, change and credit projects, which own keys, videos, webhooks and money.")
 
 
 def load(**overrides: Any) -> Settings:

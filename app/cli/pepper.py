@@ -8,10 +8,11 @@ from rich.markup import escape
 
 from app.accounts.audit import command_actor
 from app.accounts.pepper import adopt_pepper
+from app.cli.commands import Commands
 from app.cli.manage import complaints, console, load, with_database
 from app.db.database import Database
 
-pepper_cli = typer.Typer(help="Manage the pepper, the secret behind key hashes and links.", no_args_is_help=True)
+pepper_cli = Commands(help="Manage the pepper, the secret behind key hashes and links.")
 
 WARNING = (
     "All API keys, media links and addresses for upstream callbacks that were made with another pepper than the one "
