@@ -26,6 +26,8 @@ from app.settings import ConfigurationError, Settings
 
 MAX_PATTERNS, MAX_PATTERN_CHARACTERS = 100, 200
 MAX_LIMIT = 1_000_000
+MAX_NAMESAKES = 10
+"""Keys of one name that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,21 @@ async def get_key(session: AsyncSession, key_id: str) -> Key:
     if key is None:
         raise errors.NotFound(f"no key has the id {key_id!r:.80}; see `video-gateway keys list`")
     return key
+
+
+async def find_key_id(connection: AsyncConnection, wanted: str) -> str:
+    """Return the id of the key with this id or name; revoked ones have no name any more. Raises `NotFound`, also if
+    several keys have it."""
+    if ids.is_id(wanted, "key"):
+        return wanted
+    named = rows.select(Key).where(Key.name == wanted, Key.revoked_at.is_(None)).order_by(Key.id).limit(MAX_NAMESAKES)
+    found = await rows.all_of(Key, connection, named) if wanted.isprintable() else []
+    if not found:
+        raise errors.NotFound(f"no key has the id or name {wanted!r:.120}; see `video-gateway keys list`")
+    if len(found) > 1:
+        which = ", ".join(f"{key.id} (project {key.project_id}, ends in {key.hint})" for key in found)
+        raise errors.NotFound(f"several keys are named {wanted!r:.120}; give the id of one: {which}")
+    return found[0].id
 
 
 async def list_keys(connection: AsyncConnection, *, project_id: str | None = None) -> list[Key]:

@@ -1,23 +1,22 @@
-"""The command line: serve, worker, migrate, models, generate; other commands are in modules beside this one."""
+"""The command line: serve, worker, migrate; other commands are in modules beside this one."""
 
 import asyncio
 import signal
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from app import errors, providers
-from app.accounts import audit, secrets
+from app.accounts import audit
 from app.cli import doctor, manage, status
 from app.cli.audit import show_audit
 from app.cli.commands import ACCOUNTS, OPERATE, RUN, USE, Commands
 from app.cli.config import config_cli
 from app.cli.console_link import console_link
-from app.cli.generate import ClientError, generate_video
+from app.cli.generate import ClientError, cancel, generate
 from app.cli.manage import STOPPED, complaints, console, load
 from app.cli.models import alias, list_models
 from app.cli.pepper import pepper_cli
@@ -26,7 +25,7 @@ from app.cli.usage import usage
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
 from app.providers.vendor_keys import report_unused_keys
-from app.settings import ConfigurationError, Settings
+from app.settings import ConfigurationError
 
 EPILOG = (
     "Settings come from GATEWAY_ variables, .env and gateway.toml; .env.example lists them all. "
@@ -91,13 +90,28 @@ def serve(
 
 
 @cli.command(rich_help_panel=RUN)
-def worker() -> None:
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Upstream calls at once (default: GATEWAY_WORKER_CONCURRENCY or 100)."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="Port for Prometheus metrics (default: GATEWAY_WORKER_METRICS_PORT or none)."
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Do what is due now, and exit: for a job that cron starts.")] = (
+        False
+    ),
+) -> None:
     """Process jobs without serving requests. Any number of workers can run, on any number of machines."""
-    config = load()
+    given = {"worker_concurrency": concurrency, "worker_metrics_port": metrics_port}
+    config = load(**{name: value for name, value in given.items() if value is not None})
     report_unused_keys(config, providers.KINDS)
     from app.cli import serve as processes
 
-    processes.work(config)
+    processes.work(config, once=once)
 
 
 @cli.command(rich_help_panel=RUN)
@@ -114,39 +128,8 @@ def migrate() -> None:
     console.print(f"The database is now at {revision}." if revision else "The database is up to date already.")
 
 
-@cli.command(rich_help_panel=USE)
-def generate(
-    context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="Description of the video.")],
-    model: Annotated[str | None, typer.Option(help="Name as listed by `models` (default: the server's).")] = None,
-    seconds: Annotated[str | None, typer.Option(help="Length in seconds (default: the model's).")] = None,
-    size: Annotated[str | None, typer.Option(help="1280x720, or a ratio such as 16:9 (default: the model's).")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File or directory to write to (default: the video's id and the suffix of its type)."),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="OPENAI_BASE_URL", help="URL of the gateway, including /v1 (default: the one configured here)."
-        ),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(envvar="OPENAI_API_KEY", help="API key for --url (default: the one configured here)."),
-    ] = None,
-) -> None:
-    """Create a video on a running gateway, show its progress, save it, and print the path."""
-    config = load()
-    source = context.get_parameter_source("key")
-    if url is None and source is not None and source.name == "ENVIRONMENT":
-        key = None  # often set for another server, such as OpenAI's
-    base_url = (url or f"{config.public_url or f'http://127.0.0.1:{config.port}'}/v1").rstrip("/")
-    fields = {"prompt": prompt, "model": model, "seconds": seconds, "size": size}
-    wanted = {name: value for name, value in fields.items() if value is not None}
-    print(asyncio.run(generate_video(base_url, key or _own_key(config), wanted, out, complaints)))
-
-
+cli.command(rich_help_panel=USE)(generate)
+cli.command(rich_help_panel=USE)(cancel)
 cli.command("models", rich_help_panel=USE)(list_models)
 cli.command(rich_help_panel=USE)(alias)
 cli.command(rich_help_panel=OPERATE)(status.status)
@@ -159,16 +142,6 @@ cli.add_typer(manage.keys_cli, name="keys", rich_help_panel=ACCOUNTS)
 cli.add_typer(manage.projects_cli, name="projects", rich_help_panel=ACCOUNTS)
 cli.add_typer(config_cli, name="config", rich_help_panel=ACCOUNTS)
 cli.add_typer(pepper_cli, name="pepper", rich_help_panel=ACCOUNTS)
-
-
-def _own_key(config: Settings) -> str:
-    key = next(iter(config.static_keys), None) or secrets.existing_key(config)
-    if key is None:
-        raise ConfigurationError(
-            f"there is no API key in {config.data_dir}. Give one with --key or OPENAI_API_KEY, set GATEWAY_DATA_DIR to "
-            "the server's, or start the server here first:\n  video-gateway serve"
-        )
-    return key
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def create_key(
 
 @keys_cli.command("update")
 def update_key(
-    key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")],
+    key: Annotated[str, typer.Argument(help="Id or name, as shown by `keys list`.")],
     name: Annotated[str | None, typer.Option(help="New name.")] = None,
     budget: Budget = None,
     rpm: Rpm = None,
@@ -147,6 +147,7 @@ def update_key(
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
+            key_id = await keys.find_key_id(await session.connection(), key)
             return (await keys.change_key(session, key_id, changes, actor=actor, now=now)).name
 
     changed = with_database(load(), run)
@@ -185,11 +186,12 @@ def list_keys(
 
 
 @keys_cli.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(help="As shown by `keys list`.")]) -> None:
+def revoke_key(key: Annotated[str, typer.Argument(help="Id or name, as shown by `keys list`.")]) -> None:
     """Revoke a key. Takes effect in every process within a second; running videos continue."""
 
     async def run(database: Database, now: datetime) -> str:
         async with database.transaction() as session:
+            key_id = await keys.find_key_id(await session.connection(), key)
             return (await keys.revoke_key(session, key_id, actor=audit.command_actor(), now=now)).name
 
     name = with_database(load(), run)

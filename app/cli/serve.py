@@ -44,8 +44,8 @@ def serve(config: Settings, workers: int) -> None:
             _serve_many(config, listener, workers)
 
 
-def work(config: Settings) -> None:
-    """Run a worker until it is stopped. Raises `ConfigurationError`."""
+def work(config: Settings, *, once: bool = False) -> None:
+    """Run a worker until it is stopped, or until it has done `once` what is due. Raises `ConfigurationError`."""
     if config.worker_metrics_port is not None:
         try:
             health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
@@ -55,6 +55,10 @@ def work(config: Settings) -> None:
 
     async def run() -> None:
         async with open_parts(config) as parts:
+            if once:
+                done = await parts.worker.run_due()
+                logs.log.info("worker finished", steps=done)
+                return
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)

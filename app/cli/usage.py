@@ -33,7 +33,7 @@ def usage(
     today = ledger.day_of(datetime.now(UTC))
     first, last = span_of(since and since.date(), until and until.date(), today=today)
 
-    async def run(database: Database, now: datetime) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    async def run(database: Database, now: datetime) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
         project_id = None
         if project is not None:
             async with database.transaction() as session:  # one of its own: it locks the project
@@ -41,9 +41,11 @@ def usage(
         async with database.transaction() as session:
             connection = await session.connection()
             found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
-            return found, {row.id: row.name for row in await projects.list_projects(connection)}
+            # Summed anew: a job that used two providers is in two rows.
+            (total,) = await report(connection, (), since=first, until=last, project_id=project_id)
+            return found, total["jobs"], {row.id: row.name for row in await projects.list_projects(connection)}
 
-    rows, names = with_database(load(), run)
+    rows, jobs, names = with_database(load(), run)
     if csv is not None:
         content = as_csv(dimensions, [usage_row(row) for row in rows])
         if str(csv) == "-":
@@ -54,18 +56,22 @@ def usage(
             except OSError as error:
                 raise errors.InvalidRequest(f"csv: {csv} cannot be written: {error.strerror}") from None
         return
-    _show_usage(dimensions, rows, names, first, last)
+    _show_usage(dimensions, rows, jobs, names, first, last)
 
 
 def _show_usage(
-    dimensions: Sequence[str], rows: Sequence[dict[str, Any]], names: dict[str, str], first: date, last: date
+    dimensions: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    jobs: int,
+    names: dict[str, str],
+    first: date,
+    last: date,
 ) -> None:
     table = Table(box=None, header_style="bold", show_footer=bool(rows))
     for name in dimensions:
         table.add_column(name.capitalize(), footer="Total" if name == dimensions[0] else "")
     for title, name in (("Jobs", "jobs"), ("Outputs", "outputs"), ("Seconds", "seconds")):
-        # A job that used two providers is in two rows, so jobs are not added up.
-        total = "" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
+        total = f"{jobs}" if name == "jobs" else f"{sum(row[name] for row in rows):g}"
         table.add_column(title, justify="right", footer=total)
     for title, name in (("Cost", "cost_micros"), ("Held", "held_micros")):
         table.add_column(title, justify="right", footer=pricing.format_usd(sum(row[name] for row in rows)))

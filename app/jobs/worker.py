@@ -6,8 +6,8 @@ when their leases end.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -111,9 +111,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`; waits while the database is unavailable."""
-        heartbeat = asyncio.create_task(self._heartbeat())
-        announcing = asyncio.create_task(self._announce())
-        try:
+        async with self._alive():
             while not self._stopping.is_set():
                 self._wake.clear()
                 try:
@@ -127,6 +125,19 @@ class Worker:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self._settings.worker_tick_s)
             await asyncio.gather(self._drain(), self._deliveries.drain(self._settings.shutdown_grace_s))
+
+    async def run_due(self) -> int:
+        """`run_once` in a process of its own: other processes see that it runs, and its leases are renewed."""
+        async with self._alive():
+            return await self.run_once()
+
+    @asynccontextmanager
+    async def _alive(self) -> AsyncIterator[None]:
+        """Renew leases and announce this worker while the block runs."""
+        heartbeat = asyncio.create_task(self._heartbeat())
+        announcing = asyncio.create_task(self._announce())
+        try:
+            yield
         finally:
             for task in filter(None, (heartbeat, announcing, self._purging)):
                 task.cancel()

@@ -34,7 +34,7 @@ HELP = {
     "config check": ["no database and no network", "Exit code 1 if a start would be refused"],
     "pepper adopt": ["--yes", "give up what was made with another", "Keys stay listed"],
     "keys list": ["without their secrets"],
-    "keys revoke": ["KEY_ID", "keys list", "within a second"],
+    "keys revoke": ["KEY", "Id or name", "within a second"],
     "generate": ["PROMPT", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
 }
 

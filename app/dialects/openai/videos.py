@@ -290,10 +290,19 @@ routes.include_router(events.routes)
 
 
 @routes.delete("/v1/videos/{video_id}", responses=returns(schemas.DeletedVideo))
-async def delete_video(video_id: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+async def delete_video(
+    video_id: str,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    expect: Annotated[
+        Literal["running", "ended"] | None,
+        Query(description="The state that the client has seen: `running` never deletes, `ended` never cancels."),
+    ] = None,
+) -> Response:
     """Cancel a running video (it becomes failed, with the code `cancelled`), or delete one that has ended; one that was
-    cancelled is kept for an hour, so that a repeated call does not delete it."""
-    await end_video(gateway, caller, video_id)
+    cancelled is kept for an hour, so that a repeated call does not delete it. If `expect` is not so, the video stays as
+    it is, and the response is a 409."""
+    await end_video(gateway, caller, video_id, has_ended=None if expect is None else expect == "ended")
     return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
