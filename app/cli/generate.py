@@ -187,7 +187,7 @@ class Client:
     async def _watch(self, http: httpx.AsyncClient, video: dict[str, Any]) -> dict[str, Any]:
         """Show the progress until the video has ended, and return it then."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bar:
             task = bar.add_task(_words(video), total=100)
             async for latest in _changes(http, self._address(video["id"]), video):
                 video = latest
@@ -286,7 +286,10 @@ async def _download(http: httpx.AsyncClient, url: str, target: Path, console: Co
                 raise ClientError(_message(response))
             total = int(response.headers.get("content-length", 0)) or None
             columns = (TextColumn("saving"), BarColumn(), DownloadColumn())
-            with Progress(*columns, console=console, transient=True) as bar, unfinished.open("wb") as file:
+            with (
+                Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+                unfinished.open("wb") as file,
+            ):
                 task = bar.add_task("saving", total=total)
                 async for chunk in response.aiter_bytes(2**20):
                     file.write(chunk)

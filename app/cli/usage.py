@@ -42,8 +42,8 @@ def usage(
             connection = await session.connection()
             found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
             # Summed anew: a job that used two providers is in two rows.
-            (total,) = await report(connection, (), since=first, until=last, project_id=project_id)
-            return found, total["jobs"], {row.id: row.name for row in await projects.list_projects(connection)}
+            total = await report(connection, (), since=first, until=last, project_id=project_id)
+            return found, sum(row["jobs"] for row in total), {row.id: row.name for row in await projects.list_projects(connection)}
 
     rows, jobs, names = with_database(load(), run)
     if csv is not None:

@@ -29,6 +29,7 @@ CHANGING = {
 OTHERS = {
     *("serve", "worker"),  # the gateway itself
     "generate",  # a client
+    "cancel",  # a client
     "console-link",  # a session of a browser changes nothing
     *("keys list", "projects list", "config show", "config check"),
     *("audit", "usage", "doctor", "status", "providers", "models", "alias"),

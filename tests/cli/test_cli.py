@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 HELP = {
     "": ["serve", "worker", "migrate", "models", "generate", "keys", ".env.example", "in another terminal"],
     "serve": ["--host", "--port", "--workers", "--no-worker", "GATEWAY_DATABASE_URL", "sandbox/testcard", "8080"],
-    "worker": ["without serving requests", "on any number of machines"],
+    "worker": ["without serving requests", "on any number of machines", "--once", "--concurrency", "--metrics-port"],
     "migrate": ["schema", "Safe to run at any time"],
     "models": ["the models that a request can name"],
     "keys": ["create", "list", "update", "revoke"],
@@ -35,7 +35,8 @@ HELP = {
     "pepper adopt": ["--yes", "give up what was made with another", "Keys stay listed"],
     "keys list": ["without their secrets"],
     "keys revoke": ["KEY", "Id or name", "within a second"],
-    "generate": ["PROMPT", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
+    "cancel": ["VIDEO_ID", "stays as it is"],
+    "generate": ["PROMPT", "--resume", "printed first", "not the video", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
 }
 
 
@@ -142,6 +143,7 @@ async def test_a_projects_money_is_credited_limited_and_reported(
     assert "editor" in row
     assert "sandbox/*" not in row
     (row,) = (line for line in used.out if "Movies" in line)
+    assert next(line for line in used.out if "Total" in line).split()[:2] == ["Total", "1"]
     assert "[31mred" in row
     assert used.printed.replace("\n", "").isprintable()
     money = "cost_usd,held_usd,unpriced_outputs,reported_usd,underpriced_usd"
