@@ -193,10 +193,16 @@ class Served:
 async def served(*arguments: str, cwd: Path, **settings: Any) -> AsyncIterator[Served]:
     """Run `serve` on a free port until the block ends."""
     async with running("serve", "--port", "0", *arguments, cwd=cwd, **settings) as child:
-        url = (await child.line(r"ready at (http://\S+)/v1 ")).group(1)
-        key = str(settings["api_keys"]) if "api_keys" in settings else (await child.line(r"API key: (\S+)")).group(1)
-        await child.line("Ctrl-C")
+        url = await address_of(child)
+        secrets = Path(settings.get("data_dir", cwd / "data")) / "secrets"
+        key = str(settings["api_keys"]) if "api_keys" in settings else (secrets / "api-key").read_text()
         yield Served(child, url, key)
+
+
+async def address_of(child: Child) -> str:
+    """The address of a server once it is ready, from its log or, with `log_format="console"`, its welcome."""
+    found = await child.line(r'"url": "(http://[^"]+)".*"event": "started"|ready at (http://\S+)/v1 ')
+    return found[1] or found[2]
 
 
 async def until(look: Callable[[], Awaitable[T | None]], *, patience_s: float = PATIENCE_S) -> T:

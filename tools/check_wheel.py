@@ -70,13 +70,13 @@ def check_serve(programs: Path, folder: Path) -> None:
     """`serve` starts with its own database in an empty directory, /readyz answers 200, /docs has its files."""
     folder.mkdir(mode=0o711)
     server = subprocess.Popen(
-        [programs / "video-gateway", "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+        [programs / "video-gateway", "serve", "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
     )
     try:
         deadline = time.monotonic() + READY_S
-        assert server.stdout is not None
-        for line in server.stdout:
-            found = re.search(r"ready at (http://\S+)/v1", line)
+        assert server.stderr is not None
+        for line in server.stderr:
+            found = re.search(r'"url": "(http://[^"]+)"', line)
             if found:
                 with urllib.request.urlopen(f"{found[1]}/readyz", timeout=10) as response:
                     print(f"/readyz {response.status} {response.read().decode()}")

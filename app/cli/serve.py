@@ -5,13 +5,9 @@ import asyncio
 import errno
 import multiprocessing
 import os
-import shlex
-import shutil
 import signal
 import socket
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -22,9 +18,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import dialects, providers, settings
-from app.accounts import keys, secrets, sessions
-from app.cli.console_link import address_of, own_holder
+from app.accounts import keys, sessions
+from app.cli.console_link import own_holder
 from app.cli.manage import STOPPED, prepared
+from app.cli.welcome import facts, greet
 from app.db.database import Database, running_database
 from app.http import health
 from app.http.server import HttpProtocol
@@ -62,7 +59,7 @@ def work(config: Settings, *, once: bool = False) -> None:
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)
-            logs.log.info("worker started", providers=list(parts.gateway.providers))
+            logs.log.info("worker started", **facts(config, parts.gateway.providers))
             await parts.worker.run()
         logs.log.info("worker stopped")
 
@@ -106,12 +103,15 @@ async def _serve_one(config: Settings, listener: socket.socket) -> None:
             raise app.error or typer.Exit(1) from None
         if end.code != STOPPED:
             raise
+    finally:
+        if server.started:
+            logs.log.info("stopped")
 
 
 def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None:
     """Run several server processes; the parent runs the embedded database and prints the welcome before they start."""
     dialects.configure(config)
-    providers.build(config)
+    upstreams = providers.build(config)
     with asyncio.Runner() as runner:
         runner.run(check_bucket(config.storage_url))
         database = running_database(config)
@@ -121,7 +121,7 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
             settings.export(database_url=url, host=config.host, port=config.port, run_worker=config.run_worker)
             options = _uvicorn_config(config, "app.cli.serve:child_app", factory=True, workers=workers)
             listener.listen(options.backlog)  # early clients wait for the first child instead of failing
-            _welcome(config, listener.getsockname()[1], has_keys=has_keys)
+            greet(config, listener.getsockname()[1], upstreams, has_keys=has_keys)
             children = Multiprocess(options, sockets=[listener])
             children.run()
             if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
@@ -204,7 +204,7 @@ class _StartupGuard:
 
 
 class _Server(uvicorn.Server):
-    """Prints the welcome once the server can be reached, with the port that was bound."""
+    """Greets once the server can be reached, with the port that was bound."""
 
     def __init__(self, options: uvicorn.Config, config: Settings, app: FastAPI) -> None:
         super().__init__(options)
@@ -217,7 +217,8 @@ class _Server(uvicorn.Server):
             async with self._app.state.gateway.db.transaction() as session:
                 has_keys = await keys.has_keys(session)
             code = await self._code()
-            _welcome(self._settings, sockets[0].getsockname()[1], has_keys=has_keys, code=code)
+            port, upstreams = sockets[0].getsockname()[1], self._app.state.gateway.providers
+            greet(self._settings, port, upstreams, has_keys=has_keys, code=code)
 
     async def _code(self) -> str | None:
         """The code of a sign-in link, where the key itself is printed, too; else None."""
@@ -227,55 +228,3 @@ class _Server(uvicorn.Server):
             return None
         async with gateway.db.reading() as connection:
             return await sessions.make_link(connection, holder, now=gateway.clock())
-
-
-def _welcome(config: Settings, port: int, *, has_keys: bool, code: str | None = None) -> None:
-    """Print the next steps for a new user."""
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104  # shown, not listened on
-    url = config.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"\nvideo-gateway is ready at {url}/v1   (documentation: {url}/docs)")
-    key, message = _key_to_show(config, has_keys=has_keys)
-    print(message)
-    if code is not None:
-        print(f"Console: {address_of(url, code)}   (works once, for ten minutes)")
-    elif config.console:
-        print(f"Console: {url}/console")
-    if not config.run_worker:
-        print("No worker runs here: start `video-gateway worker`.\n\nCtrl-C stops the server.\n", flush=True)
-        return
-    elsewhere = "" if config.public_url or port == settings.load().port else f" --url {url}/v1"
-    print(
-        f"\nTry it in another terminal:\n"
-        f'  curl {url}/v1/videos -H "Authorization: Bearer {key}" \\\n'
-        f"    -F prompt='a paper boat on a pond' -F model=sandbox/testcard -F seconds=4\n"
-        f"or create a video, watch its progress and save the file:\n"
-        f"  {_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
-        f"Ctrl-C stops the server.\n",
-        flush=True,
-    )
-
-
-def _key_to_show(config: Settings, *, has_keys: bool) -> tuple[str, str]:
-    """The key for an example, and a line about keys. The key itself is printed only if the gateway created both the key
-    and the database: on a developer's machine, not in a production log."""
-    if config.static_keys:
-        return "$API_KEY", "API keys: those in GATEWAY_API_KEYS, and those created with `video-gateway keys create`"
-    if config.database_url is None:
-        key, path = secrets.first_key(config)
-        return key, f"API key: {key}   (kept in {path})"
-    if secrets.existing_key(config) is not None:
-        path = secrets.first_key(config)[1]
-        return f"$(cat {shlex.quote(str(path))})", f"API key: in {path}"
-    if has_keys:
-        return "$API_KEY", "API keys: those created with `video-gateway keys create`"
-    return "$API_KEY", f"No API key yet: {_command()} keys create NAME"
-
-
-def _command() -> str:
-    """This command as it can be typed here: `make run` runs it from a virtual environment that is not on the PATH."""
-    path = Path(sys.argv[0]).absolute()
-    if path.name != "video-gateway":
-        return "video-gateway"
-    if path.is_relative_to(Path.cwd()):
-        return shlex.quote(str(path.relative_to(Path.cwd())))
-    return "video-gateway" if shutil.which("video-gateway") == str(path) else shlex.quote(str(path))

@@ -43,7 +43,11 @@ def usage(
             found = await report(connection, dimensions, since=first, until=last, project_id=project_id)
             # Summed anew: a job that used two providers is in two rows.
             total = await report(connection, (), since=first, until=last, project_id=project_id)
-            return found, sum(row["jobs"] for row in total), {row.id: row.name for row in await projects.list_projects(connection)}
+            return (
+                found,
+                sum(row["jobs"] for row in total),
+                {row.id: row.name for row in await projects.list_projects(connection)},
+            )
 
     rows, jobs, names = with_database(load(), run)
     if csv is not None:

@@ -31,9 +31,13 @@ def loggable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_LOGGABLE])
 
 
+def is_console(settings: Settings) -> bool:
+    """True where a person reads the log, on a terminal or as `log_format` says."""
+    return settings.log_format == "console" or (settings.log_format == "auto" and is_terminal())
+
+
 def configure_logging(settings: Settings) -> None:
     """Send all logs, uvicorn's too, through structlog: coloured on a terminal, JSON elsewhere."""
-    console = settings.log_format == "console" or (settings.log_format == "auto" and is_terminal())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -42,7 +46,7 @@ def configure_logging(settings: Settings) -> None:
     ]
     render: list[Any] = (
         [_quote_unprintable, structlog.dev.ConsoleRenderer(exception_formatter=_as_text)]
-        if console
+        if is_console(settings)
         else [structlog.processors.ExceptionRenderer(_as_documents), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
@@ -65,7 +69,7 @@ def configure_logging(settings: Settings) -> None:
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
             "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
             "loggers": {
-                "uvicorn": {"handlers": [], "propagate": True},
+                "uvicorn": {"handlers": [], "propagate": True, **quiet},  # says nothing that `started` does not
                 "uvicorn.access": {"handlers": [], "propagate": False},
                 "httpx": quiet,
                 "httpcore": quiet,

@@ -36,7 +36,18 @@ HELP = {
     "keys list": ["without their secrets"],
     "keys revoke": ["KEY", "Id or name", "within a second"],
     "cancel": ["VIDEO_ID", "stays as it is"],
-    "generate": ["PROMPT", "--resume", "printed first", "not the video", "--model", "--seconds", "--size", "--out", "OPENAI_BASE_URL", "default: the server's"],
+    "generate": [
+        "PROMPT",
+        "--resume",
+        "printed first",
+        "not the video",
+        "--model",
+        "--seconds",
+        "--size",
+        "--out",
+        "OPENAI_BASE_URL",
+        "default: the server's",
+    ],
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from harness import ALICE
-from processes import ran, running, served
+from processes import address_of, ran, running, served
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,8 @@ async def test_a_database_of_an_older_release_gets_its_fingerprint_from_a_server
 
 
 async def test_no_first_key_is_made_for_a_shared_database(settings: dict[str, Any], tmp_path: Path) -> None:
-    async with running("serve", "--port", "0", "--no-worker", cwd=tmp_path, **settings) as child:
+    shown = {**settings, "log_format": "console"}
+    async with running("serve", "--port", "0", "--no-worker", cwd=tmp_path, **shown) as child:
         await child.line("Ctrl-C")
         assert "No API key yet: video-gateway keys create NAME" in child.out
         assert "No worker runs here: start `video-gateway worker`." in child.out
@@ -99,7 +100,7 @@ async def test_no_first_key_is_made_for_a_shared_database(settings: dict[str, An
     assert not (tmp_path / "data" / "secrets" / "api-key").exists()
     await ran("keys", "create", "first", cwd=tmp_path, **settings)
     assert len((await ran("projects", "list", cwd=tmp_path, **settings)).out) == 2, "the table's head, and the key's"
-    async with running("serve", "--port", "0", "--workers", "2", cwd=tmp_path, **settings) as child:
+    async with running("serve", "--port", "0", "--workers", "2", cwd=tmp_path, **shown) as child:
         await child.line("Ctrl-C")
         assert "API keys: those created with `video-gateway keys create`" in child.out
         assert "Try it in another terminal:" in child.out
@@ -110,8 +111,7 @@ async def test_projects_of_static_keys_have_the_names_of_the_settings(settings: 
     for name in ("web shop", "shop"):
         (tmp_path / "gateway.toml").write_text(f'[api_keys]\n"{name}" = "{ALICE}"\n')
         async with running("serve", "--port", "0", "--no-worker", cwd=tmp_path, **settings) as child:
-            url = (await child.line(r"ready at (http://\S+)/v1 ")).group(1)
-            await child.line("Ctrl-C")
+            url = await address_of(child)
             made = await ran("generate", "x", "--url", f"{url}/v1", "--model", "none", cwd=tmp_path, code=1, **settings)
             assert "the model 'none' does not exist" in made.printed, "the key of the settings is sent and accepted"
         listed = await ran("projects", "list", cwd=tmp_path, **settings)
@@ -132,7 +132,7 @@ async def test_short_secrets_are_refused_on_a_new_external_address(settings: dic
     assert refused.err[-1].endswith("openssl rand -hex 32")
     for host in ("127.0.0.1", "0.0.0.0"):  # now it is an installation that runs, which is not stopped
         async with running(*serve, "--host", host, cwd=tmp_path, **weak) as child:
-            await child.line("Ctrl-C")
+            await address_of(child)
             warned = {name for line in child.err for name in line.split('"') if name.startswith("GATEWAY_")}
             assert {name.partition(":")[0] for name in warned} == {
                 f"GATEWAY_{name}" for name in ("PEPPER", "ADMIN_KEY", "ADMIN_KEYS", "METRICS_KEY", "API_KEYS")

@@ -231,7 +231,7 @@ async def test_a_start_logs_one_line_for_a_key_at_hand_and_none_for_one_in_use(
         "providers__seedance__api_key": AT_HAND,
     }
     async with running(*arguments, cwd=tmp_path, environment=environment, **settings) as child:
-        await child.line("Ctrl-C|worker started")
+        await child.line('"started"|worker started')
         await child.stop()
     lines = [line for line in child.printed.splitlines() if "vendor key not used" in line]
     assert len(lines) == 1, child.printed

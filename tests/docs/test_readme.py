@@ -22,7 +22,11 @@ async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> Non
     need("make")
     assert pages.commands(START) == [["make", "run"]]
     command = ("make", "--file", str(pages.ROOT / "Makefile"), "run", "ARGS=--port 0")
-    environment = {"UV_PROJECT": str(pages.ROOT), "PATH": f"{pages.ROOT / '.uv' / 'bin'}:{os.environ['PATH']}"}
+    environment = {
+        "GATEWAY_LOG_FORMAT": "console",
+        "UV_PROJECT": str(pages.ROOT),
+        "PATH": f"{pages.ROOT / '.uv' / 'bin'}:{os.environ['PATH']}",
+    }
     async with running(cwd=home, command=command, environment=environment) as child:
         url = (await child.line(r"ready at (http://\S+)/v1 ")).group(1)
         key = (await child.line(r"API key: (\S+)")).group(1)

@@ -60,7 +60,7 @@ def shared(database_url: str, tmp_path: Path) -> dict[str, Any]:
 async def test_the_first_hour_with_the_embedded_database(home: Path) -> None:
     """Start, paste the curl line, Ctrl-C, start again, kill -9, start again, stop."""
     data_dir = home / "data"
-    async with served(cwd=home) as gateway:
+    async with served(cwd=home, log_format="console") as gateway:
         key_file = data_dir / "secrets" / "api-key"
         assert gateway.key == key_file.read_text()
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
@@ -68,8 +68,8 @@ async def test_the_first_hour_with_the_embedded_database(home: Path) -> None:
         assert stat.S_IMODE((data_dir / "media").stat().st_mode) == 0o700
         own = 0o711 if os.geteuid() == 0 else 0o700  # root's PostgreSQL runs as another user in it
         assert stat.S_IMODE(data_dir.stat().st_mode) == own
-        assert f"--url {gateway.url}/v1" in gateway.child.printed
         video_id = await pasted(gateway.child)
+        assert f"--url {gateway.url}/v1" in gateway.child.printed
         assert (await gateway.finished(video_id))["status"] == "completed"
         assert (await gateway.content(video_id))[4:8] == b"ftyp"
         gateway.child.kill(signal.SIGINT, group=True)
@@ -220,7 +220,7 @@ async def test_first_key_is_not_in_the_log_of_a_server_with_a_database_of_ours(
     """Of a release that made one there; it stays valid."""
     (tmp_path / "data" / "secrets").mkdir(parents=True)
     (tmp_path / "data" / "secrets" / "api-key").write_text("sk-first-key-of-old")
-    settings = {name: value for name, value in shared.items() if name != "api_keys"}
+    settings = {name: value for name, value in shared.items() if name != "api_keys"} | {"log_format": "console"}
     async with running("serve", "--port", "0", cwd=tmp_path, **settings) as child:
         assert (await pasted(child)).startswith("video_")
         assert (tmp_path / "data" / "secrets" / "api-key").read_text() not in child.printed
