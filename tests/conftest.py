@@ -11,6 +11,7 @@ import httpx
 import programs
 import psycopg
 import pytest
+import sqlalchemy as sa
 import structlog
 from asgi_lifespan import LifespanManager
 from described import DescribedTransport
@@ -19,6 +20,8 @@ from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
 from money import ADMIN, Operator, operator_of
 from samples import Samples
+from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
+from sqlalchemy.util import LRUCache
 from upstreams import Upstreams
 
 from app import settings
@@ -44,6 +47,23 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     return programs.install((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "npm")
 
+
+_COMPILED: LRUCache[Any, Any] = LRUCache(2_000)
+
+
+@sa.event.listens_for(sa.Engine, "engine_connect")
+def share_compiled_statements(connection: sa.Connection) -> None:
+    """Compile each statement once in a run instead of once in each gateway, which took a third of the time of tests."""
+    connection.engine._compiled_cache = _COMPILED
+
+
+def _has_class_of(dialect: object, other: object) -> bool:
+    return type(dialect) is type(other)
+
+
+# Statements are cached by dialect. All engines of a run speak to one server, so one dialect is as good as another.
+setattr(PGDialectAsync_psycopg, "__eq__", _has_class_of)  # noqa: B010
+setattr(PGDialectAsync_psycopg, "__hash__", lambda _: 0)  # noqa: B010
 
 _TABLES = [table.name for table in Base.metadata.sorted_tables]
 _EMPTY = f"""

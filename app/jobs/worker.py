@@ -162,7 +162,8 @@ class Worker:
         return await self._deliveries.start_due() or busy
 
     async def run_once(self) -> int:
-        """Do all that is due by the clock, deliveries too, and wait for it; returns the number of batches."""
+        """Do all that is due by the clock, deliveries and housekeeping too, and wait for it; returns the number of
+        batches."""
         worked = 0
         while await self._claim_and_start():
             worked += len(self._tasks)
@@ -170,7 +171,8 @@ class Worker:
                 await asyncio.wait(self._tasks)
         while await self._deliveries.start_due():
             await self._deliveries.finish()
-        await self.purge()
+        if self._purge_is_due():
+            await self.purge()
         return worked
 
     async def _claim_and_start(self) -> bool:
@@ -300,11 +302,16 @@ class Worker:
 
     def _purge_if_due(self) -> None:
         """Start a due purge in the background: a store that does not answer must not block the worker loop."""
+        if (self._purging is None or self._purging.done()) and self._purge_is_due():
+            self._purging = asyncio.create_task(self._purge_in_background())
+
+    def _purge_is_due(self) -> bool:
+        """Return True once in each interval."""
         now, gap = self._clock(), timedelta(seconds=self._settings.purge_interval_s)
         due = now >= self._purge_due or self._purge_due > now + gap  # the clock was set back
-        if due and (self._purging is None or self._purging.done()):
+        if due:
             self._purge_due = now + gap
-            self._purging = asyncio.create_task(self._purge_in_background())
+        return due
 
     async def _purge_in_background(self) -> None:
         try:

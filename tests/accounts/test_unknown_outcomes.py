@@ -192,7 +192,7 @@ async def test_what_a_worker_of_an_older_release_ended_is_accounted_for(
     await admin.gateway.worker.run_once()
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("update attempts set state = %s, ended_at = now(), lease = null", (state,))
-    await admin.gateway.worker.run_once()
+    await admin.gateway.worker.purge()
     assert await admin.ledger(video_id) == [("reserve", -HELD), left]
 
 

@@ -53,7 +53,7 @@ async def test_a_deleted_video_takes_its_files_and_rows_along(gateway: Running, 
     assert await gateway.gateway.store.stat(key) == len(fake.file)
     await gateway.client.delete(f"/v1/videos/{video['id']}")
     assert (await gateway.client.get(f"/v1/videos/{video['id']}")).status_code == 404
-    await gateway.worker.run_once()
+    await gateway.worker.purge()
     assert await gateway.gateway.store.stat(key) is None
     gateway.clock.advance(3_700)  # so long its row is kept for streams that were interrupted
     await gateway.worker.run_once()
