@@ -14,6 +14,7 @@ from app import errors, providers
 from app.accounts import audit, secrets
 from app.cli import doctor, manage, status
 from app.cli.audit import show_audit
+from app.cli.backup import backup
 from app.cli.config import config_cli
 from app.cli.console_link import console_link
 from app.cli.generate import ClientError, generate_video
@@ -21,6 +22,7 @@ from app.cli.manage import STOPPED, complaints, console, load
 from app.cli.models import alias, list_models
 from app.cli.pepper import pepper_cli
 from app.cli.providers import list_providers
+from app.cli.restore import restore, restored
 from app.cli.usage import usage
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
@@ -152,6 +154,9 @@ def generate(
 
 
 cli.command()(usage)
+cli.command()(backup)
+cli.command()(restore)
+cli.command()(restored)
 cli.command("audit")(show_audit)
 cli.command()(console_link)
 cli.command()(doctor.doctor)
