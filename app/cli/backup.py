@@ -29,8 +29,8 @@ from app.media.store import directory_of
 from app.settings import ConfigurationError, Settings
 
 STDOUT = "-"
-NAMED = (("projects", "projects"), ("keys", "keys"), ("videos", "videos"))
-"""Counts that are shown."""
+NAMED = ("projects", "keys", "videos")
+"""Tables whose counts are shown."""
 
 
 def backup(
@@ -59,7 +59,8 @@ def backup(
 
 def described(manifest: Manifest) -> str:
     """A backup in words."""
-    counts = ", ".join(f"{manifest.counts[name]} {shown}" for name, shown in NAMED if name in manifest.counts)
+    counted = ((name, manifest.counts[name]) for name in NAMED if name in manifest.counts)
+    counts = ", ".join(f"{number} {name.removesuffix('s') if number == 1 else name}" for name, number in counted)
     return f"{counts}, as of {manifest.at}, schema {manifest.revision}, PostgreSQL {manifest.server}"
 
 
