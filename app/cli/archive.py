@@ -23,7 +23,7 @@ _RECORD = tarfile.BLOCKSIZE
 
 
 class Manifest(BaseModel):
-    """What a backup is, and what it needs."""
+    """The description of a backup, with what its restore needs."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

@@ -36,7 +36,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore has done."""
+    """The result of a restore."""
 
     unknown: int
     """Submits of unknown outcome."""
@@ -234,7 +234,7 @@ def _show(manifest: Manifest, done: Restored) -> None:
         f"Jobs created after {manifest.at} are gone, while their upstream tasks run and are paid for: look into the "
         "vendors' consoles.",
         "Keys that were revoked and videos that were deleted or purged since are back: revoke and delete them again.",
-        f"The files of videos are not in a backup; they were in {cell(manifest.files)}.",
+        f"The files of videos are no part of it: where they are lost, restore {cell(manifest.files)}, too.",
         "Next: video-gateway doctor, then start the servers and workers.",
     ):
         console.print(f"- {line}", highlight=False, soft_wrap=True)
