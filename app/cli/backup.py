@@ -18,6 +18,7 @@ from rich.filesize import decimal
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.accounts import secrets
+from app.accounts.pepper import require_fingerprint
 from app.cli.archive import DUMP, MANIFEST, SECRETS, Manifest, Writer
 from app.cli.manage import cell, complaints, console, load
 from app.db.address import read_address
@@ -70,6 +71,8 @@ async def _write(config: Settings, file: IO[bytes]) -> tuple[Manifest, int]:
         address = read_address(url)
         with explained():
             async with taken_snapshot(address) as snapshot:
+                if snapshot.fingerprint is not None:
+                    require_fingerprint(snapshot.fingerprint, config)
                 program = await find_program("pg_dump", snapshot.major, f"PostgreSQL {snapshot.server}")
                 manifest = _manifest(config, snapshot, program.major)
                 writer = Writer(file, snapshot.at.timestamp())

@@ -28,7 +28,7 @@ from app.jobs import presence
 from app.jobs.restored import mark_restored
 from app.settings import ConfigurationError, Settings
 
-STOP_S = 3
+STOP_S = 1
 """Seconds that connections of processes which have just ended may take to go."""
 LOOK_S = 0.2
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

@@ -5,6 +5,7 @@ with it before the commit, becomes visible together. `pg_restore` itself could o
 """
 
 import asyncio
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from app.settings import ConfigurationError
 BLOCK_BYTES = 256 * 1024
 MAX_STATEMENT_BYTES = 16 * 2**20
 """Most bytes of SQL between two tables; ours are some 100 KiB."""
-LOCK_S = 10
+LOCK_S = 3
 """Time in seconds that tables to be replaced may be in use by other connections."""
 COUNTED = ("projects", "keys", "videos", "attempts", "ledger")
 """Tables whose rows a backup counts; a schema of an older release lacks some."""
@@ -53,6 +54,8 @@ class Snapshot:
     tables: list[str]
     counts: dict[str, int]
     """Rows of the tables in `COUNTED`."""
+    fingerprint: str | None
+    """That of the pepper; None: no process has written it."""
 
 
 @asynccontextmanager
@@ -61,6 +64,7 @@ async def taken_snapshot(address: Address) -> AsyncIterator[Snapshot]:
     async with await psycopg.AsyncConnection.connect(address.conninfo, prepare_threshold=None) as connection:
         await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
+        await connection.execute(b"set idle_in_transaction_session_timeout = 0")  # while the dump is written
         cursor = await connection.execute(
             b"select pg_export_snapshot(), clock_timestamp(), coalesce(current_schema(), ''), "
             b"split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int / 10000"
@@ -72,7 +76,8 @@ async def taken_snapshot(address: Address) -> AsyncIterator[Snapshot]:
         cursor = await connection.execute(b"select version_num from alembic_version")
         ((revision,),) = await cursor.fetchall()
         counts = {table: await _count(connection, table) for table in COUNTED if table in tables}
-        yield Snapshot(name, at, schema, server, major, revision, tables, counts)
+        fingerprint = await _fingerprint(connection) if "deployment" in tables else None
+        yield Snapshot(name, at, schema, server, major, revision, tables, counts, fingerprint)
 
 
 async def dump(program: Program, address: Address, snapshot: Snapshot) -> AsyncIterator[bytes]:
@@ -147,13 +152,8 @@ async def replace(
     raw = await _raw(connection)
     try:
         await _clear(raw, target.tables)
-    except psycopg.errors.LockNotAvailable:
-        raise ConfigurationError(
-            f"the tables are in use by another connection for more than {LOCK_S} s; end it, and repeat the command"
-        ) from None
-    try:
-        async with running(program.path, "--file=-", "--no-owner", "--no-privileges", environment={}) as started:
-            process, complaints = started
+        options = ("--file=-", "--no-owner", "--no-privileges")
+        async with running(program.path, *options, environment={}, stdin=PIPE) as (process, complaints):
             feeding = asyncio.create_task(_feed(process, blocks))
             try:
                 await _Script(raw, note).run(_lines(process))
@@ -166,6 +166,8 @@ async def replace(
                 feeding.cancel()
                 with suppress(asyncio.CancelledError):
                     await feeding
+    except psycopg.errors.LockNotAvailable:
+        raise DumpFailed(f"Another connection uses the tables for more than {LOCK_S} s; end it, and repeat.") from None
     except psycopg.Error as error:
         raise DumpFailed(f"PostgreSQL {target.server} refuses it: {error.diag.message_primary or error}") from None
     await raw.execute(b"reset all")  # the script has emptied the search path
@@ -185,7 +187,7 @@ async def _clear(raw: psycopg.AsyncConnection[Any], tables: Iterable[str]) -> No
         await raw.execute(f"drop function if exists {signature} cascade".encode())
 
 
-async def _feed(process: asyncio.subprocess.Process, blocks: AsyncIterator[bytes]) -> None:
+async def _feed(process: Process, blocks: AsyncIterator[bytes]) -> None:
     """Write the blocks to a process, and read all of them, since a mistake may be found at their end."""
     stdin = cast("asyncio.StreamWriter", process.stdin)
     try:
@@ -197,13 +199,13 @@ async def _feed(process: asyncio.subprocess.Process, blocks: AsyncIterator[bytes
         stdin.close()
 
 
-async def _blocks(process: asyncio.subprocess.Process) -> AsyncIterator[bytes]:
+async def _blocks(process: Process) -> AsyncIterator[bytes]:
     stdout = cast("asyncio.StreamReader", process.stdout)
     while block := await stdout.read(BLOCK_BYTES):
         yield block
 
 
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[bytes]:
+async def _lines(process: Process) -> AsyncIterator[bytes]:
     """The output of a process in blocks of whole lines."""
     rest: list[bytes] = []
     async for block in _blocks(process):
@@ -281,6 +283,11 @@ async def _count(raw: psycopg.AsyncConnection[Any], table: str) -> int:
     cursor = await raw.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(table)))
     ((found,),) = await cursor.fetchall()
     return int(found)
+
+
+async def _fingerprint(raw: psycopg.AsyncConnection[Any]) -> str | None:
+    found = await (await raw.execute(b"select value from deployment where name = 'pepper'")).fetchone()
+    return None if found is None else str(found[0])
 
 
 async def _has_rows(raw: psycopg.AsyncConnection[Any], table: str) -> bool:

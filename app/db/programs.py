@@ -69,14 +69,14 @@ async def _read_version(path: Path) -> Program | None:
 
 @asynccontextmanager
 async def running(
-    path: Path, *arguments: str, environment: Mapping[str, str]
+    path: Path, *arguments: str, environment: Mapping[str, str], stdin: int = DEVNULL
 ) -> AsyncIterator[tuple[Process, IO[bytes]]]:
-    """Start a program with pipes for input and output, and a file for what it complains of; it ends with the block."""
+    """Start a program with a pipe for its output and a file for its complaints; it ends with the block."""
     with tempfile.TemporaryFile() as complaints:
         process = await asyncio.create_subprocess_exec(
             path,
             *arguments,
-            stdin=PIPE if arguments != ("--version",) else DEVNULL,
+            stdin=stdin,
             stdout=PIPE,
             stderr=complaints,
             env={**child_process_env(), **environment},

@@ -16,7 +16,7 @@ import pytest
 from alembic import command as alembic
 from commands import Command, Done
 from harness import scratch_database, sqlalchemy_url
-from processes import ran, running, until
+from processes import running, until
 
 from app.cli.archive import Manifest
 from app.db import embedded
@@ -162,6 +162,15 @@ async def test_a_backup_needs_a_program_that_is_new_enough(command: Command, mad
     assert "the package postgresql-client-99" in refused
 
 
+async def test_a_backup_is_not_made_with_another_pepper(command: Command, made: Path, tmp_path: Path) -> None:
+    """Its keys and links would be dead after a restore, and there might be no other copy."""
+    refused = await why(command, "backup", str(made), "--force", pepper="another pepper")
+    assert "GATEWAY_PEPPER is not the one that this database's keys were made with" in refused
+    refused = await why(command, "backup", str(made), "--force", pepper=None, data_dir=tmp_path / "elsewhere")
+    assert "was set up with another pepper, and there is none here" in refused
+    assert not (tmp_path / "elsewhere").exists()
+
+
 async def test_a_failing_program_leaves_no_file(command: Command, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrap("pg_dump", made.parent / "bin", 'echo PGDMP; echo "pg_dump: error: it is broken" >&2; exit 1', monkeypatch)
     refused = await why(command, "backup", str(made.parent / "second"))
@@ -169,10 +178,10 @@ async def test_a_failing_program_leaves_no_file(command: Command, made: Path, mo
     assert found(made.parent, "second*") == []
 
 
-def test_a_database_that_was_never_used_is_not_made_for_a_backup(tmp_path: Path) -> None:
-    child = asyncio.run(ran("backup", "x", cwd=tmp_path, code=1, data_dir=tmp_path / "none"))
-    assert child.err[-1].startswith(f"video-gateway: there is no database in {tmp_path}/none yet")
-    assert not (tmp_path / "none").exists()
+async def test_a_database_that_was_never_used_is_not_made_for_a_backup(command: Command, passable: Path) -> None:
+    refused = await why(command, "backup", "x", database_url=None, data_dir=passable / "none")
+    assert refused.startswith(f"there is no database in {passable}/none yet")
+    assert found(passable, "*") == []
 
 
 # Restoring
@@ -292,6 +301,15 @@ async def test_a_database_that_was_restored_by_other_means_is_marked(command: Co
         "entries"
     ]
     assert entry["after"] == {"unknown_submits": 0}
+
+
+async def test_tables_that_are_in_use_are_not_waited_for(command: Command, made: Path, empty: str) -> None:
+    assert (await command("restore", str(made), "--yes", database_url=empty)).code == 0
+    async with await psycopg.AsyncConnection.connect(empty) as connection:
+        await connection.execute("select from videos")
+        refused = await why(command, "restore", str(made), "--yes", "--replace", database_url=empty)
+    assert "nothing was changed. Another connection uses the tables for more than 3 s" in refused
+    assert await names(empty) == ["web shop"]
 
 
 # Broken files
