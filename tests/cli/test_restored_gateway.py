@@ -83,24 +83,19 @@ async def test_a_restored_gateway_pays_for_nothing_twice(
         assert len(fake.submits) == 3
 
 
-async def test_the_embedded_database_moves_to_another_directory(passable: Path) -> None:
-    """Backed up while it runs and while it does not, which is restored through a pipe."""
-    home = passable
-    running_one, stopped_one = home / "running.backup", home / "stopped.backup"
-    async with served(cwd=home) as gateway:
+async def test_the_embedded_database_is_backed_up_while_it_runs(passable: Path) -> None:
+    backup, old, new = str(passable / "gateway.backup"), passable / "data", passable / "new"
+    async with served(cwd=passable) as gateway:
         video_id = await gateway.create(model="sandbox/testcard", seconds="1")
         assert (await gateway.finished(video_id))["status"] == "completed"
         file = await gateway.content(video_id)
-        await ran("backup", str(running_one), cwd=home)
-        refused = await ran("restore", str(running_one), "--yes", "--replace", cwd=home, code=1)
+        await ran("backup", backup, cwd=passable)
+        refused = await ran("restore", backup, "--yes", "--replace", cwd=passable, code=1)
         assert "the gateway runs" in refused.err[-1]
         assert await gateway.child.stop() == 0
-    await ran("backup", str(stopped_one), cwd=home)
-    assert postgres_of(home / "data") == []
-    shutil.copytree(home / "data" / "media", home / "new" / "media")
-    await ran("restore", str(stopped_one), "--yes", cwd=home, data_dir=home / "new")
-    async with served(cwd=home, data_dir=home / "new") as again:
+    shutil.copytree(old / "media", new / "media")
+    await ran("restore", backup, "--yes", cwd=passable, data_dir=new)
+    assert postgres_of(new) == []
+    async with served(cwd=passable, data_dir=new) as again:
         assert again.key == gateway.key
         assert await again.content(video_id) == file
-        assert await again.child.stop() == 0
-    await ran("restore", str(running_one), "--yes", "--replace", cwd=home, data_dir=home / "new")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pages
+import psycopg
 import pytest
 from commands import Command
 from harness import scratch_database
@@ -15,9 +16,9 @@ from app.db import embedded
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PAGE = pages.read("docs/backup.md")
-BACKUP, READ = PAGE.one("sh", "video-gateway backup"), PAGE.one("sh", "sha256sum --check")
+BACKUP, READ = PAGE.one("sh", "backup /var"), PAGE.one("sh", "sha256sum --check")
 MEDIA, MARK = PAGE.one("sh", "-cf media.tar"), PAGE.one("sh", "video-gateway restored")
-REHEARSAL = PAGE.one("sh", "/tmp/rehearsal")
+REHEARSAL, MOVE = PAGE.one("sh", "/tmp/rehearsal"), PAGE.one("sh", "NEW_DATABASE_URL")
 UPGRADE = pages.read("docs/upgrading.md").one("sh", "video-gateway migrate")
 
 
@@ -48,6 +49,16 @@ async def test_a_backup_is_made_and_read_and_restored_as_a_rehearsal(
     assert "Restored: 1 project, 0 keys, 0 videos" in printed
     assert " web shop " in printed
     assert not (home / "rehearsal").exists()
+
+
+async def test_the_embedded_database_moves_to_a_server(postgres: str, home: Path, path: str) -> None:
+    settings = {"GATEWAY_DATA_DIR": str(home / "data"), "PATH": path}
+    await pages.run("video-gateway", "projects", "create", "web shop", folder=home, **settings)
+    async with scratch_database(postgres) as url:
+        printed = await pages.shell(MOVE, folder=home, NEW_DATABASE_URL=url, **settings)
+        assert "Restored: 1 project" in printed
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            assert await (await connection.execute("select name from projects")).fetchall() == [("web shop",)]
 
 
 async def test_a_database_is_migrated_and_marked(postgres: str, home: Path, path: str) -> None:
