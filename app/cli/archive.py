@@ -120,7 +120,7 @@ class Reader:
         self._end(DUMP, self.dump_bytes, digest.hexdigest())
         expected = "".join(self._sums).encode()
         if self._small(SUMS) != expected:
-            raise self.error("its check sums are wrong, so it was damaged; take another copy or another backup")
+            raise self.error("its check sums are wrong, so it was damaged; take another backup")
 
     def _read_manifest(self) -> Manifest:
         content = self._small(MANIFEST)

@@ -35,7 +35,7 @@ NAMED = ("projects", "keys", "videos")
 
 
 def backup(
-    file: Annotated[str, typer.Argument(help="File to write; - for standard output.", metavar="FILE")],
+    file: Annotated[str, typer.Argument(help="File to write; - for standard output.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write the database and the secrets to one file, readable by this user alone. The gateway may run meanwhile.

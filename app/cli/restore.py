@@ -45,7 +45,7 @@ class Restored:
 
 
 def restore(
-    file: Annotated[str, typer.Argument(help="A file of `backup`; - for standard input.", metavar="FILE")],
+    file: Annotated[str, typer.Argument(help="A file of `backup`; - for standard input.")],
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is in the database.")] = False,
     yes: Yes = False,
 ) -> None:

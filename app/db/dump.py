@@ -5,6 +5,7 @@ with it before the commit, becomes visible together. `pg_restore` itself could o
 """
 
 import asyncio
+import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +33,8 @@ VERSION_TABLE = "alembic_version"
 OURS = frozenset({*Base.metadata.tables, VERSION_TABLE})
 LEFT_OUT = (b"\\restrict ", b"\\unrestrict ", b"CREATE SCHEMA ", b"SET transaction_timeout ")
 """Beginnings of lines of the SQL that are not run: for `psql` alone, for a schema that exists, for newer servers."""
+_ROWS = re.compile(rb"COPY (?:\w+|\"[^\n]+\")\.(\S+) \([^\n]*\) FROM stdin;\n")
+"""The statement before the rows of a table."""
 _END_OF_DATA = b"\\.\n"
 
 
@@ -231,9 +234,9 @@ class _Script:
             while position < len(block):
                 end = block.index(b"\n", position) + 1
                 line, position = block[position:end], end
-                if line.startswith(b"COPY ") and line.endswith(b" FROM stdin;\n"):
+                if table := _ROWS.fullmatch(line):
                     await self._execute()
-                    self._note(line.split()[1].decode().rpartition(".")[2])
+                    self._note(table[1].decode(errors="replace"))
                     block, position = await self._copy(line, block[position:], blocks), 0
                 elif not line.startswith(LEFT_OUT):
                     self._statements.append(line)

@@ -206,6 +206,20 @@ async def test_a_backup_is_restored_into_an_empty_database(
     assert entry["after"]["unknown_submits"] == 0
 
 
+async def test_rows_of_any_length_and_content_are_restored(
+    command: Command, database_url: str, empty: str, tmp_path: Path
+) -> None:
+    """Longer than what is read at once, and with what looks like the end of a table or a statement."""
+    odd = ["x" * 700_000, "a\n\\.\nb", "\\.", "COPY public.keys (id) FROM stdin;\n", "\\restrict x\ny", "\t\\N'\""]
+    insert = "insert into projects (id, name, billing, created_at) values (%s, %s, 'postpaid', now())"
+    async with await psycopg.AsyncConnection.connect(database_url) as connection, connection.cursor() as cursor:
+        await cursor.executemany(insert, [(f"p{number}", name) for number, name in enumerate(odd)])
+    path = str(tmp_path / "odd.backup")
+    assert (await command("backup", path)).code == 0
+    assert (await command("restore", path, "--yes", database_url=empty)).code == 0
+    assert [name for (name,) in await rows(empty, "select name from projects order by id")] == odd
+
+
 async def test_what_is_in_a_database_is_replaced_only_on_demand(
     command: Command, made: Path, empty: str, tmp_path: Path
 ) -> None:
