@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from app.settings import ConfigurationError
 
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     """The release that made it."""
     revision: str
     """Revision of the gateway's schema."""
-    at: str
+    at: AwareDatetime
     """The time of its state, by the database's clock."""
     server: str
     """Version of the PostgreSQL that it was made from."""

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Annotated
@@ -62,7 +63,11 @@ def described(manifest: Manifest) -> str:
     """A backup in words."""
     counted = ((name, manifest.counts[name]) for name in NAMED if name in manifest.counts)
     counts = ", ".join(f"{number} {name.removesuffix('s') if number == 1 else name}" for name, number in counted)
-    return f"{counts}, as of {manifest.at}, schema {manifest.revision}, PostgreSQL {manifest.server}"
+    return f"{counts}, as of {at_second(manifest.at)}, schema {manifest.revision}, PostgreSQL {manifest.server}"
+
+
+def at_second(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def _write(config: Settings, file: IO[bytes]) -> tuple[Manifest, int]:
@@ -92,7 +97,7 @@ def _manifest(config: Settings, snapshot: Snapshot, pg_dump: int) -> Manifest:
     return Manifest(
         release=version("video-gateway"),
         revision=snapshot.revision,
-        at=snapshot.at.isoformat(timespec="seconds"),
+        at=snapshot.at,
         server=snapshot.server,
         pg_dump=pg_dump,
         database_schema=snapshot.schema,

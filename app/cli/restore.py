@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.accounts import audit, secrets
 from app.accounts.pepper import check_pepper
 from app.cli.archive import Manifest, Reader
-from app.cli.backup import STDOUT, described, files_explained, progress
+from app.cli.backup import STDOUT, at_second, described, files_explained, progress
 from app.cli.manage import cell, complaints, console, load, with_database
 from app.db.address import read_address
 from app.db.database import Database, running_database
@@ -92,8 +92,8 @@ def restored(yes: Yes = False) -> None:
 
 async def _mark(session: AsyncSession, manifest: Manifest | None, now: datetime) -> int:
     """Mark the submits of unknown outcome and write the audit entry. Returns their number."""
-    unknown = await mark_restored(session, now=now)
-    backup = {} if manifest is None else {"backup_at": manifest.at, "release": manifest.release}
+    unknown = await mark_restored(session, backup_at=None if manifest is None else manifest.at, now=now)
+    backup = {} if manifest is None else {"backup_at": manifest.at.isoformat(), "release": manifest.release}
     after = {**backup, "unknown_submits": unknown}
     await audit.record(session, audit.command_actor(), "database.restore", "database", after=after, now=now)
     return unknown
@@ -231,8 +231,8 @@ def _show(manifest: Manifest, done: Restored) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     _show_unknown(done.unknown)
     for line in (
-        f"Jobs created after {manifest.at} are gone, while their upstream tasks run and are paid for: look into the "
-        "vendors' consoles.",
+        f"Jobs created after {at_second(manifest.at)} are gone, while their upstream tasks run and are paid for: "
+        "look into the vendors' consoles.",
         "Keys that were revoked and videos that were deleted or purged since are back: revoke and delete them again.",
         f"The files of videos are no part of it: where they are lost, restore {cell(manifest.files)}, too.",
         "Next: video-gateway doctor, then start the servers and workers.",

@@ -149,8 +149,8 @@ async def replace(
     if others:
         raise ConfigurationError(
             f"the schema {target.schema} has tables that neither the backup nor this release knows: "
-            f"{', '.join(others[:10])}. They may be a newer release's; restore into a new, empty database, and set "
-            "GATEWAY_DATABASE_URL, or for the embedded one GATEWAY_DATA_DIR, to it."
+            f"{', '.join(others[:10])}. They may be a newer release's. Restore into a new, empty "
+            "database; for the embedded one, move the directory `postgres` in the data directory away first."
         )
     raw = await _raw(connection)
     try:

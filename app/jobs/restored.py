@@ -20,9 +20,12 @@ from app.video import AttemptState as S
 NAME = "restored"
 
 
-async def mark_restored(session: AsyncSession, *, now: datetime) -> int:
+async def mark_restored(session: AsyncSession, *, backup_at: datetime | None, now: datetime) -> int:
     """Mark all submits that may have been sent since the backup as of unknown outcome, and forget the workers of then.
-    Returns their number. For the transaction of the restore, or one before any worker runs."""
+    Returns their number. For the transaction of the restore, or one before any worker runs. One that was not sent at
+    `backup_at` (None: not known) was sent later, if at all."""
+    earliest = Attempt.created_at if backup_at is None else sa.func.greatest(Attempt.created_at, backup_at)
+    sent_at = sa.case((Attempt.state == S.pending, earliest), else_=sa.func.coalesce(Attempt.submitted_at, earliest))
     waiting = sa.update(Attempt).where(Attempt.state.in_((S.pending, S.submitting)))
     marked = await session.execute(
         waiting.values(
@@ -30,7 +33,7 @@ async def mark_restored(session: AsyncSession, *, now: datetime) -> int:
             due_at=now,
             lease=None,
             submits=sa.func.greatest(Attempt.submits, 1),
-            submitted_at=sa.func.coalesce(Attempt.submitted_at, now),
+            submitted_at=sent_at,
         ).execution_options(synchronize_session=False)
     )
     values = {"value": now.isoformat(), "created_at": now}

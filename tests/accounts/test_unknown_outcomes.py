@@ -263,7 +263,7 @@ async def test_after_a_restore_nothing_is_paid_for_twice(opened: Open, fake: Fak
     async with opened() as admin:
         video_id = await create(admin)
         async with admin.gateway.gateway.db.transaction() as session:
-            await mark_restored(session, now=admin.gateway.clock())
+            await mark_restored(session, backup_at=None, now=admin.gateway.clock())
         admin.gateway.clock.advance(5)
         await admin.gateway.worker.run_once()
         assert fake.submits == []

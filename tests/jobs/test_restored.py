@@ -1,5 +1,6 @@
 """Jobs of a restored database: what may have been submitted since the backup is not paid for a second time."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from app.jobs.restored import mark_restored
 
 pytestmark = pytest.mark.anyio
 
+BEFORE = timedelta(minutes=2)
+"""Age of the backup."""
 SETTINGS = {"retry_failed": True, "on_unknown": "resubmit"}
 
 
 async def mark(gateway: Running) -> int:
     async with gateway.gateway.db.transaction() as session:
-        return await mark_restored(session, now=gateway.clock())
+        return await mark_restored(session, backup_at=gateway.clock() - BEFORE, now=gateway.clock())
 
 
 def aliases(*routes: str) -> dict[str, Any]:
@@ -32,7 +35,10 @@ async def test_a_waiting_job_is_sent_again_only_where_that_makes_no_second_task(
     async with start_gateway(providers=providers) as gateway:
         again = (await gateway.create(model="one/sora-2"))["id"]
         unknown = (await gateway.create(model="two/sora-2"))["id"]
+        gateway.clock.advance(3_000)
         assert await mark(gateway) == 2
+        (attempt,) = await gateway.attempts(unknown)
+        assert attempt.submitted_at == gateway.clock() - BEFORE, "not sent at the time of the backup, so later"
         await gateway.worker.run_once()
         assert len(two.fakes["one"].submits) == 1
         assert two.fakes["two"].submits == []
