@@ -18,7 +18,7 @@ help: ## Show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: | $(NEEDS_UV) ## Start the gateway with its own database; ARGS="--port 9000" and the like
-	@$(RUN) video-gateway serve $(ARGS)
+	@trap : INT; $(RUN) video-gateway serve $(ARGS) || [ $$? = 130 ] # Ctrl-C is no error
 
 test: | $(NEEDS_UV) ## Run all tests; ARGS="tests/jobs -k lease" for some of them
 	@$(RUN) --group browser pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)

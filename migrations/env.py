@@ -1,4 +1,4 @@
-"""How alembic reaches the database: the address it was handed, or the one the settings name."""
+"""How alembic reaches the database: the connection or the address it was handed, or the one the settings name."""
 
 import asyncio
 
@@ -23,15 +23,19 @@ def run(url: str) -> None:
         creator=lambda: psycopg.connect(conninfo, prepare_threshold=None),
     )
     with engine.begin() as connection:
-        connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
-        before = context.get_context().get_current_revision()
-        with context.begin_transaction():
-            context.run_migrations()
-        after, note = context.get_context().get_current_revision(), context.config.attributes.get("note")
-        if note is not None and after != before:
-            connection.execute(note(before, after))
+        upgrade(connection)
     engine.dispose()
+
+
+def upgrade(connection: sa.Connection) -> None:
+    connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+    before = context.get_context().get_current_revision()
+    with context.begin_transaction():
+        context.run_migrations()
+    after, note = context.get_context().get_current_revision(), context.config.attributes.get("note")
+    if note is not None and after != before:
+        connection.execute(note(before, after))
 
 
 async def run_with_settings() -> None:
@@ -39,7 +43,9 @@ async def run_with_settings() -> None:
         await asyncio.to_thread(run, url)
 
 
-if "url" in context.config.attributes:
+if "connection" in context.config.attributes:
+    upgrade(context.config.attributes["connection"])
+elif "url" in context.config.attributes:
     run(context.config.attributes["url"])
 else:
     asyncio.run(run_with_settings())

@@ -61,17 +61,28 @@ async def check_pepper(session: AsyncSession, settings: Settings) -> bool:
     return stored is not None
 
 
+def require_fingerprint(stored: str, settings: Settings) -> None:
+    """Raise `ConfigurationError` unless the pepper here is that of a fingerprint."""
+    if _is_missing(settings):
+        raise ConfigurationError(_none_here(settings))
+    _compare(stored, settings)
+
+
 async def _stored_and_needed(session: AsyncSession, settings: Settings) -> tuple[str | None, bool]:
     """The database's fingerprint, and True if it has keys made with a pepper. Raises `ConfigurationError` if it has and
     there is no pepper here."""
     stored = await _stored(session)
     has_keys = stored is not None or bool(await session.scalar(sa.select(sa.exists().select_from(Key))))
     if has_keys and _is_missing(settings):
-        raise ConfigurationError(
-            "this database was set up with another pepper, and there is none here. Set GATEWAY_PEPPER to that of the "
-            f"other machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
-        )
+        raise ConfigurationError(_none_here(settings))
     return stored, has_keys
+
+
+def _none_here(settings: Settings) -> str:
+    return (
+        "this database was set up with another pepper, and there is none here. Set GATEWAY_PEPPER to that of the "
+        f"other machines or restore {pepper_file(settings)}, or set a new one and {GIVE_UP}."
+    )
 
 
 def _is_missing(settings: Settings) -> bool:

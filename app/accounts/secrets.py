@@ -4,8 +4,10 @@ import base64
 import hmac
 import os
 import secrets
+import shlex
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from app.settings import ConfigurationError, Settings, make_data_dir
 from app.telemetry.logs import log
 
 PREFIX = "vgw_"
+PEPPER = "pepper"
+"""Name of the file of the pepper."""
 FIRST_KEY = "api-key"
 """Name of the file of the key that the first start makes."""
 
@@ -44,7 +48,7 @@ def _pepper(settings: Settings) -> bytes:
 
 def pepper_file(settings: Settings) -> Path:
     """The file of the pepper where `GATEWAY_PEPPER` is not set."""
-    return settings.secrets_dir / "pepper"
+    return settings.secrets_dir / PEPPER
 
 
 def require_strong(settings: Settings, *, is_new: bool) -> None:
@@ -122,3 +126,44 @@ def is_well_formed(key: str) -> bool:
     """Check prefix and checksum of a key; any other key is wrong."""
     body, checksum = key[len(PREFIX) : -_CHECKSUM_LENGTH], key[-_CHECKSUM_LENGTH:]
     return key.startswith(PREFIX) and key.isascii() and hmac.compare_digest(_checksum(body), checksum)
+
+
+# Backups
+
+
+def secrets_to_keep(settings: Settings) -> dict[str, str]:
+    """The secrets that a backup needs, by the name of their file; the pepper also if it is a setting."""
+    paths = sorted(settings.secrets_dir.iterdir()) if settings.secrets_dir.is_dir() else []
+    found = {path.name: path.read_text().strip() for path in paths if path.is_file() and not path.suffix}
+    if settings.pepper is not None:
+        found[PEPPER] = settings.pepper.get_secret_value()
+    return found
+
+
+def require_same_secrets(settings: Settings, found: Mapping[str, str], backup: str) -> None:
+    """Raise `ConfigurationError` if a secret here is another one than that of a backup."""
+    for name, secret in found.items():
+        path = settings.secrets_dir / name
+        if name == PEPPER and settings.pepper is not None:
+            if settings.pepper.get_secret_value() != secret:
+                raise ConfigurationError(
+                    "GATEWAY_PEPPER is not the one that the backup's keys and links were made with. Set it to that "
+                    f"one, or leave it out; the backup has it: tar -xOf {backup} secrets/{PEPPER}"
+                )
+        elif path.exists() and path.read_text().strip() != secret:
+            raise ConfigurationError(
+                f"{path} is not the one of the backup. It belongs to what is in the database now; move it away first: "
+                f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.before')}"
+            )
+
+
+def restore_secrets(settings: Settings, found: Mapping[str, str]) -> list[Path]:
+    """Write the secrets of a backup that are not here. Returns their files."""
+    written = []
+    for name, secret in found.items():
+        path = settings.secrets_dir / name
+        if path.exists() or (name == PEPPER and settings.pepper is not None):
+            continue
+        read_or_create_secret(path, partial(str, secret))
+        written.append(path)
+    return written

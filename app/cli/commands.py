@@ -6,7 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-RUN, USE, OPERATE, ACCOUNTS = "Run the gateway", "Make videos", "Look after it", "Projects, keys and settings"
+RUN, USE, OPERATE = "Run the gateway", "Make videos", "Look after it"
+BACKUP, ACCOUNTS = "Back up and restore", "Projects, keys and settings"
 """Headings of the list of commands."""
 
 

@@ -13,7 +13,8 @@ from app import errors, providers
 from app.accounts import audit
 from app.cli import doctor, manage, status
 from app.cli.audit import show_audit
-from app.cli.commands import ACCOUNTS, OPERATE, RUN, USE, Commands
+from app.cli.backup import backup
+from app.cli.commands import ACCOUNTS, BACKUP, OPERATE, RUN, USE, Commands
 from app.cli.config import config_cli
 from app.cli.console_link import console_link
 from app.cli.generate import ClientError, cancel, generate
@@ -21,6 +22,7 @@ from app.cli.manage import STOPPED, complaints, console, load
 from app.cli.models import alias, list_models
 from app.cli.pepper import pepper_cli
 from app.cli.providers import list_providers
+from app.cli.restore import restore, restored
 from app.cli.usage import usage
 from app.db.database import running_database
 from app.db.migrate import upgrade_schema
@@ -138,6 +140,8 @@ cli.command("providers", rich_help_panel=OPERATE)(list_providers)
 cli.command(rich_help_panel=OPERATE)(usage)
 cli.command("audit", rich_help_panel=OPERATE)(show_audit)
 cli.command(rich_help_panel=OPERATE)(console_link)
+for command in (backup, restore, restored):
+    cli.command(rich_help_panel=BACKUP)(command)
 cli.add_typer(manage.keys_cli, name="keys", rich_help_panel=ACCOUNTS)
 cli.add_typer(manage.projects_cli, name="projects", rich_help_panel=ACCOUNTS)
 cli.add_typer(config_cli, name="config", rich_help_panel=ACCOUNTS)

@@ -63,6 +63,17 @@ class Address:
         return make_conninfo(**{**defaults, **self.options})
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The `PG` variables by which a program with libpq connects to it, those of this process among them; secret."""
+        found = {}
+        for option in pq.Conninfo.get_defaults():
+            inherited = None if option.val is None else option.val.decode()
+            value = self.options.get(option.keyword.decode(), inherited)
+            if option.envvar is not None and value:
+                found[option.envvar.decode()] = value
+        return found
+
+    @property
     def url(self) -> str:
         """The address as a URL without dropped options; secret."""
         return "postgresql:///?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in self.options.items())

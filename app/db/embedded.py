@@ -213,6 +213,14 @@ def _programs(pgdata: Path) -> Path:
     return programs
 
 
+def program_folders() -> list[Path]:
+    """The folders of all versions of PostgreSQL that the wheel has; none where it is not installed."""
+    try:
+        return [Path(folder) for folder in _wheel().POSTGRES_VERSIONS.values()]
+    except ConfigurationError:
+        return []
+
+
 def _wheel() -> Any:
     try:
         with warnings.catch_warnings():  # it warns when XDG_RUNTIME_DIR is not set, as in a service

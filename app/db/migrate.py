@@ -11,7 +11,7 @@ from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.address import read_address
 from app.settings import ConfigurationError
@@ -58,6 +58,24 @@ async def upgrade_schema(url: str, note: Callable[[str | None, str], sa.Executab
     return head
 
 
+async def upgrade_within(connection: AsyncConnection, note: Callable[[str | None, str], sa.Executable]) -> str | None:
+    """Upgrade the schema in the transaction of `connection`. Returns the new revision, None if the schema was current.
+    Raises `SchemaAhead`."""
+    current = await connection.run_sync(_revision)
+    _refuse_newer(current)
+    if current == newest_revision():
+        return None
+    config = alembic_config("")
+    config.attributes["note"] = note
+
+    def upgrade(its: sa.Connection) -> None:
+        config.attributes["connection"] = its
+        command.upgrade(config, "head")
+
+    await connection.run_sync(upgrade)
+    return newest_revision()
+
+
 async def require_current_schema(url: str) -> None:
     """Raise `SchemaBehind`, with the command to run, unless the schema is the one this release needs."""
     current, head = await schema_revision(url), newest_revision()
@@ -75,9 +93,13 @@ def newest_revision() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
+def is_known(revision: str) -> bool:
+    """Return True for a revision of this release or an older one."""
+    return revision in {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+
 def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and not is_known(revision):
         raise SchemaAhead(
             f"the database has the schema {revision}, which is newer than this release; update video-gateway"
         )
@@ -93,12 +115,16 @@ async def schema_revision(url: str) -> str | None:
     )
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+            return await connection.run_sync(_revision)
     except sa.exc.DBAPIError as error:
         raise ConfigurationError(f"the database {address} cannot be reached: {_reason(error)}") from None
     finally:
         with suppress(Exception):
             await engine.dispose()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

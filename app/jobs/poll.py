@@ -11,6 +11,7 @@ from app.jobs import lifecycle
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
 from app.jobs.metrics import log_fields
+from app.jobs.restored import was_restored
 from app.providers.base import Provider
 from app.telemetry.logs import log
 from app.video import AttemptState as S
@@ -121,7 +122,7 @@ async def _record_answer(
     elif answer.status is Status.failed:
         failure = answer.failure or Failure(code="generation_failed", message="The generation failed.")
         log.warning("generation failed upstream", code=failure.code, error=failure.message)
-        retry = _may_retry(context, claim, failure)
+        retry = await _may_retry(context, claim, failure)
         await context.end(lifecycle.failed, claim, failure, retry=retry, body=failure.body, now=now)
     else:
         gap_s = provider.poll_gap_s(claim.attempt.polls, context.settings.poll_interval_s)
@@ -133,11 +134,13 @@ def _too_long(provider: Provider, error: StepTooLong) -> errors.UpstreamUnavaila
     return errors.UpstreamUnavailable(f"{provider.name} was given up: {error}", provider=provider.name)
 
 
-def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:
+async def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bool:
+    """Return True if the next route is tried; after a restore it may have been tried already."""
     alias = context.alias_of(claim)
     caused_by_client = failure.code in (errors.ContentPolicy.default_code, errors.UpstreamRejected.default_code)
     # A finished task without a file was paid for: the operator may still find the file.
-    return alias is not None and alias.retry_failed and not caused_by_client and failure.code not in NO_FILE
+    wanted = alias is not None and alias.retry_failed and not caused_by_client and failure.code not in NO_FILE
+    return wanted and not claim.on_last_route and not await was_restored(context.db, claim.video)
 
 
 async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:

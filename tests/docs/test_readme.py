@@ -48,3 +48,4 @@ async def test_a_newcomer_starts_the_gateway_and_makes_videos(home: Path) -> Non
         child.kill(signal.SIGINT, group=True)
         await child.end()
         assert "Traceback" not in child.printed
+        assert "make: ***" not in child.printed

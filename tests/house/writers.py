@@ -24,7 +24,7 @@ TABLES = {
     "console_sessions": (ACCOUNTS,),
     "console_links": (ACCOUNTS,),
     "ledger": (LEDGER,),
-    "deployment": (ACCOUNTS,),
+    "deployment": (ACCOUNTS, "app/jobs/restored.py"),
     "audit": (AUDIT,),
     "workers": (JOBS,),
     "meters": (ACCOUNTS, "app/db/functions/count_money.sql"),
