@@ -35,6 +35,8 @@ from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.gauges import Gauges
+from app.jobs.metrics import begin_at_zero
 from app.jobs.search import SEARCHES_AT_ONCE
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
@@ -45,6 +47,7 @@ from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
 from app.telemetry import logs
+from app.telemetry.labels import labels
 from app.webhooks.sender import Sender
 
 WEBHOOK_TESTS = 3
@@ -72,6 +75,8 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
     """
     configs = dialects.configure(config)
     upstreams = providers.build(config)  # first, because its errors can be found without a database
+    labels.know(upstreams)
+    begin_at_zero(upstreams)
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
         url, database = await stack.enter_async_context(_opened_database(config))
@@ -118,6 +123,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             listener=listener,
             changed_videos=SharedReads(database, listener),
             durations=durations,
+            gauges=Gauges(database, upstreams, clock),
             waiting=Slots(config.max_waiting, *WAITING),
             searches=Slots(SEARCHES_AT_ONCE, *SEARCHES),
             webhook_tests=Slots(WEBHOOK_TESTS, "test events of this project are being sent", "too_many_tests"),

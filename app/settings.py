@@ -369,6 +369,21 @@ def export(**values: object) -> None:
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client keep the values of a process in a folder."""
+
+
+def metrics_folder() -> Path | None:
+    """The folder in which the processes of one server keep their metrics; None: this process serves alone."""
+    folder = os.environ.get(METRICS_FOLDER)
+    return Path(folder) if folder else None
+
+
+def share_metrics(folder: Path) -> None:
+    """Have the processes that this one starts keep their metrics in a folder."""
+    os.environ[METRICS_FOLDER] = str(folder)
+
+
 def make_data_dir(path: Path) -> None:
     """Create the data directory for this user alone. Made by root it can be passed, though not listed: the embedded
     PostgreSQL runs as another user in it. A directory that exists keeps its mode."""

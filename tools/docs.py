@@ -18,7 +18,21 @@ from tools.provider_pages import SHARED, length, table, tried
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "app"
-PACKAGES = ("cli", "console", "dialects", "admin", "http", "jobs", "accounts", "providers", "webhooks", "media", "db", "telemetry", "net")
+PACKAGES = (
+    "cli",
+    "console",
+    "dialects",
+    "admin",
+    "http",
+    "jobs",
+    "accounts",
+    "providers",
+    "webhooks",
+    "media",
+    "db",
+    "telemetry",
+    "net",
+)
 """From the top of the layers to the bottom; `make lint` checks the arrows."""
 DATA = ("functions", "static", "templates")
 """Folders of data inside packages."""

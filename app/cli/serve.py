@@ -26,12 +26,13 @@ from app.accounts import keys, secrets, sessions
 from app.cli.console_link import address_of, own_holder
 from app.cli.manage import STOPPED, prepared
 from app.db.database import Database, running_database
-from app.http import health
 from app.http.server import HttpProtocol
+from app.http.worker_port import WorkerPort
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.settings import ConfigurationError, Settings
 from app.telemetry import logs
+from app.telemetry.processes import keep_ended, shared_metrics
 
 
 def serve(config: Settings, workers: int) -> None:
@@ -46,15 +47,12 @@ def serve(config: Settings, workers: int) -> None:
 
 def work(config: Settings) -> None:
     """Run a worker until it is stopped. Raises `ConfigurationError`."""
-    if config.worker_metrics_port is not None:
-        try:
-            health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
-        except (OSError, UnicodeError) as error:
-            option = "GATEWAY_WORKER_METRICS_PORT="
-            raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
+    port = _worker_port(config)
 
     async def run() -> None:
         async with open_parts(config) as parts:
+            if port is not None:
+                port.watch(parts.worker, parts.gateway.gauges)
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)
@@ -62,7 +60,22 @@ def work(config: Settings) -> None:
             await parts.worker.run()
         logs.log.info("worker stopped")
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        if port is not None:
+            port.close()
+
+
+def _worker_port(config: Settings) -> WorkerPort | None:
+    """Open the port of a worker, if it has one. Raises `ConfigurationError`."""
+    if config.worker_metrics_port is None:
+        return None
+    try:
+        return WorkerPort(config, config.worker_metrics_port)
+    except (OSError, UnicodeError) as error:
+        option = "GATEWAY_WORKER_METRICS_PORT="
+        raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -118,8 +131,9 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
             options = _uvicorn_config(config, "app.cli.serve:child_app", factory=True, workers=workers)
             listener.listen(options.backlog)  # early clients wait for the first child instead of failing
             _welcome(config, listener.getsockname()[1], has_keys=has_keys)
-            children = Multiprocess(options, sockets=[listener])
-            children.run()
+            with shared_metrics() as folder:
+                children = _Children(options, [listener], folder)
+                children.run()
             if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
                 raise typer.Exit(1)
         finally:
@@ -138,6 +152,18 @@ async def _first_look(config: Settings, url: str) -> bool:
         await database.close()
 
 
+class _Children(Multiprocess):
+    """The server processes, whose metrics are in one folder."""
+
+    def __init__(self, options: uvicorn.Config, sockets: list[socket.socket], metrics: Path) -> None:
+        super().__init__(options, sockets)
+        self._metrics = metrics
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        keep_ended(self._metrics, {process.pid for process in self.processes if process.pid is not None})
+
+
 def child_app() -> FastAPI:
     """Application factory of a child process, which ends with its parent, also when that was killed."""
     parent = multiprocessing.parent_process()
@@ -145,6 +171,8 @@ def child_app() -> FastAPI:
     def follow() -> None:
         if parent is not None:
             parent.join()
+            if (folder := settings.metrics_folder()) is not None:  # the parent was killed
+                shutil.rmtree(folder, ignore_errors=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=follow, daemon=True).start()
