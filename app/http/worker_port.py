@@ -89,12 +89,10 @@ class WorkerPort:
 
     def _refresh(self) -> None:
         """Have the worker's loop read the shared gauges; without its answer there are none."""
-        if self._watched is None:
-            return
-        _, gauges, loop = self._watched
-        if not loop.is_running():
+        if self._watched is None or not self._watched[2].is_running():
             forget_shared()
             return
+        _, gauges, loop = self._watched
         reading = asyncio.run_coroutine_threadsafe(gauges.refresh(), loop)
         try:
             reading.result(READ_S + 1)

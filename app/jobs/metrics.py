@@ -54,6 +54,7 @@ def cause_of(code: str | None) -> str:
 def begin_at_zero(providers: Collection[str]) -> None:
     """Show the counters of these providers, and those without one, before their first event: a rate needs a zero."""
     for provider in providers:
+        metrics.CREATES.labels(provider, OTHER)
         for status, cause in ENDS:
             metrics.JOBS.labels(provider, OTHER, status, cause)
         for verb in VERBS:
@@ -84,6 +85,11 @@ def expect_end(video: Video, attempt: Attempt) -> None:
         metrics.JOBS.labels(provider, model, status, cause)
     metrics.JOB_SECONDS.labels(provider, model)
     metrics.COST.labels(labels.project(video.project_id), provider, model)
+
+
+def count_created(provider: str, model: str) -> None:
+    """Count a new job by its first route."""
+    metrics.CREATES.labels(provider, labels.model(provider, model)).inc()
 
 
 def count_ended(video: Video) -> None:

@@ -32,7 +32,7 @@ class SharedGauge(Collector):
     every: ClassVar["list[SharedGauge]"] = []
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...] = ()) -> None:
-        self._name, self._text, self._labels = name, f"{text} Read by every process: use max, not sum.", labels
+        self.name, self._text, self._labels = name, f"{text} Read by every process: use max, not sum.", labels
         self._values: Mapping[tuple[str, ...], float] = {}
         self.every.append(self)
         REGISTRY.register(self)
@@ -42,10 +42,10 @@ class SharedGauge(Collector):
         self._values = values if isinstance(values, Mapping) else {(): values}
 
     def describe(self) -> Iterable[Metric]:
-        return [GaugeMetricFamily(self._name, self._text, labels=self._labels)]
+        return [GaugeMetricFamily(self.name, self._text, labels=self._labels)]
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        family = GaugeMetricFamily(self.name, self._text, labels=self._labels)
         for labels, value in self._values.items():
             family.add_metric(labels, value)
         return [family]
@@ -69,6 +69,12 @@ HTTP_SECONDS = Histogram(
 
 # Jobs
 
+CREATES = Counter(
+    "gateway_creates_total",
+    "Jobs that were created, by the first route of their plan.",
+    ("provider", "model"),
+    registry=_OWN,
+)
 JOBS = Counter(
     "gateway_jobs_total",
     "Jobs that ended: completed, failed, cancelled; failed ones by cause: client, upstream, gateway.",

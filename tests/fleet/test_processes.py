@@ -199,7 +199,7 @@ async def test_a_separate_worker_process_does_the_work(shared: dict[str, Any], t
 
 
 async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path: Path) -> None:
-    url = httpx.URL(closed_port())
+    url = httpx.URL(closed_port()).copy_with(path="/metrics")
     metrics: dict[str, Any] = {"worker_metrics_port": url.port, "metrics_key": "sk-metrics"}
     async with running("worker", cwd=tmp_path, **shared, **metrics) as worker, httpx.AsyncClient() as http:
         await worker.line("worker started")
@@ -210,7 +210,9 @@ async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path
         assert {guess.status_code for guess in guesses} == {401, 429}
         assert int(guesses[-1].headers["retry-after"]) <= 60
         await worker.line("wrong operator keys")
-        assert (await http.get(url, headers={"authorization": "Bearer sk-metrics"})).status_code == 200
+        page = await http.get(url, headers={"authorization": "Bearer sk-metrics"})
+        assert "gateway_workers 1.0" in page.text, "read from the database in the worker's loop"
+        assert (await http.get(url.copy_with(path="/healthz"))).json()["status"] == "ok", "for it no key is needed"
         assert await worker.stop() == 0, worker.printed
 
 
