@@ -96,45 +96,45 @@ def test_every_code_of_a_failed_job_has_a_cause() -> None:
 
 
 @pytest.fixture
-async def metered(start_gateway: StartGateway, fake: FakeOpenAI) -> AsyncIterator[Operator]:
+async def priced(start_gateway: StartGateway, fake: FakeOpenAI) -> AsyncIterator[Operator]:
     """A gateway with one provider of a price, and its administration API."""
     async with serve(fake) as url:
         up = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
-        settings = {"providers": {"metered": up}, "prices": {"metered/sora-2": 0.1}, "admin_key": ADMIN}
+        settings = {"providers": {"priced": up}, "prices": {"priced/sora-2": 0.1}, "admin_key": ADMIN}
         async with start_gateway(**settings) as gateway, operator_of(gateway) as operator:
             yield operator
 
 
-CLIP = {"model": "metered/sora-2", "seconds": "4"}
+CLIP = {"model": "priced/sora-2", "seconds": "4"}
 
 
-async def test_counters_of_a_provider_begin_at_zero(metered: Operator) -> None:
-    page = await shown(metered.gateway)
+async def test_counters_of_a_provider_begin_at_zero(priced: Operator) -> None:
+    page = await shown(priced.gateway)
     for cause in CAUSES:
-        assert page[f"gateway_jobs_total {cause} other metered failed"] >= 0
+        assert page[f"gateway_jobs_total {cause} other priced failed"] >= 0
     for name in (
-        "gateway_creates_total other metered",
-        "gateway_jobs_total  other metered completed",
-        "gateway_jobs_total  other metered cancelled",
-        "gateway_upstream_errors_total upstream_unavailable metered poll",
-        "gateway_upstream_request_duration_seconds_count metered submit",
-        "gateway_account_refusals_total upstream_insufficient_credit metered",
-        "gateway_underpriced_costs_total metered",
+        "gateway_creates_total other priced",
+        "gateway_jobs_total  other priced completed",
+        "gateway_jobs_total  other priced cancelled",
+        "gateway_upstream_errors_total upstream_unavailable priced poll",
+        "gateway_upstream_request_duration_seconds_count priced submit",
+        "gateway_account_refusals_total upstream_insufficient_credit priced",
+        "gateway_underpriced_costs_total priced",
         "gateway_webhook_deliveries_total retried",
         "gateway_database_errors_total disk_full",
         "gateway_store_errors_total write",
-        "gateway_attempts metered pending",
-        "gateway_provider_open metered all",
-        "gateway_provider_queue_age_seconds metered",
-        "gateway_held_usd metered",
+        "gateway_attempts priced pending",
+        "gateway_provider_open priced all",
+        "gateway_provider_queue_age_seconds priced",
+        "gateway_held_usd priced",
     ):
         assert name in page, name
     assert not [name for name in page if "_created" in name]
     assert page["process_resident_memory_bytes"] > 10_000_000
 
 
-async def test_a_job_is_counted_with_its_duration_and_its_cost(metered: Operator) -> None:
-    gateway, labels = metered.gateway, {"provider": "metered", "model": "sora-2"}
+async def test_a_job_is_counted_with_its_duration_and_its_cost(priced: Operator) -> None:
+    gateway, labels = priced.gateway, {"provider": "priced", "model": "sora-2"}
     project = (await gateway.client.get("/v1/me")).json()["project"]["id"]
     jobs = {**labels, "status": "completed", "cause": ""}
     before = [
@@ -146,7 +146,7 @@ async def test_a_job_is_counted_with_its_duration_and_its_cost(metered: Operator
     video = await gateway.create(**CLIP)
     created_at = gateway.clock.now
     await gateway.worker.run_once()
-    assert (await shown(gateway)).get(f"gateway_cost_usd_total sora-2 {project} metered") == before[3], "a zero first"
+    assert (await shown(gateway)).get(f"gateway_cost_usd_total sora-2 {project} priced") == before[3], "a zero first"
     await gateway.finish(video["id"])
     taken = (gateway.clock.now - created_at).total_seconds()
     after = [
@@ -158,29 +158,29 @@ async def test_a_job_is_counted_with_its_duration_and_its_cost(metered: Operator
     assert [round(b - a, 6) for a, b in zip(before, after, strict=True)] == [1, 1, taken, 0.025]
 
 
-async def test_a_cancelled_job_has_a_status_of_its_own(metered: Operator) -> None:
-    labels = {"provider": "metered", "model": "other", "status": "cancelled", "cause": ""}
+async def test_a_cancelled_job_has_a_status_of_its_own(priced: Operator) -> None:
+    labels = {"provider": "priced", "model": "other", "status": "cancelled", "cause": ""}
     before = seen("gateway_jobs_total", **labels)
-    video = await metered.gateway.create(**{**CLIP, "model": "metered/invented-by-a-client"})
-    assert (await metered.gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
+    video = await priced.gateway.create(**{**CLIP, "model": "priced/invented-by-a-client"})
+    assert (await priced.gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
     assert seen("gateway_jobs_total", **labels) == before + 1
-    assert not [name for name in await shown(metered.gateway) if "invented" in name]
+    assert not [name for name in await shown(priced.gateway) if "invented" in name]
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "upstream_account_refused"), (402, "upstream_insufficient_credit")])
-async def test_refusals_of_the_account_are_counted(metered: Operator, fake: FakeOpenAI, status: int, code: str) -> None:
-    refusals = {"provider": "metered", "code": code}
-    jobs = {"provider": "metered", "model": "sora-2", "status": "failed", "cause": "gateway"}
+async def test_refusals_of_the_account_are_counted(priced: Operator, fake: FakeOpenAI, status: int, code: str) -> None:
+    refusals = {"provider": "priced", "code": code}
+    jobs = {"provider": "priced", "model": "sora-2", "status": "failed", "cause": "gateway"}
     before = seen("gateway_account_refusals_total", **refusals), seen("gateway_jobs_total", **jobs)
     fake.script("submit", fake.refusal(status, "no"))
-    video = await metered.gateway.create(**CLIP)
-    assert (await metered.gateway.finish(video["id"]))["error"]["code"] == code
+    video = await priced.gateway.create(**CLIP)
+    assert (await priced.gateway.finish(video["id"]))["error"]["code"] == code
     after = seen("gateway_account_refusals_total", **refusals), seen("gateway_jobs_total", **jobs)
     assert after == (before[0] + 1, before[1] + 1)
 
 
-async def test_a_cost_is_counted_when_it_is_committed(metered: Operator) -> None:
-    gateway, counted = metered.gateway, {"provider": "metered", "model": "sora-2"}
+async def test_a_cost_is_counted_when_it_is_committed(priced: Operator) -> None:
+    gateway, counted = priced.gateway, {"provider": "priced", "model": "sora-2"}
     video_id = (await gateway.create(**CLIP))["id"]
     project = (await gateway.client.get("/v1/me")).json()["project"]["id"]
     before = seen("gateway_cost_usd_total", project=project, **counted)
@@ -215,11 +215,11 @@ def test_projects_beyond_a_number_share_a_label() -> None:
 
 
 async def test_gauges_of_money_circuits_webhooks_and_decisions(
-    metered: Operator, fake: FakeOpenAI, database_url: str
+    priced: Operator, fake: FakeOpenAI, database_url: str
 ) -> None:
-    gateway = metered.gateway
+    gateway = priced.gateway
     project = (await gateway.client.get("/v1/me")).json()["project"]["id"]
-    await metered.ask("PATCH", f"projects/{project}", monthly_budget_usd=1)
+    await priced.ask("PATCH", f"projects/{project}", monthly_budget_usd=1)
     fake.script("submit", Reset())
     lost = await gateway.finish((await gateway.create(**CLIP))["id"])
     assert lost["error"]["code"] == "upstream_outcome_unknown"
@@ -228,24 +228,24 @@ async def test_gauges_of_money_circuits_webhooks_and_decisions(
         for circuit in ("", "a", "b"):
             await connection.execute(
                 "insert into provider_health as health (name, project_id, failures, failed_project, open_until) "
-                "values ('metered', %s, 5, '', %s) on conflict (name, project_id) do update "
+                "values ('priced', %s, 5, '', %s) on conflict (name, project_id) do update "
                 "set open_until = excluded.open_until",
                 [circuit, gateway.clock.now + timedelta(seconds=60)],
             )
         gateway.clock.advance(40)
         page = await shown(gateway)
         assert page["gateway_repairs_waiting"] == 1
-        assert (page["gateway_held_usd metered"], page[f"gateway_budget_used_ratio {project}"]) == (0.8, 0.8)
-        assert (page["gateway_provider_open metered all"], page["gateway_provider_open metered project"]) == (1, 2)
-        assert page["gateway_provider_queue_age_seconds metered"] == page["gateway_queue_age_seconds"] == 40
-        assert page["gateway_attempts metered pending"] == 1
+        assert (page["gateway_held_usd priced"], page[f"gateway_budget_used_ratio {project}"]) == (0.8, 0.8)
+        assert (page["gateway_provider_open priced all"], page["gateway_provider_open priced project"]) == (1, 2)
+        assert page["gateway_provider_queue_age_seconds priced"] == page["gateway_queue_age_seconds"] == 40
+        assert page["gateway_attempts priced pending"] == 1
         await gateway.client.delete(f"/v1/videos/{waiting['id']}")
-        endpoint = {"name": "old", "url": f"{closed_port()}/hook"}
-        assert (await gateway.client.post("/v1/webhook_endpoints", json=endpoint)).status_code == 201
+        endpoint = {"name": "old", "url": f"{closed_port()}/hook", "event_types": ["video.completed"]}
+        assert (await gateway.client.post("/v1/webhook_endpoints", json=endpoint)).status_code == 200
         await connection.execute("update webhook_endpoints set disabled_at = now(), disabled_reason = 'it failed'")
         gateway.clock.advance(30)
         page = await shown(gateway)
-    assert page["gateway_provider_open metered all"] == 0, "the pause is over"
-    assert (page["gateway_held_usd metered"], page["gateway_queue_age_seconds"]) == (0.4, 0)
+    assert page["gateway_provider_open priced all"] == 0, "the pause is over"
+    assert (page["gateway_held_usd priced"], page["gateway_queue_age_seconds"]) == (0.4, 0)
     assert (page["gateway_webhooks_pending"], page["gateway_webhook_oldest_seconds"]) == (1, 30)
     assert page["gateway_webhook_endpoints_disabled"] == 1
