@@ -171,8 +171,6 @@ def child_app() -> FastAPI:
     def follow() -> None:
         if parent is not None:
             parent.join()
-            if (folder := settings.metrics_folder()) is not None:  # the parent was killed
-                shutil.rmtree(folder, ignore_errors=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=follow, daemon=True).start()

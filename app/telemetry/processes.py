@@ -77,8 +77,6 @@ class AllProcesses(Collector):
         self._files = MultiProcessCollector(None, str(folder))
 
     def collect(self) -> Iterable[Metric]:
-        if not self._folder.is_dir():  # the parent was killed; this process ends, too
-            return []
         with _locked(self._folder, fcntl.LOCK_SH):
             return list(self._files.collect())
 
