@@ -17,7 +17,7 @@ from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
 from app.console.pages import error_page
-from app.db.address import read_address
+from app.db.address import Address, read_address
 from app.db.clock import DatabaseClock
 from app.db.database import Database, read_and_warn, running_database
 from app.db.faults import explained
@@ -47,7 +47,6 @@ from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
 from app.telemetry import logs
-from app.telemetry.labels import labels
 from app.webhooks.sender import Sender
 
 WEBHOOK_TESTS = 3
@@ -73,9 +72,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
 
     An embedded database is migrated; any other must have the current schema. Without `clock`, the database's is used.
     """
-    configs = dialects.configure(config)
-    upstreams = providers.build(config)  # first, because its errors can be found without a database
-    labels.know(upstreams)
+    configs, upstreams = dialects.configure(config), providers.build(config)  # first: their errors need no database
     begin_at_zero(upstreams)
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
@@ -89,9 +86,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             stack.push_async_callback(provider.aclose)
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
-        listening = config.database_listen_url
-        listened = read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
-        listener = Listener(listened, database.notify)
+        listener = Listener(_listened(config, url), database.notify)
         stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
         authenticator = auth.Authenticator(database, config, listener, clock)
         with explained():
@@ -131,6 +126,12 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
+
+
+def _listened(config: Settings, url: str) -> Address:
+    """The address of the connection that listens: that of the database, without a pooler in between."""
+    listening = config.database_listen_url
+    return read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -1,6 +1,6 @@
 """Metrics of jobs, and the fields of their log lines."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from app import errors
@@ -9,7 +9,7 @@ from app.db.faults import TEXTS
 from app.db.models import Attempt, Video
 from app.media.store import OPERATIONS
 from app.telemetry import metrics
-from app.telemetry.labels import OTHER, labels
+from app.telemetry.labels import OTHER, Listing, labels
 from app.telemetry.logs import log, loggable
 from app.video import CANCELLED, DeliveryState, Status
 
@@ -51,8 +51,10 @@ def cause_of(code: str | None) -> str:
     return _CAUSE_OF.get(code or "", UPSTREAM)
 
 
-def begin_at_zero(providers: Collection[str]) -> None:
-    """Show the counters of these providers, and those without one, before their first event: a rate needs a zero."""
+def begin_at_zero(providers: Mapping[str, Listing]) -> None:
+    """Show the counters of the configured providers, and those without one, before their first event: a rate needs a
+    zero. The models that they list have labels of their own from now on."""
+    labels.know(providers)
     for provider in providers:
         metrics.CREATES.labels(provider, OTHER)
         for status, cause in ENDS:
