@@ -67,7 +67,7 @@ def codes_in_the_code() -> Iterator[str]:
             if called in FAILS or called.startswith("Upstream"):
                 given = [word.value for word in node.keywords if word.arg == "code"]
                 given += node.args[1:2] if called == "fail" else []
-                yield from (code.value for code in given if isinstance(code, ast.Constant) and code.value)
+                yield from (str(code.value) for code in given if isinstance(code, ast.Constant) and code.value)
 
 
 def codes_in_the_documents() -> Iterator[str]:
