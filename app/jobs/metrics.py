@@ -37,6 +37,8 @@ ENDS = (
 """Each status and cause with which a job can end."""
 VERBS = ("submit", "poll", "cancel")
 """Calls to an upstream that any job may need."""
+MAX_MODELS = 200
+"""Models of one provider whose creates begin at zero; some vendors list more."""
 WEBHOOK_OUTCOMES = (str(DeliveryState.delivered), "retried", str(DeliveryState.failed))
 
 
@@ -55,8 +57,9 @@ def begin_at_zero(providers: Mapping[str, Listing]) -> None:
     """Show the counters of the configured providers, and those without one, before their first event: a rate needs a
     zero. The models that they list have labels of their own from now on."""
     labels.know(providers)
-    for provider in providers:
-        metrics.CREATES.labels(provider, OTHER)
+    for provider, listing in providers.items():
+        for model in (OTHER, *tuple(listing.listed)[:MAX_MODELS]):
+            metrics.CREATES.labels(provider, model)
         for status, cause in ENDS:
             metrics.JOBS.labels(provider, OTHER, status, cause)
         for verb in VERBS:

@@ -114,6 +114,7 @@ async def test_counters_of_a_provider_begin_at_zero(priced: Operator) -> None:
         assert page[f"gateway_jobs_total {cause} other priced failed"] >= 0
     for name in (
         "gateway_creates_total other priced",
+        "gateway_creates_total sora-2 priced",
         "gateway_jobs_total  other priced completed",
         "gateway_jobs_total  other priced cancelled",
         "gateway_upstream_errors_total upstream_unavailable priced poll",
