@@ -74,11 +74,12 @@ class AllProcesses(Collector):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files = MultiProcessCollector(None, str(folder))
 
     def collect(self) -> Iterable[Metric]:
         with _locked(self._folder, fcntl.LOCK_SH):
-            return list(self._files.collect())
+            # An empty file is being made: its process starts just now.
+            files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size]
+            return list(MultiProcessCollector.merge(files))
 
 
 class ProcessFigures(Collector):

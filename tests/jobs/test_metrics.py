@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from shutil import rmtree
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from app.accounts.pricing import Cost
 from app.db.models import Attempt, Video
 from app.jobs import download
 from app.jobs.metrics import CAUSES, cause_of
+from app.media.store import OPERATIONS
 from app.providers.lumenfall import FAILED_CODES
 from app.telemetry.labels import MAX_PROJECTS, OTHER, Labels
 from app.telemetry.metrics import REGISTRY
@@ -202,6 +204,32 @@ async def test_a_cost_is_counted_when_it_is_committed(priced: Operator) -> None:
     assert seen("gateway_cost_usd_total", project=project, **counted) == before
     await settle(fails=False)
     assert round(seen("gateway_cost_usd_total", project=project, **counted) - before, 6) == 0.1
+
+
+async def test_connections_in_use_are_shown(gateway: Running) -> None:
+    name = "gateway_database_connections_{} sqlalchemy"
+    assert (await shown(gateway))[name.format("in_use")] == 0
+    async with gateway.gateway.db.transaction(), gateway.gateway.db.reading():
+        page = await shown(gateway)
+        assert (page[name.format("in_use")], page[name.format("limit")]) == (2, 10)
+    with pytest.raises(ZeroDivisionError):
+        async with gateway.gateway.db.transaction():
+            _ = 1 / 0
+    assert (await shown(gateway))[name.format("in_use")] == 0
+
+
+async def test_errors_of_the_store_are_counted_by_operation(priced: Operator, tmp_path: Path) -> None:
+    before = [seen("gateway_store_errors_total", op=operation) for operation in OPERATIONS]
+    video = await priced.gateway.create(**CLIP)
+    rmtree(tmp_path / "data" / "media", ignore_errors=True)
+    (tmp_path / "data" / "media").write_text("not a folder")
+    for _ in range(3):
+        await priced.gateway.worker.run_once()
+        priced.gateway.clock.advance(20)
+    assert (await priced.gateway.get(video["id"]))["status"] == "in_progress", "a fault of the gateway fails no job"
+    after = [seen("gateway_store_errors_total", op=operation) for operation in OPERATIONS]
+    grown = {operation for operation, a, b in zip(OPERATIONS, before, after, strict=True) if b > a}
+    assert grown == {"list"}, "it looks for files of an earlier try first"
 
 
 def test_projects_beyond_a_number_share_a_label() -> None:

@@ -1,5 +1,6 @@
 """Metrics in the files of several processes, which the processes of one server share."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,9 +44,11 @@ def sums(registry: CollectorRegistry) -> tuple[float | None, ...]:
 
 def test_counters_of_ended_processes_stay_and_their_gauges_go(tmp_path: Path, registry: CollectorRegistry) -> None:
     first, second = count(tmp_path, 5), count(tmp_path, 20)
+    (tmp_path / f"counter_{os.getpid()}.db").touch()  # of a process that starts just now
     assert sums(registry) == (25, 1, 25, 2, 25)
-    keep_ended(tmp_path, {first, second})
+    keep_ended(tmp_path, {first, second, os.getpid()})
     assert sums(registry) == (25, 1, 25, 2, 25)
+    (tmp_path / f"counter_{os.getpid()}.db").unlink()
     keep_ended(tmp_path, {second})
     assert sums(registry) == (25, 1, 25, 2, 20)
     third = count(tmp_path, 1)
