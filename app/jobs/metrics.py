@@ -8,8 +8,9 @@ from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.faults import TEXTS
 from app.db.models import Attempt, Video
 from app.media.store import OPERATIONS
+from app.providers.base import Provider
 from app.telemetry import metrics
-from app.telemetry.labels import OTHER, Listing, labels
+from app.telemetry.labels import OTHER, labels
 from app.telemetry.logs import log, loggable
 from app.video import CANCELLED, DeliveryState, Status
 
@@ -53,12 +54,15 @@ def cause_of(code: str | None) -> str:
     return _CAUSE_OF.get(code or "", UPSTREAM)
 
 
-def begin_at_zero(providers: Mapping[str, Listing]) -> None:
+def begin_at_zero(providers: Mapping[str, Provider]) -> None:
     """Show the counters of the configured providers, and those without one, before their first event: a rate needs a
     zero. The models that they list have labels of their own from now on."""
     labels.know(providers)
-    for provider, listing in providers.items():
-        for model in (OTHER, *tuple(listing.listed)[:MAX_MODELS]):
+    for provider, instance in providers.items():
+        known = (
+            instance.models if instance.config.models is None else instance.config.models
+        )  # asks no vendor for a list
+        for model in (OTHER, *tuple(known)[:MAX_MODELS]):
             metrics.CREATES.labels(provider, model)
         for status, cause in ENDS:
             metrics.JOBS.labels(provider, OTHER, status, cause)
