@@ -59,9 +59,8 @@ def begin_at_zero(providers: Mapping[str, Provider]) -> None:
     zero. The models that they list have labels of their own from now on."""
     labels.know(providers)
     for provider, instance in providers.items():
-        known = (
-            instance.models if instance.config.models is None else instance.config.models
-        )  # asks no vendor for a list
+        # Not `listed`, which may ask the vendor for its list.
+        known = instance.models if instance.config.models is None else instance.config.models
         for model in (OTHER, *tuple(known)[:MAX_MODELS]):
             metrics.CREATES.labels(provider, model)
         for status, cause in ENDS:
