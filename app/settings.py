@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     run_worker: bool = True
     """true: `serve` also works on jobs; false: only separate `worker` processes do."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """Port, on `host`, for the Prometheus metrics of a separate `worker` process; unset: none."""
+    """Port, on `host`, for /metrics and /healthz of a separate `worker` process; unset: none."""
     worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
     """Seconds between two queries of an idle worker for due work."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -367,6 +367,21 @@ def _toml(env_file: Path | str | None) -> tuple[Path, Mapping[str, Any]]:
 def export(**values: object) -> None:
     """Pass settings to the server processes that this one starts, through the environment."""
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
+
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client keep the values of a process in a folder."""
+
+
+def metrics_folder() -> Path | None:
+    """The folder in which the processes of one server keep their metrics; None: this process serves alone."""
+    folder = os.environ.get(METRICS_FOLDER)
+    return Path(folder) if folder else None
+
+
+def share_metrics(folder: Path) -> None:
+    """Have the processes that this one starts keep their metrics in a folder."""
+    os.environ[METRICS_FOLDER] = str(folder)
 
 
 def make_data_dir(path: Path) -> None:

@@ -20,10 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids
 from app.accounts import audit
 from app.accounts.audit import Actor
-from app.accounts.pricing import NO_COST, Cost, Quote, dollars
+from app.accounts.pricing import MICROS, NO_COST, Cost, Quote, dollars
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
+from app.telemetry.labels import labels
 from app.telemetry.logs import log
+from app.telemetry.metrics import COST
 from app.video import AttemptState, Entry, Settlement, VideoRequest
 
 UNKNOWN = (
@@ -83,6 +85,10 @@ async def settle(
     if cost.seconds is not None:
         video.billed_s = (video.billed_s or 0) + cost.seconds
     await update_video_settlement(session, video)
+    if micros:
+        model = labels.model(attempt.provider, attempt.upstream_model)
+        counter = COST.labels(labels.project(video.project_id), attempt.provider, model)
+        sa.event.listen(session.sync_session, "after_commit", lambda _: counter.inc(micros / MICROS), once=True)
 
 
 async def refund(

@@ -21,6 +21,7 @@ from app.http.slots import Slots
 from app.jobs import lifecycle, videos
 from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.gauges import Gauges
 from app.jobs.metrics import count_ended
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
@@ -53,6 +54,7 @@ class Gateway:
     listener: Listener
     changed_videos: SharedReads
     durations: Durations
+    gauges: Gauges
     waiting: Slots
     """Waiting and event-stream requests of each key."""
     searches: Slots
@@ -136,7 +138,7 @@ async def end_video(gateway: Gateway, caller: Caller, video_id: str, *, has_ende
         )
     request_facts.note_video(video)
     if cancelled:
-        count_ended(video, gateway.providers)
+        count_ended(video)
     gateway.wake()
     return cancelled
 

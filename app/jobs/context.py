@@ -144,7 +144,7 @@ class StepContext:
         video = await self.record(write, *args, **kwargs)
         self.wake()
         if video is not None and video.status.ended:
-            count_ended(video, self.providers)
+            count_ended(video)
             if f"uploads/{video.id}/" in json.dumps(video.request):
                 await self._delete_uploads(video.id)
         return video

@@ -18,6 +18,7 @@ from app.accounts.pricing import Quote
 from app.db import rows
 from app.db.database import Database
 from app.db.models import Video
+from app.jobs.metrics import count_created
 from app.jobs.plan import Plan
 from app.video import Settlement, Status
 
@@ -167,6 +168,7 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
         raise _refusal(error, route.name) from None
     if existing is not None:
         return Created(existing, replayed=True)
+    count_created(route.provider.name, route.model)
     fresh = {
         "status": Status.queued,
         "progress": 0,

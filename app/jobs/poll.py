@@ -10,7 +10,7 @@ from app.db.models import NO_FILE
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
-from app.jobs.metrics import log_fields
+from app.jobs.metrics import count_refusal, log_fields
 from app.jobs.restored import was_restored
 from app.providers.base import Provider
 from app.telemetry.logs import log
@@ -146,6 +146,7 @@ async def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bo
 async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     """Postpone after a failed poll, which does not fail the job."""
     log.warning("poll failed, repeated later", code=error.code, error=error.message, body=error.body)
+    count_refusal(error)
     due_at = min(context.after(context.backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
     values = {"consecutive_failures": 0, "error_code": error.code, "error_message": error.message}
     await context.record(lifecycle.snooze, claim, due_at=due_at, **values)

@@ -14,6 +14,7 @@ from app.db.faults import is_unavailable, read_fault
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
+from app.jobs.metrics import count_refusal
 from app.jobs.restored import was_restored
 from app.media.store import StorageUnavailable
 from app.providers.base import NotBegun, Provider, Task
@@ -52,6 +53,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
         await context.report_to_breaker(claim, error)
     except errors.UpstreamError as error:
         log.warning("submit refused", code=error.code, error=error.message, body=error.body)
+        count_refusal(error)
         await _refused(context, claim, error)
         await context.report_to_breaker(claim, error)
     except errors.GatewayError as error:
