@@ -82,6 +82,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             await require_secrets(database, config, now=clock())
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
+        providers.report_proxies(upstreams.values())
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 
 from app import net
 from app.media.sniff import suffix_of
+from app.settings import environment_proxies
 
 UNFINISHED = ("queued", "in_progress")
 POLL_S = 0.5
@@ -29,9 +30,10 @@ async def generate_video(base_url: str, key: str, fields: dict[str, str], out: P
     """Create a video, show its progress on `console`, save the file, return its path. Raises `ClientError`."""
     name_of = _naming(out)
     _require_sendable(key, fields)
-    async with net.upstream(timeout_s=60, connections=2) as http:
+    proxies = _proxies()
+    async with net.upstream(timeout_s=60, connections=2, proxies=proxies) as http:
         http.headers["authorization"] = f"Bearer {key}"
-        video = await _create(http, base_url, fields)
+        video = await _create(http, base_url, fields, proxies)
         where = f"{base_url}/videos/{video['id']}"
         with Progress(
             TextColumn("{task.description}"),
@@ -72,12 +74,28 @@ def _require_sendable(key: str, fields: dict[str, str]) -> None:
             raise ClientError(f"{name} is not UTF-8 text; check the encoding of the terminal") from None
 
 
-async def _create(http: httpx.AsyncClient, base_url: str, fields: dict[str, str]) -> dict[str, Any]:
+def _proxies() -> net.Proxies:
+    """The proxies of the environment, which the gateway on this machine is called without. Raises `ClientError`."""
+    try:
+        return net.of_environment(environment_proxies())
+    except ValueError as error:
+        raise ClientError(f"{error}; or unset it") from None
+
+
+async def _create(
+    http: httpx.AsyncClient, base_url: str, fields: dict[str, str], proxies: net.Proxies
+) -> dict[str, Any]:
     try:
         response = await http.post(f"{base_url}/videos", json=fields)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
         raise ClientError(f"{base_url!r:.200} is not an address; --url expects http://host:port/v1") from None
     except httpx.HTTPError as error:
+        if (proxy := proxies.of(httpx.URL(base_url))) is not None:
+            reason = error.reason if isinstance(error, net.ProxyRefused) else f"no answer ({type(error).__name__})"
+            raise ClientError(
+                f"{base_url} cannot be reached through the proxy {proxy.name}: {reason}\n"
+                f"{proxies.source} of the environment names it; NO_PROXY={httpx.URL(base_url).host} calls without it."
+            ) from error
         raise ClientError(
             f"{base_url} cannot be reached ({type(error).__name__}); is the server running there? Start it with\n"
             "  video-gateway serve\nor name another address with --url."

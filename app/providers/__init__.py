@@ -20,6 +20,7 @@ from app.providers.lunos import Lunos
 from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
 from app.providers.openrouter import OpenRouter
+from app.providers.proxies import proxies_of, report_proxies
 from app.providers.replicate import Replicate
 from app.providers.runway import Runway
 from app.providers.sandbox import Sandbox
@@ -49,7 +50,7 @@ KINDS: tuple[type[Provider], ...] = (
     Sandbox,
 )
 
-__all__ = ["KINDS", "KIND_NAMES", "Instance", "build", "read_instances", "unused_routes"]
+__all__ = ["KINDS", "KIND_NAMES", "Instance", "build", "read_instances", "report_proxies", "unused_routes"]
 
 KIND_NAMES = {kind.kind: kind for kind in KINDS}
 
@@ -93,6 +94,7 @@ def build(settings: Settings) -> dict[str, Provider]:
         if one.config is None:
             log.warning("provider left out", provider=one.name, missing=one.missing)
         elif one.config.enabled:
-            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks))
+            proxies = proxies_of(one.name, one.config, settings)
+            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks), proxies)
     report_unused(settings, providers, KIND_NAMES)
     return providers

@@ -70,7 +70,10 @@ class Sender:
         self._clock = clock
         self._links = links
         self._styles = styles
-        self._client = net.guarded(allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s)
+        proxies = net.DIRECT
+        if settings.webhook_proxy is not None:
+            proxies = net.through(settings.webhook_proxy.get_secret_value(), "GATEWAY_WEBHOOK_PROXY")
+        self._client = net.guarded(allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s, proxies=proxies)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -121,6 +124,9 @@ class Sender:
                 text = await _beginning(r)
         except net.ForbiddenAddress as refused:
             error = f"{refused}, so nothing was sent; the operator can allow private networks"
+        except net.ProxyRefused as refused:
+            log.warning("webhook refused by the proxy", reason=str(refused))
+            error = f"no answer: the gateway's proxy {refused.reason}"  # without its name, which is the operator's
         except TimeoutError:
             error = f"no answer within {timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
