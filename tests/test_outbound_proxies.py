@@ -253,14 +253,11 @@ PATHS = ("/a%2Fb%2fc?sig=a%2Bb+c%20d&x=%7E~%27'", "/%41%7e%2e%2E/x?q=%41%61", "/
 
 
 async def test_a_proxy_gets_urls_byte_for_byte() -> None:
-    async with (
-        wire(answering) as found,
-        forward_proxy({API: found.url}) as proxy,
-        net.upstream(timeout_s=20, connections=2, proxies=net.through(proxy.url, "")) as http,
-    ):
-        sent = [httpx.URL(f"http://{API}{path}") for path in PATHS]
+    sent = [httpx.URL(f"http://{API}{path}") for path in PATHS]
+    async with wire(answering) as found, forward_proxy({API: found.url}) as proxy:
         for url in sent:
-            await http.get(url)
+            async with net.upstream(timeout_s=20, connections=1, proxies=net.through(proxy.url, "")) as http:
+                await http.get(url)
     assert proxy.asked == [f"GET http://{API}{url.raw_path.decode()}" for url in sent]
     assert [request.split(b" ")[1] for request in found.requests] == [url.raw_path for url in sent]
 
@@ -429,5 +426,5 @@ def test_a_proxy_that_cannot_be_used_is_an_error_that_names_the_setting(
         assert "sec" not in str(raised.value)
     if "://" in address:
         environment(monkeypatch, HTTPS_PROXY=address)
-        with pytest.raises(ConfigurationError, match="HTTPS_PROXY: .*GATEWAY_HTTP_PROXY, a proxy or none"):
+        with pytest.raises(ConfigurationError, match=r"HTTPS_PROXY: .*GATEWAY_HTTP_PROXY, a proxy or none"):
             build(load(_env_file=None, providers=vendor()))

@@ -113,7 +113,9 @@ class _Call:
         """Take the connection on which the request is sent now. Raises what `before_send` does, and `NotSent`."""
         self._connection, self._transport = connection, connection.transport
         if self.before_last_piece is not None and self._transport is not None:
-            self._transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
+            # So that "drained" means that all has left this process. With 0, TLS pauses at an empty buffer, for ever.
+            is_tls = self._transport.get_extra_info("sslcontext") is not None
+            self._transport.set_write_buffer_limits(1 if is_tls else 0, 0)
         if self.before_send is not None:
             await self._run(self.before_send)
             if self._transport is None or self._transport.is_closing():
