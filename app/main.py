@@ -24,6 +24,7 @@ from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, home, media
+from app.http.address_limit import AddressLimit
 from app.http.context import Gateway
 from app.http.cors import Cors
 from app.http.errors import WITHOUT_VERSION, install_error_handlers, to_response
@@ -232,6 +233,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
         error_page=error_page if chosen.console else None,
+        addresses=AddressLimit(per_minute) if (per_minute := chosen.address_requests_per_minute) else None,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
     app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)
