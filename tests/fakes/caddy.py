@@ -15,7 +15,6 @@ from fakes.nginx import answers
 OPTIONS = """
 {
     admin off
-    persist_config off
     auto_https off
     log {
         level ERROR
