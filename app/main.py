@@ -72,7 +72,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
     An embedded database is migrated; any other must have the current schema. Without `clock`, the database's is used.
     """
     configs = dialects.configure(config)
-    upstreams = providers.build(config)  # first, because its errors can be found without a database
+    upstreams = providers.build(config, starts=True)  # first, because its errors can be found without a database
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
         url, database = await stack.enter_async_context(_opened_database(config))
@@ -83,7 +83,6 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             await require_secrets(database, config, now=clock())
         for provider in upstreams.values():
             stack.push_async_callback(provider.aclose)
-        providers.report_proxies(upstreams.values())
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
         listening = config.database_listen_url

@@ -24,8 +24,10 @@ class Proxies:
     source: str = ""
     """The setting, or the variables, that name the proxy."""
 
-    def __bool__(self) -> bool:
-        return bool(self.by_scheme)
+    @property
+    def names(self) -> set[str]:
+        """Host and port of each proxy."""
+        return {proxy.name for proxy in self.by_scheme.values()}
 
     def of(self, url: httpx.URL) -> Proxy | None:
         """The proxy of a call; None: it goes directly."""

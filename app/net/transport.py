@@ -54,7 +54,7 @@ class ProxyRefused(httpx.ConnectError):
 
 
 def _refusal(error: Exception) -> str | None:
-    """What a proxy did before it had a connection to the server, in words; None for another error."""
+    """The refusal of a proxy, before it had a connection to the server, in words; None for another error."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"refuses the connection ({_status(error.status)})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):  # the name of the server is the proxy's to resolve

@@ -50,7 +50,7 @@ KINDS: tuple[type[Provider], ...] = (
     Sandbox,
 )
 
-__all__ = ["KINDS", "KIND_NAMES", "Instance", "build", "read_instances", "report_proxies", "unused_routes"]
+__all__ = ["KINDS", "KIND_NAMES", "Instance", "build", "read_instances", "unused_routes"]
 
 KIND_NAMES = {kind.kind: kind for kind in KINDS}
 
@@ -84,10 +84,11 @@ def read_instances(settings: Settings) -> Iterator[Instance]:
             yield Instance(name, kind, None, fields)
 
 
-def build(settings: Settings) -> dict[str, Provider]:
+def build(settings: Settings, *, starts: bool = False) -> dict[str, Provider]:
     """Build every configured provider, and the sandbox unless disabled. Raises `ConfigurationError` with the variable.
 
-    A provider whose required fields are not all set is left out with a warning, and so are aliases without a route.
+    A provider whose required fields are not all set is left out with a warning, and so are aliases without a route. At
+    a start, the outbound proxies are logged, too.
     """
     providers: dict[str, Provider] = {}
     for one in read_instances(settings):
@@ -96,5 +97,7 @@ def build(settings: Settings) -> dict[str, Provider]:
         elif one.config.enabled:
             proxies = proxies_of(one.name, one.config, settings)
             providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks), proxies)
+    if starts:
+        report_proxies(providers.values())
     report_unused(settings, providers, KIND_NAMES)
     return providers
