@@ -115,9 +115,10 @@ class Authenticator:
                 "no API key was sent; send it as `Authorization: Bearer <key>`", code="missing_api_key"
             )
         hashed = self.hash(key)  # looked up by hash, so no comparison time depends on the key
-        possible = hashed in self._static or is_well_formed(key)  # a mistyped key costs no query
-        if possible and address is not None and self._guesses.is_over(address, self._clock()):
-            possible = hashed in self._static or hashed in self._known or await self._hashes.may_have(hashed)
+        is_known = hashed in self._static or hashed in self._known
+        possible = is_known or is_well_formed(key)  # a mistyped key costs no query
+        if possible and not is_known and address is not None and self._guesses.is_over(address, self._clock()):
+            possible = await self._hashes.may_have(hashed)
         found = await self._caller(hashed) if possible else None
         if found is None and address is not None:
             self._count_wrong(address)

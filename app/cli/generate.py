@@ -91,7 +91,9 @@ async def _create(
         raise ClientError(f"{base_url!r:.200} is not an address; --url expects http://host:port/v1") from None
     except httpx.HTTPError as error:
         if (proxy := proxies.of(httpx.URL(base_url))) is not None:
-            reason = error.reason if isinstance(error, net.ProxyRefused) else f"no answer ({type(error).__name__})"
+            reason = f"no answer ({type(error).__name__})"
+            if isinstance(error, net.ProxyRefused):
+                reason = f"it {error.reason}"
             raise ClientError(
                 f"{base_url} cannot be reached through the proxy {proxy.name}: {reason}\n"
                 f"{proxies.source} of the environment names it; NO_PROXY={httpx.URL(base_url).host} calls without it."

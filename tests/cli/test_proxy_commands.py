@@ -71,6 +71,6 @@ async def test_generate_calls_this_machine_directly_and_names_a_proxy(
         with pytest.raises(ClientError) as raised:
             await command(*ask, "http://gateway.example/v1", environment=environment)
     error = str(raised.value)
-    assert f"http://gateway.example/v1 cannot be reached through the proxy {away}: cannot be reached" in error
+    assert f"http://gateway.example/v1 cannot be reached through the proxy {away}: it cannot be reached" in error
     assert "HTTP_PROXY of the environment names it; NO_PROXY=gateway.example calls without it." in error
     assert "ss-word" not in error
