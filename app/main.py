@@ -24,6 +24,7 @@ from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, home, media
+from app.http.address_limit import AddressLimit
 from app.http.context import Gateway
 from app.http.cors import Cors
 from app.http.errors import WITHOUT_VERSION, install_error_handlers, to_response
@@ -72,7 +73,8 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
 
     An embedded database is migrated; any other must have the current schema. Without `clock`, the database's is used.
     """
-    configs, upstreams = dialects.configure(config), providers.build(config)  # first: their errors need no database
+    # First, because their errors can be found without a database.
+    configs, upstreams = dialects.configure(config), providers.build(config, starts=True)
     begin_at_zero(upstreams)
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
@@ -238,6 +240,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
         error_page=error_page if chosen.console else None,
+        addresses=AddressLimit(per_minute) if (per_minute := chosen.address_requests_per_minute) else None,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
     app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self, cast
+from urllib.request import getproxies_environment
 
 from pydantic import (
     AfterValidator,
@@ -54,7 +55,7 @@ from app.mistakes import (
     web_origins,
     without_mapping,
 )
-from app.setting_types import AdminKey, ModelSettings, Prices, StaticKeys, by_resolution
+from app.setting_types import AdminKey, ModelSettings, Prices, StaticKeys, by_resolution, check_proxy
 
 
 class ConfigurationError(Exception):
@@ -98,6 +99,14 @@ class Settings(BaseSettings):
         IPv6Network("::1"),
     ]
     """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
+    address_requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Requests that one address (of IPv6, one /64 network) may send to one process in a minute, before anything of them
+    is looked at; `/admin/v1`, `/metrics`, `/healthz` and `/readyz` are not counted. Unset: no limit."""
+    http_proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """Proxy for all calls to providers and downloads of their results, `http://user:password@proxy:3128`; `none`:
+    direct. Unset: the proxies of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), if it has some."""
+    webhook_proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """Proxy for webhooks; unset: direct, whatever the environment says."""
     cors_origins: Annotated[list[str], NoDecode, AfterValidator(web_origins)] = []
     """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
     links are open to all pages."""
@@ -390,6 +399,11 @@ def make_data_dir(path: Path) -> None:
     if not path.exists():
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+def environment_proxies() -> dict[str, str]:
+    """The variables of outbound proxies that programs share, by their names without `_proxy`: http, https, all, no."""
+    return getproxies_environment()
 
 
 def child_process_env() -> dict[str, str]:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
 from app.http import request_facts
+from app.http.address_limit import AddressLimit
 from app.http.cors import Cors
 from app.http.errors import ErrorPage, RenderError, to_gateway_error, to_response
 from app.http.spool import Bodies
@@ -70,9 +71,11 @@ class RequestMiddleware:
         cors: Cors,
         https: bool = False,
         error_page: ErrorPage | None = None,
+        addresses: AddressLimit | None = None,
     ) -> None:
         self._app = app
         self._error_page = error_page
+        self._addresses = addresses
         self._render_error = render_error
         self._name_dialect = name_dialect
         self._max_body_bytes = max_body_bytes
@@ -117,6 +120,8 @@ class RequestMiddleware:
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 require_host(scope)
+                if self._addresses is not None:
+                    self._addresses.require(scope)
                 upload.refuse_declared()
                 await (self._cors.preflight(scope) or self._app)(scope, upload.receive, tagged_send)
             except ClientDisconnect:

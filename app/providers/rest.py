@@ -46,7 +46,13 @@ FILES_AT_ONCE = 16
 CHARACTERS_AT_ONCE = 4
 LEAST_UPLOAD_RATE = 64 * 2**10
 """Bytes per second below which a body that is sent is given up."""
-NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+NEVER_CONNECTED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    net.ProxyRefused,
+)
 _LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 NOT_STOPPED = (400, 405, 409, 422, 501)
 """Statuses of an upstream that does not stop a task, or has no call for it."""
@@ -62,8 +68,14 @@ class RestProvider(Provider):
     key_origins: ClassVar[tuple[str, ...]] = ("base_url",)
     """Settings whose addresses get the credential."""
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        super().__init__(name, config, allow_networks)
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
+        super().__init__(name, config, allow_networks, proxies)
         self._secret_pattern = secret_pattern(self._secret) if self._secret else None
         # Submits have turns of their own, so that slow polls and other calls never stand before them; so have
         # characters, for which a request handler waits. Turns are taken before httpx's pool, which scans all waiting
@@ -73,8 +85,8 @@ class RestProvider(Provider):
             lambda: others, submit=submits, prepare=submits, character=asyncio.Semaphore(CHARACTERS_AT_ONCE)
         )
         connections = 2 * config.connections + CHARACTERS_AT_ONCE + FILES_AT_ONCE
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections)
-        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections, proxies=proxies)
+        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s, proxies=proxies)
 
     async def aclose(self) -> None:
         await self.http.aclose()
@@ -178,11 +190,11 @@ class RestProvider(Provider):
             if isinstance(error, NotSent) or (begin is not None and begin.called and not begin.done):
                 raise NotBegun(f"not sent after it was recorded ({type(error).__name__})") from error
             unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
-            if not unsent:
+            if not unsent and not isinstance(error, net.ProxyRefused):
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
             if isinstance(error, NEVER_CONNECTED):
-                message = f"{self.name} cannot be reached ({type(error).__name__})"
-                raise errors.UpstreamUnreachable(message, provider=self.name) from error
+                message, note = f"{self.name} cannot be reached ({type(error).__name__})", self.proxy_note(url, error)
+                raise errors.UpstreamUnreachable(message, provider=self.name, body=note) from error
             message = f"{self.name} did not take the whole request ({type(error).__name__})"
             raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
@@ -396,8 +408,10 @@ class RestProvider(Provider):
             client = self.http if same_host else self.guarded
             with_key = authenticated and same_origin
             headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
+            method, document = ("GET", None) if body is None or not with_key else ("POST", body)
             try:
-                async with self._answering(client, target, headers, body if with_key else None) as response:
+                request = client.build_request(method, target, headers=headers, json=document)
+                async with net.answering(client, request, timeout_s=self.config.timeout_s) as response:
                     location = response.headers.get("location")
                     if response.is_redirect and location:
                         target = self._redirected(target, location)
@@ -419,27 +433,10 @@ class RestProvider(Provider):
                     log.warning("result address refused", provider=self.name, reason=str(error))
                     message = f"{self.name} named a file in a private network, which the gateway must not reach"
                     raise errors.UpstreamGone(message, provider=self.name) from error
-                raise errors.UpstreamUnavailable(
-                    f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
-                ) from error
+                message = f"the file could not be fetched from {self.name} ({type(error).__name__})"
+                note = self.proxy_note(target, error)
+                raise errors.UpstreamUnavailable(message, provider=self.name, body=note) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file too many times", provider=self.name)
-
-    @asynccontextmanager
-    async def _answering(
-        self, client: httpx.AsyncClient, target: httpx.URL, headers: Mapping[str, str], body: dict[str, Any] | None
-    ) -> AsyncIterator[httpx.Response]:
-        """The answer to a GET, or a POST of `body`, whose head came within the time limit of a call. Raises
-        `httpx.ReadTimeout`."""
-        request = client.build_request("GET" if body is None else "POST", target, headers=headers, json=body)
-        try:
-            async with asyncio.timeout(self.config.timeout_s):
-                response = await client.send(request, stream=True)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("no answer in time", request=request) from error
-        try:
-            yield response
-        finally:
-            await response.aclose()
 
     def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
         try:
