@@ -20,11 +20,11 @@ RUN pip install uv
 WORKDIR /src
 # Dependencies first: this layer is cached until the lock file changes.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-dev --extra vertex --no-install-project
+RUN uv sync --frozen --no-dev --extra otel --extra vertex --no-install-project
 COPY README.md LICENSE ./
 COPY migrations migrations
 COPY app app
-RUN uv sync --frozen --no-dev --extra vertex --no-editable
+RUN uv sync --frozen --no-dev --extra otel --extra vertex --no-editable
 
 FROM python:3.13-slim
 RUN apt-get update \
