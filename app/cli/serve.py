@@ -31,7 +31,7 @@ from app.http.server import HttpProtocol
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.settings import ConfigurationError, Settings
-from app.telemetry import logs
+from app.telemetry import logs, traces
 
 
 def serve(config: Settings, workers: int) -> None:
@@ -54,7 +54,7 @@ def work(config: Settings) -> None:
             raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
 
     async def run() -> None:
-        async with open_parts(config) as parts:
+        async with traces.running("worker"), open_parts(config) as parts:
             loop = asyncio.get_running_loop()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, parts.worker.stop)

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.models import Attempt, Video
+from app.jobs.spans import note_ended
 from app.providers.base import Provider
 from app.telemetry.logs import log, loggable
 from app.telemetry.metrics import CAPPED, CAPPED_DOLLARS, JOBS, UNDERPRICED, UNDERPRICED_DOLLARS
@@ -24,6 +25,7 @@ def count_ended(video: Video, providers: Mapping[str, Provider]) -> None:
     JOBS.labels(provider, model if listed else "other", str(video.status)).inc()
     seconds = round(((video.ended_at or video.updated_at) - video.created_at).total_seconds(), 1)
     log.info("video ended", **log_fields(video), status=str(video.status), code=video.error_code, seconds=seconds)
+    note_ended(video, provider, model)
 
 
 def count_capped(attempt: Attempt, cost: Cost) -> None:

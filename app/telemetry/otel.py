@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from app import errors
 from app.telemetry.logs import log, loggable
-from app.telemetry.traces import Fact, Moment
+from app.telemetry.traces import Fact, Moment, host_of
 
 NAMES = {
     "code": "error.type",
@@ -70,7 +70,7 @@ class Tracing:
         return _entered(self._tracer.start_span("HTTP", context=parent or Context(), kind=SpanKind.SERVER))
 
     def step(
-        self, name: str, of: str | None, facts: Mapping[str, Fact], *, outbound: bool
+        self, name: str, of: str | None, facts: Mapping[str, Fact], *, outbound: bool = False
     ) -> AbstractContextManager[None]:
         job = _context(of)
         if job is None:
@@ -79,10 +79,11 @@ class Tracing:
         kind = SpanKind.CLIENT if outbound else SpanKind.INTERNAL
         return _entered(self._tracer.start_span(name, context=within, kind=kind, attributes=_attributes(facts)))
 
-    def call(self, name: str, facts: Mapping[str, Fact]) -> AbstractContextManager[None]:
+    def call(self, method: str, url: str, verb: str, facts: Mapping[str, Fact]) -> AbstractContextManager[None]:
         if not trace.get_current_span().is_recording():
             return nullcontext()
-        return _entered(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=_attributes(facts)))
+        found = _attributes({"method": method, "host": host_of(url), "verb": verb, **facts})
+        return _entered(self._tracer.start_span(f"{method} {verb}", kind=SpanKind.CLIENT, attributes=found))
 
     @contextmanager
     def joined(self, of: str | None) -> Iterator[None]:

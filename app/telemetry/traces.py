@@ -3,12 +3,13 @@
 Off unless the environment names a receiver. While they are off nothing of OpenTelemetry's SDK is imported, and each
 function here is one test. The functions that change a span change the one around them; a span of a job is made only in
 the trace of the job, which its row has as `traceparent`. Attributes of a span are named as fields of the log, with
-`gateway.` before the name; those of `otel.NAMES` have the names of OpenTelemetry. Never pass a text of a client or of an
-upstream: codes, ids, numbers and hosts only.
+`gateway.` before the name; those of `otel.NAMES` have the names of OpenTelemetry. Never pass a text of a client or of
+an upstream: codes, ids, numbers and hosts only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -52,15 +53,20 @@ def server(headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Non
     return _NO_SPAN if _tracing is None else _tracing.server(headers)
 
 
-def step(name: str, of: str | None, *, outbound: bool = False, **facts: Fact) -> AbstractContextManager[None]:
+def step(name: str, of: str | None, **facts: Fact) -> AbstractContextManager[None]:
     """A span of the job whose `traceparent` is `of`, below the current one if that is of the same trace. An exception
-    marks it as failed. `outbound`: the whole of it is one call to another system."""
-    return _NO_SPAN if _tracing is None else _tracing.step(name, of, facts, outbound=outbound)
+    marks it as failed."""
+    return _NO_SPAN if _tracing is None else _tracing.step(name, of, facts)
 
 
-def call(name: str, **facts: Fact) -> AbstractContextManager[None]:
-    """The span of an HTTP call, if there is a span around it; polls have none."""
-    return _NO_SPAN if _tracing is None else _tracing.call(name, facts)
+def outbound(name: str, of: str | None, **facts: Fact) -> AbstractContextManager[None]:
+    """As `step`, for one that is a single call to another system."""
+    return _NO_SPAN if _tracing is None else _tracing.step(name, of, facts, outbound=True)
+
+
+def call(method: str, url: str, verb: str, **facts: Fact) -> AbstractContextManager[None]:
+    """The span of an HTTP call, if there is a span around it; polls of jobs have none."""
+    return _NO_SPAN if _tracing is None else _tracing.call(method, url, verb, facts)
 
 
 def joined(of: str | None) -> AbstractContextManager[None]:
@@ -119,8 +125,8 @@ def headers() -> dict[str, str]:
 # Start and end
 
 
-@contextmanager
-def running(role: str) -> Iterator[None]:
+@asynccontextmanager
+async def running(role: str) -> AsyncIterator[None]:
     """Send traces while the block lasts, if the environment says so; nothing that goes wrong here stops a process."""
     global _tracing
     started = _start(role) if _tracing is None else None
@@ -132,7 +138,7 @@ def running(role: str) -> Iterator[None]:
         yield
     finally:
         _tracing = None
-        started.close()
+        await asyncio.to_thread(started.close)
 
 
 def _start(role: str) -> "Tracing | None":
@@ -166,6 +172,14 @@ def _start(role: str) -> "Tracing | None":
         return None
     log.info("traces are sent", to=to)
     return tracing
+
+
+def host_of(url: str | None) -> str | None:
+    """The host of an address, which is all that a span has of it."""
+    try:
+        return urlsplit(url or "").hostname
+    except ValueError:
+        return None
 
 
 def _first(given: dict[str, str], names: Sequence[str]) -> str | None:
