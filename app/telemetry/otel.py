@@ -55,7 +55,8 @@ class Tracing:
         }
         resource = Resource.create().merge(Resource(own)).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Exporter()))
+        self._exporter = _Exporter()
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("video-gateway", release)
 
     def close(self) -> None:
@@ -63,6 +64,7 @@ class Tracing:
         closing = threading.Thread(target=self._provider.shutdown, name="traces-close", daemon=True)
         closing.start()
         closing.join(FLUSH_S)
+        self._exporter.given_up = True
 
     def server(self, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[None]:
         given = [value for name, value in headers if name == b"traceparent"]
@@ -206,6 +208,9 @@ class _Exporter(OTLPSpanExporter):
     """Logs the first failure and the first success after it: the library's own lines come with each try, and may have
     what the receiver answered."""
 
+    given_up = False
+    """The process ends, and nothing more is logged."""
+
     def __init__(self) -> None:
         self._outcomes = _Session()
         super().__init__(session=self._outcomes)
@@ -214,6 +219,8 @@ class _Exporter(OTLPSpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = super().export(spans)
         fails = result is not SpanExportResult.SUCCESS
+        if self.given_up:
+            return result
         if fails and not self._fails:
             log.warning("traces not sent", reason=self._outcomes.outcome, spans=len(spans))
         elif self._fails and not fails:

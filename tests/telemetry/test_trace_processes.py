@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pages
 import pytest
@@ -30,7 +31,7 @@ async def test_a_server_and_a_worker_make_one_trace(
     assert EXPORT[1].partition("=")[0] in os.environ
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")  # it would make server spans of its own
     fake, receiver = FakeOpenAI(polls_until_working=0, polls_until_done=0), Receiver()
-    settings = {
+    settings: dict[str, Any] = {
         "database_url": database_url, "data_dir": tmp_path / "data", "api_keys": ALICE, "log_format": "json",
         "pepper": "a pepper of the tests", "worker_tick_s": 0.05, "poll_interval_s": 0.1,
         "allow_networks": "127.0.0.0/8", "providers__sandbox__testcard_s": 0,
