@@ -170,7 +170,7 @@ class RequestMiddleware:
             **known,
         )
         if traces.are_on():
-            _note_span(scope, method, route, status, {name: known.get(name) for name in TRACED})
+            _note_span(scope, method, status, {name: known.get(name) for name in TRACED})
 
     def _known_by_address(self, scope: Scope) -> dict[str, str]:
         """Facts that need no handler, so that errors have them too; those of the handlers count more."""
@@ -185,10 +185,10 @@ class RequestMiddleware:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def _note_span(scope: Scope, method: str, route: str, status: int, known: Mapping[str, str | None]) -> None:
+def _note_span(scope: Scope, method: str, status: int, known: Mapping[str, str | None]) -> None:
     """Name the span of a request, and say how it ended. A refused create counts as failed, other refusals do not."""
-    creates = creates_video(scope.get("route"))
-    traces.rename("video.create" if creates else f"{method} {route}")
+    creates, route = creates_video(scope.get("route")), getattr(scope.get("route"), "path", None)
+    traces.rename("video.create" if creates else f"{method} {route}" if route else method)
     code = scope.get("gateway_error_code")
     traces.note(method=method, route=route, scheme=scope["scheme"], status_code=status, code=code, **known)
     if status >= 500 or (creates and status >= 400):

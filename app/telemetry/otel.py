@@ -64,7 +64,9 @@ class Tracing:
         closing = threading.Thread(target=self._provider.shutdown, name="traces-close", daemon=True)
         closing.start()
         closing.join(FLUSH_S)
-        self._exporter.given_up = True
+        if closing.is_alive():
+            self._exporter.given_up = True
+            log.warning("traces not sent", reason="the process ended before the receiver had answered")
 
     def server(self, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[None]:
         given = [value for name, value in headers if name == b"traceparent"]

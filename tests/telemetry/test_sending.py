@@ -98,7 +98,7 @@ async def test_the_other_variables_are_the_sdks(
     monkeypatch.setenv(ENDPOINT, closed_port())
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=SEKRET")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "films")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "studio")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.version=9")
     async with start_gateway() as gateway:
         await gateway.client.get("/v1/models")
@@ -107,7 +107,7 @@ async def test_the_other_variables_are_the_sdks(
     (span,) = collector.spans
     assert collector.calls[0]["api-key"] == "SEKRET"
     assert "SEKRET" not in span.text
-    named = {"service.name": "films", "service.version": "9", "deployment.environment.name": "test"}
+    named = {"service.name": "studio", "service.version": "9", "deployment.environment.name": "test"}
     assert span.resource.items() >= {**named, "gateway.role": "server"}.items()
     assert span.resource["service.instance.id"]
 
@@ -152,11 +152,14 @@ async def test_a_receiver_that_is_away_slows_nothing(
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "5")
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-        async with start_gateway() as gateway:
-            video = await gateway.create(model="sandbox/testcard", seconds="1", size="128x128")
-            if away == "hangs":
-                await hang.reached.wait()
-            assert (await gateway.finish(video["id"]))["status"] == "completed"
-            stopping = time.perf_counter()
-        assert time.perf_counter() - stopping < FLUSH_S + 5
+        with capture_logs() as logs:
+            async with start_gateway() as gateway:
+                video = await gateway.create(model="sandbox/testcard", seconds="1", size="128x128")
+                if away == "hangs":
+                    await hang.reached.wait()
+                assert (await gateway.finish(video["id"]))["status"] == "completed"
+                stopping = time.perf_counter()
+            assert time.perf_counter() - stopping < FLUSH_S + 5
+        (reason,) = (line["reason"] for line in logs if line["event"] == "traces not sent")
+        assert reason == {"closed": "ConnectionError"}.get(away, "the process ended before the receiver had answered")
         hang.release.set()

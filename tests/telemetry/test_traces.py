@@ -158,6 +158,7 @@ async def test_what_was_refused_or_has_failed_is_marked(start_gateway: StartGate
         assert (await create(gateway, model="nope/x")).status_code == 404
         assert (await gateway.client.post("/v1/videos/video_x/remix", json={"prompt": "x"})).status_code == 404
         assert (await gateway.client.get("/v1/videos/video_x")).status_code == 404
+        assert (await gateway.client.get("/SEKRET?a=SEKRET")).status_code == 404
         refused = (await create(gateway, webhook_url=hook)).json()["id"]
         await gateway.finish(refused)
         failing = (await create(gateway)).json()["id"]
@@ -174,6 +175,8 @@ async def test_what_was_refused_or_has_failed_is_marked(start_gateway: StartGate
     ]
     read = collector.named("GET /v1/videos/{video_id}")[0]
     assert (read.failed, read.facts["error.type"]) == (False, "not_found")
+    nowhere = collector.one("GET").facts
+    assert (nowhere["error.type"], "http.route" in nowhere) == ("unknown_url", False)
     one, other = creates[3].trace, creates[4].trace
     failed = {(span.trace, span.name, span.facts["error.type"]) for span in collector.spans if span.failed}
     assert failed - {(span.trace, span.name, span.facts.get("error.type")) for span in creates} == {
