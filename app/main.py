@@ -47,7 +47,7 @@ from app.media.turns import Turns
 from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
-from app.telemetry import logs
+from app.telemetry import logs, traces
 from app.webhooks.sender import Sender
 
 WEBHOOK_TESTS = 3
@@ -195,7 +195,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
-        async with open_parts(chosen, clock=clock) as parts:
+        async with traces.running("server"), open_parts(chosen, clock=clock) as parts:
             app.state.gateway, app.state.worker = parts.gateway, parts.worker
             app.state.started_at = parts.gateway.clock()
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
@@ -223,6 +223,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # has addresses
     )
     app.router.routes.extend(_all_routes())
     if chosen.console:

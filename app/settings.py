@@ -329,6 +329,11 @@ def are_set(names: Sequence[str]) -> list[str]:
     return [name for name in names if os.environ.get(name) or dotenv.get(name.lower())]
 
 
+def otel_variables() -> dict[str, str]:
+    """The variables of OpenTelemetry that the environment has, where its SDK reads them itself."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 PARTS = {"providers": 3, "dialects": 3, "models": 3, "prices": 2}
 """Length of the path to a part of a nested setting, which may come from another source than the part beside it."""
 

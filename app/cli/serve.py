@@ -29,7 +29,7 @@ from app.http.worker_port import WorkerPort
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.settings import ConfigurationError, Settings
-from app.telemetry import logs
+from app.telemetry import logs, traces
 from app.telemetry.processes import keep_ended, shared_metrics
 
 
@@ -48,7 +48,7 @@ def work(config: Settings, *, once: bool = False) -> None:
     port = _worker_port(config)
 
     async def run() -> None:
-        async with open_parts(config) as parts:
+        async with traces.running("worker"), open_parts(config) as parts:
             if port is not None:
                 port.watch(parts.worker, parts.gateway.gauges)
             if once:

@@ -14,6 +14,7 @@ from app.jobs import download, lifecycle, poll, purge, submit
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
 from app.jobs.metrics import expect_end, log_fields
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 
@@ -58,9 +59,8 @@ class Executor:
                         log.exception("batch poll failed", attempts=len(batch))
             return
         claim = batch[0]
-        with structlog.contextvars.bound_contextvars(
-            **log_fields(claim.video), attempt=claim.attempt.id, provider=claim.attempt.provider
-        ):
+        fields = {**log_fields(claim.video), "attempt": claim.attempt.id, "provider": claim.attempt.provider}
+        with structlog.contextvars.bound_contextvars(**fields), traces.joined(claim.video.traceparent):
             try:
                 await self._step(claim)
             except Exception as error:

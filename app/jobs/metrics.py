@@ -7,6 +7,7 @@ from app import errors
 from app.accounts.pricing import MICROS, Cost, format_usd, is_underpriced
 from app.db.faults import TEXTS
 from app.db.models import Attempt, Video
+from app.jobs.spans import note_ended
 from app.media.store import OPERATIONS
 from app.providers.base import Provider
 from app.telemetry import metrics
@@ -113,6 +114,7 @@ def count_ended(video: Video) -> None:
     if video.status is Status.completed:
         metrics.JOB_SECONDS.labels(provider, model).observe(seconds)
     log.info("video ended", **log_fields(video), status=str(video.status), code=video.error_code, seconds=seconds)
+    note_ended(video, provider, model)
 
 
 def count_refusal(error: errors.UpstreamError) -> None:

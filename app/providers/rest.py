@@ -6,7 +6,6 @@ An adapter contains only what is specific to its vendor; it may override methods
 
 import asyncio
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -30,17 +29,17 @@ from app.providers.answers import (
     reported_micros,
     retry_after_s,
     secret_pattern,
+    shortened,
 )
 from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.telemetry.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from app.video import Failure, Output, Progress, Status, Submission
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """Size limit of an answer that is not a file, without what is cut of its long strings."""
-KEPT_CHARACTERS = 2_000
-"""Length of an answer that is kept for the operator."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
 CHARACTERS_AT_ONCE = 4
@@ -53,7 +52,6 @@ NEVER_CONNECTED = (
     httpx.UnsupportedProtocol,
     net.ProxyRefused,
 )
-_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 NOT_STOPPED = (400, 405, 409, 422, 501)
 """Statuses of an upstream that does not stop a task, or has no call for it."""
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
@@ -114,7 +112,7 @@ class RestProvider(Provider):
 
     @property
     def auth(self) -> dict[str, str]:
-        """Headers with the credential; for requests to the addresses of `key_origins` only."""
+        """Headers for requests to the addresses of `key_origins` only: the credential."""
         return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
 
     async def submit_call(self, task: Task, method: str, path: str, **kwargs: Any) -> httpx.Response:
@@ -162,13 +160,16 @@ class RestProvider(Provider):
         origin = self.config.base_url if origin is None else origin
         if origin not in self._key_addresses:
             raise AssertionError("the key is sent to configured addresses only")
-        headers = {**self.auth, **kwargs.pop("headers", {})}
+        given = kwargs.pop("headers", {})
         started = time.perf_counter()
         try:
-            response = await self._request(verb, method, origin + path, begin=begin, headers=headers, **kwargs)
-            if not response.is_success:
-                raise self.error_from(verb, response)
-            return response
+            with traces.call(method, origin, verb, provider=self.name):
+                headers = {**self.auth, **given}
+                response = await self._request(verb, method, origin + path, begin=begin, headers=headers, **kwargs)
+                traces.note(status_code=response.status_code)
+                if not response.is_success:
+                    raise self.error_from(verb, response)
+                return response
         except errors.UpstreamError as error:
             UPSTREAM_ERRORS.labels(self.name, verb, error.code).inc()
             raise
@@ -282,7 +283,7 @@ class RestProvider(Provider):
             text = json.dumps(document, ensure_ascii=False)
         except RecursionError:
             return ""
-        return _LONG_TEXT.sub(r'"\1..."', self.scrub(text, limit=len(text)))[:KEPT_CHARACTERS]
+        return shortened(self.scrub(text, limit=len(text)))
 
     def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
         """Build the failure of a task, with the upstream's message if there is one."""

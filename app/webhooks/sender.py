@@ -16,6 +16,7 @@ from app.db import rows
 from app.db.models import Delivery, Video, WebhookEndpoint
 from app.media.signed_links import SignedLinks
 from app.settings import Settings
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.webhooks import endpoints, events, signing
 
@@ -117,7 +118,7 @@ class Sender:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._client.stream("POST", url, content=body, headers=headers) as r,
+                self._client.stream("POST", url, content=body, headers={**headers, **traces.headers()}) as r,
             ):
                 status = r.status_code
                 text = await _beginning(r)

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
+from fakes.otlp import Collector
 from fakes.server import Hang, closed_port, serve
 from harness import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
@@ -173,8 +174,10 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_waiting_requests_and_streams_end_when_a_server_drains(workers: str, home: Path) -> None:
-    """Long before the grace period ends, which would cut them off."""
+async def test_waiting_requests_and_streams_end_when_a_server_drains(
+    workers: str, home: Path, collector: Collector
+) -> None:
+    """Long before the grace period ends, which would cut them off. Each process sends its spans before it ends."""
     async with (
         served("--workers", workers, cwd=home, shutdown_grace_s=PATIENCE_S) as gateway,
         gateway.client() as client,
@@ -189,6 +192,8 @@ async def test_waiting_requests_and_streams_end_when_a_server_drains(workers: st
             assert (await waiting).json()["status"] in ("queued", "in_progress")
             assert not [line async for line in lines if line == "event: end"]
         assert await gateway.child.end() == 0
+    names = ["GET /v1/videos/{video_id}", "GET /v1/videos/{video_id}/events", "video.create"]
+    assert sorted(span.name for span in collector.spans if span.kind == "server") == names
 
 
 # serve, with a database of ours
