@@ -415,11 +415,12 @@ UNUSABLE = {
 def test_a_proxy_that_cannot_be_used_is_an_error_that_names_the_setting(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, values in {
+    settings: dict[str, dict[str, Any]] = {
         "GATEWAY_HTTP_PROXY": {"http_proxy": address},
         "GATEWAY_WEBHOOK_PROXY": {"webhook_proxy": address},
         "GATEWAY_PROVIDERS__UP__PROXY": {"providers": vendor(proxy=address)},
-    }.items():
+    }
+    for name, values in settings.items():
         with pytest.raises(ConfigurationError, match=name) as raised:
             build(load(_env_file=None, **values))
         assert UNUSABLE[address] in str(raised.value)
