@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from app import settings
+from app.mistakes import install
 from app.telemetry.logs import log
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ def _start(role: str) -> "Tracing | None":
     try:
         from app.telemetry.otel import Tracing
     except ImportError:
-        hint = "pip install 'video-gateway[otel]'"
-        log.warning("traces not sent", reason="the extra `otel` is not installed", hint=hint)
+        log.warning("traces not sent", reason="the extra `otel` is not installed", hint=install("otel"))
         return None
     try:
         tracing = Tracing(role)

@@ -43,7 +43,7 @@ async def test_without_an_endpoint_nothing_of_the_sdk_is_loaded(database_url: st
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-MISSING = "pip install 'video-gateway[otel]'"
+MISSING = "pip install '.[otel]' in a clone of the repository"
 WRONG = {
     "protocol": ({ENDPOINT: "http://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http/protobuf"),
     "exporter": ({ENDPOINT: "http://127.0.0.1:4318", "OTEL_TRACES_EXPORTER": "zipkin"}, "http/protobuf"),
