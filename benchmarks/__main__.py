@@ -1,5 +1,6 @@
 """`python -m benchmarks`: measure, and print the results beside the aims."""
 
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder, console.status("") as status:
         Path(folder).chmod(0o711)  # the embedded database may run as another user
         report = Bench(Path(folder), effort, status.update).run()
-    console.print(_speeds(report), _costs(report))
+    console.print(_speeds(report), _floods(report), _costs(report))
 
 
 def _speeds(report: Report) -> Table:
@@ -59,6 +60,32 @@ def _add(table: Table, name: str, measured: Compared, aim: float) -> None:
         _verdict(f"{measured.ratio:.2f}", measured.ratio >= aim),
         f">= {aim}",
     )
+
+
+def _floods(report: Report) -> Table:
+    table = Table(title="Creates while a worker submits them")
+    for name in (
+        "upstream answers in",
+        "processes",
+        "create, 1/s",
+        "p50 ms",
+        "p99 ms",
+        "accepted upstream, 1/s",
+        "CPU ms",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for flood in report.floods:
+        percentiles = statistics.quantiles(flood.create.latencies_ms, n=100)
+        table.add_row(
+            f"{flood.delay_s:g} s",
+            f"{flood.processes}",
+            f"{flood.create.per_s:,.0f}",
+            f"{percentiles[49]:.1f}",
+            f"{percentiles[98]:.1f}",
+            f"{flood.accepted_per_s:,.0f}",
+            f"{flood.cpu_ms:.1f}",
+        )
+    return table
 
 
 def _costs(report: Report) -> Table:

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,8 @@ FIRST_POLL_S = 4.4
 SETTLE_S = 2
 CROWD = 1_000
 """Jobs of one project in front of those of another."""
+SLOWNESS_S = (0.0, 2.0)
+"""Times that upstreams take to answer a submit."""
 SEEN = 20
 """Jobs of the other project."""
 
@@ -106,6 +108,21 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Flood:
+    """Creates as fast as they are answered, while a worker submits them to an upstream."""
+
+    delay_s: float
+    """Time that the upstream takes to answer a submit."""
+    processes: int
+    """1: API and worker in one process; 2: one each."""
+    create: Result
+    accepted_per_s: float
+    """Submits that the upstream answered meanwhile."""
+    cpu_ms: float
+    """CPU of the gateway's processes for one create and its part of the submits."""
+
+
+@dataclass(frozen=True)
 class Report:
     create: Compared
     get: Compared
@@ -114,6 +131,7 @@ class Report:
     idle_cores: float
     polling: Polling
     neighbours: Neighbours
+    floods: list[Flood]
     start: Start
 
 
@@ -136,9 +154,9 @@ class Bench:
                 seed = Seed(url)
                 create, get, content, memory = self._load(child, port, url, seed)
             seed.clear()
-            return Report(
-                create, get, content, memory, self._idle(), self._polling(seed), self._neighbours(seed), start
-            )
+            floods = [self._flood(seed, delay_s, split=split) for delay_s in SLOWNESS_S for split in (False, True)]
+            idle, polling, neighbours = self._idle(), self._polling(seed), self._neighbours(seed)
+            return Report(create, get, content, memory, idle, polling, neighbours, floods, start)
         finally:
             server.cleanup()
 
@@ -265,6 +283,38 @@ class Bench:
         seed.clear()
         return Neighbours(alone_ms, behind_ms)
 
+    def _flood(self, seed: Seed, delay_s: float, *, split: bool) -> Flood:
+        upstream, folder = free_port(), str(self._data)
+        self._show_status(f"flood: upstream of {delay_s:g} s, {'API and worker apart' if split else 'one process'}")
+        settings = {
+            "GATEWAY_PROVIDERS__BENCH__KIND": "openai",
+            "GATEWAY_PROVIDERS__BENCH__BASE_URL": f"http://127.0.0.1:{upstream}/v1",
+            "GATEWAY_PROVIDERS__BENCH__CONNECTIONS": "1000",
+            "GATEWAY_WORKER_CONCURRENCY": "1000",
+        }
+        body = json.dumps({"prompt": "a paper boat", "model": "bench/sora-2"})
+        with ExitStack() as stack:
+            stack.enter_context(
+                self._child("upstream", f"{upstream}/polls", ["benchmarks.upstream", str(upstream), str(delay_s)])
+            )
+            api, port = stack.enter_context(self._gateway("--no-worker" if split else "--worker", **settings))
+            gateways = [api]
+            if split:
+                apart = {"GATEWAY_DATA_DIR": folder, **settings}
+                worker = self._child("worker", f"{upstream}/polls", ["app.cli.main", "worker"], **apart)
+                gateways.append(stack.enter_context(worker))
+                while not _accepted(upstream):  # it is ready once it has submitted
+                    _ask_for(port, KEY, "ready")
+                    time.sleep(0.2)
+            flood = Load(port, ["/v1/videos"], body, KEY, connections=self._effort.connections, warmup_s=0)
+            before, cpu_s = _accepted(upstream), sum(child.cpu_s() for child in gateways)
+            result = load(replace(flood, duration_s=2 * self._effort.run_s))
+            accepted = _accepted(upstream) - before
+            cpu_s = sum(child.cpu_s() for child in gateways) - cpu_s
+        seed.clear()
+        cpu_ms = 1_000 * cpu_s / len(result.latencies_ms)
+        return Flood(delay_s, 1 + split, result, accepted / result.seconds, cpu_ms)
+
     def _cores(self, child: Child, seconds: float) -> float:
         before, started = child.cpu_s(), time.perf_counter()
         time.sleep(seconds)
@@ -274,6 +324,11 @@ class Bench:
 def _count(url: str) -> int:
     with urlopen(url, timeout=5) as answer:
         return int(json.load(answer)["polls"])
+
+
+def _accepted(port: int) -> int:
+    with urlopen(f"http://127.0.0.1:{port}/submits", timeout=5) as answer:
+        return int(json.load(answer)["accepted"])
 
 
 def _submits(port: int) -> dict[str, float]:
