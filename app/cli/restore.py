@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.db.database import Database, running_database
 from app.db.dump import DumpFailed, Target, other_sessions, read_target, replace
 from app.db.faults import explained
 from app.db.migrate import is_known, newest_revision, upgrade_within
-from app.db.programs import Program, find_program
+from app.db.programs import Program, find_program, major_of
 from app.jobs import presence
 from app.jobs.restored import mark_restored
 from app.settings import ConfigurationError, Settings
@@ -124,7 +124,7 @@ class _Restore:
                     self._confirm(target, url)
                     return await self._within_one_transaction(database, program, target)
             except DumpFailed as error:
-                older = target.major < int(self._manifest.server.partition(".")[0])
+                older = target.major < major_of(self._manifest.server)
                 hint = f" It is from PostgreSQL {self._manifest.server}: restore it there or to a newer one."
                 reason = f"nothing was changed. {error}{hint if older else ''}"
                 raise self._reader.error(reason) from None
@@ -159,7 +159,7 @@ class _Restore:
 
     async def _within_one_transaction(self, database: Database, program: Program, target: Target) -> Restored:
         now = await database.now()
-        with _written_secrets(self._config, self._reader.secrets) as written:
+        with secrets.restored_secrets(self._config, self._reader.secrets) as written:
             async with database.transaction() as session:
                 connection = await session.connection()
                 with progress("Restoring", self._reader.dump_bytes) as show:
@@ -181,18 +181,6 @@ class _Restore:
             show.update(show.task_ids[0], description=f"Restoring {table}")
 
         return note
-
-
-@contextmanager
-def _written_secrets(config: Settings, found: dict[str, str]) -> Iterator[list[Path]]:
-    """Write the secrets that are not here; they are removed again if the block fails."""
-    written = secrets.restore_secrets(config, found)
-    try:
-        yield written
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
 
 
 async def _require_stopped(connection: AsyncConnection, *, has_workers: bool) -> None:

@@ -162,6 +162,33 @@ async def test_a_backup_needs_a_program_that_is_new_enough(command: Command, mad
     assert "the package postgresql-client-99" in refused
 
 
+async def test_a_beta_is_a_version_and_the_wrapper_of_debian_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrapper may answer with one version and run another."""
+    beta, debian = tmp_path / "beta" / "pg_dump", tmp_path / "bin" / "pg_dump"
+    wrapper = tmp_path / "share" / "pg_wrapper"
+    for program, version in ((beta, "98beta1"), (wrapper, "97.2")):
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
+        program.chmod(0o755)
+    debian.parent.mkdir()
+    debian.symlink_to(wrapper)
+    monkeypatch.setenv("PATH", f"{debian.parent}:{beta.parent}:{os.environ['PATH']}")
+    found = await find_program("pg_dump", 97, "PostgreSQL 97.2")
+    assert (found.path, found.major) == (beta, 98)
+
+
+async def test_only_the_secrets_of_the_gateway_are_kept(command: Command, made: Path, tmp_path: Path) -> None:
+    secrets = tmp_path / "data" / "secrets"
+    secrets.mkdir(parents=True)
+    for name in ("api-key", "pepper_old", "notes"):
+        (secrets / name).write_text(f"the {name}\n")
+    assert (await command("backup", str(made), "--force")).code == 0
+    names = [name for name in parts(made) if name.startswith("secrets/")]
+    assert names == ["secrets/api-key", "secrets/pepper"]
+
+
 async def test_a_backup_is_not_made_with_another_pepper(command: Command, made: Path, tmp_path: Path) -> None:
     """Its keys and links would be dead after a restore, and there might be no other copy."""
     refused = await why(command, "backup", str(made), "--force", pepper="another pepper")
@@ -284,6 +311,13 @@ async def test_another_pepper_here_is_refused_with_the_next_step(
     assert "GATEWAY_PEPPER is not the one that this database's keys were made with" in refused
     assert await names(empty) == []
     assert list(secrets.iterdir()) == []
+    content = parts(made)
+    half = write(
+        tmp_path / "half.backup",
+        {"manifest.json": content.pop("manifest.json"), "secrets/api-key": b"a key", **content, "secrets/pepper": b""},
+    )
+    assert f"{secrets}/pepper is empty" in await why(command, "restore", str(half), "--yes", **other, pepper=None)
+    assert list(secrets.iterdir()) == []
 
 
 async def test_a_running_gateway_is_not_replaced(command: Command, made: Path, empty: str) -> None:
@@ -382,9 +416,12 @@ async def test_a_newer_backup_names_the_release_that_it_needs(command: Command, 
     assert "video-gateway 7.0.0 made it, with the schema 9999; this release knows schemas up to" in refused
     refused = await why(command, "restore", str(changed(made, format=2)), "--yes", database_url=empty)
     assert "a newer release made it, in a format that this one cannot read" in refused
-    lying = parts(made) | {"database.dump": b"PGDMP but no dump"}
+    refused = await why(command, "restore", str(changed(made, server="17\x1b[2J")), "--yes", database_url=empty)
+    assert "its manifest is not a backup's" in refused
+    lying = parts(changed(made, server="99beta1")) | {"database.dump": b"PGDMP but no dump"}
     refused = await why(command, "restore", str(write(made, lying)), "--yes", database_url=empty)
     assert "nothing was changed" in refused
+    assert "It is from PostgreSQL 99beta1" in refused
     assert await names(empty) == []
 
 
