@@ -94,7 +94,7 @@ async def running(
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await process.communicate()  # `wait` alone waits for ever while unread output is in the pipe
 
 
 def said(complaints: IO[bytes]) -> str:
