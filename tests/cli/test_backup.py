@@ -265,6 +265,43 @@ async def test_what_is_in_a_database_is_replaced_only_on_demand(
     assert "has tables that neither the backup nor this release knows: other_program" in refused
 
 
+async def test_what_others_have_in_the_database_is_not_touched(command: Command, made: Path, empty: str) -> None:
+    """Views of the tables, and tables of extensions."""
+    assert (await command("restore", str(made), "--yes", database_url=empty)).code == 0
+    async with await psycopg.AsyncConnection.connect(empty, autocommit=True) as connection:
+        for statement in (
+            "create table of_extension (id int)",
+            "alter extension plpgsql add table of_extension",
+            "create schema reports",
+            "create view reports.daily as select id from videos",
+        ):
+            await connection.execute(statement.encode())
+        again = ("restore", str(made), "--yes", "--replace")
+        refused = await why(command, *again, database_url=empty)
+        assert "nothing was changed. Something else uses the gateway's tables: view reports.daily depends" in refused
+        await connection.execute("drop view reports.daily")
+        assert (await command(*again, database_url=empty)).code == 0
+    assert await rows(empty, "select to_regclass('of_extension') is not null") == [(True,)]
+
+
+async def test_a_role_needs_no_more_than_the_right_to_create(command: Command, made: Path, empty: str) -> None:
+    role = f"limited_{empty.partition('test_')[2][:16]}"
+    place = {"database_url": f"{empty}{'&' if '?' in empty else '?'}options=-crole%3D{role}"}
+    async with await psycopg.AsyncConnection.connect(empty, autocommit=True) as connection:
+        await connection.execute(f"create role {role}".encode())
+        await connection.execute("revoke create on schema public from public")
+        try:
+            refused = await why(command, "restore", str(made), "--yes", **place)
+            assert "permission denied for schema public. Restore as the role that owns the tables" in refused
+            await connection.execute(f"grant create on schema public to {role}".encode())
+            done = await command("restore", str(made), "--yes", **place)
+            assert done.code == 0, done.err
+            assert await names(empty) == ["web shop"]
+        finally:
+            await connection.execute(f"drop owned by {role}".encode())
+            await connection.execute(f"drop role {role}".encode())
+
+
 async def test_a_migrated_database_without_anything_in_it_counts_as_empty(
     command: Command, made: Path, empty: str
 ) -> None:
@@ -422,6 +459,16 @@ async def test_a_newer_backup_names_the_release_that_it_needs(command: Command, 
     refused = await why(command, "restore", str(write(made, lying)), "--yes", database_url=empty)
     assert "nothing was changed" in refused
     assert "It is from PostgreSQL 99beta1" in refused
+    assert await names(empty) == []
+
+
+async def test_a_row_without_end_takes_no_memory(
+    command: Command, made: Path, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, it would be small in the file. The program has more to say when it is stopped."""
+    wrap("pg_restore", tmp_path / "bin", "exec tr '\\000' x < /dev/zero", monkeypatch)
+    refused = await why(command, "restore", str(made), "--yes", database_url=empty)
+    assert refused.endswith("nothing was changed. It has a row that is longer than any of a gateway.")
     assert await names(empty) == []
 
 
