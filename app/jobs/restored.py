@@ -36,7 +36,8 @@ async def mark_restored(session: AsyncSession, *, backup_at: datetime | None, no
             submitted_at=sent_at,
         ).execution_options(synchronize_session=False)
     )
-    values = {"value": now.isoformat(), "created_at": now}
+    newest = sa.select(sa.func.max(Video.created_at)).scalar_subquery()  # may be later by the clock of another server
+    values = {"value": now.isoformat(), "created_at": sa.func.greatest(now, newest)}
     row = insert(DeploymentFact).values(name=NAME, **values)
     await session.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
     await session.execute(sa.delete(WorkerProcess))

@@ -136,6 +136,10 @@ async def test_a_file_is_replaced_only_on_demand(command: Command, made: Path) -
     part.unlink()
     assert (await command("backup", str(made), "--force")).code == 0
     assert damage(made, lambda whole: whole) != before
+    os.mkfifo(made.with_name("pipe"))
+    for special in (made.with_name("pipe"), made.parent):
+        refused = await why(command, "backup", str(special), "--force")
+        assert refused == f"{special} is a directory or a device; name a file in it, or - for standard output"
     refused = await why(command, "backup", str(made.parent / "no" / "such"))
     assert refused == f"{made.parent}/no/such.part: no such file or directory"
 
