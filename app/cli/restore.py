@@ -117,11 +117,10 @@ class _Restore:
             database = Database(url, pool_size=1, prepare=self._config.database_prepare)
             try:
                 with explained():
-                    async with database.reading() as connection:
-                        target = await read_target(connection)
-                        await _require_stopped(connection, has_workers="workers" in target.tables)
-                    self._require_fitting(target, url)
-                    self._confirm(target, url)
+                    target = await self._look(database, url)
+                    if not self._yes:
+                        self._confirm(target, url)
+                        target = await self._look(database, url)  # it may have been put to use meanwhile
                     return await self._within_one_transaction(database, program, target)
             except DumpFailed as error:
                 older = target.major < major_of(self._manifest.server)
@@ -130,6 +129,14 @@ class _Restore:
                 raise self._reader.error(reason) from None
             finally:
                 await database.close()
+
+    async def _look(self, database: Database, url: str) -> Target:
+        """Look at the database. Raises `ConfigurationError` unless it can be restored into."""
+        async with database.reading() as connection:
+            target = await read_target(connection)
+            await _require_stopped(connection, has_workers="workers" in target.tables)
+        self._require_fitting(target, url)
+        return target
 
     def _require_fitting(self, target: Target, url: str) -> None:
         if target.schema != self._manifest.database_schema:
@@ -149,8 +156,6 @@ class _Restore:
         return f"the database {read_address(url)}"
 
     def _confirm(self, target: Target, url: str) -> None:
-        if self._yes:
-            return
         what = f"{self._file}: {described(self._manifest)}, made by video-gateway {self._manifest.release}."
         lost = " All that is in it is lost." if target.in_use else ""
         complaints.print(cell(what), highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """`backup` and `restore` on databases of a server: refusals, broken files, versions, and what is left after a kill."""
 
 import asyncio
+import contextlib
 import io
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import typer
 from alembic import command as alembic
 from commands import Command, Done
 from harness import scratch_database, sqlalchemy_url
@@ -379,6 +381,20 @@ async def test_a_running_gateway_is_not_replaced(command: Command, made: Path, e
         await connection.execute("update workers set seen_at = now() - interval '1 min'")
         done = await command(*again, database_url=empty)  # psql and the like are no gateway
         assert done.code == 0, done.err
+
+
+async def test_a_gateway_that_starts_while_a_restore_asks_is_noticed(
+    command: Command, made: Path, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as started:
+
+        def start(*_: Any, **__: Any) -> bool:
+            started.enter_context(psycopg.connect(empty, application_name="video-gateway"))
+            return True
+
+        monkeypatch.setattr(typer, "confirm", start)
+        assert "the gateway runs" in await why(command, "restore", str(made), database_url=empty)
+    assert await names(empty) == []
 
 
 async def test_a_database_that_was_restored_by_other_means_is_marked(command: Command, made: Path, empty: str) -> None:
