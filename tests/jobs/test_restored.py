@@ -100,8 +100,10 @@ async def test_jobs_created_after_the_restore_are_not_concerned(two: Upstreams, 
 
 
 async def test_a_running_task_is_polled_and_stored(up: Running, fake: FakeOpenAI) -> None:
+    """However old the backup is."""
     video_id = (await up.create(model="up/sora-2"))["id"]
     await up.worker.run_once()
+    up.clock.advance(86_400)
     assert await mark(up) == 0
     assert (await up.finish(video_id))["status"] == "completed"
     assert len(fake.submits) == 1
