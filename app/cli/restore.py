@@ -226,7 +226,8 @@ def _show(manifest: Manifest, done: Restored) -> None:
     for line in (
         f"Jobs created after {at_second(manifest.at)} are gone, while their upstream tasks run and are paid for: "
         "look into the vendors' consoles.",
-        "Keys that were revoked and videos that were deleted or purged since are back: revoke and delete them again.",
+        "Credits given since are gone: give them again. Keys that were revoked and videos that were deleted or purged "
+        "since are back: revoke and delete them again.",
         f"The files of videos are no part of it: where they are lost, restore {cell(manifest.files)}, too.",
         "Next: video-gateway doctor, then start the servers and workers.",
     ):
