@@ -29,11 +29,11 @@ RUN pip install uv==0.13.9
 WORKDIR /src
 # Dependencies first: this layer is cached until the lock file changes.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-dev --extra ffmpeg --extra vertex --no-install-project
+RUN uv sync --frozen --no-dev --extra ffmpeg --extra otel --extra vertex --no-install-project
 COPY README.md LICENSE ./
 COPY migrations migrations
 COPY app app
-RUN uv sync --frozen --no-dev --extra ffmpeg --extra vertex --no-editable
+RUN uv sync --frozen --no-dev --extra ffmpeg --extra otel --extra vertex --no-editable
 
 FROM ${PYTHON_IMAGE}
 # pg_dump and pg_restore, for `backup` and `restore`; not older than the server in docker-compose.yml.

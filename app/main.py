@@ -17,13 +17,14 @@ from app.accounts import audit, auth, pepper, projects, secrets
 from app.accounts.operator_keys import OperatorKeys
 from app.admin import routes as admin
 from app.console.pages import error_page
-from app.db.address import read_address
+from app.db.address import Address, read_address
 from app.db.clock import DatabaseClock
 from app.db.database import Database, read_and_warn, running_database
 from app.db.faults import explained
 from app.db.listener import Listener
 from app.db.migrate import require_current_schema, upgrade_schema
 from app.http import health, home, media
+from app.http.address_limit import AddressLimit
 from app.http.context import Gateway
 from app.http.cors import Cors
 from app.http.errors import WITHOUT_VERSION, install_error_handlers, to_response
@@ -35,6 +36,8 @@ from app.http.slots import Slots
 from app.http.spool import Bodies
 from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.gauges import Gauges
+from app.jobs.metrics import begin_at_zero
 from app.jobs.search import SEARCHES_AT_ONCE
 from app.jobs.worker import Worker
 from app.media.bucket import check_bucket
@@ -44,7 +47,7 @@ from app.media.turns import Turns
 from app.providers import rest
 from app.providers.routing import Router
 from app.settings import Settings
-from app.telemetry import logs
+from app.telemetry import logs, traces
 from app.webhooks.sender import Sender
 
 WEBHOOK_TESTS = 3
@@ -70,8 +73,9 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
 
     An embedded database is migrated; any other must have the current schema. Without `clock`, the database's is used.
     """
-    configs = dialects.configure(config)
-    upstreams = providers.build(config)  # first, because its errors can be found without a database
+    # First, because their errors can be found without a database.
+    configs, upstreams = dialects.configure(config), providers.build(config, starts=True)
+    begin_at_zero(upstreams)
     await check_bucket(config.storage_url)
     async with AsyncExitStack() as stack:
         url, database = await stack.enter_async_context(_opened_database(config))
@@ -84,9 +88,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             stack.push_async_callback(provider.aclose)
         store = Store.from_settings(config)
         signed = SignedLinks(secrets.derive_secret(config, "links"), config, clock)
-        listening = config.database_listen_url
-        listened = read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
-        listener = Listener(listened, database.notify)
+        listener = Listener(_listened(config, url), database.notify)
         stack.push_async_callback(listener.stop, asyncio.create_task(listener.run()))
         authenticator = auth.Authenticator(database, config, listener, clock)
         with explained():
@@ -118,6 +120,7 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             listener=listener,
             changed_videos=SharedReads(database, listener),
             durations=durations,
+            gauges=Gauges(database, upstreams, clock),
             waiting=Slots(config.max_waiting, *WAITING),
             searches=Slots(SEARCHES_AT_ONCE, *SEARCHES),
             webhook_tests=Slots(WEBHOOK_TESTS, "test events of this project are being sent", "too_many_tests"),
@@ -125,6 +128,12 @@ async def open_parts(config: Settings, *, clock: Clock | None = None) -> AsyncIt
             wake=worker.wake,
         )
         yield Parts(gateway, worker)
+
+
+def _listened(config: Settings, url: str) -> Address:
+    """The address of the connection that listens: that of the database, without a pooler in between."""
+    listening = config.database_listen_url
+    return read_address(url) if listening is None else read_and_warn(listening, "GATEWAY_DATABASE_LISTEN_URL")
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -186,7 +195,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], None]]]:
-        async with open_parts(chosen, clock=clock) as parts:
+        async with traces.running("server"), open_parts(chosen, clock=clock) as parts:
             app.state.gateway, app.state.worker = parts.gateway, parts.worker
             app.state.started_at = parts.gateway.clock()
             running = asyncio.create_task(parts.worker.run()) if chosen.run_worker else None
@@ -214,6 +223,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # has addresses
     )
     app.router.routes.extend(_all_routes())
     if chosen.console:
@@ -231,6 +241,7 @@ def create_app(config: Settings | None = None, *, clock: Clock | None = None) ->
         cors=Cors(chosen.cors_origins, [*dialects.PREFIXES, *WITHOUT_VERSION]),
         https=https,
         error_page=error_page if chosen.console else None,
+        addresses=AddressLimit(per_minute) if (per_minute := chosen.address_requests_per_minute) else None,
     )
     app.add_middleware(SlashMiddleware, prefixes=dialects.PREFIXES)
     app.add_middleware(ProxyMiddleware, trusted=chosen.trusted_proxies)

@@ -34,6 +34,11 @@ _INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
 """Beginning of the value of the variable `GATEWAY_..._PORT` that they set as well."""
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra of this package, which no package index has."""
+    return f"pip install '.[{extra}]' in a clone of the repository, or pip install 'PATH_TO_WHEEL[{extra}]'"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the most similar of the known names, None if there is no similar one."""
     found = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.7)

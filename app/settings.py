@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self, cast
+from urllib.request import getproxies_environment
 
 from pydantic import (
     AfterValidator,
@@ -54,7 +55,7 @@ from app.mistakes import (
     web_origins,
     without_mapping,
 )
-from app.setting_types import AdminKey, ModelSettings, Prices, StaticKeys, by_resolution
+from app.setting_types import AdminKey, ModelSettings, Prices, StaticKeys, by_resolution, check_proxy
 
 
 class ConfigurationError(Exception):
@@ -98,6 +99,14 @@ class Settings(BaseSettings):
         IPv6Network("::1"),
     ]
     """Proxies, by network or address, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; `*`: any peer."""
+    address_requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Requests that one address (of IPv6, one /64 network) may send to one process in a minute, before anything of them
+    is looked at; `/admin/v1`, `/metrics`, `/healthz` and `/readyz` are not counted. Unset: no limit."""
+    http_proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """Proxy for all calls to providers and downloads of their results, `http://user:password@proxy:3128`; `none`:
+    direct. Unset: the proxies of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), if it has some."""
+    webhook_proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """Proxy for webhooks; unset: direct, whatever the environment says."""
     cors_origins: Annotated[list[str], NoDecode, AfterValidator(web_origins)] = []
     """Origins of web pages whose scripts may use the API, such as `https://app.example.com`, or `*` for all; media
     links are open to all pages."""
@@ -159,7 +168,7 @@ class Settings(BaseSettings):
     run_worker: bool = True
     """true: `serve` also works on jobs; false: only separate `worker` processes do."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """Port, on `host`, for the Prometheus metrics of a separate `worker` process; unset: none."""
+    """Port, on `host`, for /metrics and /healthz of a separate `worker` process; unset: none."""
     worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
     """Seconds between two queries of an idle worker for due work."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -320,6 +329,11 @@ def are_set(names: Sequence[str]) -> list[str]:
     return [name for name in names if os.environ.get(name) or dotenv.get(name.lower())]
 
 
+def otel_variables() -> dict[str, str]:
+    """The variables of OpenTelemetry that the environment has, where its SDK reads them itself."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 PARTS = {"providers": 3, "dialects": 3, "models": 3, "prices": 2}
 """Length of the path to a part of a nested setting, which may come from another source than the part beside it."""
 
@@ -369,12 +383,32 @@ def export(**values: object) -> None:
     os.environ.update({f"GATEWAY_{name.upper()}": str(value) for name, value in values.items()})
 
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client keep the values of a process in a folder."""
+
+
+def metrics_folder() -> Path | None:
+    """The folder in which the processes of one server keep their metrics; None: this process serves alone."""
+    folder = os.environ.get(METRICS_FOLDER)
+    return Path(folder) if folder else None
+
+
+def share_metrics(folder: Path) -> None:
+    """Have the processes that this one starts keep their metrics in a folder."""
+    os.environ[METRICS_FOLDER] = str(folder)
+
+
 def make_data_dir(path: Path) -> None:
     """Create the data directory for this user alone. Made by root it can be passed, though not listed: the embedded
     PostgreSQL runs as another user in it. A directory that exists keeps its mode."""
     if not path.exists():
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+def environment_proxies() -> dict[str, str]:
+    """The variables of outbound proxies that programs share, by their names without `_proxy`: http, https, all, no."""
+    return getproxies_environment()
 
 
 def child_process_env() -> dict[str, str]:

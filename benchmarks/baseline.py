@@ -56,6 +56,7 @@ def create_parameters(video_id: str, body: dict[str, Any]) -> dict[str, Any]:
         "key_id": "bench",
         "dialect": "openai",
         "request_id": ids.new("req"),
+        "traceparent": None,
         "model": body["model"],
         "request": Jsonb(body),
         "routes": Jsonb(["sandbox/testcard"]),

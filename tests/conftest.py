@@ -16,6 +16,7 @@ import structlog
 from asgi_lifespan import LifespanManager
 from described import DescribedTransport
 from fakes.openai import FakeOpenAI
+from fakes.otlp import Collector
 from fakes.server import KEY, serve
 from harness import ALICE, BOB, ORIGIN, Clock, Running, StartGateway, scratch_database, sqlalchemy_url
 from money import ADMIN, Operator, operator_of
@@ -89,7 +90,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     around."""
     keys = {variable for kind in KINDS for variable in kind.key_variables}
     for name in list(os.environ):
-        if name.startswith("GATEWAY_") or name in keys:
+        if name.startswith(("GATEWAY_", "OTEL_")) or name in keys:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -200,6 +201,17 @@ async def up(fake: FakeOpenAI, start_gateway: StartGateway) -> AsyncIterator[Run
         upstream = {"kind": "openai", "base_url": f"{url}/v1", "api_key": KEY, "models": ["sora-2"]}
         async with start_gateway(providers={"up": upstream}) as running:
             yield running
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    """A receiver of traces, to which every gateway that is started then sends."""
+    collector = Collector()
+    async with serve(collector) as url:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+        yield collector
 
 
 @pytest.fixture

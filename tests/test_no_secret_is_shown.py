@@ -15,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
+from fakes.otlp import Collector
 from fakes.server import serve
 from processes import Served, served, until
 from starlette.requests import Request
@@ -311,13 +312,19 @@ async def rows(database: psycopg.AsyncConnection[Any]) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(("log_format", "kinds"), [("json", tuple(KINDS)), ("console", ("openai",))])
 async def test_no_secret_is_in_logs_responses_or_rows(
-    tmp_path: Path, database_url: str, log_format: str, kinds: Collection[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database_url: str,
+    log_format: str,
+    kinds: Collection[str],
+    monkeypatch: pytest.MonkeyPatch,
+    collector: Collector,
 ) -> None:
     async with (
         serve(Echo()) as upstream,
         await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database,
     ):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"{upstream}/bucket")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key={MARK}-traces,{MARK}")
         async with marked(tmp_path, database_url, upstream, log_format, kinds) as gateway:
             async with httpx.AsyncClient(base_url=gateway.url, timeout=60, trust_env=False) as http:
                 read = Reader(http)
@@ -332,6 +339,10 @@ async def test_no_secret_is_in_logs_responses_or_rows(
     assert lines_with(log, MARK, "T0KEN", *made) == []
     assert lines_with("\n".join(read.answers), MARK, *made) == []
     assert lines_with(stored, MARK, *made) == []
+    assert {"video.create", "video.submit", "video.generate", "video.job", "webhook.deliver"} <= {
+        span.name for span in collector.spans
+    }
+    assert lines_with("\n".join(span.text for span in collector.spans), MARK, "T0KEN", "a boat", *made) == []
 
 
 # Settings

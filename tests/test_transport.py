@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
+from certificates import trusted_tls
 from fakes.wire import OK, Talk, Wire, answering, deaf, dripping, informing, silent, wire
 
 from app import net
@@ -64,6 +66,21 @@ async def test_a_long_body_is_held_back_up_to_its_last_piece() -> None:
         assert (await http.send(request)).status_code == 200
         assert seen == [(0, TAIL_BYTES)]
         assert found.received.endswith(LONG)
+
+
+@pytest.mark.parametrize("length", [TAIL_BYTES + 1, 20_000, 70_000, 300_000, 2**20])
+async def test_long_bodies_leave_over_tls_on_a_kept_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    async def hook() -> None:
+        pass
+
+    with trusted_tls(tmp_path, monkeypatch) as tls:
+        async with wire(answering, tls=tls) as found, client(timeout_s=5) as http:
+            for _ in range(3):
+                request = posted(http, found.url, b"x" * length, Once(hook), whole_body=True)
+                assert (await http.send(request)).status_code == 200
+    assert (len(found.requests), found.connections) == (3, 1)
 
 
 @pytest.mark.parametrize("whole_body", [False, True], ids=["before the head", "before the last piece"])

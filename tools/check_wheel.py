@@ -19,7 +19,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "embedded,ffmpeg,vertex"
+EXTRAS = "embedded,ffmpeg,otel,vertex"
 TEST_TOOLS = ("anyio", "asgi-lifespan", "jsonschema", "psutil", "pytest", "pytest-timeout", "pytest-xdist")
 TESTS = (
     "tests/contract/test_dialect_contract.py",

@@ -45,6 +45,7 @@ def blocks() -> dict[tuple[str, str], str]:
         ("README.md", "providers"): providers_table(),
         ("README.md", "dialects"): dialects_table(),
         ("CONTRIBUTING.md", "layout"): f"```\n{layout()}\n```",
+        ("docs/networks.md", "hosts"): hosts_table(),
         **provider_pages.blocks(),
     }
 
@@ -65,6 +66,17 @@ def providers_table() -> str:
         *("settings", "tried live"),
     )
     return table(columns, [_provider_row(kind) for kind in KINDS])
+
+
+def hosts_table() -> str:
+    """The addresses that each kind calls by default, from its settings."""
+    rows = []
+    for kind in KINDS:
+        defaults = [str(field.default) for name, field in kind.Config.model_fields.items() if name.endswith("_url")]
+        addresses = [f"`{address}`" for address in defaults if address.startswith("http")]
+        if kind.kind != "sandbox":
+            rows.append((f"`{kind.kind}`", kind.title, ", ".join(addresses) or "the one of `BASE_URL`"))
+    return table(("kind", "vendor", "addresses"), rows)
 
 
 def _provider_row(kind: type[Provider]) -> tuple[str, ...]:

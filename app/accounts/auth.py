@@ -20,14 +20,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
+from app.accounts.key_hashes import KeyHashes
 from app.accounts.key_uses import KeyUses
 from app.accounts.secrets import derive_secret, is_well_formed, own_keys
 from app.accounts.stream_tokens import StreamTokens
+from app.accounts.wrong_keys import WINDOW, WrongKeys
 from app.db.database import Database
 from app.db.listener import Listener
 from app.db.models import Key, Project
 from app.providers.routing import Route
 from app.settings import Settings
+from app.telemetry.logs import log
 from app.video import Billing
 
 CACHE_S = 60.0
@@ -39,6 +42,10 @@ CACHE_SIZE = 10_000
 
 LOOKUPS_AT_ONCE = 3
 """Limit of concurrent lookups of unknown keys, so that wrong keys cannot use up the database connections."""
+
+MAX_WRONG = 30
+"""Wrong keys of one address in a minute; for more no query is made. More than honest clients with an old key send,
+which should read the 401."""
 
 
 @dataclass(frozen=True)
@@ -94,22 +101,37 @@ class Authenticator:
         self._wrong: OrderedDict[str, tuple[float, int, None]] = OrderedDict()
         self._running: dict[str, asyncio.Task[Caller | None]] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._guesses = WrongKeys(MAX_WRONG)
+        self._hashes = KeyHashes(db)
 
     def hash(self, key: str) -> str:
         return hmac.digest(self._secret, key.encode(errors="surrogatepass"), "sha256").hex()
 
-    async def authenticate(self, key: str | None) -> Caller:
-        """Resolve a key. Raises `AuthenticationFailed` for a missing, unknown, revoked or expired key; unknown and
-        revoked keys get the same message."""
+    async def authenticate(self, key: str | None, *, address: str | None = None) -> Caller:
+        """Resolve a key. Raises `AuthenticationFailed` for a missing, unknown, revoked or expired key, `RateLimited`
+        after too many wrong ones from this address; unknown and revoked keys get the same message."""
         if not key:
             raise errors.AuthenticationFailed(
                 "no API key was sent; send it as `Authorization: Bearer <key>`", code="missing_api_key"
             )
         hashed = self.hash(key)  # looked up by hash, so no comparison time depends on the key
-        possible = hashed in self._static or is_well_formed(key)  # a mistyped key costs no query
-        caller = self._require_valid(await self._caller(hashed) if possible else None)
+        is_known = hashed in self._static or hashed in self._known
+        possible = is_known or is_well_formed(key)  # a mistyped key costs no query
+        if possible and not is_known and address is not None and self._guesses.is_over(address, self._clock()):
+            possible = await self._hashes.may_have(hashed)
+        found = await self._caller(hashed) if possible else None
+        if found is None and address is not None:
+            self._count_wrong(address)
+        caller = self._require_valid(found)
         self.uses.note(caller.key_id)
         return caller
+
+    def _count_wrong(self, address: str) -> None:
+        before, refusal = self._guesses.count(address, self._clock())
+        if before == MAX_WRONG:
+            log.warning("wrong API keys", address=address, within_s=WINDOW.total_seconds())
+        if refusal is not None:
+            raise refusal
 
     async def check(self, caller: Caller) -> Caller:
         """Resolve the caller's key again, after a wait or a long upload. Raises `AuthenticationFailed` when the key is

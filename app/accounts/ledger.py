@@ -10,6 +10,7 @@ the caller's transaction, so that a state and its money are written together or 
     sum of its entries  =  - cost_micros - hold_micros * number of held attempts
 """
 
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,10 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids
 from app.accounts import audit
 from app.accounts.audit import Actor
-from app.accounts.pricing import NO_COST, Cost, Quote, dollars
+from app.accounts.pricing import MICROS, NO_COST, Cost, Quote, dollars
 from app.db import rows
 from app.db.models import Attempt, LedgerEntry, Project, Video
+from app.telemetry import traces
+from app.telemetry.labels import labels
 from app.telemetry.logs import log
+from app.telemetry.metrics import COST
 from app.video import AttemptState, Entry, Settlement, VideoRequest
 
 UNKNOWN = (
@@ -73,27 +77,38 @@ async def settle(
     """Settle an attempt that made an output: return its hold, charge its cost, keep the reported one beside it. Does
     nothing if already done. `video` is locked by the caller."""
     micros = cost.micros
-    if not await _close(session, attempt.id, Settlement.settled, cost):
-        return
-    known = None if video.hold_micros is None and micros is None else (video.hold_micros or 0) - (micros or 0)
-    values = {"cost_micros": micros, "seconds": cost.seconds, "reported_micros": reported_micros}
-    await _write(session, video, attempt, Entry.settle, known, now, **values)
-    if micros is not None:
-        video.cost_micros = (video.cost_micros or 0) + micros
-    if cost.seconds is not None:
-        video.billed_s = (video.billed_s or 0) + cost.seconds
-    await update_video_settlement(session, video)
+    with _span("ledger.settle", video, attempt):
+        if not await _close(session, attempt.id, Settlement.settled, cost):
+            return
+        known = None if video.hold_micros is None and micros is None else (video.hold_micros or 0) - (micros or 0)
+        values = {"cost_micros": micros, "seconds": cost.seconds, "reported_micros": reported_micros}
+        await _write(session, video, attempt, Entry.settle, known, now, **values)
+        if micros is not None:
+            video.cost_micros = (video.cost_micros or 0) + micros
+        if cost.seconds is not None:
+            video.billed_s = (video.billed_s or 0) + cost.seconds
+        await update_video_settlement(session, video)
+        traces.note(cost_usd=None if micros is None else micros / MICROS, seconds=cost.seconds)
+        if micros:
+            model = labels.model(attempt.provider, attempt.upstream_model)
+            counter = COST.labels(labels.project(video.project_id), attempt.provider, model)
+            sa.event.listen(session.sync_session, "after_commit", lambda _: counter.inc(micros / MICROS), once=True)
 
 
 async def refund(
     session: AsyncSession, video: Video, attempt: Attempt, *, now: datetime, note: str | None = None
 ) -> bool:
     """Refund the whole hold of an attempt that cost nothing. False if it was already settled or refunded."""
-    if not await _close(session, attempt.id, Settlement.refunded):
-        return False
-    await _write(session, video, attempt, Entry.refund, video.hold_micros, now, note=note)
-    await update_video_settlement(session, video)
-    return True
+    with _span("ledger.refund", video, attempt):
+        if not await _close(session, attempt.id, Settlement.refunded):
+            return False
+        await _write(session, video, attempt, Entry.refund, video.hold_micros, now, note=note)
+        await update_video_settlement(session, video)
+        return True
+
+
+def _span(name: str, video: Video, attempt: Attempt) -> AbstractContextManager[None]:
+    return traces.step(name, video.traceparent, video=video.id, attempt=attempt.id, provider=attempt.provider)
 
 
 async def transfer_hold(session: AsyncSession, attempt: Attempt) -> None:

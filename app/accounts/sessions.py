@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import errors
 from app.accounts.auth import take_token
-from app.accounts.operator_keys import group_of
+from app.accounts.wrong_keys import group_of
 from app.db import rows
 from app.db.database import Database
 from app.db.models import ConsoleLink, ConsoleSession, RequestRate

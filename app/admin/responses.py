@@ -321,6 +321,8 @@ class VideoDetails(ResponseModel):
     dialect: str
     request_id: str | None
     """Id of the request that created it, its `x-request-id`, by which the log is searched."""
+    traceparent: str | None
+    """The trace of the job: the second part of this header of W3C is its id; null: traces were off."""
     status: Status
     progress: int
     model: str

@@ -23,6 +23,7 @@ from app.providers.answers import secret_pattern
 from app.providers.base import Provider, ProviderConfig
 from app.providers.routing import Router
 from app.providers.unused import unused_prices, unused_routes
+from app.setting_types import NO_PROXY, read_proxy
 from app.settings import ConfigurationError, Settings
 
 MASK = "***"
@@ -30,6 +31,8 @@ SHOWN_CHARACTERS = 4
 """Last characters that are shown of a secret that is long enough."""
 SHORT = LEAST_SECRET // 2
 """Characters below which a secret is not removed from texts, which would make them unreadable."""
+PROXIES = ("http_proxy", "webhook_proxy", "proxy")
+"""Settings with the address of a proxy, which may have a password."""
 PRIVATE_ENDINGS = (".internal", ".local", ".lan", ".home.arpa", ".test")
 DialectConfigs = Mapping[str, type[BaseModel]]
 """The class of the settings of each dialect that has some, by name."""
@@ -84,10 +87,25 @@ def secrets_of(config: Settings) -> set[str]:
         with suppress(ConfigurationError):
             options = read_address(url.get_secret_value()).options
             found |= {value for name, value in options.items() if "password" in name}
+    for proxy in (config.http_proxy, config.webhook_proxy):
+        found |= _proxy_secrets(proxy.get_secret_value()) if proxy is not None else set()
     for name, values in config.providers.items():
+        found |= _proxy_secrets(str(values.get("proxy", "")))
         nested = {field: ("providers", name, field) for field in values}
         found |= {str(values[field]) for field, path in nested.items() if not _is_open(path, config, {})}
     return found - {""}
+
+
+def _proxy_secrets(address: str) -> set[str]:
+    """The password of a proxy, and its user and password as they are sent."""
+    try:
+        proxy = read_proxy(address)
+    except ValueError:
+        return set()
+    if proxy is None or proxy.credentials is None:
+        return set()
+    sent = net.authorization(proxy)["proxy-authorization"].partition(" ")[2]
+    return {proxy.credentials, proxy.credentials.partition(":")[2], sent, address}
 
 
 def cleaner(config: Settings) -> Callable[[str], str]:
@@ -117,6 +135,8 @@ def _name(path: tuple[str, ...]) -> str:
 
 def _value(path: tuple[str, ...], raw: Any, config: Settings, dialects: DialectConfigs) -> Any:
     """The value of one part of the settings without secrets: as it is read, or as it is written in a nested one."""
+    if path[-1] in PROXIES:
+        return _shown_proxy(str(raw) if len(path) > 1 else getattr(config, path[0]))
     if len(path) > 1:
         return _redacted(raw) if _is_open(path, config, dialects) else masked(str(raw))
     value = getattr(config, path[0])
@@ -136,6 +156,17 @@ def _value(path: tuple[str, ...], raw: Any, config: Settings, dialects: DialectC
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value())
     return _redacted(config.model_dump(mode="json", include={path[0]})[path[0]])
+
+
+def _shown_proxy(value: str | SecretStr | None) -> str | None:
+    """A proxy without its user and password."""
+    if value is None:
+        return None
+    try:
+        found = read_proxy(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    except ValueError:  # of a provider that is off
+        return MASK
+    return NO_PROXY if found is None else str(found)
 
 
 def _redacted(value: Any) -> Any:

@@ -14,7 +14,7 @@ from app.db.faults import read_fault
 from app.media import ffmpeg
 from app.media.bucket import try_store
 from app.media.store import directory_of
-from app.mistakes import too_short
+from app.mistakes import install, too_short
 from app.providers.base import Provider
 from app.settings import ConfigurationError, Settings
 from app.telemetry import logs
@@ -172,7 +172,7 @@ async def check_ffmpeg(here: Installation) -> AsyncGenerator[Check]:
         program = await asyncio.to_thread(ffmpeg.program)
     except ffmpeg.FfmpegMissing:
         text = "there is none: thumbnails, sprite sheets and test videos are refused"
-        yield Check(name, Status.warning, text, "install ffmpeg, or pip install 'video-gateway[ffmpeg]'")
+        yield Check(name, Status.warning, text, f"install ffmpeg, or {install('ffmpeg')}")
         return
     yield Check(name, Status.ok, f"{program.version or 'of unknown version'} at {program.path}")
 

@@ -13,6 +13,7 @@ from app.cli.checks import Check, Installation, Status
 from app.jobs.presence import RELEASE
 from app.providers import check
 from app.providers.base import Provider
+from app.settings import environment_proxies
 
 ANSWER_S = 5
 MAX_ANSWER_BYTES = 64 * 2**10
@@ -35,11 +36,14 @@ async def check_public_url(here: Installation) -> AsyncGenerator[Check]:
         if advice is None:
             yield Check(name, Status.ok, "not set; the gateway listens for this machine alone")
         return
-    shown = net.redact_urls(url)
+    shown, proxy = net.redact_urls(url), None
     try:
-        release = await _release_at(url)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        text = f"{shown} cannot be reached from here: {check.cause(error)}"
+        proxies = net.of_environment(environment_proxies())
+        proxy = proxies.of(httpx.URL(url))
+        release = await _release_at(url, proxies)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        through = "" if proxy is None else f" through the proxy {proxy.name} of the environment"
+        text = f"{shown} cannot be reached from here{through}: {check.cause(error)}"
         hint = "nothing to do if a firewall stands between this machine and that address, or no server runs yet"
         yield Check(name, Status.warning, text, hint)
         return
@@ -54,9 +58,9 @@ async def check_public_url(here: Installation) -> AsyncGenerator[Check]:
         yield Check(name, Status.ok, f"a video-gateway answers at {shown}")
 
 
-async def _release_at(url: str) -> str | None:
+async def _release_at(url: str, proxies: net.Proxies) -> str | None:
     """The release of the gateway at an address; None if it is another server. Raises httpx's errors."""
-    async with net.upstream(timeout_s=ANSWER_S, connections=1) as client:
+    async with net.upstream(timeout_s=ANSWER_S, connections=1, proxies=proxies) as client:
         request = client.build_request("GET", f"{url}/healthz")
         async with asyncio.timeout(ANSWER_S):
             response = await client.send(request, stream=True)

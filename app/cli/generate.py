@@ -17,7 +17,7 @@ from app import ids, net
 from app.accounts import secrets
 from app.cli.manage import complaints, load
 from app.media.sniff import suffix_of
-from app.settings import ConfigurationError, Settings
+from app.settings import ConfigurationError, Settings, environment_proxies
 
 UNFINISHED = ("queued", "in_progress")
 POLL_S = 0.5
@@ -115,6 +115,7 @@ class Client:
     def __init__(self, base_url: str, key: str, console: Console, *, options: str = "") -> None:
         self._base_url = base_url
         self._key = key
+        self._proxies = _proxies()
         self._console = console
         self._options = options
         """The options of this command that a repeated one needs, too."""
@@ -157,7 +158,7 @@ class Client:
         )
 
     def _open(self) -> httpx.AsyncClient:
-        http = net.upstream(timeout_s=60, connections=2)
+        http = net.upstream(timeout_s=60, connections=2, proxies=self._proxies)
         http.headers["authorization"] = f"Bearer {self._key}"
         return http
 
@@ -179,6 +180,15 @@ class Client:
             message = f"{self._base_url!r:.200} is not an address; --url expects http://host:port/v1"
             raise ClientError(message) from None
         except httpx.HTTPError as error:
+            if (proxy := self._proxies.of(httpx.URL(self._base_url))) is not None:
+                reason = f"no answer ({type(error).__name__})"
+                if isinstance(error, net.ProxyRefused):
+                    reason = f"it {error.reason}"
+                raise ClientError(
+                    f"{self._base_url} cannot be reached through the proxy {proxy.name}: {reason}\n"
+                    f"{self._proxies.source} of the environment names it; NO_PROXY={httpx.URL(self._base_url).host} "
+                    "calls without it."
+                ) from error
             raise ClientError(
                 f"{self._base_url} cannot be reached ({type(error).__name__}); is the server running there? Start it "
                 "with\n  video-gateway serve\nor name another address with --url."
@@ -217,6 +227,14 @@ def _require_sendable(key: str, fields: Mapping[str, str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise ClientError(f"{name} is not UTF-8 text; check the encoding of the terminal") from None
+
+
+def _proxies() -> net.Proxies:
+    """The proxies of the environment, which the gateway on this machine is called without. Raises `ClientError`."""
+    try:
+        return net.of_environment(environment_proxies())
+    except ValueError as error:
+        raise ClientError(f"{error}; or unset it") from None
 
 
 async def _changes(http: httpx.AsyncClient, url: str, video: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -23,12 +24,13 @@ from app.cli.console_link import own_holder
 from app.cli.manage import STOPPED, prepared
 from app.cli.welcome import facts, greet
 from app.db.database import Database, running_database
-from app.http import health
 from app.http.server import HttpProtocol
+from app.http.worker_port import WorkerPort
 from app.main import create_app, open_parts, require_secrets, serving_app
 from app.media.bucket import check_bucket
 from app.settings import ConfigurationError, Settings
-from app.telemetry import logs
+from app.telemetry import logs, traces
+from app.telemetry.processes import keep_ended, shared_metrics
 
 
 def serve(config: Settings, workers: int) -> None:
@@ -43,15 +45,12 @@ def serve(config: Settings, workers: int) -> None:
 
 def work(config: Settings, *, once: bool = False) -> None:
     """Run a worker until it is stopped, or until it has done `once` what is due. Raises `ConfigurationError`."""
-    if config.worker_metrics_port is not None:
-        try:
-            health.show_metrics(config.host, config.worker_metrics_port, config.metrics_key)
-        except (OSError, UnicodeError) as error:
-            option = "GATEWAY_WORKER_METRICS_PORT="
-            raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
+    port = _worker_port(config)
 
     async def run() -> None:
-        async with open_parts(config) as parts:
+        async with traces.running("worker"), open_parts(config) as parts:
+            if port is not None:
+                port.watch(parts.worker, parts.gateway.gauges)
             if once:
                 done = await parts.worker.run_due()
                 logs.log.info("worker finished", steps=done)
@@ -63,7 +62,22 @@ def work(config: Settings, *, once: bool = False) -> None:
             await parts.worker.run()
         logs.log.info("worker stopped")
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        if port is not None:
+            port.close()
+
+
+def _worker_port(config: Settings) -> WorkerPort | None:
+    """Open the port of a worker, if it has one. Raises `ConfigurationError`."""
+    if config.worker_metrics_port is None:
+        return None
+    try:
+        return WorkerPort(config, config.worker_metrics_port)
+    except (OSError, UnicodeError) as error:
+        option = "GATEWAY_WORKER_METRICS_PORT="
+        raise ConfigurationError(cannot_listen(error, config.host, config.worker_metrics_port, option)) from None
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -122,8 +136,9 @@ def _serve_many(config: Settings, listener: socket.socket, workers: int) -> None
             options = _uvicorn_config(config, "app.cli.serve:child_app", factory=True, workers=workers)
             listener.listen(options.backlog)  # early clients wait for the first child instead of failing
             greet(config, listener.getsockname()[1], upstreams, has_keys=has_keys)
-            children = Multiprocess(options, sockets=[listener])
-            children.run()
+            with shared_metrics() as folder:
+                children = _Children(options, [listener], folder)
+                children.run()
             if any(child.exitcode == STARTUP_FAILURE for child in children.processes):
                 raise typer.Exit(1)
         finally:
@@ -140,6 +155,18 @@ async def _first_look(config: Settings, url: str) -> bool:
             return await keys.has_keys(session)
     finally:
         await database.close()
+
+
+class _Children(Multiprocess):
+    """The server processes, whose metrics are in one folder."""
+
+    def __init__(self, options: uvicorn.Config, sockets: list[socket.socket], metrics: Path) -> None:
+        super().__init__(options, sockets)
+        self._metrics = metrics
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        keep_ended(self._metrics, {process.pid for process in self.processes if process.pid is not None})
 
 
 def child_app() -> FastAPI:

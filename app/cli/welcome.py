@@ -35,7 +35,7 @@ def greet(
 
 
 def facts(config: Settings, upstreams: Mapping[str, Provider]) -> dict[str, object]:
-    """What a process runs with, for the log line of its start; no secrets."""
+    """Facts of a process for the log line of its start; no secrets."""
     database, store = config.database_url, config.storage_url
     return {
         "version": RELEASE,

@@ -26,7 +26,7 @@ from app.console.guard import (
     visitor_of,
 )
 from app.console.pages import base_of, render
-from app.http.context import Gateway, GatewayDep, origin_of
+from app.http.context import Gateway, GatewayDep, address_of, origin_of
 from app.video import SessionKind
 
 LONGEST_NEXT, LONGEST_CODE = 2_000, 100
@@ -91,8 +91,7 @@ async def log_in(request: Request, gateway: GatewayDep) -> Response:
     """Open a session with an API key, an admin key or the code of a link."""
     form = await form_of(request)
     key, code, target = (form.get(name, "").strip() for name in ("key", "code", "next"))
-    address = request.client.host if request.client is not None else ""
-    await sessions.count_sign_in(gateway.db, address, now=gateway.clock())
+    await sessions.count_sign_in(gateway.db, address_of(request), now=gateway.clock())
     holder = await (_holder_of_link(gateway, code) if code else _holder_of_key(gateway, key))
     try:
         if holder is None:

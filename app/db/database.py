@@ -23,6 +23,7 @@ from app.db.address import CONNECT_TIMEOUT_S, Address, read_address
 from app.db.faults import OLD_CONNECTION_KINDS, WRITE_KINDS, Fault, FaultLog, read_fault
 from app.settings import ConfigurationError, Settings
 from app.telemetry.logs import log
+from app.telemetry.metrics import DATABASE_IN_USE, DATABASE_LIMIT
 
 PERSIST_GAP_S = 0.5
 PREPARE_AFTER = 5
@@ -71,6 +72,9 @@ class Database:
             pool_recycle=1800,
             hide_parameters=True,
         )
+        for pool in ("sqlalchemy", "psycopg"):
+            DATABASE_LIMIT.labels(pool).set(pool_size)
+        self._in_use, self._bare_in_use = (DATABASE_IN_USE.labels(pool) for pool in ("sqlalchemy", "psycopg"))
         sa.event.listen(self.engine.sync_engine, "connect", self._connected)
         sa.event.listen(self.engine.sync_engine, "checkout", self._checked_out)
         sa.event.listen(self.engine.sync_engine, "after_cursor_execute", self._executed)
@@ -102,10 +106,11 @@ class Database:
 
     async def _one(self, statement: bytes, parameters: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            async with self._bare.connection() as connection:
-                cursor = await connection.execute(statement, parameters)
-                self._wrote(statement.decode(), cursor.rowcount)
-                return await cursor.fetchone()
+            with self._bare_in_use.track_inprogress():
+                async with self._bare.connection() as connection:
+                    cursor = await connection.execute(statement, parameters)
+                    self._wrote(statement.decode(), cursor.rowcount)
+                    return await cursor.fetchone()
         except PoolTimeout as error:
             raise error from self._refused
 
@@ -123,8 +128,9 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end of the block, rolled back when it raises."""
         try:
-            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
-                yield session
+            with self._in_use.track_inprogress():
+                async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                    yield session
         except Exception as error:
             await self._note(error)
             raise
@@ -150,8 +156,9 @@ class Database:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection in autocommit, for one statement without BEGIN and COMMIT."""
         try:
-            async with self._reading.connect() as connection:
-                yield connection
+            with self._in_use.track_inprogress():
+                async with self._reading.connect() as connection:
+                    yield connection
         except Exception as error:
             await self._note(error)
             raise

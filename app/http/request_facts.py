@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 
 from app.db.models import Video
+from app.telemetry import traces
 from app.telemetry.logs import loggable
 
 _FACTS: ContextVar[dict[str, str]] = ContextVar("request_facts")
@@ -23,6 +24,7 @@ def note(**facts: str) -> None:
 
 def note_video(video: Video) -> None:
     note(video=video.id, project=video.project_id, model=video.model)
+    traces.link(video.traceparent)
 
 
 def request_id() -> str:

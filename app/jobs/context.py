@@ -16,12 +16,14 @@ from app.jobs import lifecycle, purge
 from app.jobs.breaker import Breaker
 from app.jobs.claim import Claim
 from app.jobs.metrics import count_ended
+from app.jobs.spans import Polls
 from app.jobs.task import build_task
 from app.media.signed_links import SignedLinks
 from app.media.store import Store
 from app.providers.base import Provider, Task
 from app.setting_types import ModelSettings
 from app.settings import Settings
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Failure
@@ -69,6 +71,7 @@ class StepContext:
         self.margin_s = margin_s
         """Time that a call to an upstream may take beyond its own limit and the job's deadline."""
         self.breaker = Breaker(db, clock)
+        self.polls = Polls()
 
     # The claim
 
@@ -144,7 +147,7 @@ class StepContext:
         video = await self.record(write, *args, **kwargs)
         self.wake()
         if video is not None and video.status.ended:
-            count_ended(video, self.providers)
+            count_ended(video)
             if f"uploads/{video.id}/" in json.dumps(video.request):
                 await self._delete_uploads(video.id)
         return video
@@ -152,6 +155,7 @@ class StepContext:
     async def fail(self, claim: Claim, code: str, message: str, body: str | None = None) -> None:
         """End an attempt as failed, and delete its files."""
         failure = Failure(code=code, message=message)
+        traces.fail(code)
         await self.end(lifecycle.failed, claim, failure, body=body, now=self.clock())
         if claim.was in (S.running, S.storing):
             await purge.delete_stray_files(claim, self.db, self.store)

@@ -9,10 +9,12 @@ from app.jobs import lifecycle, purge
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
 from app.jobs.metrics import count_capped, count_underpriced
+from app.jobs.spans import facts_of
 from app.media import sniff
 from app.media.measure import measure
 from app.media.store import IncompleteFile, StorageUnavailable
 from app.providers.base import Provider
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import Output
 
@@ -39,6 +41,12 @@ class OutputCutOff(OutputIncomplete):
 
 async def download(context: StepContext, claim: Claim) -> None:
     """Download the finished file of a claimed attempt and record it."""
+    store = "s3" if (context.settings.storage_url or "").startswith("s3:") else "file"
+    with traces.step("video.store", claim.video.traceparent, **facts_of(claim), store=store):
+        await _download(context, claim)
+
+
+async def _download(context: StepContext, claim: Claim) -> None:
     provider = context.provider_of(claim)
     # The lease is part of the key: a worker that lost it deletes its own file, never that of another worker.
     stem = f"{claim.folder}{(claim.attempt.lease or '')[-10:]}"
@@ -61,8 +69,10 @@ async def download(context: StepContext, claim: Claim) -> None:
         await context.fail(claim, "output_too_large", error.message)
     except StorageUnavailable as error:  # a fault of the gateway: the job must not fail
         log.error("file not stored, download repeated later", error=error.message)
+        traces.fail(error.code)
         await context.record(lifecycle.release, claim, now=context.after(STORAGE_GAP_S))
     else:
+        traces.note(bytes=output["size"], sha256=output["sha256"], content_type=output["content_type"])
         now = context.clock()
         retention_s = claim.request.retention_s or context.settings.retention_s
         expires_at = now + timedelta(seconds=retention_s) if retention_s else None
@@ -140,6 +150,7 @@ def _type_of(head: bytes, declared: str | None, provider: Provider) -> str:
 
 async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamGone) -> None:
     """Poll again, which may name another place; fail after several times, or at the address that an operator gave."""
+    traces.fail(error.code)
     failures = claim.attempt.consecutive_failures + 1
     given = (claim.attempt.output or {}).get("direct")
     if error.code == "no_output" and failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
@@ -152,6 +163,7 @@ async def _file_gone(context: StepContext, claim: Claim, error: errors.UpstreamG
 
 
 async def _download_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    traces.fail(error.code)
     failures = claim.attempt.consecutive_failures + 1
     log.warning("download failed", consecutive_failures=failures, error=error.message, body=error.body)
     if failures >= MAX_TRIES and (isinstance(error, OutputCutOff) or context.clock() >= claim.video.deadline_at):

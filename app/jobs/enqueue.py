@@ -18,6 +18,7 @@ from app.accounts.pricing import Quote
 from app.db import rows
 from app.db.database import Database
 from app.db.models import Video
+from app.jobs.metrics import count_created
 from app.jobs.plan import Plan
 from app.video import Settlement, Status
 
@@ -64,13 +65,14 @@ CREATE = (
     b"""
 with video as (
   insert into videos (
-    id, project_id, key_id, dialect, request_id, status, progress, model, request, routes, choices, outputs, warnings,
-    cost_estimate_micros, prices, hold_micros, longest_s, settlement, source_video_id, idempotency_key,
-    idempotency_hash, created_at, updated_at, deadline_at
+    id, project_id, key_id, dialect, request_id, traceparent, status, progress, model, request, routes, choices,
+    outputs, warnings, cost_estimate_micros, prices, hold_micros, longest_s, settlement, source_video_id,
+    idempotency_key, idempotency_hash, created_at, updated_at, deadline_at
   ) values (
-    %(id)s, %(project_id)s, %(key_id)s, %(dialect)s, %(request_id)s, 'queued', 0, %(model)s, %(request)s, %(routes)s,
-    %(choices)s, '[]', %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s, %(longest_s)s, 'held',
-    %(source_video_id)s, %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s, %(deadline_at)s
+    %(id)s, %(project_id)s, %(key_id)s, %(dialect)s, %(request_id)s, %(traceparent)s, 'queued', 0, %(model)s,
+    %(request)s, %(routes)s, %(choices)s, '[]', %(warnings)s, %(cost_estimate_micros)s, %(prices)s, %(hold_micros)s,
+    %(longest_s)s, 'held', %(source_video_id)s, %(idempotency_key)s, %(idempotency_hash)s, %(now)s, %(now)s,
+    %(deadline_at)s
   )
   on conflict (project_id, idempotency_key) where idempotency_key is not null do nothing
   returning id
@@ -105,6 +107,8 @@ class NewJob:
     deadline_s: float
     request_id: str
     """Id of the request that creates it."""
+    traceparent: str | None = None
+    """The span of that request."""
     idempotency: Idempotency | None = None
 
     def parameters(self, now: datetime) -> dict[str, Any]:
@@ -116,6 +120,7 @@ class NewJob:
             "key_id": self.caller.key_id,
             "dialect": self.dialect,
             "request_id": self.request_id,
+            "traceparent": self.traceparent,
             "model": self.model,
             "request": request.model_dump(mode="json", exclude_none=True),
             "routes": [route.name for route in self.plan.routes],
@@ -167,6 +172,7 @@ async def enqueue(db: Database, job: NewJob, *, now: datetime) -> Created:
         raise _refusal(error, route.name) from None
     if existing is not None:
         return Created(existing, replayed=True)
+    count_created(route.provider.name, route.model)
     fresh = {
         "status": Status.queued,
         "progress": 0,

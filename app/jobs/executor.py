@@ -13,7 +13,8 @@ from app.db.faults import is_unavailable
 from app.jobs import download, lifecycle, poll, purge, submit
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext
-from app.jobs.metrics import log_fields
+from app.jobs.metrics import expect_end, log_fields
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 
@@ -47,6 +48,8 @@ class Executor:
 
     async def run(self, batch: list[Claim]) -> None:
         """Run one step for a batch. Never raises: an attempt whose step failed comes due again with its lease."""
+        for claim in batch:
+            expect_end(claim.video, claim.attempt)
         if len(batch) > 1:
             with structlog.contextvars.bound_contextvars(provider=batch[0].attempt.provider):
                 try:
@@ -56,9 +59,8 @@ class Executor:
                         log.exception("batch poll failed", attempts=len(batch))
             return
         claim = batch[0]
-        with structlog.contextvars.bound_contextvars(
-            **log_fields(claim.video), attempt=claim.attempt.id, provider=claim.attempt.provider
-        ):
+        fields = {**log_fields(claim.video), "attempt": claim.attempt.id, "provider": claim.attempt.provider}
+        with structlog.contextvars.bound_contextvars(**fields), traces.joined(claim.video.traceparent):
             try:
                 await self._step(claim)
             except Exception as error:

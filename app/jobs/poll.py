@@ -10,9 +10,11 @@ from app.db.models import NO_FILE
 from app.jobs import lifecycle
 from app.jobs.claim import Claim
 from app.jobs.context import StepContext, StepTooLong
-from app.jobs.metrics import log_fields
+from app.jobs.metrics import count_refusal, log_fields
 from app.jobs.restored import was_restored
-from app.providers.base import Provider
+from app.jobs.spans import facts_of
+from app.providers.base import Provider, Task
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 from app.video import Failure, Output, Progress, Status
@@ -59,7 +61,8 @@ async def poll_many(context: StepContext, claims: list[Claim]) -> None:
         answers = dict.fromkeys((claim.attempt.id for claim in claims), error)
     missing = errors.UpstreamGone("the answer does not contain the task", provider=provider.name)
     for claim in claims:
-        with structlog.contextvars.bound_contextvars(**log_fields(claim.video), attempt=claim.attempt.id):
+        fields = {**log_fields(claim.video), "attempt": claim.attempt.id}
+        with structlog.contextvars.bound_contextvars(**fields), traces.joined(claim.video.traceparent):
             await _record_answer(context, claim, provider, answers.get(claim.attempt.id, missing))
 
 
@@ -83,9 +86,7 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         elif progress.status is Status.failed:
             ended = S.failed, "no late success"
             reported_micros = progress.reported_micros
-        elif not claim.attempt.cancel_tried and await context.bounded(
-            claim, provider.cancel(replace(task, status=progress.status))
-        ):
+        elif not claim.attempt.cancel_tried and await _cancel(context, claim, replace(task, status=progress.status)):
             ended = S.cancelled, "stopped"
         else:
             values["cancel_tried"] = True
@@ -102,13 +103,23 @@ async def watch_abandoned(context: StepContext, claim: Claim) -> None:
         to, note = ended
         now = context.clock()
         await context.record(lifecycle.ended_late, claim, to, note=note, reported_micros=reported_micros, now=now)
+        context.polls.end(claim, code=None if to is S.succeeded else note.replace(" ", "_"), at=now)
     else:
         await context.record(lifecycle.snooze, claim, due_at=context.after(ABANDONED_GAP_S), **values)
+
+
+async def _cancel(context: StepContext, claim: Claim, task: Task) -> bool:
+    """Ask the upstream to stop a task; True if it has."""
+    with traces.step("video.cancel", claim.video.traceparent, **facts_of(claim)):
+        stopped = await context.bounded(claim, context.providers[claim.attempt.provider].cancel(task))
+        traces.note(stopped=stopped)
+        return stopped
 
 
 async def _record_answer(
     context: StepContext, claim: Claim, provider: Provider, answer: Progress | errors.UpstreamError
 ) -> None:
+    context.polls.note(claim, answer, at=context.clock())
     if isinstance(answer, errors.UpstreamGone):
         await _count_unknown_task(context, claim, answer)
         return
@@ -118,11 +129,13 @@ async def _record_answer(
     now = context.clock()
     if answer.status is Status.completed:
         await context.record(lifecycle.done, claim, answer, answer.output or Output(), now=now)
+        context.polls.end(claim, at=now)
         context.wake()
     elif answer.status is Status.failed:
         failure = answer.failure or Failure(code="generation_failed", message="The generation failed.")
         log.warning("generation failed upstream", code=failure.code, error=failure.message)
         retry = await _may_retry(context, claim, failure)
+        context.polls.end(claim, code=failure.code, at=now)
         await context.end(lifecycle.failed, claim, failure, retry=retry, body=failure.body, now=now)
     else:
         gap_s = provider.poll_gap_s(claim.attempt.polls, context.settings.poll_interval_s)
@@ -146,6 +159,7 @@ async def _may_retry(context: StepContext, claim: Claim, failure: Failure) -> bo
 async def _poll_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     """Postpone after a failed poll, which does not fail the job."""
     log.warning("poll failed, repeated later", code=error.code, error=error.message, body=error.body)
+    count_refusal(error)
     due_at = min(context.after(context.backoff_s(claim.attempt.polls + 1, error)), claim.video.deadline_at)
     values = {"consecutive_failures": 0, "error_code": error.code, "error_message": error.message}
     await context.record(lifecycle.snooze, claim, due_at=due_at, **values)
@@ -155,6 +169,7 @@ async def _count_unknown_task(context: StepContext, claim: Claim, error: errors.
     failures = claim.attempt.consecutive_failures + 1
     if failures >= lifecycle.MAX_CONSECUTIVE_FAILURES:
         message = f"{claim.attempt.provider} no longer knows the task: {error.message}"
+        context.polls.end(claim, code="upstream_task_gone", at=context.clock())
         await context.fail(claim, "upstream_task_gone", message, error.body)
         return
     due_at = context.after(max(UNKNOWN_TASK_GAP_S, context.backoff_s(failures, error)))

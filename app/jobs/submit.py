@@ -14,9 +14,12 @@ from app.db.faults import is_unavailable, read_fault
 from app.jobs import lifecycle
 from app.jobs.claim import Claim, begin_submit
 from app.jobs.context import StepContext, StepTooLong
+from app.jobs.metrics import count_refusal
 from app.jobs.restored import was_restored
+from app.jobs.spans import facts_of
 from app.media.store import StorageUnavailable
 from app.providers.base import NotBegun, Provider, Task
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.video import AttemptState as S
 
@@ -27,6 +30,11 @@ STORAGE_GAP_S = 30
 
 async def submit(context: StepContext, claim: Claim) -> None:
     """Send the task of a claimed attempt and record the outcome."""
+    with traces.step("video.submit", claim.video.traceparent, **facts_of(claim), submits=claim.attempt.submits):
+        await _submit(context, claim)
+
+
+async def _submit(context: StepContext, claim: Claim) -> None:
     provider = context.provider_of(claim)
     if provider is None:
         await _refused(context, claim, context.not_configured(claim))
@@ -42,6 +50,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
             await begin.settled()
     except NotBegun as error:
         log.info("submit not sent", reason=str(error))
+        traces.note(sent=False)
         await context.record(lifecycle.release, claim, now=context.after(PREPARE_GAP_S))
     except errors.UpstreamUnknown as error:
         log.warning("submit outcome unknown", error=error.message, body=error.body)
@@ -52,12 +61,14 @@ async def submit(context: StepContext, claim: Claim) -> None:
         await context.report_to_breaker(claim, error)
     except errors.UpstreamError as error:
         log.warning("submit refused", code=error.code, error=error.message, body=error.body)
+        count_refusal(error)
         await _refused(context, claim, error)
         await context.report_to_breaker(claim, error)
     except errors.GatewayError as error:
         await _not_sent(context, claim, error)
     except StepTooLong as error:
         log.error("submit stopped", sent=claim.sent, reason=str(error))
+        traces.fail("submit_stopped")
         if claim.sent:
             await _lost(context, claim, _unknown_outcome_error(claim))
         else:
@@ -65,6 +76,7 @@ async def submit(context: StepContext, claim: Claim) -> None:
     else:
         gap = submission.poll_after_s or provider.poll_gap_s(0, context.settings.poll_interval_s)
         log.info("submitted", upstream_ref=submission.ref)
+        traces.note(upstream_ref=submission.ref)
         now = context.clock()
         due_at = now + timedelta(seconds=gap)
         if not claim.sent:
@@ -160,6 +172,7 @@ async def _build_task_or_postpone(context: StepContext, claim: Claim, provider: 
 
 async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayError) -> None:
     """Record that the task could not be built or read. An earlier submit of the same attempt may have been accepted."""
+    traces.fail(error.code)
     if claim.sent:
         await _lost(context, claim, _unknown_outcome_error(claim))
     elif isinstance(error, StorageUnavailable):  # a fault of the gateway: the job must not fail
@@ -174,6 +187,7 @@ async def _not_sent(context: StepContext, claim: Claim, error: errors.GatewayErr
 async def _submit_again_later(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
     """Postpone a submit with the same id, which makes no second task: the attempt stays `submitting` until `rescue`, at
     the latest at the deadline; of a video that has ended, a look-up may come after it."""
+    traces.fail(error.code)
     due_at = context.after(context.backoff_s(claim.attempt.submits, error))
     due_at = due_at if claim.video.status.ended else min(due_at, claim.video.deadline_at)
     await context.record(lifecycle.snooze, claim, due_at=due_at, submits=claim.attempt.submits + 1)
@@ -185,6 +199,7 @@ def _is_late(context: StepContext, claim: Claim) -> bool:
 
 
 async def _refused(context: StepContext, claim: Claim, error: errors.UpstreamError) -> None:
+    traces.fail(error.code)
     if claim.was is S.submitting:  # this call was refused; an earlier one may have been accepted
         if error.next_candidate and not _is_late(context, claim):
             await _submit_again_later(context, claim, error)
@@ -196,6 +211,7 @@ async def _refused(context: StepContext, claim: Claim, error: errors.UpstreamErr
 
 
 async def _lost(context: StepContext, claim: Claim, error: errors.UpstreamUnknown) -> None:
+    traces.fail(error.code)
     alias = context.alias_of(claim)
     resubmit = alias is not None and alias.on_unknown == "resubmit" and not await was_restored(context.db, claim.video)
     again_at = context.after(context.backoff_s(claim.attempt.submits, error)) if resubmit else None

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import errors, ids
 from app.db import rows
 from app.db.database import Database
-from app.db.models import LIVE, Attempt, Character, Video
+from app.db.models import Attempt, Character, Video
 from app.video import AttemptState
 
 _NAMES = ", ".join(column.name for column in Video.__table__.columns)
@@ -112,18 +112,6 @@ async def list_derived(connection: AsyncConnection, video: Video) -> list[sa.Row
     )
     query = sa.select(*shown).join(found, found.c.id == Video.id).order_by(Video.id.desc())
     return list((await connection.execute(query)).mappings())
-
-
-async def count_queue(connection: AsyncConnection, *, now: datetime) -> tuple[dict[tuple[str, str], int], float]:
-    """Count unfinished attempts by (provider, state); the second value is the age of the oldest due time in seconds."""
-    counted = await connection.execute(
-        sa.select(Attempt.provider, Attempt.state, sa.func.count(), sa.func.min(Attempt.due_at))
-        .where(Attempt.state.in_(LIVE))
-        .group_by(Attempt.provider, Attempt.state)
-    )
-    found = list(counted)
-    oldest = min((row[3] for row in found), default=now)
-    return {(row[0], row[1]): row[2] for row in found}, max(0.0, (now - oldest).total_seconds())
 
 
 async def get_character(connection: AsyncConnection, character_id: str, *, project_id: str) -> Character:

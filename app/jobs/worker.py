@@ -5,6 +5,7 @@ when their leases end.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -84,6 +85,7 @@ class Worker:
         """Providers without a free connection for another submit after the last claim."""
         self._database_down = False
         """True when the last attempt to reach the database failed."""
+        self._ticked_at = time.monotonic()
         self._purge_due = clock()
         self._purging: asyncio.Task[None] | None = None
         self._claims_made = 0
@@ -109,11 +111,18 @@ class Worker:
         self._stopping.set()
         self._wake.set()
 
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last tick of the loop; 0 once it is stopped, for it then waits for running calls. For other
+        threads, too."""
+        return 0.0 if self._stopping.is_set() else time.monotonic() - self._ticked_at
+
     async def run(self) -> None:
         """Work until `stop`; waits while the database is unavailable."""
         async with self._alive():
             while not self._stopping.is_set():
                 self._wake.clear()
+                self._ticked_at = time.monotonic()
                 try:
                     busy = await self._start_due()
                 except Exception as error:

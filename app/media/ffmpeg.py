@@ -177,7 +177,7 @@ def _plain(text: str, limit: int) -> str:
 def _newest(search_path: str) -> Program:
     found = sorted(map(_identify, _candidates(search_path)), key=lambda found: found.release, reverse=True)
     if not found:
-        raise FfmpegMissing("there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`")
+        raise FfmpegMissing("there is no ffmpeg program here: install ffmpeg, or the extra `ffmpeg` of this package")
     chosen = next((one for one in found if _complete(one.path)), found[0])
     log.info("ffmpeg chosen", path=chosen.path, version=chosen.version, found=len(found))
     return chosen

@@ -28,6 +28,7 @@ from app.media.turns import Shared
 from app.media.uploads import Upload
 from app.settings import ConfigurationError, Settings, make_data_dir
 from app.telemetry.logs import log
+from app.telemetry.metrics import STORE_ERRORS
 from app.video import Media
 
 PART_BYTES = 8 * 2**20
@@ -40,6 +41,8 @@ COPIES_AT_ONCE = 2
 ABORT_S = 10
 """Seconds that a failed upload may take to clean up."""
 MAX_PRESIGNED_S = 7 * 86_400
+OPERATIONS = ("write", "read", "delete", "list", "sign")
+"""Operations by which errors of the store are counted."""
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
 
@@ -135,11 +138,11 @@ class Store:
                     if size > max_bytes:
                         raise errors.PayloadTooLarge(f"the file is larger than {max_bytes} bytes")
                     head = head or bytes(piece[:HEAD_BYTES])
-                    with _translated(key, bucket=True):
+                    with _translated("write", key, bucket=True):
                         await feed.send(piece)
             if size == 0 or expected_size not in (None, size):
                 raise IncompleteFile(f"the file has {size} bytes, expected {expected_size or 'at least 1'}")
-            with _translated(key, bucket=True):
+            with _translated("write", key, bucket=True):
                 await feed.finish()
         except BaseException as error:
             await feed.break_off(error)
@@ -169,13 +172,13 @@ class Store:
         """Return up to `length` bytes from `start`, which must be inside the file."""
         if length <= 0:
             return b""
-        with _translated(key):
+        with _translated("read", key):
             return bytes(await obstore.get_range_async(self._objects, _checked(key), start=start, length=length))
 
     async def stat(self, key: str) -> int | None:
         """Return the size in bytes, None when there is no such file."""
         try:
-            with _translated(key):
+            with _translated("read", key):
                 return (await obstore.head_async(self._objects, _checked(key)))["size"]
         except MissingFile:
             return None
@@ -183,7 +186,7 @@ class Store:
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete files; missing ones are ignored."""
         for key in keys:
-            with suppress(MissingFile), _translated(key):
+            with suppress(MissingFile), _translated("delete", key):
                 await obstore.delete_async(self._objects, _checked(key))
 
     async def delete_prefix(self, prefix: str, *, but: Collection[str] = ()) -> None:
@@ -191,10 +194,10 @@ class Store:
         and the files beside them."""
         folder = _checked(prefix.rstrip("/"))
         if self._root is not None:
-            with suppress(MissingFile), _translated(prefix):
+            with suppress(MissingFile), _translated("delete", prefix):
                 await asyncio.to_thread(_delete_files, self._root, folder, tuple(but))
             return
-        with _translated(prefix, bucket=True):
+        with _translated("delete", prefix, bucket=True):
             async for page in obstore.list(self._objects, folder):
                 left = [found["path"] for found in page if not found["path"].startswith(tuple(but))]
                 if left:
@@ -213,7 +216,7 @@ class Store:
     async def written_before(self, prefix: str, moment: datetime) -> list[str]:
         """Return the keys in the folder `prefix` that were last written before `moment`."""
         folder = _checked(prefix.rstrip("/"))
-        with _translated(prefix):
+        with _translated("list", prefix):
             pages = [page async for page in obstore.list(self._objects, folder)]
         written = [found["path"] for page in pages for found in page if found["last_modified"] < moment]
         return [key for key in written if KEY.fullmatch(key)]  # others are not files of ours, such as .nfs0001
@@ -247,6 +250,7 @@ class Store:
         try:
             return await obstore.sign_async(self._objects, "GET", _checked(key), ttl)
         except BaseError as error:  # credentials that can read and write, but not sign
+            STORE_ERRORS.labels("sign").inc()
             log.warning("bucket URL not signed", reason=reason_of(error))
             return None
 
@@ -355,7 +359,7 @@ def _checked(key: str) -> str:
 
 
 @contextmanager
-def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
+def _translated(operation: str, key: str, *, bucket: bool = False) -> Iterator[None]:
     """Turn the errors of the store into ours; the details are for the log. With `bucket`, a missing object is not a
     file but the bucket itself, or an upload that it no longer knows."""
     try:
@@ -363,6 +367,7 @@ def _translated(key: str, *, bucket: bool = False) -> Iterator[None]:
     except (BaseError, OSError) as error:
         if isinstance(error, FileNotFoundError) and not bucket:
             raise MissingFile(key) from error
+        STORE_ERRORS.labels(operation).inc()
         log.error("storage failed", key=key, error=type(error).__name__, reason=reason_of(error).partition(": <")[0])
         raise StorageUnavailable("the gateway's file store cannot be used at present; try again later") from error
 

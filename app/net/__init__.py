@@ -2,7 +2,8 @@
 
 `upstream` calls addresses that the operator configured. `guarded` calls addresses from clients and upstreams, and only
 if every address the name resolves to is public or in a network the operator allowed; it connects to the address it
-checked, follows no redirect and uses no proxy.
+checked, and follows no redirect. Behind a proxy the check is weaker, since the proxy resolves the name, too. Neither
+reads proxies from the environment: they are given.
 """
 
 import asyncio
@@ -11,15 +12,18 @@ import socket
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
 
 import httpx
 
-from app.net.transport import Transport
+from app.net.proxies import DIRECT, Proxies, authorization, of_environment, through
+from app.net.transport import ProxyRefused, Transport
+
+__all__ = ["DIRECT", "Proxies", "ProxyRefused", "authorization", "of_environment", "through"]
 
 USER_AGENT = f"video-gateway/{version('video-gateway')}"
 
@@ -44,6 +48,8 @@ KEEPALIVE_S = 4
 """Shorter than the 5 s after which common servers close an idle connection: a submit on a connection that is being
 closed has an unknown outcome."""
 RESOLVE_S = 10
+RESOLVE_BESIDE_PROXY_S = 3
+"""The same for a name that a proxy resolves again: where it is the only way out, ours may know no outside name."""
 _resolvers = ThreadPoolExecutor(64, thread_name_prefix="resolve")
 """For names from clients and upstreams. A name whose servers are dead blocks its thread long after our time-out: in the
 default thread pool, a few of them would block every other lookup, the database's included."""
@@ -58,24 +64,22 @@ class ForbiddenAddress(httpx.ConnectError):
     """The name resolves to an address that must not be reached from here."""
 
 
-def upstream(*, timeout_s: float, connections: int) -> httpx.AsyncClient:
+def upstream(*, timeout_s: float, connections: int, proxies: Proxies = DIRECT) -> httpx.AsyncClient:
     """A client for one configured provider: no redirects, since the key must not leave the configured origin."""
-    return _Client(
-        headers=HEADERS,
-        timeout=httpx.Timeout(timeout_s, connect=10),
-        limits=httpx.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
-        ),
-        follow_redirects=False,
-        cookies=CookieJar(NO_COOKIES),
-        event_hooks={"response": [_refuse_invalid_redirect]},
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
     )
+    return _client(Transport(limits, proxies), timeout_s)
 
 
-def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.AsyncClient:
+def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30, proxies: Proxies = DIRECT) -> httpx.AsyncClient:
     """A client for addresses from clients and upstreams. Raises `ForbiddenAddress`, a `httpx.ConnectError`."""
+    return _client(GuardedTransport(allow, proxies), timeout_s)
+
+
+def _client(transport: Transport, timeout_s: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=GuardedTransport(allow),
+        transport=transport,
         headers=HEADERS,
         timeout=httpx.Timeout(timeout_s, connect=10),
         follow_redirects=False,
@@ -83,6 +87,23 @@ def guarded(*, allow: Iterable[Network] = (), timeout_s: float = 30) -> httpx.As
         trust_env=False,
         event_hooks={"response": [_refuse_invalid_redirect]},
     )
+
+
+@asynccontextmanager
+async def answering(
+    client: httpx.AsyncClient, request: httpx.Request, *, timeout_s: float
+) -> AsyncIterator[httpx.Response]:
+    """The answer to a request, whose head has to come within a time and whose body is read by the caller. Raises
+    `httpx.ReadTimeout`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await client.send(request, stream=True)
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("no answer in time", request=request) from error
+    try:
+        yield response
+    finally:
+        await response.aclose()
 
 
 async def unpacked(response: httpx.Response, piece_bytes: int) -> AsyncIterator[bytes]:
@@ -126,24 +147,16 @@ async def _refuse_invalid_redirect(response: httpx.Response) -> None:
         raise httpx.RemoteProtocolError("the answer redirects to an invalid address", request=response.request)
 
 
-class _Client(httpx.AsyncClient):
-    """With `Transport` for direct connections and for those through a proxy of the environment."""
-
-    def _init_transport(self, *, limits: httpx.Limits, **_: Any) -> httpx.AsyncBaseTransport:  # type: ignore[override]
-        return Transport(limits)
-
-    def _init_proxy_transport(  # type: ignore[override]
-        self, proxy: httpx.Proxy, *, limits: httpx.Limits, **_: Any
-    ) -> httpx.AsyncBaseTransport:
-        return Transport(limits, proxy)
-
-
 class GuardedTransport(Transport):
-    """Resolves once, checks all addresses, connects to a checked one and verifies the certificate of the name."""
+    """Resolves once, checks all addresses, connects to a checked one and verifies the certificate of the name.
 
-    def __init__(self, allow: Iterable[Network] = ()) -> None:
+    Through a proxy, the name is checked if it resolves here, and sent: the proxy connects to what it finds itself. A
+    name whose addresses are all in the allowed networks, which are inside, is called directly.
+    """
+
+    def __init__(self, allow: Iterable[Network] = (), proxies: Proxies = DIRECT) -> None:
         # Kept-alive connections are pooled by address, and two names on one address must not share a TLS session.
-        super().__init__(httpx.Limits(max_keepalive_connections=0))
+        super().__init__(httpx.Limits(max_keepalive_connections=0), proxies)
         self._allow = tuple(allow)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -153,24 +166,36 @@ class GuardedTransport(Transport):
             raise httpx.ConnectError("the host name of this address is invalid") from None
         # The encoded form: sockets and TLS would encode the decoded name by another standard, `faß.de` to `fass.de`.
         host = request.url.raw_host.decode("ascii")
-        address = await checked_address(host, request.url.port, self._allow)
+        proxy = self.proxies.of(request.url)
+        address = await checked_address(host, request.url.port, self._allow, is_proxied=proxy is not None)
+        if address is None:
+            return await self.send(request, proxy)
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
-        return await super().handle_async_request(request)
+        return await self.send(request, None)
 
 
-async def checked_address(host: str, port: int | None, allow: Iterable[Network]) -> str:
-    """Return the address to connect to, or raise `ForbiddenAddress` unless all addresses of `host` may be reached."""
+async def checked_address(
+    host: str, port: int | None, allow: Iterable[Network], *, is_proxied: bool = False
+) -> str | None:
+    """Return the address to connect to, or None to leave that to the proxy. Raises `ForbiddenAddress` unless all
+    addresses of `host` may be reached, and `httpx.ConnectError` if it has none and there is no proxy to know better."""
+    allow = tuple(allow)
+    forbidden = ForbiddenAddress(f"{host} is not a public address")
+    if is_proxied and is_private(host, allow):  # in forms, too, that a proxy may read and our resolver does not
+        raise forbidden
     try:
-        async with asyncio.timeout(RESOLVE_S):
+        async with asyncio.timeout(RESOLVE_BESIDE_PROXY_S if is_proxied else RESOLVE_S):
             lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
             found = await asyncio.get_running_loop().run_in_executor(_resolvers, lookup)
     except (OSError, UnicodeError, OverflowError):  # TimeoutError is an OSError, a long port overflows
+        if is_proxied:
+            return None
         raise httpx.ConnectError(f"the name {host} does not resolve") from None
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
     if not addresses or not all(may_reach(address, allow) for address in addresses):
-        raise ForbiddenAddress(f"{host} is not a public address")
-    return addresses[0]
+        raise forbidden
+    return None if is_proxied and any(may_reach(address) for address in addresses) else addresses[0]
 
 
 def is_private(host: str, allow: Iterable[Network] = ()) -> bool:

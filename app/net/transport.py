@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,9 @@ import httpx
 import yarl
 from aiohttp import hdrs
 from aiohttp.connector import Connection
+
+from app.net.proxies import DIRECT, Proxies, authorization
+from app.setting_types import Proxy
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -38,6 +42,35 @@ def _tls() -> ssl.SSLContext:
 
 class NotSent(httpx.ConnectError):
     """The connection was closed while the hook ran; no byte of the request was sent."""
+
+
+class ProxyRefused(httpx.ConnectError):
+    """The proxy cannot be reached, or passes nothing on: the server has not seen the request."""
+
+    def __init__(self, proxy: Proxy, reason: str, request: httpx.Request) -> None:
+        super().__init__(f"the proxy {proxy.name} {reason}", request=request)
+        self.reason = reason
+        """The same without the name of the proxy."""
+
+
+def _refusal(error: Exception) -> str | None:
+    """The refusal of a proxy, before it had a connection to the server, in words; None for another error."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"refuses the connection ({_status(error.status)})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):  # the name of the server is the proxy's to resolve
+        return "cannot be reached: its name does not resolve"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        return f"cannot be reached{': the connection is refused' if refused else ''}"
+    return None
+
+
+def _status(code: int) -> str:
+    """A status with its usual words, not the ones that came."""
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
 
 
 class Once:
@@ -66,7 +99,8 @@ def hold_until(hook: Once, request: httpx.Request, *, whole_body: bool) -> None:
 class _Call:
     """One request on its way: its hooks, whether it may have been sent, and its connection."""
 
-    def __init__(self, extensions: Mapping[str, Any]) -> None:
+    def __init__(self, extensions: Mapping[str, Any], proxy: Proxy | None) -> None:
+        self._proxy = proxy
         self.before_send: Hook | None = extensions.get(BEFORE_SEND)
         self.before_last_piece: Hook | None = extensions.get(BEFORE_LAST_PIECE)
         self.raised: BaseException | None = None
@@ -79,7 +113,9 @@ class _Call:
         """Take the connection on which the request is sent now. Raises what `before_send` does, and `NotSent`."""
         self._connection, self._transport = connection, connection.transport
         if self.before_last_piece is not None and self._transport is not None:
-            self._transport.set_write_buffer_limits(0)  # so that "drained" means that all has left this process
+            # So that "drained" means that all has left this process. With 0, TLS pauses at an empty buffer, for ever.
+            is_tls = self._transport.get_extra_info("sslcontext") is not None
+            self._transport.set_write_buffer_limits(1 if is_tls else 0, 0)
         if self.before_send is not None:
             await self._run(self.before_send)
             if self._transport is None or self._transport.is_closing():
@@ -135,10 +171,10 @@ class _Call:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if self.raised is not None:
                 raise self.raised from None
+            if self._proxy is not None and (reason := _refusal(error)):
+                raise ProxyRefused(self._proxy, reason, request) from error
             kind: type[httpx.RequestError] = httpx.ReadError
-            if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-                kind = httpx.ProxyError
-            elif isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError):
                 kind = httpx.ReadTimeout if self.sent else httpx.ConnectTimeout
             elif not isinstance(error, aiohttp.ClientError | OSError):
                 kind = httpx.LocalProtocolError
@@ -183,14 +219,9 @@ class _Body(httpx.AsyncByteStream):
 class Transport(httpx.AsyncBaseTransport):
     """httpx's requests over aiohttp's connections; see docs/decisions/0024."""
 
-    def __init__(self, limits: httpx.Limits, proxy: httpx.Proxy | None = None) -> None:
+    def __init__(self, limits: httpx.Limits, proxies: Proxies = DIRECT) -> None:
         self._limits = limits
-        self._proxy: yarl.URL | None = None
-        if proxy is not None and proxy.url.scheme not in ("http", "https"):
-            raise ValueError(f"proxies with the scheme {proxy.url.scheme} are not supported; expected http or https")
-        if proxy is not None:
-            user, password = proxy.auth or (None, None)
-            self._proxy = yarl.URL(str(proxy.url)).with_user(user).with_password(password)
+        self.proxies = proxies
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -208,16 +239,27 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self.send(request, self.proxies.of(request.url))
+
+    async def send(self, request: httpx.Request, proxy: Proxy | None) -> httpx.Response:
+        """Send a request through a proxy, or directly. Raises httpx's errors, and `ProxyRefused`."""
         if request.url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"unsupported protocol {request.url.scheme!r}", request=request)
         self._session = session = self._session or self._open()
-        call = _Call(request.extensions)
+        call = _Call(request.extensions, proxy)
         try:
             content = request.content
         except httpx.RequestNotRead:
             content = None
         short = content is not None and len(content) <= PIECE_BYTES and call.before_last_piece is None
         limits = request.extensions.get("timeout", {})
+        forwards = proxy is not None and request.url.scheme == "http"  # a request, where https is a tunnel
+        headers = [
+            (name.decode("latin-1"), value.decode())
+            for name, value in request.headers.raw
+            if name.lower() != b"transfer-encoding"  # set by aiohttp
+        ]
+        asked = authorization(proxy) if proxy is not None else {}
         token = _call.set(call)
         try:
             with call.translated(request):
@@ -230,11 +272,7 @@ class Transport(httpx.AsyncBaseTransport):
                         path=request.url.raw_path.decode("ascii"),
                         encoded=True,
                     ),
-                    headers=[
-                        (name.decode("latin-1"), value.decode())
-                        for name, value in request.headers.raw
-                        if name.lower() != b"transfer-encoding"  # set by aiohttp
-                    ],
+                    headers=[*headers, *asked.items()] if forwards else headers,
                     skip_auto_headers=_NOT_ADDED,
                     data=(content or None) if short else call.pieces(request.stream),
                     allow_redirects=False,
@@ -242,13 +280,18 @@ class Transport(httpx.AsyncBaseTransport):
                         connect=limits.get("pool"), sock_connect=limits.get("connect"), sock_read=limits.get("read")
                     ),
                     server_hostname=request.extensions.get("sni_hostname"),
-                    proxy=self._proxy,
+                    proxy=None if proxy is None else yarl.URL(f"{proxy.scheme}://{proxy.name}"),
+                    proxy_headers=None if forwards else asked,
                 )
         except BaseException:
             call.abort()
             raise
         finally:
             _call.reset(token)
+        if forwards and proxy is not None and answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            call.abort()
+            answer.close()
+            raise ProxyRefused(proxy, f"refuses the request ({_status(answer.status)})", request)
         return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, call, request))
 
     async def aclose(self) -> None:

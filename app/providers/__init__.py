@@ -20,6 +20,7 @@ from app.providers.lunos import Lunos
 from app.providers.minimax import MiniMax
 from app.providers.openai import OpenAI
 from app.providers.openrouter import OpenRouter
+from app.providers.proxies import proxies_of, report_proxies
 from app.providers.replicate import Replicate
 from app.providers.runway import Runway
 from app.providers.sandbox import Sandbox
@@ -83,16 +84,20 @@ def read_instances(settings: Settings) -> Iterator[Instance]:
             yield Instance(name, kind, None, fields)
 
 
-def build(settings: Settings) -> dict[str, Provider]:
+def build(settings: Settings, *, starts: bool = False) -> dict[str, Provider]:
     """Build every configured provider, and the sandbox unless disabled. Raises `ConfigurationError` with the variable.
 
-    A provider whose required fields are not all set is left out with a warning, and so are aliases without a route.
+    A provider whose required fields are not all set is left out with a warning, and so are aliases without a route. At
+    a start, the outbound proxies are logged, too.
     """
     providers: dict[str, Provider] = {}
     for one in read_instances(settings):
         if one.config is None:
             log.warning("provider left out", provider=one.name, missing=one.missing)
         elif one.config.enabled:
-            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks))
+            proxies = proxies_of(one.name, one.config, settings)
+            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks), proxies)
+    if starts:
+        report_proxies(providers.values())
     report_unused(settings, providers, KIND_NAMES)
     return providers

@@ -23,6 +23,9 @@ CREDIT_WORDS = (
     "billing",
 )
 """Words of upstreams in errors about the content, and about an account without money."""
+KEPT_CHARACTERS = 2_000
+"""Length of an answer that is kept for the operator."""
+_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
 MAX_REF_CHARACTERS = 512
 MAX_REPORTED_DOLLARS = 1_000_000
 MAX_UNIX_S = 2**32
@@ -136,6 +139,11 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
 def _bounded(seconds: float) -> float:
     """Limit to 0..86,400 s: `float` also parses `inf`."""
     return max(0.0, min(seconds, 86_400.0))
+
+
+def shortened(text: str) -> str:
+    """An answer for the operator: its long texts cut, and then the whole of it."""
+    return _LONG_TEXT.sub(r'"\1..."', text)[:KEPT_CHARACTERS]
 
 
 def decoded_headers(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:

@@ -17,14 +17,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from app import errors, net
 from app.capabilities import Capabilities
 from app.media.uploads import Upload
 from app.mistakes import seconds
+from app.setting_types import check_proxy
 from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 
 MAX_DATA_URL_BYTES = 20 * 2**20
@@ -143,6 +145,9 @@ class ProviderConfig(BaseModel):
     """First gap between two polls; unset: the default of the kind."""
     concurrency: int | None = Field(None, gt=0)
     """Concurrent tasks of this account at the upstream, over all processes; more wait in the queue."""
+    proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """Proxy for this provider's calls and results, `http://user:password@proxy:3128`; `none`: direct; unset:
+    `GATEWAY_HTTP_PROXY`, or those of the environment."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -218,13 +223,33 @@ class Provider(ABC):
     class Config(ProviderConfig):
         pass
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
         """Make an instance; `allow_networks` are the private networks that result URLs may point to."""
         self.name = name
         self.config = config
+        self.proxies = proxies
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def proxy(self) -> str | None:
+        """Host and port of the proxy before its address; None if it is called directly."""
+        found = self.proxies.of(httpx.URL(self.config.base_url)) if self.config.base_url else None
+        return None if found is None else found.name
+
+    def proxy_note(self, url: httpx.URL | str, error: Exception) -> str | None:
+        """The proxy of a failed call, for the operator: messages for clients do not name it."""
+        proxy = self.proxies.of(httpx.URL(url))
+        if proxy is None:
+            return None
+        return str(error) if isinstance(error, net.ProxyRefused) else f"called through the proxy {proxy.name}"
 
     async def aclose(self) -> None:  # noqa: B027  # a provider without connections needs no override
         """Close the connections of the instance."""

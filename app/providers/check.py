@@ -9,7 +9,7 @@ from typing import Literal
 
 import httpx
 
-from app import errors
+from app import errors, net
 from app.providers.base import Provider
 
 WRONG_ADDRESS = (301, 302, 303, 307, 308, 405, 407, 421)
@@ -18,7 +18,6 @@ CAUSES: dict[type[BaseException], str] = {
     ssl.SSLError: "the TLS handshake failed",
     socket.gaierror: "its name does not resolve",
     ConnectionRefusedError: "the connection is refused",
-    httpx.ProxyError: "the proxy of the environment refuses the connection",
     TimeoutError: "it takes too long",
     httpx.TimeoutException: "it takes too long",
 }
@@ -41,6 +40,7 @@ async def check_provider(provider: Provider, now: datetime) -> Finding:
     """Reach one provider, and try its key by a free call."""
     variable = f"GATEWAY_PROVIDERS__{provider.name.upper()}__"
     credentials = provider.config.credentials
+    through = "" if provider.proxy is None else f" through the proxy {provider.proxy}"
     compare = f"compare {variable}BASE_URL with the vendor's documentation"
     try:
         accepted = await provider.check(now)
@@ -59,13 +59,18 @@ async def check_provider(provider: Provider, now: datetime) -> Finding:
         return Finding("warning", error.message, compare)
     except errors.UpstreamError as error:
         if error.upstream_status is None:
-            hint = f"check {variable}BASE_URL, the network, and a proxy if there is one"
-            return Finding("failed", f"no answer: {cause(error)}", hint)
+            if provider.proxy is None:
+                hint = (
+                    f"check {variable}BASE_URL, the network, and whether the way out needs a proxy: GATEWAY_HTTP_PROXY"
+                )
+            else:
+                hint = f"check {variable}BASE_URL, and the proxy, which {provider.proxies.source} names"
+            return Finding("failed", f"no answer{through}: {cause(error)}", hint)
         if 300 <= error.upstream_status < 400:
             return Finding("failed", error.message, f"correct {variable}BASE_URL")
         if error.upstream_status < 300:
             return Finding("warning", error.message, compare)
-        return Finding("ok", f"answers ({error.upstream_status}); the key could not be checked")
+        return Finding("ok", f"answers{through} ({error.upstream_status}); the key could not be checked")
     end = (
         "; it has no key"
         if credentials is None
@@ -73,7 +78,7 @@ async def check_provider(provider: Provider, now: datetime) -> Finding:
         if accepted
         else "; the key could not be checked"
     )
-    return Finding("ok", f"answers{end}")
+    return Finding("ok", f"answers{through}{end}")
 
 
 def cause(error: BaseException) -> str:
@@ -83,6 +88,9 @@ def cause(error: BaseException) -> str:
     while found is not None and len(chain) < 20:
         chain.append(found)
         found = found.__cause__ or found.__context__
+    refused = next((one for one in chain if isinstance(one, net.ProxyRefused)), None)
+    if refused is not None:
+        return f"it {refused.reason}"
     certificate = next((one for one in chain if hasattr(one, "verify_message")), None)
     if certificate is not None:
         return f"its TLS certificate is not valid ({certificate.verify_message})"

@@ -28,6 +28,7 @@ from app.providers.base import Download, ListedTask, ProviderConfig, ReadMedia, 
 from app.providers.forms import Form
 from app.providers.outputs import find_output, sent_urls
 from app.providers.rest import CANCELLED_WORDS, RestProvider
+from app.telemetry import traces
 from app.video import Failure, Media, Operation, Output, Progress, Status, Submission, VideoRequest, without_fraction
 
 MAX_POLL_AFTER_S = 300
@@ -80,8 +81,15 @@ class OpenAI(RestProvider):
         idempotency: Literal["none", "header", "body"] = "none"
         """Place of the idempotency key: header `Idempotency-Key` or body field `idempotency_key`. Set it only for a
         server that documents it: a create with unknown outcome is then sent again."""
+        traceparent: bool = True
+        """true: while traces are on, its requests carry the header `traceparent`, for a server of one's own; false: for
+        a reseller."""
 
     config: Config
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {**super().auth, **(traces.headers() if self.config.traceparent else {})}
 
     async def submit(self, task: Task) -> Submission:
         by_header = self.config.idempotency == "header"

@@ -6,7 +6,6 @@ An adapter contains only what is specific to its vendor; it may override methods
 
 import asyncio
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -30,24 +29,29 @@ from app.providers.answers import (
     reported_micros,
     retry_after_s,
     secret_pattern,
+    shortened,
 )
 from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.telemetry.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from app.video import Failure, Output, Progress, Status, Submission
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """Size limit of an answer that is not a file, without what is cut of its long strings."""
-KEPT_CHARACTERS = 2_000
-"""Length of an answer that is kept for the operator."""
 MAX_REDIRECTS = 5
 FILES_AT_ONCE = 16
 CHARACTERS_AT_ONCE = 4
 LEAST_UPLOAD_RATE = 64 * 2**10
 """Bytes per second below which a body that is sent is given up."""
-NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){400})(?:[^"\\]|\\.)+"')
+NEVER_CONNECTED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    net.ProxyRefused,
+)
 NOT_STOPPED = (400, 405, 409, 422, 501)
 """Statuses of an upstream that does not stop a task, or has no call for it."""
 CANCELLED_WORDS = ("cancelled", "canceled", "aborted", "deleted")
@@ -62,8 +66,14 @@ class RestProvider(Provider):
     key_origins: ClassVar[tuple[str, ...]] = ("base_url",)
     """Settings whose addresses get the credential."""
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        super().__init__(name, config, allow_networks)
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
+        super().__init__(name, config, allow_networks, proxies)
         self._secret_pattern = secret_pattern(self._secret) if self._secret else None
         # Submits have turns of their own, so that slow polls and other calls never stand before them; so have
         # characters, for which a request handler waits. Turns are taken before httpx's pool, which scans all waiting
@@ -73,8 +83,8 @@ class RestProvider(Provider):
             lambda: others, submit=submits, prepare=submits, character=asyncio.Semaphore(CHARACTERS_AT_ONCE)
         )
         connections = 2 * config.connections + CHARACTERS_AT_ONCE + FILES_AT_ONCE
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections)
-        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections, proxies=proxies)
+        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s, proxies=proxies)
 
     async def aclose(self) -> None:
         await self.http.aclose()
@@ -102,7 +112,7 @@ class RestProvider(Provider):
 
     @property
     def auth(self) -> dict[str, str]:
-        """Headers with the credential; for requests to the addresses of `key_origins` only."""
+        """Headers for requests to the addresses of `key_origins` only: the credential."""
         return {"authorization": f"Bearer {self._secret}"} if self._secret else {}
 
     async def submit_call(self, task: Task, method: str, path: str, **kwargs: Any) -> httpx.Response:
@@ -150,13 +160,16 @@ class RestProvider(Provider):
         origin = self.config.base_url if origin is None else origin
         if origin not in self._key_addresses:
             raise AssertionError("the key is sent to configured addresses only")
-        headers = {**self.auth, **kwargs.pop("headers", {})}
+        given = kwargs.pop("headers", {})
         started = time.perf_counter()
         try:
-            response = await self._request(verb, method, origin + path, begin=begin, headers=headers, **kwargs)
-            if not response.is_success:
-                raise self.error_from(verb, response)
-            return response
+            with traces.call(method, origin, verb, provider=self.name):
+                headers = {**self.auth, **given}
+                response = await self._request(verb, method, origin + path, begin=begin, headers=headers, **kwargs)
+                traces.note(status_code=response.status_code)
+                if not response.is_success:
+                    raise self.error_from(verb, response)
+                return response
         except errors.UpstreamError as error:
             UPSTREAM_ERRORS.labels(self.name, verb, error.code).inc()
             raise
@@ -178,11 +191,11 @@ class RestProvider(Provider):
             if isinstance(error, NotSent) or (begin is not None and begin.called and not begin.done):
                 raise NotBegun(f"not sent after it was recorded ({type(error).__name__})") from error
             unsent = isinstance(error, NEVER_CONNECTED) if begin is None else not begin.done
-            if not unsent:
+            if not unsent and not isinstance(error, net.ProxyRefused):
                 raise self.unreadable(verb, f"no answer ({type(error).__name__})") from error
             if isinstance(error, NEVER_CONNECTED):
-                message = f"{self.name} cannot be reached ({type(error).__name__})"
-                raise errors.UpstreamUnreachable(message, provider=self.name) from error
+                message, note = f"{self.name} cannot be reached ({type(error).__name__})", self.proxy_note(url, error)
+                raise errors.UpstreamUnreachable(message, provider=self.name, body=note) from error
             message = f"{self.name} did not take the whole request ({type(error).__name__})"
             raise errors.UpstreamUnavailable(message, provider=self.name) from error
 
@@ -270,7 +283,7 @@ class RestProvider(Provider):
             text = json.dumps(document, ensure_ascii=False)
         except RecursionError:
             return ""
-        return _LONG_TEXT.sub(r'"\1..."', self.scrub(text, limit=len(text)))[:KEPT_CHARACTERS]
+        return shortened(self.scrub(text, limit=len(text)))
 
     def failure(self, raw: str, message: Any, *, code: str | None = None) -> Failure:
         """Build the failure of a task, with the upstream's message if there is one."""
@@ -396,8 +409,10 @@ class RestProvider(Provider):
             client = self.http if same_host else self.guarded
             with_key = authenticated and same_origin
             headers = {"accept": "video/*, */*;q=0.5", **(self.auth if with_key else {})}
+            method, document = ("GET", None) if body is None or not with_key else ("POST", body)
             try:
-                async with self._answering(client, target, headers, body if with_key else None) as response:
+                request = client.build_request(method, target, headers=headers, json=document)
+                async with net.answering(client, request, timeout_s=self.config.timeout_s) as response:
                     location = response.headers.get("location")
                     if response.is_redirect and location:
                         target = self._redirected(target, location)
@@ -419,27 +434,10 @@ class RestProvider(Provider):
                     log.warning("result address refused", provider=self.name, reason=str(error))
                     message = f"{self.name} named a file in a private network, which the gateway must not reach"
                     raise errors.UpstreamGone(message, provider=self.name) from error
-                raise errors.UpstreamUnavailable(
-                    f"the file could not be fetched from {self.name} ({type(error).__name__})", provider=self.name
-                ) from error
+                message = f"the file could not be fetched from {self.name} ({type(error).__name__})"
+                note = self.proxy_note(target, error)
+                raise errors.UpstreamUnavailable(message, provider=self.name, body=note) from error
         raise errors.UpstreamUnavailable(f"{self.name} redirects the file too many times", provider=self.name)
-
-    @asynccontextmanager
-    async def _answering(
-        self, client: httpx.AsyncClient, target: httpx.URL, headers: Mapping[str, str], body: dict[str, Any] | None
-    ) -> AsyncIterator[httpx.Response]:
-        """The answer to a GET, or a POST of `body`, whose head came within the time limit of a call. Raises
-        `httpx.ReadTimeout`."""
-        request = client.build_request("GET" if body is None else "POST", target, headers=headers, json=body)
-        try:
-            async with asyncio.timeout(self.config.timeout_s):
-                response = await client.send(request, stream=True)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("no answer in time", request=request) from error
-        try:
-            yield response
-        finally:
-            await response.aclose()
 
     def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
         try:

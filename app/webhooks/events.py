@@ -84,6 +84,7 @@ async def record_event(session: AsyncSession, video: Video, *, now: datetime) ->
         "event_type": str(event_type),
         "project_id": video.project_id,
         "video_id": video.id,
+        "traceparent": video.traceparent,
         "state": DeliveryState.pending,
         "due_at": now,
         "tries": 0,

@@ -16,6 +16,7 @@ from app.db import rows
 from app.db.models import Delivery, Video, WebhookEndpoint
 from app.media.signed_links import SignedLinks
 from app.settings import Settings
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.webhooks import endpoints, events, signing
 
@@ -70,7 +71,9 @@ class Sender:
         self._clock = clock
         self._links = links
         self._styles = styles
-        self._client = net.guarded(allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s)
+        self._client = net.guarded(
+            allow=settings.allow_networks, timeout_s=settings.webhook_timeout_s, proxies=_proxies(settings)
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -115,12 +118,15 @@ class Sender:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._client.stream("POST", url, content=body, headers=headers) as r,
+                self._client.stream("POST", url, content=body, headers={**headers, **traces.headers()}) as r,
             ):
                 status = r.status_code
                 text = await _beginning(r)
         except net.ForbiddenAddress as refused:
             error = f"{refused}, so nothing was sent; the operator can allow private networks"
+        except net.ProxyRefused as refused:
+            log.warning("webhook refused by the proxy", reason=str(refused))
+            error = f"no answer: the gateway's proxy {refused.reason}"  # without its name, which is the operator's
         except TimeoutError:
             error = f"no answer within {timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
@@ -134,6 +140,16 @@ class Sender:
             redirected = "; redirects are not followed" if 300 <= status < 400 else ""
             error = None if 200 <= status < 300 else f"answered {status}{redirected}"
         return Answer(status, round((time.perf_counter() - started) * 1000), text, error)
+
+
+def _proxies(settings: Settings) -> net.Proxies:
+    """The outbound proxy of webhooks, which is logged; none unless it is set."""
+    if settings.webhook_proxy is None:
+        return net.DIRECT
+    proxies = net.through(settings.webhook_proxy.get_secret_value(), "GATEWAY_WEBHOOK_PROXY")
+    for name in proxies.names:
+        log.info("outbound proxy used", proxy=name, source=proxies.source, webhooks=True)
+    return proxies
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 import structlog
@@ -10,6 +11,7 @@ from app.db.database import Database
 from app.db.faults import is_unavailable
 from app.db.models import Delivery
 from app.settings import Settings
+from app.telemetry import traces
 from app.telemetry.logs import log
 from app.telemetry.metrics import WEBHOOKS
 from app.webhooks import events
@@ -24,6 +26,7 @@ from app.webhooks.sender import (
 )
 
 RECORD_PATIENCE_S = 30
+NO_ANSWER = "no_answer"
 
 QUEUE_SHARE = 5
 """Divisor: one queue key gets at most a fifth of the slots, so a receiver that hangs never takes all of them."""
@@ -87,7 +90,7 @@ class DeliveryWorker:
             self._wake()
 
     async def _run(self, delivery: Delivery, url: str | None, secrets: Sequence[str]) -> None:
-        with structlog.contextvars.bound_contextvars(video=delivery.video_id, delivery=delivery.id):
+        with structlog.contextvars.bound_contextvars(video=delivery.video_id, delivery=delivery.id), _span(delivery):
             try:
                 if url is None:
                     answer = Answer(None, 0, error="the endpoint is disabled, so nothing was sent")
@@ -97,7 +100,9 @@ class DeliveryWorker:
             except Exception as error:
                 log_error = log.warning if is_unavailable(error) else log.exception
                 log_error("webhook delivery not recorded, retried after its lease")
+                traces.fail("not_recorded")
                 return
+            _note_answer(url, answer, outcome)
             if outcome is None:
                 log.warning("webhook delivery claimed elsewhere or deleted")
                 return
@@ -112,3 +117,24 @@ class DeliveryWorker:
         return await self._db.persist(
             lambda session: record_try(session, delivery, answer, now=self._clock()), patience_s=RECORD_PATIENCE_S
         )
+
+
+def _span(delivery: Delivery) -> AbstractContextManager[None]:
+    """The span of one try."""
+    return traces.outbound(
+        "webhook.deliver",
+        delivery.traceparent,
+        video=delivery.video_id,
+        delivery=delivery.id,
+        endpoint=delivery.endpoint_id,
+        event=delivery.event_type,
+        earlier_tries=delivery.tries,
+    )
+
+
+def _note_answer(url: str | None, answer: Answer, outcome: str | None) -> None:
+    """Write the outcome of a try to its span; of the address only the host."""
+    if traces.are_on():
+        traces.note(method="POST", host=traces.host_of(url), status_code=answer.status, outcome=outcome)
+        if answer.error is not None:
+            traces.fail(str(answer.status or NO_ANSWER))

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from app import errors
-from app.accounts.operator_keys import MAX_ADDRESSES, OperatorKeys
+from app.accounts.operator_keys import OperatorKeys
+from app.accounts.wrong_keys import MAX_ADDRESSES
 
 pytestmark = pytest.mark.anyio
 

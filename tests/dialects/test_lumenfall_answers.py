@@ -289,16 +289,16 @@ async def test_a_second_cancel_within_an_hour_changes_nothing(up: Upstream) -> N
 
 
 async def test_cancels_are_counted_once(up: Upstream) -> None:
-    async def failed_jobs() -> float:
+    async def cancelled_jobs() -> float:
         lines = (await up.client.get("/metrics")).text.splitlines()
-        counts = [line for line in lines if line.startswith("gateway_jobs_total{") and 'status="failed"' in line]
+        counts = [line for line in lines if line.startswith("gateway_jobs_total{") and 'status="cancelled"' in line]
         return sum(float(line.rpartition(" ")[2]) for line in counts)
 
     video_id = (await up.gateway.create())["id"]
-    before = await failed_jobs()
+    before = await cancelled_jobs()
     for _ in range(3):
         await up.client.delete(f"/v1/videos/{video_id}")
-    assert await failed_jobs() == before + 1
+    assert await cancelled_jobs() == before + 1
 
 
 async def test_a_video_that_the_upstream_cancelled_is_deleted_at_once(up: Upstream) -> None:

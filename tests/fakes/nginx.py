@@ -39,7 +39,7 @@ def free_port() -> int:
 async def nginx(servers: str, port: int) -> AsyncIterator[None]:
     """Run nginx with these `server` blocks, of which one listens on the port; yields once it answers there."""
     with _running(servers) as process:
-        await until(lambda: _answers(process, port))
+        await until(lambda: answers(process, port))
         yield
 
 
@@ -57,8 +57,9 @@ def _running(servers: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-async def _answers(process: subprocess.Popen[bytes], port: int) -> bool | None:
-    assert process.poll() is None, "nginx has ended; its reason is in the test's output"
+async def answers(process: subprocess.Popen[bytes], port: int) -> bool | None:
+    """True once a server listens on the port."""
+    assert process.poll() is None, "the server has ended; its reason is in the test's output"
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -1,6 +1,7 @@
 """Servers below HTTP: each connection is a talk over the bare stream, and all that arrives is recorded."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ Talk = Callable[[Wire, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 
 
 @asynccontextmanager
-async def wire(talk: Talk) -> AsyncIterator[Wire]:
+async def wire(talk: Talk, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
     found = Wire()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,8 +56,8 @@ async def wire(talk: Talk) -> AsyncIterator[Wire]:
         writer.transport.abort()
         found.open.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    found.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield found
     finally:

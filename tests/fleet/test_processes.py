@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
+from fakes.otlp import Collector
 from fakes.server import Hang, closed_port, serve
 from harness import ALICE, Running, StartGateway, scratch_database, sqlalchemy_url
 from processes import PATIENCE_S, Child, Served, postgres_of, provider, ran, running, served, until
@@ -132,6 +135,20 @@ async def test_two_servers_share_an_embedded_database_and_the_last_one_stops_it(
         assert postgres_of(home / "data") == []
 
 
+def metrics_folder(children: list[psutil.Process]) -> Path:
+    """The folder in which server processes keep their metrics."""
+    (folder,) = {path for child in children if (path := child.environ().get("PROMETHEUS_MULTIPROC_DIR"))}
+    return Path(folder)
+
+
+async def requests_counted(gateway: Served) -> str:
+    """The counted requests to /healthz, as the process shows them that gets a new connection."""
+    async with gateway.client() as client:
+        page = (await client.get("/metrics")).text
+    (count,) = re.findall(r'^gateway_http_request_duration_seconds_count{.*route="/healthz".*} (.+)$', page, re.M)
+    return str(count)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_several_server_processes_start_and_end_together(how: signal.Signals, home: Path) -> None:
     data_dir = home / "data"
@@ -141,19 +158,26 @@ async def test_several_server_processes_start_and_end_together(how: signal.Signa
             assert (await client.get("/healthz", headers={"x-large": "a" * 70_000})).status_code == 431
         children = psutil.Process(gateway.child.process.pid).children(recursive=True)
         assert len(children) >= 2
+        metrics = metrics_folder(children)
+        assert metrics.is_dir()
+        assert len({await requests_counted(gateway) for _ in range(8)}) == 1, "whichever process is asked"
         code = await gateway.child.stop(how)
         assert code == (0 if how is signal.SIGTERM else -signal.SIGKILL), gateway.child.printed
         _, left = await asyncio.to_thread(psutil.wait_procs, children, PATIENCE_S)
         assert left == []
+        assert metrics.exists() is (how is signal.SIGKILL)
         assert "Traceback" not in gateway.child.printed
     if how is signal.SIGKILL:
+        rmtree(metrics)
         (await asyncio.to_thread(embedded.start, data_dir)).cleanup()
     assert postgres_of(data_dir) == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_waiting_requests_and_streams_end_when_a_server_drains(workers: str, home: Path) -> None:
-    """Long before the grace period ends, which would cut them off."""
+async def test_waiting_requests_and_streams_end_when_a_server_drains(
+    workers: str, home: Path, collector: Collector
+) -> None:
+    """Long before the grace period ends, which would cut them off. Each process sends its spans before it ends."""
     async with (
         served("--workers", workers, cwd=home, shutdown_grace_s=PATIENCE_S) as gateway,
         gateway.client() as client,
@@ -168,6 +192,8 @@ async def test_waiting_requests_and_streams_end_when_a_server_drains(workers: st
             assert (await waiting).json()["status"] in ("queued", "in_progress")
             assert not [line async for line in lines if line == "event: end"]
         assert await gateway.child.end() == 0
+    names = ["GET /v1/videos/{video_id}", "GET /v1/videos/{video_id}/events", "video.create"]
+    assert sorted(span.name for span in collector.spans if span.kind == "server") == names
 
 
 # serve, with a database of ours
@@ -199,7 +225,7 @@ async def test_a_separate_worker_process_does_the_work(shared: dict[str, Any], t
 
 
 async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path: Path) -> None:
-    url = httpx.URL(closed_port())
+    url = httpx.URL(closed_port()).copy_with(path="/metrics")
     metrics: dict[str, Any] = {"worker_metrics_port": url.port, "metrics_key": "sk-metrics"}
     async with running("worker", cwd=tmp_path, **shared, **metrics) as worker, httpx.AsyncClient() as http:
         await worker.line("worker started")
@@ -210,7 +236,9 @@ async def test_metrics_of_a_worker_need_the_key(shared: dict[str, Any], tmp_path
         assert {guess.status_code for guess in guesses} == {401, 429}
         assert int(guesses[-1].headers["retry-after"]) <= 60
         await worker.line("wrong operator keys")
-        assert (await http.get(url, headers={"authorization": "Bearer sk-metrics"})).status_code == 200
+        page = await http.get(url, headers={"authorization": "Bearer sk-metrics"})
+        assert "gateway_workers 1.0" in page.text, "read from the database in the worker's loop"
+        assert (await http.get(url.copy_with(path="/healthz"))).json()["status"] == "ok", "for it no key is needed"
         assert await worker.stop() == 0, worker.printed
 
 

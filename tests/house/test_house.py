@@ -181,6 +181,12 @@ def test_list_prices_have_the_date_of_reading() -> None:
     assert priced | {"fal"} == {kind.kind for kind in KINDS if kind.prices_read is not None}
 
 
+def test_each_page_answers_a_question_of_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"({name})" not in index} == set()
+
+
 def test_files_that_documents_name_exist() -> None:
     """Paths in running text, such as `app/jobs/claim.py`; globs and placeholders are left out."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -412,6 +412,6 @@ def test_without_ffmpeg_the_error_names_the_next_step() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], env={"PATH": ""}, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == (
-        "there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`"
+        "there is no ffmpeg program here: install ffmpeg, or the extra `ffmpeg` of this package"
     )
     assert issubclass(FfmpegMissing, FfmpegFailed)

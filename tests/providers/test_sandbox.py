@@ -236,6 +236,6 @@ def test_without_ffmpeg_the_job_fails_with_the_next_step() -> None:
     command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
     env = {"PATH": "", "PYTHONPATH": f"{root / 'tests'}:{Path(__file__).parent}"}
     said = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=True, timeout=30)
-    message = "there is no ffmpeg program here: install ffmpeg or `pip install video-gateway[ffmpeg]`"
+    message = "there is no ffmpeg program here: install ffmpeg, or the extra `ffmpeg` of this package"
     failure = Failure(code="ffmpeg_missing", message=message).model_dump_json()
     assert said.stdout.splitlines() == [failure, "ffmpeg_missing"]

@@ -149,7 +149,7 @@ def test_without_its_extra_a_service_account_is_refused_by_the_name_of_the_extra
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(ValidationError, match=r"pip install 'video-gateway\[vertex\]'"):
+    with pytest.raises(ValidationError, match=r"pip install '\.\[vertex\]'"):
         Vertex.Config.model_validate({"credentials_file": key_file(tmp_path)})
     assert Vertex.Config(project="my-proj").project == "my-proj"
     assert Vertex.Config.model_validate({"api_key": KEY}).api_key is not None

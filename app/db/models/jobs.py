@@ -41,6 +41,8 @@ class Video(Base):
     """The dialect (public API) that created it."""
     request_id: Mapped[str | None]
     """Id of the request that created it, as its `x-request-id` and the log have it; None: made by an older release."""
+    traceparent: Mapped[str | None]
+    """The span of that request as W3C's header has it, the parent of all spans of the job; None: traces were off."""
     status: Mapped[Status]
     """The status that the client sees."""
     progress: Mapped[int] = mapped_column(default=0)

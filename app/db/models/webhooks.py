@@ -63,6 +63,8 @@ class Delivery(Base):
     project_id: Mapped[str]
     video_id: Mapped[str]
     """No foreign key: a delivery may outlive the row of a deleted video."""
+    traceparent: Mapped[str | None]
+    """That of the video."""
     endpoint_id: Mapped[str | None] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     """The endpoint with URL and secret; None: those of the request are used."""
     queue_key: Mapped[str]

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from app.mistakes import install
+
 AUDIENCE = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -47,7 +49,7 @@ class Token:
 def read_account(path: Path) -> Account:
     """The service account of a key file. Raises `ValueError` with the reason why it is none."""
     if find_spec("cryptography") is None:
-        raise ValueError("a service account needs the extra `vertex`: pip install 'video-gateway[vertex]'")
+        raise ValueError(f"a service account needs the extra `vertex`: {install('vertex')}")
     try:
         with path.open("rb") as file:
             document = json.loads(file.read(MAX_FILE_BYTES))

@@ -106,8 +106,14 @@ class Vertex(Google):
 
     config: Config
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        super().__init__(name, config, allow_networks)
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
+        super().__init__(name, config, allow_networks, proxies)
         self._token: tokens.Token | None = None
         self._renewal = asyncio.Lock()
         self._allow_networks = allow_networks

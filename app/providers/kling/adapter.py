@@ -127,8 +127,14 @@ class Kling(RestProvider):
 
     config: Config
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        super().__init__(name, config, allow_networks)
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
+        super().__init__(name, config, allow_networks, proxies)
         self.polls_at_once = 1 if self._is_old else POLLS_AT_ONCE
         self._names = V1 if self._is_old else V2
         secrets = (self.config.api_key, self.config.access_key, self.config.secret_key)

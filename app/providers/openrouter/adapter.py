@@ -82,8 +82,14 @@ class OpenRouter(RestProvider):
 
     config: Config
 
-    def __init__(self, name: str, config: ProviderConfig, allow_networks: tuple[net.Network, ...] = ()) -> None:
-        super().__init__(name, config, allow_networks)
+    def __init__(
+        self,
+        name: str,
+        config: ProviderConfig,
+        allow_networks: tuple[net.Network, ...] = (),
+        proxies: net.Proxies = net.DIRECT,
+    ) -> None:
+        super().__init__(name, config, allow_networks, proxies)
         self._list = ModelList(name, self._read_list)
 
     async def aclose(self) -> None:

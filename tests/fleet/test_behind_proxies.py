@@ -1,7 +1,8 @@
-"""The gateway behind a real nginx, with the configurations of docs/deploy.md and with others that operators have."""
+"""The gateway behind a real nginx and a real Caddy, as docs/networks.md has them, and as operators have them, too."""
 
 import json
 import re
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,13 +12,17 @@ from urllib.parse import urlsplit
 import httpx
 import pages
 import pytest
+from fakes.caddy import caddy
 from fakes.nginx import free_port, nginx
 from harness import ALICE
 from processes import PATIENCE_S, Served, served
+from programs import need
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-SERVER, LOCATIONS = pages.read("docs/deploy.md").claim("nginx")
+PAGE = pages.read("docs/networks.md")
+SERVER, LOCATIONS = PAGE.claim("nginx")
+SITE, SITE_BELOW = PAGE.claim("caddy")
 CARD = {"prompt": "a paper boat", "model": "sandbox/testcard", "seconds": "1", "size": "128x128"}
 UPLOAD = b"\x89PNG\r\n\x1a\n" + bytes(24 * 2**20)
 
@@ -64,11 +69,16 @@ CONFIGURATIONS = {
 }
 
 
+CADDY = {"Caddy": (SITE, ""), "Caddy below a path": (SITE_BELOW, "/video")}
+
+
 @dataclass(frozen=True)
 class Proxied:
-    """A gateway as it is reached through nginx."""
+    """A gateway as it is reached through a proxy."""
 
     url: str
+    server: str = "nginx"
+    """The beginning of the header of what the proxy answers itself."""
 
     def client(self) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {ALICE}"}
@@ -102,8 +112,30 @@ async def gateway(settings: dict[str, Any]) -> AsyncIterator[Served]:
         yield running
 
 
-@pytest.fixture(params=CONFIGURATIONS)
-async def proxied(request: pytest.FixtureRequest, gateway: Served) -> AsyncIterator[Proxied]:
+@pytest.fixture(scope="module")
+async def behind_caddy(gateway: Served) -> AsyncIterator[dict[str, Proxied]]:
+    """One Caddy with each of the page's sites on a port of its own, without TLS; empty where Caddy is not installed."""
+    if shutil.which("caddy") is None:
+        yield {}
+        return
+    sites, found = "", {}
+    for name, (site, path) in CADDY.items():
+        port = free_port()
+        inner = {"video.example.com {": f"http://127.0.0.1:{port} {{", "127.0.0.1:8080": urlsplit(gateway.url).netloc}
+        sites += replaced(site, **inner)
+        found[name] = Proxied(f"http://127.0.0.1:{port}{path}", "Caddy")
+    async with caddy(sites, port):
+        yield found
+
+
+@pytest.fixture(params=[*CONFIGURATIONS, *CADDY])
+async def proxied(
+    request: pytest.FixtureRequest, gateway: Served, behind_caddy: dict[str, Proxied]
+) -> AsyncIterator[Proxied]:
+    if request.param in CADDY:
+        need("caddy")
+        yield behind_caddy[request.param]
+        return
     server, path = CONFIGURATIONS[request.param]
     async with through_nginx(server, gateway.url, path=path) as found:
         yield found
@@ -170,16 +202,29 @@ async def test_the_documentation_names_the_address_and_admin_is_closed(proxied: 
         assert (await browser.get(f"{origin}{script}")).status_code == 200
         (document,) = re.findall(r"url: '([^']+)'", page.text)
         assert (await browser.get(f"{origin}{document}")).json()["servers"] == [{"url": proxied.url}]
-        for path in ("/admin/v1/projects", "//admin/v1/projects", "/%61dmin/v1/projects", "/metrics", "//metrics"):
+        inside = (
+            "/admin",
+            "/admin/v1/projects",
+            "//admin/v1/projects",
+            "/%61dmin/v1/projects",
+            "/metrics",
+            "//metrics",
+        )
+        for path in inside:
             answer = await browser.get(f"{proxied.url}{path}")
-            assert (answer.status_code, answer.headers["server"][:5]) == (404, "nginx")
+            assert (answer.status_code, answer.headers["server"][:5]) == (404, proxied.server)
             assert "x-request-id" not in answer.headers
 
 
-async def test_a_client_cannot_forge_its_address(gateway: Served) -> None:
-    forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https", "x-forwarded-prefix": "/evil"}
-    async with through_nginx(SERVER, gateway.url) as proxied, httpx.AsyncClient(trust_env=False) as browser:
-        document = (await browser.get(f"{proxied.url}/openapi.json", headers=forged)).json()
+OPERATORS = ("/admin", "/admin/v1/projects", "//admin/v1/projects", "/%61dmin/v1/projects", "/metrics", "//metrics")
+FORGED = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https", "x-forwarded-prefix": "/evil"}
+PAGES_OWN = ("the page's", "the page's below a path", *CADDY)
+
+
+@pytest.mark.parametrize("proxied", PAGES_OWN, indirect=True)
+async def test_a_client_cannot_forge_its_address(proxied: Proxied) -> None:
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        document = (await browser.get(f"{proxied.url}/openapi.json", headers=FORGED)).json()
     assert document["servers"] == [{"url": proxied.url}]
 
 
