@@ -6,7 +6,8 @@ import os
 import secrets
 import shlex
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -133,8 +134,8 @@ def is_well_formed(key: str) -> bool:
 
 def secrets_to_keep(settings: Settings) -> dict[str, str]:
     """The secrets that a backup needs, by the name of their file; the pepper also if it is a setting."""
-    paths = sorted(settings.secrets_dir.iterdir()) if settings.secrets_dir.is_dir() else []
-    found = {path.name: path.read_text().strip() for path in paths if path.is_file() and not path.suffix}
+    paths = [settings.secrets_dir / name for name in (FIRST_KEY, PEPPER)]
+    found = {path.name: path.read_text().strip() for path in paths if path.exists()}
     if settings.pepper is not None:
         found[PEPPER] = settings.pepper.get_secret_value()
     return found
@@ -157,13 +158,18 @@ def require_same_secrets(settings: Settings, found: Mapping[str, str], backup: s
             )
 
 
-def restore_secrets(settings: Settings, found: Mapping[str, str]) -> list[Path]:
-    """Write the secrets of a backup that are not here. Returns their files."""
-    written = []
-    for name, secret in found.items():
-        path = settings.secrets_dir / name
-        if path.exists() or (name == PEPPER and settings.pepper is not None):
-            continue
-        read_or_create_secret(path, partial(str, secret))
-        written.append(path)
-    return written
+@contextmanager
+def restored_secrets(settings: Settings, found: Mapping[str, str]) -> Iterator[list[Path]]:
+    """Write the secrets of a backup that are not here. Yields their files, which are removed if the block fails."""
+    written: list[Path] = []
+    try:
+        for name, secret in found.items():
+            path = settings.secrets_dir / name
+            if not path.exists() and (name != PEPPER or settings.pepper is None):
+                written.append(path)
+                read_or_create_secret(path, partial(str, secret))
+        yield written
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise

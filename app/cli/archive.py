@@ -7,9 +7,9 @@ tar archive may hold.
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
-from typing import IO, Literal
+from typing import IO, Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from app.settings import ConfigurationError
 
@@ -20,6 +20,8 @@ MAX_SMALL_BYTES = 256 * 1024
 MAX_SECRETS = 20
 BLOCK_BYTES = 256 * 1024
 _RECORD = tarfile.BLOCKSIZE
+Word = Annotated[str, StringConstraints(pattern=r"^[\w.+-]{1,40}$")]
+"""A version: it is printed, and a forged one must not control the terminal."""
 
 
 class Manifest(BaseModel):
@@ -28,13 +30,13 @@ class Manifest(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     format: Literal[1] = 1
-    release: str
+    release: Word
     """The release that made it."""
-    revision: str
+    revision: Word
     """Revision of the gateway's schema."""
     at: AwareDatetime
     """The time of its state, by the database's clock."""
-    server: str
+    server: Word
     """Version of the PostgreSQL that it was made from."""
     pg_dump: int
     """Main version of the program that made the dump, which `pg_restore` must have at least."""

@@ -168,5 +168,7 @@ def _opened(name: str, config: Settings, *, force: bool) -> Iterator[IO[bytes]]:
 
 
 def _require_new(path: Path, *, force: bool) -> None:
-    if path.is_dir() or (path.exists() and not force):
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is a directory or a device; name a file in it, or - for standard output")
+    if path.exists() and not force:
         raise ConfigurationError(f"{path} exists already; name another file, or give --force to replace it")

@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.db.database import Database, running_database
 from app.db.dump import DumpFailed, Target, other_sessions, read_target, replace
 from app.db.faults import explained
 from app.db.migrate import is_known, newest_revision, upgrade_within
-from app.db.programs import Program, find_program
+from app.db.programs import Program, find_program, major_of
 from app.jobs import presence
 from app.jobs.restored import mark_restored
 from app.settings import ConfigurationError, Settings
@@ -117,19 +117,26 @@ class _Restore:
             database = Database(url, pool_size=1, prepare=self._config.database_prepare)
             try:
                 with explained():
-                    async with database.reading() as connection:
-                        target = await read_target(connection)
-                        await _require_stopped(connection, has_workers="workers" in target.tables)
-                    self._require_fitting(target, url)
-                    self._confirm(target, url)
+                    target = await self._look(database, url)
+                    if not self._yes:
+                        self._confirm(target, url)
+                        target = await self._look(database, url)  # it may have been put to use meanwhile
                     return await self._within_one_transaction(database, program, target)
             except DumpFailed as error:
-                older = target.major < int(self._manifest.server.partition(".")[0])
+                older = target.major < major_of(self._manifest.server)
                 hint = f" It is from PostgreSQL {self._manifest.server}: restore it there or to a newer one."
                 reason = f"nothing was changed. {error}{hint if older else ''}"
                 raise self._reader.error(reason) from None
             finally:
                 await database.close()
+
+    async def _look(self, database: Database, url: str) -> Target:
+        """Look at the database. Raises `ConfigurationError` unless it can be restored into."""
+        async with database.reading() as connection:
+            target = await read_target(connection)
+            await _require_stopped(connection, has_workers="workers" in target.tables)
+        self._require_fitting(target, url)
+        return target
 
     def _require_fitting(self, target: Target, url: str) -> None:
         if target.schema != self._manifest.database_schema:
@@ -149,8 +156,6 @@ class _Restore:
         return f"the database {read_address(url)}"
 
     def _confirm(self, target: Target, url: str) -> None:
-        if self._yes:
-            return
         what = f"{self._file}: {described(self._manifest)}, made by video-gateway {self._manifest.release}."
         lost = " All that is in it is lost." if target.in_use else ""
         complaints.print(cell(what), highlight=False, soft_wrap=True)
@@ -159,7 +164,7 @@ class _Restore:
 
     async def _within_one_transaction(self, database: Database, program: Program, target: Target) -> Restored:
         now = await database.now()
-        with _written_secrets(self._config, self._reader.secrets) as written:
+        with secrets.restored_secrets(self._config, self._reader.secrets) as written:
             async with database.transaction() as session:
                 connection = await session.connection()
                 with progress("Restoring", self._reader.dump_bytes) as show:
@@ -181,18 +186,6 @@ class _Restore:
             show.update(show.task_ids[0], description=f"Restoring {table}")
 
         return note
-
-
-@contextmanager
-def _written_secrets(config: Settings, found: dict[str, str]) -> Iterator[list[Path]]:
-    """Write the secrets that are not here; they are removed again if the block fails."""
-    written = secrets.restore_secrets(config, found)
-    try:
-        yield written
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
 
 
 async def _require_stopped(connection: AsyncConnection, *, has_workers: bool) -> None:
@@ -233,7 +226,8 @@ def _show(manifest: Manifest, done: Restored) -> None:
     for line in (
         f"Jobs created after {at_second(manifest.at)} are gone, while their upstream tasks run and are paid for: "
         "look into the vendors' consoles.",
-        "Keys that were revoked and videos that were deleted or purged since are back: revoke and delete them again.",
+        "Credits given since are gone: give them again. Keys that were revoked and videos that were deleted or purged "
+        "since are back: revoke and delete them again.",
         f"The files of videos are no part of it: where they are lost, restore {cell(manifest.files)}, too.",
         "Next: video-gateway doctor, then start the servers and workers.",
     ):

@@ -7,7 +7,7 @@ with it before the commit, becomes visible together. `pg_restore` itself could o
 import asyncio
 import re
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,14 +25,18 @@ from app.settings import ConfigurationError
 BLOCK_BYTES = 256 * 1024
 MAX_STATEMENT_BYTES = 16 * 2**20
 """Most bytes of SQL between two tables; ours are some 100 KiB."""
+MAX_LINE_BYTES = 64 * 2**20
+"""Most bytes of one row; ours have some MiB at most."""
+MAX_NAMED = 10
+"""Most objects that a message names."""
 LOCK_S = 3
 """Time in seconds that tables to be replaced may be in use by other connections."""
 COUNTED = ("projects", "keys", "videos", "attempts", "ledger")
 """Tables whose rows a backup counts; a schema of an older release lacks some."""
 VERSION_TABLE = "alembic_version"
 OURS = frozenset({*Base.metadata.tables, VERSION_TABLE})
-LEFT_OUT = (b"\\restrict ", b"\\unrestrict ", b"CREATE SCHEMA ", b"SET transaction_timeout ")
-"""Beginnings of lines of the SQL that are not run: for `psql` alone, for a schema that exists, for newer servers."""
+LEFT_OUT = (b"\\restrict ", b"\\unrestrict ", b"SET transaction_timeout ")
+"""Beginnings of lines of the SQL that are not run: for `psql` alone, and for newer servers."""
 _ROWS = re.compile(rb"COPY (?:\w+|\"[^\n]+\")\.(\S+) \([^\n]*\) FROM stdin;\n")
 """The statement before the rows of a table."""
 _END_OF_DATA = b"\\.\n"
@@ -149,13 +153,13 @@ async def replace(
     if others:
         raise ConfigurationError(
             f"the schema {target.schema} has tables that neither the backup nor this release knows: "
-            f"{', '.join(others[:10])}. They may be a newer release's. Restore into a new, empty "
+            f"{', '.join(others[:MAX_NAMED])}. They may be a newer release's. Restore into a new, empty "
             "database; for the embedded one, move the directory `postgres` in the data directory away first."
         )
     raw = await _raw(connection)
     try:
         await _clear(raw, target.tables)
-        options = ("--file=-", "--no-owner", "--no-privileges")
+        options = ("--file=-", "--no-owner", "--no-privileges", f"--schema={target.schema}")  # not the schema itself
         async with running(program.path, *options, environment={}, stdin=PIPE) as (process, complaints):
             feeding = asyncio.create_task(_feed(process, blocks))
             try:
@@ -171,23 +175,34 @@ async def replace(
                     await feeding
     except psycopg.errors.LockNotAvailable:
         raise DumpFailed(f"Another connection uses the tables for more than {LOCK_S} s; end it, and repeat.") from None
+    except psycopg.errors.DependentObjectsStillExist as error:
+        uses = (error.diag.message_detail or str(error)).splitlines()
+        raise DumpFailed(
+            f"Something else uses the gateway's tables: {', '.join(uses[:MAX_NAMED])}. Drop it, and make it again "
+            "after the restore."
+        ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DumpFailed(
+            f"PostgreSQL {target.server} refuses it: {error.diag.message_primary}. Restore as the role that owns the "
+            f"tables and may create in the schema {target.schema}; GATEWAY_DATABASE_URL names it."
+        ) from None
     except psycopg.Error as error:
         raise DumpFailed(f"PostgreSQL {target.server} refuses it: {error.diag.message_primary or error}") from None
     await raw.execute(b"reset all")  # the script has emptied the search path
 
 
-async def _clear(raw: psycopg.AsyncConnection[Any], tables: Iterable[str]) -> None:
-    """Drop the tables, and the functions of `app/db/functions`."""
+async def _clear(raw: psycopg.AsyncConnection[Any], tables: Collection[str]) -> None:
+    """Drop the tables, and the functions of `app/db/functions`; nothing that others have made of them."""
     await raw.execute(f"set local lock_timeout = '{LOCK_S}s'".encode())
     cursor = await raw.execute(
         b"select oid::regprocedure::text from pg_proc where pronamespace = current_schema()::regnamespace "
         rb"and proname like 'gateway\_%'"
     )
     functions = [signature for (signature,) in await cursor.fetchall()]
-    for table in tables:
-        await raw.execute(sql.SQL("drop table {} cascade").format(sql.Identifier(table)))
+    if tables:
+        await raw.execute(sql.SQL("drop table {}").format(sql.SQL(", ").join(map(sql.Identifier, tables))))
     for signature in functions:
-        await raw.execute(f"drop function if exists {signature} cascade".encode())
+        await raw.execute(f"drop function {signature}".encode())
 
 
 async def _feed(process: Process, blocks: AsyncIterator[bytes]) -> None:
@@ -209,14 +224,18 @@ async def _blocks(process: Process) -> AsyncIterator[bytes]:
 
 
 async def _lines(process: Process) -> AsyncIterator[bytes]:
-    """The output of a process in blocks of whole lines."""
+    """The output of a process in blocks of whole lines. Raises `DumpFailed` for a line that is too long."""
     rest: list[bytes] = []
+    length = 0
     async for block in _blocks(process):
         whole, newline, begun = block.rpartition(b"\n")
         if newline:
             yield b"".join([*rest, whole, newline])
-            rest = []
+            rest, length = [], 0
         rest.append(begun)
+        length += len(begun)
+        if length > MAX_LINE_BYTES:
+            raise DumpFailed("It has a row that is longer than any of a gateway.")
 
 
 class _Script:
@@ -277,7 +296,8 @@ async def _raw(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
 async def _tables(raw: psycopg.AsyncConnection[Any]) -> list[str]:
     cursor = await raw.execute(
         b"select relname from pg_class where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p') "
-        b"order by relname"
+        b"and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid "
+        b"and deptype = 'e') order by relname"  # not those of extensions
     )
     return [name for (name,) in await cursor.fetchall()]
 

@@ -16,6 +16,8 @@ from app.settings import ConfigurationError, child_process_env
 
 PACKAGED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 """Folders in which distributions install versions beside each other, apart from PATH."""
+WRAPPER = "pg_wrapper"
+"""Debian's stand-in for the programs in PATH: it chooses one of `PACKAGED` anew at each call, so it has no version."""
 VERSION_S = 20
 """Time limit of a program that prints its version."""
 MAX_SAID_BYTES = 4096
@@ -28,7 +30,13 @@ class Program:
 
     @property
     def major(self) -> int:
-        return int(self.version.partition(".")[0])
+        return major_of(self.version)
+
+
+def major_of(version: str) -> int:
+    """The main version, also of a beta such as 19beta1."""
+    found = re.match(r"\d{1,4}", version)
+    return int(found[0]) if found else 0
 
 
 async def find_program(name: str, least: int, reason: str) -> Program:
@@ -52,7 +60,7 @@ def _candidates(name: str) -> Iterator[Path]:
         folders += sorted(Path("/").glob(pattern.removeprefix("/")))
     for folder in dict.fromkeys([*folders, *embedded.program_folders()]):
         path = folder / name
-        if path.is_file() and os.access(path, os.X_OK):
+        if path.is_file() and os.access(path, os.X_OK) and path.resolve().name != WRAPPER:
             yield path
 
 
@@ -86,7 +94,7 @@ async def running(
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await process.communicate()  # `wait` alone waits for ever while unread output is in the pipe
 
 
 def said(complaints: IO[bytes]) -> str:

@@ -4,6 +4,8 @@ backup was made is not submitted again blindly.
 - An attempt that was waiting or being submitted becomes a submit of unknown outcome (`submit.rescue`).
 - A video with several routes may have gone on at the next one: it is never tried there again, and never resubmitted,
   not even at an upstream where the same id makes no second task. The row `restored` of `deployment` says which videos.
+- A video whose tasks all run gets the time to its deadline once more: nothing was polled since, and what the upstream
+  has made meanwhile is charged in any case.
 """
 
 from datetime import datetime
@@ -36,7 +38,12 @@ async def mark_restored(session: AsyncSession, *, backup_at: datetime | None, no
             submitted_at=sent_at,
         ).execution_options(synchronize_session=False)
     )
-    values = {"value": now.isoformat(), "created_at": now}
+    unsure = sa.exists().where(Attempt.video_id == Video.id, Attempt.state == S.submitting)
+    running = sa.update(Video).where(Video.ended_at.is_(None), ~unsure)
+    deadline_at = sa.func.greatest(Video.deadline_at, now + (Video.deadline_at - Video.created_at))
+    await session.execute(running.values(deadline_at=deadline_at).execution_options(synchronize_session=False))
+    newest = sa.select(sa.func.max(Video.created_at)).scalar_subquery()  # may be later by the clock of another server
+    values = {"value": now.isoformat(), "created_at": sa.func.greatest(now, newest)}
     row = insert(DeploymentFact).values(name=NAME, **values)
     await session.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
     await session.execute(sa.delete(WorkerProcess))

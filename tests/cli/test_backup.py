@@ -1,6 +1,7 @@
 """`backup` and `restore` on databases of a server: refusals, broken files, versions, and what is left after a kill."""
 
 import asyncio
+import contextlib
 import io
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import typer
 from alembic import command as alembic
 from commands import Command, Done
 from harness import scratch_database, sqlalchemy_url
@@ -136,6 +138,10 @@ async def test_a_file_is_replaced_only_on_demand(command: Command, made: Path) -
     part.unlink()
     assert (await command("backup", str(made), "--force")).code == 0
     assert damage(made, lambda whole: whole) != before
+    os.mkfifo(made.with_name("pipe"))
+    for special in (made.with_name("pipe"), made.parent):
+        refused = await why(command, "backup", str(special), "--force")
+        assert refused == f"{special} is a directory or a device; name a file in it, or - for standard output"
     refused = await why(command, "backup", str(made.parent / "no" / "such"))
     assert refused == f"{made.parent}/no/such.part: no such file or directory"
 
@@ -160,6 +166,33 @@ async def test_a_backup_needs_a_program_that_is_new_enough(command: Command, mad
     refused = await why(command, "restore", str(changed(made, pg_dump=99)), "--yes", database_url=empty)
     assert "the backup needs pg_restore 99 or newer" in refused
     assert "the package postgresql-client-99" in refused
+
+
+async def test_a_beta_is_a_version_and_the_wrapper_of_debian_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrapper may answer with one version and run another."""
+    beta, debian = tmp_path / "beta" / "pg_dump", tmp_path / "bin" / "pg_dump"
+    wrapper = tmp_path / "share" / "pg_wrapper"
+    for program, version in ((beta, "98beta1"), (wrapper, "97.2")):
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
+        program.chmod(0o755)
+    debian.parent.mkdir()
+    debian.symlink_to(wrapper)
+    monkeypatch.setenv("PATH", f"{debian.parent}:{beta.parent}:{os.environ['PATH']}")
+    found = await find_program("pg_dump", 97, "PostgreSQL 97.2")
+    assert (found.path, found.major) == (beta, 98)
+
+
+async def test_only_the_secrets_of_the_gateway_are_kept(command: Command, made: Path, tmp_path: Path) -> None:
+    secrets = tmp_path / "data" / "secrets"
+    secrets.mkdir(parents=True)
+    for name in ("api-key", "pepper_old", "notes"):
+        (secrets / name).write_text(f"the {name}\n")
+    assert (await command("backup", str(made), "--force")).code == 0
+    names = [name for name in parts(made) if name.startswith("secrets/")]
+    assert names == ["secrets/api-key", "secrets/pepper"]
 
 
 async def test_a_backup_is_not_made_with_another_pepper(command: Command, made: Path, tmp_path: Path) -> None:
@@ -238,6 +271,43 @@ async def test_what_is_in_a_database_is_replaced_only_on_demand(
     assert "has tables that neither the backup nor this release knows: other_program" in refused
 
 
+async def test_what_others_have_in_the_database_is_not_touched(command: Command, made: Path, empty: str) -> None:
+    """Views of the tables, and tables of extensions."""
+    assert (await command("restore", str(made), "--yes", database_url=empty)).code == 0
+    async with await psycopg.AsyncConnection.connect(empty, autocommit=True) as connection:
+        for statement in (
+            "create table of_extension (id int)",
+            "alter extension plpgsql add table of_extension",
+            "create schema reports",
+            "create view reports.daily as select id from videos",
+        ):
+            await connection.execute(statement.encode())
+        again = ("restore", str(made), "--yes", "--replace")
+        refused = await why(command, *again, database_url=empty)
+        assert "nothing was changed. Something else uses the gateway's tables: view reports.daily depends" in refused
+        await connection.execute("drop view reports.daily")
+        assert (await command(*again, database_url=empty)).code == 0
+    assert await rows(empty, "select to_regclass('of_extension') is not null") == [(True,)]
+
+
+async def test_a_role_needs_no_more_than_the_right_to_create(command: Command, made: Path, empty: str) -> None:
+    role = f"limited_{empty.partition('test_')[2][:16]}"
+    place = {"database_url": f"{empty}{'&' if '?' in empty else '?'}options=-crole%3D{role}"}
+    async with await psycopg.AsyncConnection.connect(empty, autocommit=True) as connection:
+        await connection.execute(f"create role {role}".encode())
+        await connection.execute("revoke create on schema public from public")
+        try:
+            refused = await why(command, "restore", str(made), "--yes", **place)
+            assert "permission denied for schema public. Restore as the role that owns the tables" in refused
+            await connection.execute(f"grant create on schema public to {role}".encode())
+            done = await command("restore", str(made), "--yes", **place)
+            assert done.code == 0, done.err
+            assert await names(empty) == ["web shop"]
+        finally:
+            await connection.execute(f"drop owned by {role}".encode())
+            await connection.execute(f"drop role {role}".encode())
+
+
 async def test_a_migrated_database_without_anything_in_it_counts_as_empty(
     command: Command, made: Path, empty: str
 ) -> None:
@@ -284,6 +354,13 @@ async def test_another_pepper_here_is_refused_with_the_next_step(
     assert "GATEWAY_PEPPER is not the one that this database's keys were made with" in refused
     assert await names(empty) == []
     assert list(secrets.iterdir()) == []
+    content = parts(made)
+    half = write(
+        tmp_path / "half.backup",
+        {"manifest.json": content.pop("manifest.json"), "secrets/api-key": b"a key", **content, "secrets/pepper": b""},
+    )
+    assert f"{secrets}/pepper is empty" in await why(command, "restore", str(half), "--yes", **other, pepper=None)
+    assert list(secrets.iterdir()) == []
 
 
 async def test_a_running_gateway_is_not_replaced(command: Command, made: Path, empty: str) -> None:
@@ -304,6 +381,20 @@ async def test_a_running_gateway_is_not_replaced(command: Command, made: Path, e
         await connection.execute("update workers set seen_at = now() - interval '1 min'")
         done = await command(*again, database_url=empty)  # psql and the like are no gateway
         assert done.code == 0, done.err
+
+
+async def test_a_gateway_that_starts_while_a_restore_asks_is_noticed(
+    command: Command, made: Path, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as started:
+
+        def start(*_: Any, **__: Any) -> bool:
+            started.enter_context(psycopg.connect(empty, application_name="video-gateway"))
+            return True
+
+        monkeypatch.setattr(typer, "confirm", start)
+        assert "the gateway runs" in await why(command, "restore", str(made), database_url=empty)
+    assert await names(empty) == []
 
 
 async def test_a_database_that_was_restored_by_other_means_is_marked(command: Command, made: Path, empty: str) -> None:
@@ -382,9 +473,22 @@ async def test_a_newer_backup_names_the_release_that_it_needs(command: Command, 
     assert "video-gateway 7.0.0 made it, with the schema 9999; this release knows schemas up to" in refused
     refused = await why(command, "restore", str(changed(made, format=2)), "--yes", database_url=empty)
     assert "a newer release made it, in a format that this one cannot read" in refused
-    lying = parts(made) | {"database.dump": b"PGDMP but no dump"}
+    refused = await why(command, "restore", str(changed(made, server="17\x1b[2J")), "--yes", database_url=empty)
+    assert "its manifest is not a backup's" in refused
+    lying = parts(changed(made, server="99beta1")) | {"database.dump": b"PGDMP but no dump"}
     refused = await why(command, "restore", str(write(made, lying)), "--yes", database_url=empty)
     assert "nothing was changed" in refused
+    assert "It is from PostgreSQL 99beta1" in refused
+    assert await names(empty) == []
+
+
+async def test_a_row_without_end_takes_no_memory(
+    command: Command, made: Path, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, it would be small in the file. The program has more to say when it is stopped."""
+    wrap("pg_restore", tmp_path / "bin", "exec tr '\\000' x < /dev/zero", monkeypatch)
+    refused = await why(command, "restore", str(made), "--yes", database_url=empty)
+    assert refused.endswith("nothing was changed. It has a row that is longer than any of a gateway.")
     assert await names(empty) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from fakes.openai import FakeOpenAI
 from fakes.server import serve
 from harness import scratch_database
-from processes import Served, postgres_of, provider, ran, running, served
+from processes import Served, address_of, postgres_of, provider, ran, running, served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -24,9 +24,7 @@ PRICE, SECONDS, CREDIT = 0.1, 4, 10
 async def opened(key: str, *arguments: str, cwd: Path, **settings: Any) -> AsyncIterator[Served]:
     """A gateway whose keys are in its database."""
     async with running("serve", "--port", "0", *arguments, cwd=cwd, **settings) as child:
-        url = (await child.line(r"ready at (http://\S+)/v1 ")).group(1)
-        await child.line("Ctrl-C")
-        yield Served(child, url, key)
+        yield Served(child, await address_of(child), key)
         assert await child.stop() == 0
 
 

@@ -74,6 +74,20 @@ async def test_a_task_that_failed_does_not_go_on_at_the_next_route_after_a_resto
         assert len(two.fakes["two"].submits) == 1 - restored
 
 
+async def test_a_server_whose_clock_is_behind_does_not_take_old_jobs_for_new_ones(
+    two: Upstreams, start_gateway: StartGateway
+) -> None:
+    models = aliases("one/sora-2", "two/sora-2")
+    async with start_gateway(providers=two.providers(), models=models) as gateway:
+        video_id = (await gateway.create(model="clip"))["id"]
+        await gateway.worker.run_once()
+        async with gateway.gateway.db.transaction() as session:
+            await mark_restored(session, backup_at=None, now=gateway.clock() - BEFORE)
+        two.fakes["one"].fail("video_1", "server_error", "boom")
+        assert (await gateway.finish(video_id))["status"] == "failed"
+        assert two.fakes["two"].submits == []
+
+
 async def test_jobs_created_after_the_restore_are_not_concerned(two: Upstreams, start_gateway: StartGateway) -> None:
     models = aliases("one/sora-2", "two/sora-2")
     async with start_gateway(providers=two.providers(), models=models) as gateway:
@@ -86,8 +100,10 @@ async def test_jobs_created_after_the_restore_are_not_concerned(two: Upstreams, 
 
 
 async def test_a_running_task_is_polled_and_stored(up: Running, fake: FakeOpenAI) -> None:
+    """However old the backup is."""
     video_id = (await up.create(model="up/sora-2"))["id"]
     await up.worker.run_once()
+    up.clock.advance(86_400)
     assert await mark(up) == 0
     assert (await up.finish(video_id))["status"] == "completed"
     assert len(fake.submits) == 1
