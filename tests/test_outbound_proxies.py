@@ -269,18 +269,18 @@ async def test_a_refusal_after_the_request_was_sent_is_no_refusal_of_it(
         await found.request(reader)
         writer.write(OK)
         await found.request(reader)
-        proxy.refuses = 403
+        between.refuses = 403
 
     with trusted_tls(tmp_path, monkeypatch, API) as tls:
         async with (
             wire(once, tls=tls) as found,
-            forward_proxy({f"{API}:443": found.url}) as proxy,
-            net.upstream(timeout_s=20, connections=1, proxies=net.through(proxy.url, "")) as http,
+            forward_proxy({f"{API}:443": found.url}) as between,
+            net.upstream(timeout_s=20, connections=1, proxies=net.through(between.url, "")) as http,
         ):
             assert (await http.put(f"https://{API}/a", content=b"x")).status_code == 200
             with pytest.raises(httpx.RemoteProtocolError):
                 await http.put(f"https://{API}/b", content=b"x")
-    assert proxy.asked == [f"CONNECT {API}:443"] * 2
+    assert between.asked == [f"CONNECT {API}:443"] * 2
 
 
 PATHS = ("/a%2Fb%2fc?sig=a%2Bb+c%20d&x=%7E~%27'", "/%41%7e%2e%2E/x?q=%41%61", "/a//b/%2e%2e/c?x=//", "/%zz%?100%&%2")
