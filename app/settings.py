@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     run_worker: bool = True
     """true: `serve` also works on jobs; false: only separate `worker` processes do."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """Port, on `host`, for /metrics and /healthz of a separate `worker` process; unset: none."""
+    """Port, on `host`, for /metrics and /healthz of a separate `worker` process, not with `--once`; unset: none."""
     worker_tick_s: Annotated[float, Field(gt=0, le=60)] = 1
     """Seconds between two queries of an idle worker for due work."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100

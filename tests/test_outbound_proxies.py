@@ -14,7 +14,7 @@ from fakes.openai import FakeOpenAI
 from fakes.proxy import ForwardProxy, forward_proxy
 from fakes.receiver import Receiver
 from fakes.server import KEY, Elsewhere, Hang, closed_port, serve
-from fakes.wire import answering, wire
+from fakes.wire import OK, Wire, answering, wire
 from harness import Running, StartGateway
 from names import resolve_names
 from structlog.testing import capture_logs
@@ -247,6 +247,40 @@ async def test_hooks_hold_what_leaves_through_a_proxy(
                     assert (await http.send(request)).status_code == 200
             assert seen == [(0, 0), (TAIL_BYTES, 0)]
             assert found.requests == []
+
+
+async def test_the_tls_of_a_proxy_is_the_proxys_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with trusted_tls(tmp_path, monkeypatch, API) as tls:
+        async with forward_proxy({}, tls=tls) as proxy:
+            address = proxy.url.replace("127.0.0.1", "localhost")  # a name that its certificate lacks
+            async with net.upstream(timeout_s=20, connections=1, proxies=net.through(address, "")) as http:
+                with pytest.raises(net.ProxyRefused) as refused:
+                    await http.get(f"https://{API}/")
+    assert refused.value.reason == "cannot be reached: its TLS or its certificate is not valid"
+    assert proxy.asked == []
+
+
+async def test_a_refusal_after_the_request_was_sent_is_no_refusal_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GET or PUT whose connection was closed would be sent anew, for which the proxy is asked again."""
+
+    async def once(found: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await found.request(reader)
+        writer.write(OK)
+        await found.request(reader)
+        between.refuses = 403
+
+    with trusted_tls(tmp_path, monkeypatch, API) as tls:
+        async with (
+            wire(once, tls=tls) as found,
+            forward_proxy({f"{API}:443": found.url}) as between,
+            net.upstream(timeout_s=20, connections=1, proxies=net.through(between.url, "")) as http,
+        ):
+            assert (await http.put(f"https://{API}/a", content=b"x")).status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                await http.put(f"https://{API}/b", content=b"x")
+    assert between.asked == [f"CONNECT {API}:443"] * 2
 
 
 PATHS = ("/a%2Fb%2fc?sig=a%2Bb+c%20d&x=%7E~%27'", "/%41%7e%2e%2E/x?q=%41%61", "/a//b/%2e%2e/c?x=//", "/%zz%?100%&%2")

@@ -62,4 +62,6 @@ def group_of(address: str) -> str:
         found = ip_address(address)
     except ValueError:  # a Unix socket has none
         return address[:100]
-    return address if not isinstance(found, IPv6Address) else str(int(found) >> 64)
+    if not isinstance(found, IPv6Address):
+        return address
+    return str(found.ipv4_mapped or int(found) >> 64)

@@ -45,7 +45,7 @@ def serve(config: Settings, workers: int) -> None:
 
 def work(config: Settings, *, once: bool = False) -> None:
     """Run a worker until it is stopped, or until it has done `once` what is due. Raises `ConfigurationError`."""
-    port = _worker_port(config)
+    port = None if once else _worker_port(config)  # it may run beside another worker, whose port that is
 
     async def run() -> None:
         async with traces.running("worker"), open_parts(config) as parts:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 from datetime import UTC, datetime
 from http import HTTPStatus
 from threading import Thread
@@ -26,6 +27,8 @@ TICKS = 3
 ALLOWANCE_S = 30
 """Age of the last tick, beyond `TICKS` of them, at which a worker is stuck: a tick waits for the database, and for the
 end of tries to connect to it."""
+CLIENT_S = 10
+"""Longest pause of a client, whose thread and connection are given up then."""
 METHODS = ("GET", "HEAD")
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
@@ -33,16 +36,21 @@ JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 class WorkerPort:
     """The server of the port. Raises `OSError` or `UnicodeError` if it cannot listen."""
 
-    def __init__(self, config: Settings, port: int, *, allowance_s: float = ALLOWANCE_S) -> None:
+    def __init__(
+        self, config: Settings, port: int, *, allowance_s: float = ALLOWANCE_S, client_s: float = CLIENT_S
+    ) -> None:
         self._key = config.metrics_key
         self._keys = OperatorKeys()
         self._most_s = TICKS * config.worker_tick_s + allowance_s
         self._watched: tuple[Worker, Gauges, asyncio.AbstractEventLoop] | None = None
 
-        class Server(ThreadingWSGIServer):
+        class Server(_QuietServer):
             address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
 
-        self._server = make_server(config.host, port, self._answer, Server, _QuietHandler)
+        class Handler(_QuietHandler):
+            timeout = client_s
+
+        self._server = make_server(config.host, port, self._answer, Server, Handler)
         Thread(target=self._server.serve_forever, daemon=True).start()
 
     def watch(self, worker: Worker, gauges: Gauges) -> None:
@@ -101,6 +109,13 @@ class WorkerPort:
             forget_shared()
             if not isinstance(error, TimeoutError):
                 log.exception("shared gauges not read")
+
+
+class _QuietServer(ThreadingWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what is no fault of the connection; a client that hangs up or sends nothing would fill the log."""
+        if not isinstance(sys.exception(), OSError):
+            log.exception("worker port failed")
 
 
 class _QuietHandler(WSGIRequestHandler):

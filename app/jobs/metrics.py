@@ -106,15 +106,15 @@ def count_ended(video: Video) -> None:
     bounded."""
     provider = video.provider or str(video.routes[0]).partition("/")[0]
     model = labels.model(provider, video.upstream_model)
-    cancelled = video.error_code == CANCELLED.code
-    status = CANCELLED.code if cancelled else str(video.status)
+    by_client = (video.error_code, video.error_message) == (CANCELLED.code, CANCELLED.message)
+    status = CANCELLED.code if by_client else str(video.status)
     cause = cause_of(video.error_code) if status == Status.failed else ""
     metrics.JOBS.labels(provider, model, status, cause).inc()
     seconds = round(((video.ended_at or video.updated_at) - video.created_at).total_seconds(), 1)
     if video.status is Status.completed:
         metrics.JOB_SECONDS.labels(provider, model).observe(seconds)
     log.info("video ended", **log_fields(video), status=str(video.status), code=video.error_code, seconds=seconds)
-    note_ended(video, provider, model)
+    note_ended(video, provider)
 
 
 def count_refusal(error: errors.UpstreamError) -> None:

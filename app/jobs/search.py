@@ -145,16 +145,16 @@ async def _connection(db: Database, limit_s: int | None) -> AsyncIterator[AsyncC
         async with db.reading() as connection:
             yield connection
         return
-    try:
-        async with db.transaction() as session:
-            limit = sa.func.set_config("statement_timeout", f"{limit_s}s", True)
-            await session.execute(sa.select(limit))
+    async with db.transaction() as session:
+        limit = sa.func.set_config("statement_timeout", f"{limit_s}s", True)
+        await session.execute(sa.select(limit))
+        try:
             yield await session.connection()
-    except sa.exc.DBAPIError as error:
-        if not isinstance(error.orig, psycopg.errors.QueryCanceled):
-            raise
-        message = f"the search took longer than {limit_s} s; narrow it with status, model, key or created_after"
-        raise errors.InvalidRequest(message, code="search_too_slow") from None
+        except sa.exc.DBAPIError as error:  # within the transaction, for which this is then no fault of the database
+            if not isinstance(error.orig, psycopg.errors.QueryCanceled):
+                raise
+            message = f"the search took longer than {limit_s} s; narrow it with status, model, key or created_after"
+            raise errors.InvalidRequest(message, code="search_too_slow") from None
 
 
 def _line_of(filters: Filters, *, ascending: bool) -> "tuple[_Line, list[Condition]]":

@@ -59,7 +59,7 @@ class Polls:
         traces.past("video.generate", claim.video.traceparent, start, at, code=code, moments=tuple(polls), **facts)
 
 
-def note_ended(video: Video, provider: str, model: str) -> None:
+def note_ended(video: Video, provider: str) -> None:
     """Write `video.job`: the whole time of a job, from its create to its end."""
     traces.past(
         "video.job",
@@ -71,6 +71,6 @@ def note_ended(video: Video, provider: str, model: str) -> None:
         project=video.project_id,
         model=video.model,
         provider=provider,
-        upstream_model=model or None,
+        upstream_model=video.upstream_model,
         status=str(video.status),
     )

@@ -53,12 +53,15 @@ class ProxyRefused(httpx.ConnectError):
         """The same without the name of the proxy."""
 
 
-def _refusal(error: Exception) -> str | None:
+def _refusal(error: Exception, proxy: Proxy) -> str | None:
     """The refusal of a proxy, before it had a connection to the server, in words; None for another error."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"refuses the connection ({_status(error.status)})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):  # the name of the server is the proxy's to resolve
         return "cannot be reached: its name does not resolve"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        is_its = (error.host, error.port) == (proxy.host, proxy.port)  # else the server's, within the tunnel
+        return "cannot be reached: its TLS or its certificate is not valid" if is_its else None
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         refused = isinstance(error.os_error, ConnectionRefusedError)
         return f"cannot be reached{': the connection is refused' if refused else ''}"
@@ -171,7 +174,7 @@ class _Call:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if self.raised is not None:
                 raise self.raised from None
-            if self._proxy is not None and (reason := _refusal(error)):
+            if self._proxy is not None and not self.sent and (reason := _refusal(error, self._proxy)):
                 raise ProxyRefused(self._proxy, reason, request) from error
             kind: type[httpx.RequestError] = httpx.ReadError
             if isinstance(error, TimeoutError):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from commands import Command
 from harness import ALICE
@@ -53,7 +54,10 @@ async def test_a_stopped_generate_says_how_to_go_on_and_the_video_can_be_had(
         await child.line(f"^{video_id} ")
         ending = asyncio.create_task(child.end())
         while not ending.done():
-            worker = await ran("worker", "--once", "--concurrency", "3", cwd=tmp_path, **settings)
+            taken = httpx.URL(gateway.url).port  # as the port of another worker on the machine is
+            worker = await ran(
+                "worker", "--once", "--concurrency", "3", cwd=tmp_path, **settings, worker_metrics_port=taken
+            )
             assert "worker finished" in worker.printed
         assert await ending == 0, child.printed
     assert child.out == ["kite.mp4"]

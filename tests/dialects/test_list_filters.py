@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from refusals import refused
 
 from app.db.models import Video
 from app.jobs.search import LOOKED_AT, SEARCHES_AT_ONCE, TIMEOUT_S
+from app.telemetry.metrics import REGISTRY
 
 pytestmark = pytest.mark.anyio
 
@@ -253,10 +255,13 @@ async def test_a_search_ends_after_20000_videos_and_goes_on(operator: Operator, 
 
 @pytest.mark.slow
 async def test_a_search_that_takes_too_long_says_how_to_narrow_it(gateway: Running, database_url: str) -> None:
+    faults = partial(REGISTRY.get_sample_value, "gateway_database_errors_total", {"kind": "cancelled"})
+    before = faults()
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("lock table videos in access exclusive mode")
         error = error_of(await gateway.client.get("/v1/videos?q=boat"), 400)
     assert error["code"] == "search_too_slow"
+    assert faults() == before, "no client can make the database look broken"
     assert f"longer than {TIMEOUT_S} s; narrow it" in error["message"]
     assert await ids_of(gateway.client, "q=boat") == []
 

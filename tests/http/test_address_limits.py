@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from app import errors
 from app.accounts.secrets import mint_key
+from app.accounts.wrong_keys import group_of
 from app.http.address_limit import MAX_ADDRESSES, AddressLimit
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +120,10 @@ async def test_an_ipv6_network_is_one_address(gateway: Running) -> None:
     assert found == [401] * MOST + [429] * 2
     async with client_at(gateway, "2001:db8:0:1::1") as client:
         assert await statuses(client, iter(["sk-wrong"]), 1) == [401]
+
+
+def test_an_ipv4_address_at_an_ipv6_socket_is_itself() -> None:
+    assert group_of("::ffff:192.0.2.7") == group_of("192.0.2.7") != group_of("::ffff:192.0.2.8")
 
 
 # Requests of any kind

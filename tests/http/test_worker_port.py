@@ -53,7 +53,7 @@ async def worked(start_gateway: StartGateway) -> AsyncIterator[Worked]:
     async with start_gateway(worker_tick_s=0.02) as gateway:
         url = httpx.URL(closed_port())
         assert url.port is not None
-        port = WorkerPort(gateway.gateway.settings, url.port, allowance_s=0.5)
+        port = WorkerPort(gateway.gateway.settings, url.port, allowance_s=0.5, client_s=0.5)
         try:
             async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
                 yield Worked(gateway, port, http)
@@ -93,3 +93,13 @@ async def test_other_paths_and_methods_are_refused(worked: Worked) -> None:
     assert page.headers["content-type"].startswith("text/plain; version=")
     head = await worked.http.head("/metrics")
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_client_that_sends_nothing_is_given_up(worked: Worked, capfd: pytest.CaptureFixture[str]) -> None:
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(worked.http.base_url.host, worked.http.base_url.port)
+        writer.write(b"GET /healthz HT")
+        assert await reader.read() == b"", "closed without an answer"
+        writer.close()
+    assert (await worked.health())[0] == 503
+    assert "Traceback" not in capfd.readouterr().err

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from fakes.openai import FakeOpenAI
-from fakes.server import KEY, Reset, closed_port, serve
+from fakes.server import KEY, Answer, Reset, closed_port, serve
 from harness import Running, StartGateway
 from money import ADMIN, Operator, operator_of
 from prometheus_client.parser import text_string_to_metric_families
@@ -168,6 +168,17 @@ async def test_a_cancelled_job_has_a_status_of_its_own(priced: Operator) -> None
     assert (await priced.gateway.client.delete(f"/v1/videos/{video['id']}")).status_code == 200
     assert seen("gateway_jobs_total", **labels) == before + 1
     assert not [name for name in await shown(priced.gateway) if "invented" in name]
+
+
+async def test_a_job_that_the_upstream_cancelled_has_failed(priced: Operator, fake: FakeOpenAI) -> None:
+    labels = {"provider": "priced", "model": "sora-2", "status": "failed", "cause": "upstream"}
+    before = seen("gateway_jobs_total", **labels)
+    video = await priced.gateway.create(**CLIP)
+    await priced.gateway.worker.run_once()
+    [ref] = fake.jobs
+    fake.script("poll", Answer(200, {"id": ref, "object": "video", "status": "cancelled"}))
+    assert (await priced.gateway.finish(video["id"]))["error"]["code"] == "cancelled"
+    assert seen("gateway_jobs_total", **labels) == before + 1
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "upstream_account_refused"), (402, "upstream_insufficient_credit")])

@@ -354,6 +354,7 @@ async def test_a_name_that_is_no_path_of_an_endpoint_is_no_model(gateway: Runnin
 
 async def test_families_are_listed_with_their_capabilities_and_prices(gateway: Running) -> None:
     listed = {model["id"]: model for model in (await gateway.client.get("/v1/models?all=true")).json()["data"]}
+    assert endpoints.families() is endpoints.families(), "read at each step of a job"
     found = listed["fal/bytedance/seedance-2.0"]
     assert found["capabilities"]["parameters"] == [
         "first_frame",

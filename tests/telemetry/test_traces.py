@@ -194,7 +194,7 @@ async def test_what_was_refused_or_has_failed_is_marked(start_gateway: StartGate
 async def test_a_cancel_is_part_of_the_trace(start_gateway: StartGateway, collector: Collector) -> None:
     fake = FakeOpenAI(polls_until_working=0, polls_until_done=9)
     async with serve(fake) as url, start_gateway(providers=upstream(url)) as gateway:
-        video = (await create(gateway)).json()["id"]
+        video = (await create(gateway, model="up/on-no-list")).json()["id"]
         await gateway.worker.run_once()
         await gateway.client.delete(f"/v1/videos/{video}")
         await gateway.worker.run_once()
@@ -204,6 +204,7 @@ async def test_a_cancel_is_part_of_the_trace(start_gateway: StartGateway, collec
     assert tree["video.cancel"] == {"DELETE cancel": {}}
     assert tree.keys() >= {"video.submit", "video.generate", "video.job", "ledger.refund"}
     assert collector.one("video.cancel").facts["gateway.stopped"] is True
+    assert collector.one("video.job").facts["gateway.upstream_model"] == "on-no-list", "not the label of the metrics"
     assert collector.one("DELETE /v1/videos/{video_id}").links == [root.trace]
 
 

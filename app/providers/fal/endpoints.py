@@ -255,6 +255,7 @@ def _union(lists: Iterator[tuple[Any, ...] | None]) -> tuple[Any, ...] | None:
     return tuple(dict.fromkeys(value for values in found for value in values or ()))
 
 
+@cache
 def families() -> tuple[str, ...]:
     """Names to show in the model list: what is before the mode in the endpoints that make a video of a text."""
     names = {name.removesuffix("/text-to-video") for name in known_endpoints() if name.endswith("/text-to-video")}
