@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from app.mistakes import explain
 from app.providers.apilaplas import Apilaplas
 from app.providers.ark import Ark
-from app.providers.base import Provider, ProviderConfig
+from app.providers.base import Outbound, Provider, ProviderConfig
 from app.providers.dashscope import DashScope
 from app.providers.fal import Fal
 from app.providers.gemini import Gemini, Vertex
@@ -95,8 +95,8 @@ def build(settings: Settings, *, starts: bool = False) -> dict[str, Provider]:
         if one.config is None:
             log.warning("provider left out", provider=one.name, missing=one.missing)
         elif one.config.enabled:
-            proxies = proxies_of(one.name, one.config, settings)
-            providers[one.name] = one.kind(one.name, one.config, tuple(settings.allow_networks), proxies)
+            outbound = Outbound(tuple(settings.allow_networks), proxies_of(one.name, one.config, settings))
+            providers[one.name] = one.kind(one.name, one.config, outbound)
     if starts:
         report_proxies(providers.values())
     report_unused(settings, providers, KIND_NAMES)

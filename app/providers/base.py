@@ -188,6 +188,18 @@ class ProviderConfig(BaseModel):
         return value.rstrip("/")
 
 
+@dataclass(frozen=True)
+class Outbound:
+    """The ways out of this process for one provider."""
+
+    allow_networks: tuple[net.Network, ...] = ()
+    """Private networks that result URLs may point to."""
+    proxies: net.Proxies = net.DIRECT
+
+
+OPEN = Outbound()
+
+
 class Provider(ABC):
     """One configured upstream account. Instances hold configuration and clients, nothing about any job."""
 
@@ -223,17 +235,10 @@ class Provider(ABC):
     class Config(ProviderConfig):
         pass
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        allow_networks: tuple[net.Network, ...] = (),
-        proxies: net.Proxies = net.DIRECT,
-    ) -> None:
-        """Make an instance; `allow_networks` are the private networks that result URLs may point to."""
+    def __init__(self, name: str, config: ProviderConfig, outbound: Outbound = OPEN) -> None:
         self.name = name
         self.config = config
-        self.proxies = proxies
+        self.proxies = outbound.proxies
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -31,7 +31,7 @@ from app.providers.answers import (
     secret_pattern,
     shortened,
 )
-from app.providers.base import Download, NotBegun, Provider, ProviderConfig, Task
+from app.providers.base import OPEN, Download, NotBegun, Outbound, Provider, ProviderConfig, Task
 from app.providers.outputs import Place, find_output, sent_urls
 from app.telemetry import traces
 from app.telemetry.logs import log
@@ -66,14 +66,8 @@ class RestProvider(Provider):
     key_origins: ClassVar[tuple[str, ...]] = ("base_url",)
     """Settings whose addresses get the credential."""
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        allow_networks: tuple[net.Network, ...] = (),
-        proxies: net.Proxies = net.DIRECT,
-    ) -> None:
-        super().__init__(name, config, allow_networks, proxies)
+    def __init__(self, name: str, config: ProviderConfig, outbound: Outbound = OPEN) -> None:
+        super().__init__(name, config, outbound)
         self._secret_pattern = secret_pattern(self._secret) if self._secret else None
         # Submits have turns of their own, so that slow polls and other calls never stand before them; so have
         # characters, for which a request handler waits. Turns are taken before httpx's pool, which scans all waiting
@@ -83,8 +77,8 @@ class RestProvider(Provider):
             lambda: others, submit=submits, prepare=submits, character=asyncio.Semaphore(CHARACTERS_AT_ONCE)
         )
         connections = 2 * config.connections + CHARACTERS_AT_ONCE + FILES_AT_ONCE
-        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections, proxies=proxies)
-        self.guarded = net.guarded(allow=allow_networks, timeout_s=config.timeout_s, proxies=proxies)
+        self.http = net.upstream(timeout_s=config.timeout_s, connections=connections, proxies=outbound.proxies)
+        self.guarded = net.guarded(allow=outbound.allow_networks, timeout_s=config.timeout_s, proxies=outbound.proxies)
 
     async def aclose(self) -> None:
         await self.http.aclose()

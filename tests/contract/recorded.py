@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.media.uploads import Upload
-from app.providers.base import Provider, Task
+from app.providers.base import Outbound, Provider, Task
 from app.providers.rest import RestProvider
 from app.video import Media, Output, Progress, Status, Submission, VideoRequest
 
@@ -150,7 +150,7 @@ async def replay(case: Case) -> Replay:
         home = (
             str(httpx.URL(default).copy_with(path="/")).rstrip("/") if isinstance(default, str) and default else origin
         )
-        provider = upstream.kind("up", upstream.kind.Config(**config), (ip_network("127.0.0.0/8"),))
+        provider = upstream.kind("up", upstream.kind.Config(**config), Outbound((ip_network("127.0.0.0/8"),)))
         try:
             for reads in case.row["reads"]:
                 if reads == "-":

@@ -18,7 +18,7 @@ from fakes.upstream import UPLOADS, Upstream, ask
 
 from app.media.uploads import Upload
 from app.providers import KINDS
-from app.providers.base import Provider, Task
+from app.providers.base import Outbound, Provider, Task
 from app.providers.rest import MAX_ANSWER_BYTES
 from app.providers.sandbox import Sandbox
 from app.video import Media, Output, VideoRequest
@@ -66,7 +66,9 @@ class Stage:
     def provider(self, base_url: str | None = None, *, allow: bool = True, **config: Any) -> Provider:
         values = {"api_key": KEY, "base_url": base_url or self.origin + self.upstream.prefix, "timeout_s": 5}
         kind = self.upstream.kind
-        provider = kind("up", kind.Config(**values | self.upstream.config | config), (LOOPBACK,) if allow else ())
+        provider = kind(
+            "up", kind.Config(**values | self.upstream.config | config), Outbound((LOOPBACK,) if allow else ())
+        )
         self.stack.push_async_callback(provider.aclose)
         return provider
 

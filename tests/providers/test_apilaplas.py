@@ -18,7 +18,7 @@ from app import errors
 from app.capabilities import fit
 from app.media.uploads import Upload
 from app.providers.apilaplas import MODELS, Apilaplas
-from app.providers.base import Task
+from app.providers.base import Outbound, Task
 from app.sizes import complete_size
 from app.video import Media, Operation, Progress, Status, VideoRequest
 
@@ -50,7 +50,7 @@ def task(**fields: Any) -> Task:
 @asynccontextmanager
 async def connected(base_url: str, **config: Any) -> AsyncIterator[Apilaplas]:
     values = {"api_key": KEY, "base_url": base_url, "timeout_s": 5, **config}
-    provider = Apilaplas("up", Apilaplas.Config.model_validate(values), (LOOPBACK,))
+    provider = Apilaplas("up", Apilaplas.Config.model_validate(values), Outbound((LOOPBACK,)))
     yield provider
     await provider.aclose()
 

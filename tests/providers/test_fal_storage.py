@@ -16,7 +16,7 @@ from harness import Running, StartGateway
 
 from app import errors
 from app.media.uploads import Upload
-from app.providers.base import Task
+from app.providers.base import Outbound, Task
 from app.providers.fal import Fal
 from app.video import Media
 
@@ -46,7 +46,7 @@ async def origins(fake: FakeFal) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def provider_at(queue: str, storage: str, *, allow: bool = True) -> AsyncIterator[Fal]:
     config = Fal.Config(api_key=KEY, base_url=queue, storage_url=storage, timeout_s=5)
-    provider = Fal("fal", config, (LOOPBACK,) if allow else ())
+    provider = Fal("fal", config, Outbound((LOOPBACK,) if allow else ()))
     try:
         yield provider
     finally:

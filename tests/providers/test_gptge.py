@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app import errors
 from app.capabilities import fit
 from app.media.uploads import Upload
-from app.providers.base import Task
+from app.providers.base import Outbound, Task
 from app.providers.gptge import MODELS, GptGe
 from app.sizes import complete_size
 from app.video import Media, Operation, Status, VideoRequest
@@ -46,7 +46,7 @@ def task(**fields: Any) -> Task:
 @asynccontextmanager
 async def connected(base_url: str, **config: Any) -> AsyncIterator[GptGe]:
     values = {"api_key": KEY, "base_url": base_url, "timeout_s": 5, **config}
-    provider = GptGe("up", GptGe.Config.model_validate(values), (LOOPBACK,))
+    provider = GptGe("up", GptGe.Config.model_validate(values), Outbound((LOOPBACK,)))
     yield provider
     await provider.aclose()
 

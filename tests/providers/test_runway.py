@@ -18,7 +18,7 @@ from money import ADMIN, operator_of
 
 from app import errors
 from app.media.uploads import Upload
-from app.providers.base import Task
+from app.providers.base import Outbound, Task
 from app.providers.runway import Runway, endpoints
 from app.providers.runway.storage import MAX_BYTES
 from app.video import Media, Operation, Status
@@ -49,7 +49,7 @@ async def gateway(fake: FakeRunway, start_gateway: StartGateway) -> AsyncIterato
 @asynccontextmanager
 async def provider_at(url: str, *, allow: bool = True, **config: Any) -> AsyncIterator[Runway]:
     values = {"api_key": KEY, "base_url": url, "timeout_s": 5, **config}
-    provider = Runway("runway", Runway.Config(**values), (ip_network("127.0.0.0/8"),) if allow else ())
+    provider = Runway("runway", Runway.Config(**values), Outbound((ip_network("127.0.0.0/8"),) if allow else ()))
     try:
         yield provider
     finally:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from app import errors
-from app.providers.base import MAX_DATA_URL_BYTES, NotBegun, Task
+from app.providers.base import MAX_DATA_URL_BYTES, NotBegun, Outbound, Task
 from app.providers.embedded import PIECE_BYTES
 from app.providers.gemini import Vertex, tokens
 from app.video import Status
@@ -65,7 +65,7 @@ async def vertex(fake: FakeVertex, tmp_path: Path) -> AsyncIterator[Vertex]:
         config = Vertex.Config.model_validate(
             {"credentials_file": key_file(tmp_path), "base_url": url, "token_url": url, "timeout_s": 5}
         )
-        provider = Vertex("up", config, (LOOPBACK,))
+        provider = Vertex("up", config, Outbound((LOOPBACK,)))
         yield provider
         await provider.aclose()
 
@@ -194,7 +194,7 @@ async def test_only_a_machine_without_credentials_asks_the_metadata_server(fake:
     async with serve(fake) as url, serve(metadata) as other:
         shared = {"base_url": url, "token_url": url, "metadata_url": other}
         for config in ({"api_key": KEY}, {"credentials_file": key_file(tmp_path)}):
-            provider = Vertex("up", Vertex.Config.model_validate({**config, **shared}), (LOOPBACK,))
+            provider = Vertex("up", Vertex.Config.model_validate({**config, **shared}), Outbound((LOOPBACK,)))
             assert (await provider.send(task())).ref in fake.jobs
             await provider.aclose()
     assert metadata.calls["token"] == []

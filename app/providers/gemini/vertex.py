@@ -31,7 +31,16 @@ from pydantic import Field, SecretStr, model_validator
 from app import errors, net
 from app.media.uploads import Upload
 from app.providers.answers import object_of, secret_pattern, segment
-from app.providers.base import MAX_DATA_URL_BYTES, Download, ProviderConfig, Task, begin_unrecorded, data_url_of
+from app.providers.base import (
+    MAX_DATA_URL_BYTES,
+    OPEN,
+    Download,
+    Outbound,
+    ProviderConfig,
+    Task,
+    begin_unrecorded,
+    data_url_of,
+)
 from app.providers.gemini import omni, tokens, veo
 from app.providers.gemini.google import Google
 from app.video import Failure, Media, Output, Progress, Status
@@ -106,17 +115,11 @@ class Vertex(Google):
 
     config: Config
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        allow_networks: tuple[net.Network, ...] = (),
-        proxies: net.Proxies = net.DIRECT,
-    ) -> None:
-        super().__init__(name, config, allow_networks, proxies)
+    def __init__(self, name: str, config: ProviderConfig, outbound: Outbound = OPEN) -> None:
+        super().__init__(name, config, outbound)
         self._token: tokens.Token | None = None
         self._renewal = asyncio.Lock()
-        self._allow_networks = allow_networks
+        self._allow_networks = outbound.allow_networks
         self._hide("")
 
     async def prepare(self, task: Task) -> dict[str, Any]:

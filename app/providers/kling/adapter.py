@@ -26,10 +26,10 @@ from typing import Any, Literal, Self
 import httpx
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from app import errors, net
+from app import errors
 from app.capabilities import Capabilities
 from app.providers.answers import secret_pattern, segment
-from app.providers.base import ListedTask, ProviderConfig, Task
+from app.providers.base import OPEN, ListedTask, Outbound, ProviderConfig, Task
 from app.providers.kling import v1, v2
 from app.providers.kling.names import V1, V2
 from app.providers.rest import RestProvider
@@ -127,14 +127,8 @@ class Kling(RestProvider):
 
     config: Config
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        allow_networks: tuple[net.Network, ...] = (),
-        proxies: net.Proxies = net.DIRECT,
-    ) -> None:
-        super().__init__(name, config, allow_networks, proxies)
+    def __init__(self, name: str, config: ProviderConfig, outbound: Outbound = OPEN) -> None:
+        super().__init__(name, config, outbound)
         self.polls_at_once = 1 if self._is_old else POLLS_AT_ONCE
         self._names = V1 if self._is_old else V2
         secrets = (self.config.api_key, self.config.access_key, self.config.secret_key)

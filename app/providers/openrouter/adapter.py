@@ -28,10 +28,10 @@ from typing import Any
 import httpx
 from pydantic import Field, SecretStr
 
-from app import errors, net
+from app import errors
 from app.capabilities import Capabilities, media_of
 from app.providers.answers import file_url, object_of, segment
-from app.providers.base import Download, ProviderConfig, Task
+from app.providers.base import OPEN, Download, Outbound, ProviderConfig, Task
 from app.providers.openrouter.listing import ANYTHING, FRAMES, REFERENCES, Model, read_models, released
 from app.providers.openrouter.refresh import ModelList
 from app.providers.rest import CANCELLED_WORDS, RestProvider
@@ -82,14 +82,8 @@ class OpenRouter(RestProvider):
 
     config: Config
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        allow_networks: tuple[net.Network, ...] = (),
-        proxies: net.Proxies = net.DIRECT,
-    ) -> None:
-        super().__init__(name, config, allow_networks, proxies)
+    def __init__(self, name: str, config: ProviderConfig, outbound: Outbound = OPEN) -> None:
+        super().__init__(name, config, outbound)
         self._list = ModelList(name, self._read_list)
 
     async def aclose(self) -> None:
