@@ -1,8 +1,6 @@
 """Lumenfall's additions to the responses of the OpenAI dialect: routing in `metadata`, `url`, dry runs, cancels."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from dialects.openai_wire import Upstream, error_of
 from fakes.server import Answer
-from harness import Running, StartGateway
+from harness import StartGateway, statements
 from upstreams import Upstreams
 
 pytestmark = pytest.mark.anyio
@@ -21,21 +19,9 @@ FULL = {"x-gateway-metadata": "full"}
 FORMS = pytest.mark.parametrize(("mount", "headers"), [("/openai/v1", {}), ("/v1", FULL)])
 
 
-@contextmanager
-def queries_for_attempts(gateway: Running) -> Iterator[list[str]]:
-    """The statements that read attempts meanwhile."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if "FROM attempts" in statement:
-            seen.append(statement)
-
-    engine = gateway.gateway.db.engine.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
+def for_attempts(sent: list[str]) -> list[str]:
+    """Those of the statements that read attempts."""
+    return [statement for statement in sent if "FROM attempts" in statement]
 
 
 # Routing in metadata
@@ -148,17 +134,17 @@ async def test_attempts_show_a_fail_over(start_gateway: StartGateway, two: Upstr
 async def test_only_a_response_with_the_routing_reads_attempts(up: Upstream) -> None:
     for _ in range(3):
         video_id = (await up.gateway.create())["id"]
-    with queries_for_attempts(up.gateway) as seen:
+    with statements(up.gateway) as sent:
         await up.client.get(f"/v1/videos/{video_id}")
         await up.client.get("/v1/videos")
         await up.client.post("/openai/v1/videos", json={"prompt": "p"})
-        assert seen == []
+        assert for_attempts(sent) == []
         await up.client.get(f"/openai/v1/videos/{video_id}")
-        assert len(seen) == 1
+        assert len(for_attempts(sent)) == 1
         page = (await up.client.get("/openai/v1/videos")).json()["data"]
-        assert (len(page), len(seen)) == (4, 2)
+        assert (len(page), len(for_attempts(sent))) == (4, 2)
         assert (await up.client.get("/openai/v1/videos?limit=0")).json()["data"] == []
-        assert len(seen) == 2
+        assert len(for_attempts(sent)) == 2
 
 
 async def test_the_last_attempts_are_shown_and_their_long_texts_not_read(up: Upstream) -> None:
@@ -170,9 +156,9 @@ async def test_the_last_attempts_are_shown_and_their_long_texts_not_read(up: Ups
     )
     async with up.gateway.gateway.db.transaction() as session:
         await session.execute(sa.text(later))
-    with queries_for_attempts(up.gateway) as seen:
+    with statements(up.gateway) as sent:
         metadata = (await up.client.get(f"/openai/v1/videos/{video_id}")).json()["metadata"]
-    assert "error_body" not in seen[0]
+    assert "error_body" not in for_attempts(sent)[0]
     assert metadata["upstream_id"] == next(iter(up.fake.jobs)), "of the attempt that made the video, however old"
     assert len(metadata["attempts"]) == 20
     assert {"no_21", "no_39"} < {attempt["error_code"] for attempt in metadata["attempts"]}
