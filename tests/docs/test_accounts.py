@@ -85,7 +85,7 @@ async def test_projects_keys_credit_and_usage(desk: Desk, command: Command, tmp_
     assert "proj_" in printed
     assert "vgw_" in printed
     made = json.loads(await desk.paste(CALL.replace("curl ", "curl -sf ")))
-    assert (made["name"], made["models"], made["monthly_budget_usd"]) == ("shop backend", ["lumen/*", "sora-2"], 50)
+    assert (made["name"], made["models"], made["monthly_budget_usd"]) == ("studio backend", ["lumen/*", "sora-2"], 50)
     await paste(CREDIT)
     async with desk.admin.user({"key": made["key"]}) as client:
         balance = (await client.get("/v1/balance")).json()
