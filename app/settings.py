@@ -353,7 +353,16 @@ def origins() -> tuple[list[str], dict[tuple[str, ...], tuple[Any, str]]]:
         for field in Settings.model_fields.keys() & values.keys():
             for path, value in parts((field,), values[field]):
                 found.setdefault(path, (value, name))
-    return [name for name in (".env", str(file)) if Path(name).is_file()], found
+    return _existing(file), found
+
+
+def files() -> list[str]:
+    """The files that are read."""
+    return _existing(_toml_file(DotEnvSettingsSource(Settings, env_file=".env")))
+
+
+def _existing(toml: Path) -> list[str]:
+    return [name for name in (".env", str(toml)) if Path(name).is_file()]
 
 
 def parts(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -267,6 +267,12 @@ CANCELLED = Failure(code="cancelled", message="The video was cancelled on reques
 """The end of a video that its client cancelled."""
 
 
+def is_own_cancel(code: str | None, message: str | None) -> bool:
+    """Return True for the end of a video that its client cancelled; the code alone may be that of an upstream's
+    cancel."""
+    return (code, message) == (CANCELLED.code, CANCELLED.message)
+
+
 class Progress(BaseModel):
     """Result of one poll."""
 

@@ -141,7 +141,7 @@ class Client:
         """Cancel a video. Raises `ClientError`, also if it has ended."""
         _require_sendable(self._key, {})
         async with self._open() as http:
-            await self._read(http, video_id)
+            await self._read(http, video_id)  # which also finds out whether a gateway answers there
             response = await self._send(http, "DELETE", self._address(video_id), params={"expect": "running"})
             if not response.is_success:
                 raise ClientError(_message(response))

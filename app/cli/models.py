@@ -17,7 +17,7 @@ from app.cli.manage import console, load
 from app.providers.base import Provider
 from app.providers.routing import Route, Router
 from app.setting_types import ModelSettings
-from app.settings import Settings, origins
+from app.settings import Settings, files
 from app.video import MAX_NAME_CHARACTERS
 
 NO_KEY = "-"
@@ -108,7 +108,7 @@ def alias(
 ) -> None:
     """Let a model answer to another name: adds the lines to gateway.toml. Running servers have to be restarted."""
     config = load()
-    file = Path(next((name for name in origins()[0] if name != ".env"), "gateway.toml"))
+    file = Path(next((name for name in files() if name != ".env"), "gateway.toml"))
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         raise errors.InvalidRequest(f"name: expected 1 to {MAX_NAME_CHARACTERS} printable characters")
     if name in config.models:

@@ -42,7 +42,7 @@ def facts(config: Settings, upstreams: Mapping[str, Provider]) -> dict[str, obje
         "database": "embedded" if database is None else str(read_address(database.get_secret_value())),
         "store": store or f"file://{directory_of(config)}",
         "providers": list(upstreams),
-        "config_files": settings.origins()[0],
+        "config_files": settings.files(),
     }
 
 

@@ -29,7 +29,7 @@ from app.jobs import reconcile
 from app.jobs.claim import Claim
 from app.jobs.transitions import add_attempt, lock_own_video, lock_video, transition
 from app.telemetry.logs import log
-from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission
+from app.video import CANCELLED, Failure, Operation, Output, Progress, Status, Submission, is_own_cancel
 from app.video import AttemptState as S
 from app.webhooks import events
 
@@ -72,8 +72,8 @@ async def cancel_or_delete(
 
 
 def _was_just_cancelled(video: Video, now: datetime) -> bool:
-    """True for a cancel by the client; the code alone may also be that of an upstream's cancel."""
-    by_client = (video.error_code, video.error_message) == (CANCELLED.code, CANCELLED.message)
+    """True for a cancel by the client."""
+    by_client = is_own_cancel(video.error_code, video.error_message)
     return by_client and video.ended_at is not None and now - video.ended_at < KEEP_CANCELLED
 
 

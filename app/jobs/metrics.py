@@ -1,6 +1,7 @@
 """Metrics of jobs, and the fields of their log lines."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from app import errors
@@ -13,7 +14,7 @@ from app.providers.base import Provider
 from app.telemetry import metrics
 from app.telemetry.labels import OTHER, labels
 from app.telemetry.logs import log, loggable
-from app.video import CANCELLED, DeliveryState, Status
+from app.video import CANCELLED, DeliveryState, Status, is_own_cancel
 
 CLIENT, UPSTREAM, GATEWAY = "client", "upstream", "gateway"
 CAUSES = {
@@ -39,6 +40,8 @@ ENDS = (
 """Each status and cause with which a job can end."""
 VERBS = ("submit", "poll", "cancel")
 """Calls to an upstream that any job may need."""
+MAX_KNOWN_ENDS = 10_000
+"""Providers, models and projects together whose counters are known to be shown."""
 MAX_MODELS = 200
 """Models of one provider whose creates begin at zero; some vendors list more."""
 WEBHOOK_OUTCOMES = (str(DeliveryState.delivered), "retried", str(DeliveryState.failed))
@@ -89,11 +92,17 @@ def _codes_of(parent: type[errors.UpstreamError]) -> set[str]:
 
 def expect_end(video: Video, attempt: Attempt) -> None:
     """Show the counters of the end of a job at zero while it runs: of its model and its project there may be none."""
-    provider, model = attempt.provider, labels.model(attempt.provider, attempt.upstream_model)
+    provider = attempt.provider
+    _begin_end_at_zero(provider, labels.model(provider, attempt.upstream_model), labels.project(video.project_id))
+
+
+@lru_cache(MAX_KNOWN_ENDS)
+def _begin_end_at_zero(provider: str, model: str, project: str) -> None:
+    """Once for each: this is called at every step, and each poll is one."""
     for status, cause in ENDS:
         metrics.JOBS.labels(provider, model, status, cause)
     metrics.JOB_SECONDS.labels(provider, model)
-    metrics.COST.labels(labels.project(video.project_id), provider, model)
+    metrics.COST.labels(project, provider, model)
 
 
 def count_created(provider: str, model: str) -> None:
@@ -106,8 +115,8 @@ def count_ended(video: Video) -> None:
     bounded."""
     provider = video.provider or str(video.routes[0]).partition("/")[0]
     model = labels.model(provider, video.upstream_model)
-    by_client = (video.error_code, video.error_message) == (CANCELLED.code, CANCELLED.message)
-    status = CANCELLED.code if by_client else str(video.status)
+    own = is_own_cancel(video.error_code, video.error_message)
+    status = CANCELLED.code if own else str(video.status)
     cause = cause_of(video.error_code) if status == Status.failed else ""
     metrics.JOBS.labels(provider, model, status, cause).inc()
     seconds = round(((video.ended_at or video.updated_at) - video.created_at).total_seconds(), 1)

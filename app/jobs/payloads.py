@@ -19,7 +19,7 @@ from app.db.models import LIVE, Attempt, Video
 from app.jobs.transitions import lock_own_video, lock_video
 from app.media.store import StorageUnavailable, Store
 from app.telemetry.logs import log
-from app.video import CANCELLED, Settlement
+from app.video import Settlement, is_own_cancel
 from app.webhooks import events
 
 KEPT = frozenset(
@@ -79,7 +79,7 @@ def erased(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _error_text(code: str | None, message: str | None) -> str | None:
     """The text instead of that of an error; our own one about a cancel stays, by which it is recognised."""
-    own = (code, message) == (CANCELLED.code, CANCELLED.message)
+    own = is_own_cancel(code, message)
     return message if code is None or own else ERROR_TEXT
 
 
