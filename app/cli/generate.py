@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 
 from app import ids, net
 from app.accounts import secrets
-from app.cli.manage import complaints, load
+from app.cli.manage import complaints, load, this_command
 from app.media.sniff import suffix_of
 from app.settings import ConfigurationError, Settings, environment_proxies
 
@@ -150,11 +150,11 @@ class Client:
         """The sentence after Ctrl-C: what happens to the video, and the next step."""
         if self._video_id is None:
             return "Stopped before the gateway had answered. If it took the job, its list of videos has it."
-        command = f"{self._video_id}{self._options}"
+        program, command = this_command(), f"{self._video_id}{self._options}"
         return (
             f"{self._video_id} is still being made.\n"
-            f"  wait for it and save it:  video-gateway generate --resume {command}\n"
-            f"  cancel it:                video-gateway cancel {command}"
+            f"  wait for it and save it:  {program} generate --resume {command}\n"
+            f"  cancel it:                {program} cancel {command}"
         )
 
     def _open(self) -> httpx.AsyncClient:

@@ -1,10 +1,13 @@
 """The command line for operators: projects and keys."""
 
 import asyncio
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -91,6 +94,16 @@ def cell(value: Any) -> str:
 
 def _at(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
+
+
+def this_command() -> str:
+    """This command as it can be typed here: `make run` runs it from a virtual environment that is not on the PATH."""
+    path = Path(sys.argv[0]).absolute()
+    if path.name != "video-gateway":
+        return "video-gateway"
+    if path.is_relative_to(Path.cwd()):
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    return "video-gateway" if shutil.which("video-gateway") == str(path) else shlex.quote(str(path))
 
 
 def usd(micros: int | None) -> str:

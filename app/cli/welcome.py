@@ -1,14 +1,12 @@
 """First words of a server that is ready: the next steps for a person at a terminal, one line of facts for a log."""
 
 import shlex
-import shutil
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from app import providers, settings
 from app.accounts import secrets
 from app.cli.console_link import address_of
+from app.cli.manage import this_command
 from app.db.address import read_address
 from app.jobs.presence import RELEASE
 from app.media.store import directory_of
@@ -63,7 +61,7 @@ def _welcome(config: Settings, url: str, port: int, *, has_keys: bool, code: str
         f'  curl {url}/v1/videos -H "Authorization: Bearer {key}" \\\n'
         f"    -F prompt='a paper boat on a pond' -F model=sandbox/testcard -F seconds=4\n"
         f"or create a video, watch its progress and save the file:\n"
-        f"  {_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
+        f"  {this_command()} generate 'a paper boat on a pond'{elsewhere}\n\n"
         f"Ctrl-C stops the server.\n",
         flush=True,
     )
@@ -82,14 +80,4 @@ def _key_to_show(config: Settings, *, has_keys: bool) -> tuple[str, str]:
         return f"$(cat {shlex.quote(str(path))})", f"API key: in {path}"
     if has_keys:
         return "$API_KEY", "API keys: those created with `video-gateway keys create`"
-    return "$API_KEY", f"No API key yet: {_command()} keys create NAME"
-
-
-def _command() -> str:
-    """This command as it can be typed here: `make run` runs it from a virtual environment that is not on the PATH."""
-    path = Path(sys.argv[0]).absolute()
-    if path.name != "video-gateway":
-        return "video-gateway"
-    if path.is_relative_to(Path.cwd()):
-        return shlex.quote(str(path.relative_to(Path.cwd())))
-    return "video-gateway" if shutil.which("video-gateway") == str(path) else shlex.quote(str(path))
+    return "$API_KEY", f"No API key yet: {this_command()} keys create NAME"
